@@ -1,0 +1,61 @@
+"""Who trains, who validates, who tests: by patient, stratified by event, seeded and saved."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from fracsurv.cohort import Cohort
+from fracsurv.errors import UserError
+
+
+def make_splits(cohort: Cohort, *, n_folds: int = 3, test_fraction: float = 0.1, seed: int = 0) -> pd.DataFrame:
+    """Hold out a test set, then cut the rest into cross-validation folds.
+
+    A `split` column of the cohort is kept: 'test' and 'external' patients stay there, and as soon as one
+    patient is marked 'test' nobody else is drawn into the test set; everyone else trains.
+
+    Parameters
+    ----------
+    n_folds : int
+        Number of folds, at least 2. Fold k validates the patients with `fold == k` and trains on the others.
+    test_fraction : float
+        Share of the patients whose split is not fixed that is held out.
+
+    Returns
+    -------
+    DataFrame
+        `patient_id`, `split` ('train', 'test' or 'external'), `fold` (0 … n_folds − 1, or −1 outside 'train').
+
+    Raises
+    ------
+    UserError
+        Where there are too few patients with, or without, an event to fill the folds.
+    """
+    event = cohort.table["event"].to_numpy()
+    fixed = cohort.table["split"].to_numpy() if "split" in cohort.table else np.full(len(cohort), "")
+    split = np.where(fixed == "", "train", fixed).astype(object)
+    if not (split == "test").any():
+        free = np.flatnonzero(fixed == "")
+        _require(event[free], 2, "a test set stratified by event")
+        _, test = train_test_split(free, test_size=test_fraction, random_state=seed, stratify=event[free])
+        split[test] = "test"
+    train = np.flatnonzero(split == "train")
+    _require(event[train], n_folds, f"{n_folds} folds")
+    fold = np.full(len(cohort), -1)
+    folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+    for k, (_, validation) in enumerate(folds.split(train, event[train])):
+        fold[train[validation]] = k
+    return pd.DataFrame({"patient_id": cohort.table["patient_id"], "split": split, "fold": fold})
+
+
+def _require(event: np.ndarray, n: int, purpose: str) -> None:
+    counts = {"with": int(event.sum()), "without": int((~event).sum())}
+    faults = [
+        f"cohort: {count} training patients {word} an event; {purpose} need at least {n}"
+        for word, count in counts.items()
+        if count < n
+    ]
+    if faults:
+        raise UserError(faults)
