@@ -1,0 +1,156 @@
+"""The ablation: every experiment's metrics over its folds, with bootstrap intervals, in one tidy table.
+
+Intervals resample the patients judged and keep the models: they say how far other patients of the same kind
+would have moved the mean over the folds. The SD is over the fold models. Neither says how far another draw of
+training patients, or another seed, would have moved it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from fracsurv.config import TRUE_RISK
+from fracsurv.metrics import bootstrap_metrics
+from fracsurv.results import EVALUATED, finished, horizons, read_metrics, risk_of
+from fracsurv.run import Run
+from fracsurv.training import derive_seed
+
+COLUMNS = [
+    "experiment", "input", "encoder", "fusion", "split", "metric", "horizon_days",
+    "mean", "sd", "ci_low", "ci_high", "n_folds", "n_patients",
+]  # fmt: skip
+REFERENCE = "cox_ph"
+Draws = dict[tuple[str, str, float], np.ndarray]
+
+
+def ablation(
+    run: Run, names: Iterable[str] | None = None, *, progress: bool = True
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Mean, SD and 95 % interval of every metric, and paired differences from Cox PH.
+
+    Parameters
+    ----------
+    names : iterable of str, optional
+        Experiments to take; all that are finished if not given.
+
+    Returns
+    -------
+    table : DataFrame
+        Columns `COLUMNS`; `horizon_days` is empty for metrics without a horizon, `sd` (n − 1) for one fold.
+        Metrics that follow-up does not allow in every fold are not listed.
+    differences : DataFrame
+        `experiment, split, metric, horizon_days, difference, ci_low, ci_high`: experiment minus Cox PH, on the
+        same patients in the same bootstrap draws. Empty if Cox PH is not among the experiments.
+    """
+    names = list(names) if names is not None else finished(run)
+    rows, draws = [], {}
+    for name in tqdm(names, desc="bootstrap", disable=not progress, leave=False):
+        draws[name] = _draws(run, name)
+        rows += _rows(run, name, draws[name])
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return table, _differences(table, draws)
+
+
+def _rows(run: Run, name: str, draws: Draws) -> list[dict]:
+    row = run.experiment(name) if name != TRUE_RISK else None
+    about = {
+        "experiment": name,
+        "input": row.input if row else "truth",
+        "encoder": row.encoder if row else "none",
+        "fusion": row.fusion if row else "none",
+    }
+    metrics = read_metrics(run, name).astype({"horizon_days": float})
+    n_folds = run.profile.n_folds
+    rows = []
+    for (split, metric, horizon), group in metrics.groupby(
+        ["split", "metric", "horizon_days"], dropna=False, sort=False
+    ):
+        if len(group) < n_folds:  # follow-up reaches the horizon in some folds only
+            continue
+        drawn = draws[split, metric, _none(horizon)]
+        low, high = np.nanpercentile(drawn, [2.5, 97.5]) if np.isfinite(drawn).any() else (np.nan, np.nan)
+        rows.append(
+            {
+                **about,
+                "split": split,
+                "metric": metric,
+                "horizon_days": horizon,
+                "mean": group["value"].mean(),
+                "sd": group["value"].std(),
+                "ci_low": low,
+                "ci_high": high,
+                "n_folds": n_folds,
+                "n_patients": _n_patients(run, split),
+            }
+        )
+    return rows
+
+
+def _draws(run: Run, name: str) -> Draws:
+    """Each metric's mean over the folds in every bootstrap draw, by (split, metric, horizon or −1)."""
+    table, days = run.cohort.table, horizons(run.cohort)
+    event, time = table["event"].to_numpy(), table["time"].to_numpy()
+    risks = [risk_of(run, name, fold) for fold in range(run.profile.n_folds)]
+    rows = [run.rows(fold) for fold in range(run.profile.n_folds)]
+    result: Draws = {}
+    for split in EVALUATED:
+        if split not in rows[0]:
+            continue
+        # validation patients differ from fold to fold, all others are the same in every fold
+        groups = [[fold] for fold in range(len(rows))] if split == "validation" else [list(range(len(rows)))]
+        found: dict = {}
+        for folds in groups:
+            at = rows[folds[0]][split]
+            drawn = bootstrap_metrics(
+                [event[rows[fold]["train"]] for fold in folds],
+                [time[rows[fold]["train"]] for fold in folds],
+                [risks[fold][rows[fold]["train"]] for fold in folds],
+                event[at],
+                time[at],
+                np.stack([risks[fold][at] for fold in folds]),
+                days,
+                n_draws=run.profile.bootstrap_draws,
+                seed=derive_seed(run.profile.seed, "bootstrap", split, *folds),
+            )
+            for key, values in drawn.items():
+                found.setdefault(key, []).append(values)
+        for (metric, horizon), values in found.items():
+            result[split, metric, -1.0 if horizon is None else horizon] = np.hstack(values).mean(axis=1)
+    return result
+
+
+def _differences(table: pd.DataFrame, draws: dict[str, Draws]) -> pd.DataFrame:
+    columns = ["experiment", "split", "metric", "horizon_days", "difference", "ci_low", "ci_high"]
+    if REFERENCE not in draws:
+        return pd.DataFrame(columns=columns)
+    means = {
+        (row["experiment"], row["split"], row["metric"], _none(row["horizon_days"])): row["mean"]
+        for row in table.to_dict("records")
+    }
+    rows = []
+    for (name, *key), mean in means.items():
+        split, metric, horizon = key
+        if name == REFERENCE or (REFERENCE, *key) not in means:
+            continue
+        paired = draws[name][split, metric, horizon] - draws[REFERENCE][split, metric, horizon]
+        if not np.isfinite(paired).any():
+            continue
+        low, high = np.nanpercentile(paired, [2.5, 97.5])
+        days = np.nan if horizon < 0 else horizon
+        rows.append([name, split, metric, days, mean - means[REFERENCE, *key], low, high])
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _none(horizon: float) -> float:
+    """A horizon that can be a key: −1 for none (NaN equals nothing)."""
+    return -1.0 if np.isnan(horizon) else horizon
+
+
+def _n_patients(run: Run, split: str) -> int:
+    if split == "validation":  # every training patient validates once
+        return int((run.splits["fold"] >= 0).sum())
+    return int((run.splits["split"] == split).sum())

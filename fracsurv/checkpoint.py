@@ -1,0 +1,82 @@
+"""A fit's weights, and the state from which it resumes: safetensors with JSON in their header, whole files only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fracsurv.errors import UserError
+from fracsurv.files import atomic_path
+
+
+def save_weights(model: nn.Module, path: Path, about: dict[str, Any] | None = None) -> None:
+    """Write a model's parameters and buffers; `about` goes as JSON into the file's header."""
+    _save(model.state_dict(), path, about or {})
+
+
+def load_weights(model: nn.Module, path: Path) -> dict[str, Any]:
+    """Load weights written by `save_weights` into `model` and return what was said about them.
+
+    Raises
+    ------
+    UserError
+        Where the file is missing, damaged, or belongs to another model.
+    """
+    tensors, about = _load(path)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path.name}: holds the weights of another model ({error.args[0].splitlines()[0]})"
+        ) from None
+    return about
+
+
+def save_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, about: dict[str, Any]) -> None:
+    """Write model and optimiser so that training goes on from here exactly."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for number, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{number}.{name}": value for name, value in state.items()}
+    _save(tensors, path, about)
+
+
+def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, key: str) -> dict[str, Any] | None:
+    """Load what `save_state` wrote and return `about`; None, and nothing loaded, where its key is another."""
+    tensors, about = _load(path)
+    if about["key"] != key:
+        return None
+    model.load_state_dict(
+        {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    )
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, number, key = name.split(".")
+            state.setdefault(int(number), {})[key] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return about
+
+
+def _save(tensors: dict[str, Tensor], path: Path, about: dict[str, Any]) -> None:
+    # safetensors stores plain contiguous memory; channels_last weights are laid out anew when loaded
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(plain, temporary, metadata={"about": json.dumps(about)})
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
+            # cloned: the file may be replaced while its memory map would still be in use
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, about  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such weights file") from None
+    except (SafetensorError, json.JSONDecodeError, OSError):
+        raise UserError(f"{path.name}: not a safetensors file, or damaged; delete it and run again") from None

@@ -1,0 +1,207 @@
+"""An experiment over its folds and values of α: fitted, chosen on validation, evaluated once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time as clock
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fracsurv.baselines import fit_cox
+from fracsurv.checkpoint import load_weights
+from fracsurv.config import TRUE_RISK, Experiment
+from fracsurv.errors import UserError
+from fracsurv.feeding import ImageFeed, NetworkInputs, RiskColumns, standardise
+from fracsurv.files import atomic_path, read_json, write_json
+from fracsurv.models import RESNETS, build, count_parameters
+from fracsurv.results import is_done, risk_of, write_predictions
+from fracsurv.run import Run
+from fracsurv.training import Recipe, derive_seed, fit, precision_of, predict
+
+
+def run_experiment(run: Run, name: str, *, progress: bool = True) -> None:
+    """Do whatever of an experiment is not done yet: the models it builds on, every fold, every α, evaluation."""
+    if name != TRUE_RISK:
+        for other in run.experiment(name).pretrained.values():
+            run_experiment(run, other, progress=progress)
+    for fold in range(run.profile.n_folds):
+        for alpha in alphas(run, name):
+            fit_fold(run, name, fold, alpha, progress=progress)
+    if alphas(run, name) != (None,):
+        evaluate_best_alpha(run, name)
+
+
+def alphas(run: Run, name: str) -> tuple[float | None, ...]:
+    """The values of α that an experiment sweeps; (None,) where it has no α."""
+    if name == TRUE_RISK or run.experiment(name).fusion != "alpha":
+        return (None,)
+    return run.profile.alphas
+
+
+def fit_fold(run: Run, name: str, fold: int, alpha: float | None = None, *, progress: bool = True) -> None:
+    """Fit one experiment on one fold and, unless α is still to be chosen, evaluate it. Done work is not repeated."""
+    folder, key = run.folder(name, fold, alpha), run.key(name, fold, alpha)
+    marker = folder / ("metrics.json" if alpha is None else "fit.json")
+    if is_done(marker, key):
+        return
+    if name == TRUE_RISK:
+        write_predictions(run, folder, fold, _true_risk(run), key)
+    elif run.experiment(name).model == "cox_ph":
+        _fit_cox(run, name, fold, key)
+    else:
+        _fit_network(run, name, fold, alpha, key, progress)
+
+
+def evaluate_best_alpha(run: Run, name: str) -> float:
+    """Choose the α with the best mean validation C-index over the folds and evaluate its models; returns it."""
+    folds = range(run.profile.n_folds)
+    sweep = pd.DataFrame(
+        [
+            {"alpha": alpha, "fold": fold, **_fit_record(run, name, fold, alpha)}
+            for alpha in run.profile.alphas
+            for fold in folds
+        ]
+    )
+    means = sweep.groupby("alpha")["validation_c_index"].mean()
+    best = float(means.idxmax())
+    sweep["selected"] = sweep["alpha"] == best
+    with atomic_path(run.folder(name) / "sweep.csv") as temporary:
+        sweep.to_csv(temporary, index=False)
+    for fold in folds:
+        source, folder, key = run.folder(name, fold, best), run.folder(name, fold), run.key(name, fold, best)
+        if is_done(folder / "metrics.json", key):
+            continue
+        for file in ("best.safetensors", "last.safetensors", "history.csv", "fit.json"):
+            with atomic_path(folder / file) as temporary:
+                _link_or_copy(source / file, temporary)
+        _evaluate(run, name, fold, best, key)
+    return best
+
+
+def _fit_cox(run: Run, name: str, fold: int, key: str) -> None:
+    rows = run.rows(fold)["train"]
+    tabular = standardise(run.cohort, rows)
+    outcome = run.cohort.table.iloc[rows]
+    cox = fit_cox(tabular[rows], outcome["event"].to_numpy(), outcome["time"].to_numpy())
+    folder = run.folder(name, fold)
+    coefficients = pd.DataFrame({"covariate": list(run.cohort.covariates), "log_hazard_ratio": cox.coefficients})
+    with atomic_path(folder / "coefficients.csv") as temporary:
+        coefficients.to_csv(temporary, index=False)
+    write_json(folder / "fit.json", {"key": key, "note": cox.note})
+    write_predictions(run, folder, fold, cox.risk(tabular), key)
+
+
+def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, progress: bool) -> None:
+    experiment, folder, rows = run.experiment(name), run.folder(name, fold, alpha), run.rows(fold)
+    seed = derive_seed(run.profile.seed, name, fold, alpha)
+    model, call, inputs = _network(run, experiment, fold, alpha, seed)
+    dtype = precision_of(run.device, run.profile.precision)
+    recipe = Recipe(
+        lr=experiment.lr,
+        scheduler=experiment.scheduler,
+        epochs=experiment.epochs,
+        batch_size=experiment.batch_size,
+        seed=seed,
+        validate_every=run.profile.validate_every,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    event, time = (run.cohort.table[column].to_numpy() for column in ("event", "time"))
+    started = clock.perf_counter()
+    fitted = fit(
+        model, call, inputs, event, time, rows["train"], rows["validation"], folder, recipe,
+        dtype=dtype, key=key, progress=progress,
+    )  # fmt: skip
+    record = {
+        "key": key,
+        "encoder": experiment.encoder,
+        "alpha": alpha,
+        "best_epoch": fitted.best_epoch,
+        "validation_c_index": fitted.best_c_index,
+        "parameters": count_parameters(model),
+        "trainable_parameters": count_parameters(model, trainable=True),
+        "seed": seed,
+        "device": run.device.type,
+        "precision": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "seconds": round(clock.perf_counter() - started, 2),
+        "peak_memory_mib": _peak_memory(run.device),
+    }
+    write_json(folder / "fit.json", record)
+    if alpha is None:
+        _evaluate(run, name, fold, alpha, key)
+
+
+def _evaluate(run: Run, name: str, fold: int, alpha: float | None, key: str) -> None:
+    """Predict every patient with the best weights, once, and write predictions and metrics."""
+    folder = run.folder(name, fold)
+    seed = derive_seed(run.profile.seed, name, fold, alpha)
+    model, call, inputs = _network(run, run.experiment(name), fold, alpha, seed)
+    load_weights(model, folder / "best.safetensors")
+    dtype = precision_of(run.device, run.profile.precision)
+    risk = predict(model, call, inputs, np.arange(len(run.cohort)), dtype=dtype)
+    write_predictions(run, folder, fold, risk, key)
+
+
+def _network(run: Run, experiment: Experiment, fold: int, alpha: float | None, seed: int):
+    """An experiment's model on the run's device, what to call of it, and what feeds it."""
+    train = run.rows(fold)["train"]
+    store = run.store(experiment.input) if experiment.needs_images else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build(
+            fusion=experiment.fusion,
+            input=experiment.input,
+            encoder=experiment.encoder,
+            n_covariates=len(run.cohort.covariates),
+            image_size=store.crops.shape[3] if store is not None and experiment.input == "crops" else 0,
+            alpha=alpha,
+            frozen=tuple(experiment.pretrained),
+        )
+    for part, other in experiment.pretrained.items():
+        load_weights(getattr(model, part).module, run.folder(other, fold) / "best.safetensors")
+    if experiment.encoder in RESNETS:
+        model = model.to(memory_format=torch.channels_last)
+    model = model.to(run.device)
+    if experiment.fusion == "late":
+        risks = (risk_of(run, experiment.pretrained[part], fold) for part in ("tabular", "image"))
+        return model, model.combine, RiskColumns(*risks, run.device)
+    images = None
+    if store is not None:
+        kind = experiment.input
+        images = ImageFeed(
+            store, kind, train,
+            scale=run.profile.scale if kind == "crops" else run.profile.full_scale,
+            how=run.profile.normalise, square=experiment.encoder not in RESNETS, device=run.device,
+        )  # fmt: skip
+    return model, model, NetworkInputs(standardise(run.cohort, train), images, run.device)
+
+
+def _true_risk(run: Run) -> np.ndarray:
+    truth = run.cohort.truth()
+    if truth is None:
+        raise UserError(f"{TRUE_RISK}: {run.cohort.folder} has no truth.parquet; only simulated outcomes do")
+    return truth["log_hazard"].to_numpy(float)
+
+
+def _fit_record(run: Run, name: str, fold: int, alpha: float) -> dict[str, float]:
+    record = read_json(run.folder(name, fold, alpha) / "fit.json")
+    return {column: record[column] for column in ("validation_c_index", "best_epoch", "seconds")}
+
+
+def _link_or_copy(source, target) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system can
+        shutil.copyfile(source, target)
+
+
+def _peak_memory(device: torch.device) -> float:
+    """Peak memory in MiB: of the device where it is a GPU, of this process otherwise."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    import resource  # not on every platform
+
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)

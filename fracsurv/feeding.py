@@ -1,0 +1,99 @@
+"""What one fit may look at: covariates standardised, and pixels scaled, on the training part of its fold."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from fracsurv.augment import augment_crops, augment_full, mask_padding, normalise, pad_to
+from fracsurv.cohort import Cohort
+from fracsurv.radiographs import full_image_shape
+from fracsurv.store import ImageStore
+
+
+def standardise(cohort: Cohort, train: np.ndarray) -> np.ndarray:
+    """Covariates (n, p) float32; continuous ones have mean 0 and SD 1 over the rows `train`, others are as given."""
+    values = cohort.table[list(cohort.covariates)].to_numpy(float).copy()
+    continuous = [i for i, kind in enumerate(cohort.covariates.values()) if kind == "continuous"]
+    if continuous:
+        scaler = StandardScaler().fit(values[np.ix_(train, continuous)])
+        values[:, continuous] = scaler.transform(values[:, continuous])
+    return values.astype(np.float32)
+
+
+class ImageFeed:
+    """Batches of normalised, padded and, in training, augmented images from a memory-mapped store.
+
+    Parameters
+    ----------
+    store : ImageStore
+        Its rows must be the cohort's rows, in order.
+    kind : {'full', 'crops'}
+    train : ndarray of int
+        Rows whose least and greatest pixel give the range that becomes [0, 1] (`normalise='fold'`).
+    square : bool
+        Pad crops to a square, as the vision transformer wants them.
+    """
+
+    def __init__(
+        self, store: ImageStore, kind: str, train: np.ndarray, *, scale: float, how: str, square: bool, device
+    ) -> None:
+        self.kind = kind
+        self.device = device
+        self.pixels = store.crops if kind == "crops" else store.full
+        self.sizes = store.crop_sizes
+        low = store.ranges[f"{kind}_min"].to_numpy(float)
+        high = store.ranges[f"{kind}_max"].to_numpy(float)
+        if how == "fold":  # patients without a single crop have no range of their own
+            low = np.full_like(low, np.nanmin(low[train]))
+            high = np.full_like(high, np.nanmax(high[train]))
+        self.low, self.high = np.nan_to_num(low), np.nan_to_num(high, nan=1.0)
+        if kind == "full":
+            self.frame = full_image_shape(scale)[1]
+        else:
+            height, width = self.pixels.shape[2:]
+            self.frame = (width, width) if square else (height, width)
+
+    def __call__(self, rows: np.ndarray, generator: torch.Generator | None) -> Tensor:
+        """(batch, channels, H, W) float32 images of `rows`, augmented if a generator is given."""
+        pixels = torch.from_numpy(self.pixels[rows]).to(self.device)
+        low = torch.from_numpy(self.low[rows]).float().to(self.device)
+        high = torch.from_numpy(self.high[rows]).float().to(self.device)
+        if self.kind == "full":
+            image = normalise(pixels.unsqueeze(1), low, high)
+            if generator is None:
+                return pad_to(image, *self.frame)
+            return augment_full(image, generator, frame=self.frame)
+        sizes = torch.from_numpy(self.sizes[rows]).to(self.device)
+        image = mask_padding(normalise(pixels, low, high), sizes)
+        if generator is not None:
+            image = augment_crops(image, generator, sizes=sizes)
+        return pad_to(image, *self.frame)
+
+
+class NetworkInputs:
+    """Calls a network with (covariates, images) of the rows asked for."""
+
+    def __init__(self, tabular: np.ndarray, images: ImageFeed | None, device: torch.device) -> None:
+        self.tabular = torch.from_numpy(tabular).to(device)
+        self.images = images
+
+    def __call__(self, rows: np.ndarray, generator: torch.Generator | None) -> tuple[Tensor, ...]:
+        tabular = self.tabular[torch.from_numpy(rows)]
+        return (tabular,) if self.images is None else (tabular, self.images(rows, generator))
+
+
+class RiskColumns:
+    """Calls late fusion's last layer with the log hazards that its two frozen models gave, row by row.
+
+    They are known from those models' own evaluation, without augmentation; nothing is computed again.
+    """
+
+    def __init__(self, tabular_risk: np.ndarray, image_risk: np.ndarray, device: torch.device) -> None:
+        self.columns = torch.from_numpy(np.stack([tabular_risk, image_risk])).float().to(device)
+
+    def __call__(self, rows: np.ndarray, generator: torch.Generator | None) -> tuple[Tensor, ...]:
+        chosen = self.columns[:, torch.from_numpy(rows)]
+        return chosen[0], chosen[1]

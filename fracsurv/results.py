@@ -1,0 +1,108 @@
+"""Result files of an experiment: what is written where, and how it is read again."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fracsurv.cohort import Cohort
+from fracsurv.config import DAYS_A_YEAR, HORIZONS_YEARS
+from fracsurv.errors import UserError
+from fracsurv.files import atomic_path, read_json, write_json
+from fracsurv.metrics import breslow_survival, evaluate
+from fracsurv.run import Run
+
+EVALUATED = ("validation", "test", "external")
+
+
+def horizons(cohort: Cohort) -> np.ndarray:
+    """Days at which AUC and Brier are reported: the cohort's own, or 1, 3, 5 and 8 years."""
+    return np.array(cohort.horizons or [round(DAYS_A_YEAR * year) for year in HORIZONS_YEARS], dtype=float)
+
+
+def survival_column(horizon: float) -> str:
+    """Name of the column that holds the probability of no event until `horizon` days."""
+    return f"survival_{horizon:g}d"
+
+
+def write_predictions(run: Run, folder: Path, fold: int, risk: np.ndarray, key: str) -> None:
+    """Write `predictions.parquet` and, last, `metrics.json` of one fold's model.
+
+    Parameters
+    ----------
+    risk : ndarray of shape (n,)
+        Log hazards of all patients of the cohort, higher = riskier. Probabilities come from them through the
+        Breslow baseline of this fold's training patients; so does the censoring distribution.
+    """
+    table, rows, days = run.cohort.table, run.rows(fold), horizons(run.cohort)
+    event, time = table["event"].to_numpy(), table["time"].to_numpy()
+    train = rows["train"]
+    surv = breslow_survival(event[train], time[train], risk[train], risk, days)
+    parts = []
+    for split, at in rows.items():
+        part = {"patient_id": table["patient_id"].to_numpy()[at], "split": split}
+        part |= {"time": time[at], "event": event[at], "risk": risk[at]}
+        part |= {survival_column(day): surv[at, i] for i, day in enumerate(days)}
+        parts.append(pd.DataFrame(part))
+    with atomic_path(folder / "predictions.parquet") as temporary:
+        pd.concat(parts, ignore_index=True).to_parquet(temporary, index=False)
+    values = []
+    for split in EVALUATED:
+        if split in rows:
+            at = rows[split]
+            found = evaluate(event[train], time[train], risk[train], event[at], time[at], risk[at], horizons=days)
+            values += [
+                {"split": split, "metric": metric, "horizon_days": horizon, "value": value}
+                for (metric, horizon), value in found.items()
+                if math.isfinite(value)
+            ]
+    write_json(folder / "metrics.json", {"key": key, "fold": fold, "metrics": values})
+
+
+def is_done(path: Path, key: str) -> bool:
+    """Whether a `fit.json` or `metrics.json` is there and was made under the setting that `key` stands for."""
+    return path.exists() and read_json(path).get("key") == key
+
+
+def read_predictions(run: Run, name: str, fold: int) -> pd.DataFrame:
+    """One fold model's predictions.
+
+    Raises
+    ------
+    UserError
+        Where the experiment has not been run.
+    """
+    path = run.folder(name, fold) / "predictions.parquet"
+    if not path.exists():
+        raise UserError(f"{name}: fold {fold} has not been run; run it first, or leave it out")
+    return pd.read_parquet(path)
+
+
+def risk_of(run: Run, name: str, fold: int) -> np.ndarray:
+    """Log hazards (n,) that a fold's model gave, in the order of the cohort's rows."""
+    predictions = read_predictions(run, name, fold).set_index("patient_id")["risk"]
+    return predictions.loc[run.cohort.table["patient_id"]].to_numpy()
+
+
+def read_metrics(run: Run, name: str) -> pd.DataFrame:
+    """All folds' metrics: `fold, split, metric, horizon_days, value`."""
+    records: list[dict[str, Any]] = []
+    for fold in range(run.profile.n_folds):
+        path = run.folder(name, fold) / "metrics.json"
+        if not path.exists():
+            raise UserError(f"{name}: fold {fold} has not been run; run it first, or leave it out")
+        records += [{"fold": fold, **row} for row in read_json(path)["metrics"]]
+    return pd.DataFrame(records)
+
+
+def finished(run: Run) -> list[str]:
+    """The experiments of which every fold is evaluated."""
+    return [
+        name
+        for name in run.runnable()
+        if all((run.folder(name, fold) / "metrics.json").exists() for fold in range(run.profile.n_folds))
+    ]

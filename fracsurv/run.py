@@ -1,0 +1,126 @@
+"""A run: one cohort, one profile, one folder of results; where everything lies, and what may be computed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fracsurv.cohort import Cohort, read_cohort
+from fracsurv.config import TRUE_RISK, Experiment, Profile, as_record, load_experiments, load_profile
+from fracsurv.errors import UserError
+from fracsurv.files import atomic_path
+from fracsurv.splits import make_splits
+from fracsurv.store import ImageStore, build_store
+
+
+@dataclass(frozen=True)
+class Run:
+    """A cohort under a profile. `open_run` makes it; nothing is written until something is asked for."""
+
+    cohort: Cohort
+    out: Path
+    profile: Profile
+    experiments: dict[str, Experiment]
+    splits: pd.DataFrame
+    device: torch.device
+    _stores: dict[str, ImageStore] = field(default_factory=dict, repr=False)
+
+    def rows(self, fold: int) -> dict[str, np.ndarray]:
+        """Row numbers of fold `fold` by split: 'train', 'validation', 'test', 'external' (if any)."""
+        split, of = self.splits["split"].to_numpy(), self.splits["fold"].to_numpy()
+        rows = {
+            "train": np.flatnonzero((split == "train") & (of != fold)),
+            "validation": np.flatnonzero(of == fold),
+            "test": np.flatnonzero(split == "test"),
+            "external": np.flatnonzero(split == "external"),
+        }
+        return {name: found for name, found in rows.items() if len(found)}
+
+    def experiment(self, name: str) -> Experiment:
+        """The experiment at this run's size."""
+        if name not in self.experiments:
+            raise UserError(f"experiment {name!r}: unknown; choose {', '.join(self.runnable())}")
+        return self.profile.apply(self.experiments[name])
+
+    def runnable(self) -> list[str]:
+        """Names of the experiments that this cohort has the inputs for; `true_risk` first if the truth is known."""
+        possible = {
+            "none": True,
+            "full": self.cohort.has_images,
+            "crops": self.cohort.has_images and self.cohort.vertebrae is not None,
+        }
+        names = [name for name, row in self.experiments.items() if possible[row.input]]
+        return [TRUE_RISK, *names] if (self.cohort.folder / "truth.parquet").exists() else names
+
+    def folder(self, name: str, fold: int | None = None, alpha: float | None = None) -> Path:
+        """Where an experiment's, an α's, or a fold's files lie."""
+        path = self.out / "experiments" / name
+        if alpha is not None:
+            path /= f"alpha-{alpha:g}"
+        return path if fold is None else path / f"fold-{fold}"
+
+    def store(self, kind: str) -> ImageStore:
+        """The store of 'crops' or 'full' images, opened once; built if it is not there or its sources changed."""
+        if kind not in self._stores:
+            self._stores[kind] = ImageStore.open(prepare_store(self, kind))
+        return self._stores[kind]
+
+    def key(self, name: str, fold: int, alpha: float | None) -> str:
+        """Fingerprint of all that a fit depends on, so that no result of another setting is taken for its own."""
+        profile = as_record(self.profile)
+        for irrelevant in ("name", "note", "epochs", "encoders", "alphas", "bootstrap_draws", "simulate"):
+            del profile[irrelevant]
+        row = self.experiment(name) if name != TRUE_RISK else None
+        parts = {
+            "experiment": as_record(row) if row else name,
+            "pretrained": {part: self.key(other, fold, None) for part, other in row.pretrained.items()}
+            if row
+            else {},
+            "pixels": self.store(row.input).meta["fingerprint"] if row and row.needs_images else "",
+            "profile": profile,
+            "cohort": self.cohort.fingerprint(),
+            "splits": hashlib.sha256(self.splits.to_csv(index=False).encode()).hexdigest(),
+            "fold": fold,
+            "alpha": alpha,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def open_run(cohort: str | Path, out: str | Path, profile: str | Profile) -> Run:
+    """Read the cohort and the settings; take the splits from `out`, or draw and save them.
+
+    Raises
+    ------
+    UserError
+        For faults of the cohort, the profile or the experiments, or where the saved splits are another cohort's.
+    """
+    profile = load_profile(profile) if isinstance(profile, str) else profile
+    checked = read_cohort(cohort)
+    out = Path(out)
+    splits = make_splits(checked, n_folds=profile.n_folds, test_fraction=profile.test_fraction, seed=profile.seed)
+    path = out / "splits.csv"
+    if path.exists():
+        saved = pd.read_csv(path, dtype={"patient_id": str})
+        if not saved.equals(splits.astype(saved.dtypes)):
+            raise UserError(
+                f"{path}: made from another cohort, profile or seed; choose another --out, or delete {out}"
+            )
+    else:
+        with atomic_path(path) as temporary:
+            splits.to_csv(temporary, index=False)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Run(checked, out, profile, load_experiments(), splits, device)
+
+
+def prepare_store(run: Run, kind: str, *, workers: int = 1, progress: bool = False) -> Path:
+    """Build the store of 'crops' or 'full' images under the run's folder, or find it there unchanged."""
+    scale = run.profile.scale if kind == "crops" else run.profile.full_scale
+    return build_store(
+        run.cohort, run.out / "prepared" / kind, scale=scale, inputs=(kind,), workers=workers, progress=progress
+    )

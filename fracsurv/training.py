@@ -1,0 +1,220 @@
+"""Fit one network on one fold: loop, validation, checkpoints, resume. Knows nothing of cohorts or experiments."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time as clock
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from fracsurv.checkpoint import load_state, save_state, save_weights
+from fracsurv.errors import UserError
+from fracsurv.files import atomic_path
+from fracsurv.losses import cox_nll
+from fracsurv.metrics import concordance_index
+
+# (rows, generator) -> what the network is called with. A generator asks for augmentation, None for none.
+Inputs = Callable[[np.ndarray, torch.Generator | None], tuple[Tensor, ...]]
+
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one fit is trained: a line of Table A.1, with a seed."""
+
+    lr: float
+    scheduler: str
+    epochs: int
+    batch_size: int
+    seed: int
+    validate_every: int = 2
+    ties: str = "efron"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What came of a fit: the best epoch by validation C-index (the earlier one of equals), and the history."""
+
+    best_epoch: int
+    best_c_index: float
+    history: pd.DataFrame
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed from (run seed, experiment, fold, α), the same on every machine; 63 bits."""
+    digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def learning_rate(recipe: Recipe, epoch: int) -> float:
+    """Learning rate in epoch 0, 1, …: constant, or cosine annealing with T_max = epochs to a tenth of `lr`."""
+    if recipe.scheduler == "none":
+        return recipe.lr
+    low = 0.1 * recipe.lr
+    return low + (recipe.lr - low) * (1 + math.cos(math.pi * epoch / recipe.epochs)) / 2
+
+
+def precision_of(device: torch.device, wanted: str) -> torch.dtype:
+    """The encoder's precision: bfloat16 where asked for, or where 'auto' and the device computes in it."""
+    if wanted == "float32":
+        return torch.float32
+    if device.type == "cuda":
+        has_it = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        abilities = torch.cpu.get_capabilities()
+        has_it = abilities.get("avx512_bf16", False) or abilities.get("amx_bf16", False)
+    return torch.bfloat16 if wanted == "bfloat16" or has_it else torch.float32
+
+
+def fit(
+    model: nn.Module,
+    call: Callable[..., Tensor],
+    inputs: Inputs,
+    event: np.ndarray,
+    time: np.ndarray,
+    train: np.ndarray,
+    validation: np.ndarray,
+    folder: Path,
+    recipe: Recipe,
+    *,
+    dtype: torch.dtype = torch.float32,
+    key: str = "",
+    progress: bool = True,
+) -> Fit:
+    """Train `model`, keep the weights that are best on validation and the last ones, and resume if interrupted.
+
+    Parameters
+    ----------
+    call : callable
+        Maps what `inputs` gives to (batch,) log hazards: the model itself, or one of its methods.
+    event, time : ndarray of shape (n,)
+        Bool and float days, of all patients; only the rows in `train` and `validation` are looked at.
+    train, validation : ndarray of int
+        Row numbers.
+    folder : Path
+        Gets `best.safetensors`, `last.safetensors` and `history.csv`; meanwhile `resume.safetensors`, every
+        minute.
+    dtype : torch.dtype
+        Autocast precision of the network's body; risk and loss are float32.
+    key : str
+        What the fit depends on. A `resume.safetensors` with another key is started over.
+
+    Notes
+    -----
+    Every epoch draws its order, augmentation and dropout from (seed, epoch), so a resumed fit is the
+    undisturbed one. On CPU that holds bit for bit for the same number of threads and the same processor kind.
+    """
+    device = next(model.parameters()).device
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=recipe.lr, fused=True)
+    history: list[dict[str, float]] = []
+    resume = folder / "resume.safetensors"
+    if resume.exists() and (about := load_state(resume, model, optimiser, key)) is not None:
+        history = about["history"]
+    event_on, time_on = torch.from_numpy(event).to(device), torch.from_numpy(time).to(device)
+    last_saved = clock.monotonic()
+    bar = tqdm(total=recipe.epochs, initial=len(history), desc="epochs", disable=not progress, leave=False)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for epoch in range(len(history), recipe.epochs):
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(recipe, epoch)
+            row = {"epoch": epoch + 1, "lr": learning_rate(recipe, epoch)}
+            row |= _train_epoch(model, call, inputs, event_on, time_on, train, optimiser, recipe, epoch, dtype)
+            if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == recipe.epochs:
+                risk = predict(model, call, inputs, validation, dtype=dtype)
+                row |= _validate(risk, event[validation], time[validation], recipe.ties)
+                best = max((h.get("validation_c_index", -1.0) for h in history), default=-1.0)
+                if row["validation_c_index"] > best:
+                    save_weights(model, folder / "best.safetensors", {"epoch": epoch + 1})
+            history.append(row)
+            bar.update()
+            bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if "c_index" in k})
+            if clock.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
+                save_state(resume, model, optimiser, {"key": key, "history": history})
+                last_saved = clock.monotonic()
+    bar.close()
+    save_weights(model, folder / "last.safetensors", {"epoch": recipe.epochs})
+    table = pd.DataFrame(history)
+    with atomic_path(folder / "history.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    resume.unlink(missing_ok=True)
+    best = table["validation_c_index"].idxmax()  # the first of equals
+    return Fit(int(table["epoch"][best]), float(table["validation_c_index"][best]), table)
+
+
+def predict(
+    model: nn.Module,
+    call: Callable[..., Tensor],
+    inputs: Inputs,
+    rows: np.ndarray,
+    *,
+    dtype: torch.dtype = torch.float32,
+    batch_size: int = 128,
+) -> np.ndarray:
+    """Log hazards (float64, higher = riskier) of `rows`, without augmentation or dropout."""
+    device = next(model.parameters()).device
+    model.eval()
+    risks = []
+    with torch.no_grad():
+        for start in range(0, len(rows), batch_size):
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                risk = call(*inputs(rows[start : start + batch_size], None))
+            risks.append(risk.float().cpu().numpy())
+    return np.concatenate(risks).astype(float) if risks else np.empty(0)
+
+
+def _train_epoch(
+    model: nn.Module,
+    call: Callable[..., Tensor],
+    inputs: Inputs,
+    event: Tensor,
+    time: Tensor,
+    train: np.ndarray,
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    epoch: int,
+    dtype: torch.dtype,
+) -> dict[str, float]:
+    """One pass over the training rows; the mean loss, and the C-index of the risks met on the way."""
+    device = event.device
+    seed = derive_seed(recipe.seed, epoch)
+    torch.manual_seed(seed)  # dropout has no generator of its own; the caller restores the global one
+    generator = torch.Generator(device).manual_seed(seed)
+    order = np.random.default_rng(seed).permutation(train)
+    model.train()
+    losses, risks, seen = [], [], []
+    for start in range(0, len(order), recipe.batch_size):
+        rows = order[start : start + recipe.batch_size]
+        if len(rows) < 2:  # a risk set of one teaches nothing, and BatchNorm cannot take it
+            continue
+        batch = inputs(rows, generator)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            risk = call(*batch)
+        loss = cox_nll(event[rows], time[rows], risk.float(), ties=recipe.ties)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.detach())
+        risks.append(risk.detach().float())
+        seen.append(rows)
+    mean = float(torch.stack(losses).mean())
+    if not math.isfinite(mean):
+        raise UserError(f"the loss became {mean} in epoch {epoch + 1}; lower the learning rate ({recipe.lr:g})")
+    seen_rows = torch.from_numpy(np.concatenate(seen))
+    c_index = concordance_index(
+        event[seen_rows].cpu().numpy(), time[seen_rows].cpu().numpy(), torch.cat(risks).cpu().numpy()
+    )
+    return {"train_loss": mean, "train_c_index": c_index}
+
+
+def _validate(risk: np.ndarray, event: np.ndarray, time: np.ndarray, ties: str) -> dict[str, float]:
+    loss = cox_nll(torch.from_numpy(event), torch.from_numpy(time), torch.from_numpy(risk), ties=ties)
+    return {"validation_loss": float(loss), "validation_c_index": concordance_index(event, time, risk)}
