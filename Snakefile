@@ -1,0 +1,180 @@
+# The study as a pipeline. `fracsurv run COHORT` calls it with --config cohort=… out=… profile=… experiments=…
+# One job an (experiment, fold, α); notebooks show what the jobs wrote. Re-running does only what is left.
+import sys
+
+from fracsurv.config import ROOT, TRUE_RISK
+from fracsurv.experiments import alphas
+from fracsurv.run import open_run
+
+COHORT, OUT, PROFILE = config["cohort"], config["out"], config["profile"]
+RUN = open_run(COHORT, OUT, PROFILE)
+FOLDS = range(RUN.profile.n_folds)
+FRACSURV = f"{sys.executable} -m fracsurv.cli"
+PAPERMILL = f"{sys.executable} -m papermill --no-progress-bar --log-level WARNING --cwd {ROOT}/notebooks"
+TABLES = [str(path) for path in sorted(RUN.cohort.folder.iterdir()) if path.suffix in (".csv", ".parquet", ".yaml")]
+
+
+def wanted():
+    """The experiments asked for and those they build on, in the order of the configuration."""
+    chosen = set((config.get("experiments") or ",".join(RUN.runnable())).split(","))
+    for name in list(chosen - {TRUE_RISK}):
+        chosen |= set(RUN.experiments[name].pretrained.values())
+    return [name for name in RUN.runnable() if name in chosen]
+
+
+NAMES = wanted()
+SWEPT = [name for name in NAMES if alphas(RUN, name) != (None,)]
+PLAIN = [name for name in NAMES if name not in SWEPT]
+BASELINES = [name for name in ("cox_ph", "deepsurv") if name in NAMES]
+NETWORKS = [name for name in NAMES if name not in (TRUE_RISK, "cox_ph", "deepsurv")]
+KINDS = sorted({RUN.experiments[name].input for name in NETWORKS})
+SHOWN = (
+    ["01_eda_kaplan_meier"]
+    + (["02_crop_extraction"] if "crops" in KINDS else [])
+    + (["03_baselines"] if BASELINES else [])
+    + [f"04_fusion_training_{name}" for name in NETWORKS]
+)
+
+
+def one_of(names):
+    return "|".join(names) or "(?!)"
+
+
+def needs(name, fold):
+    """What a fit reads: the cohort's tables, its store, and the predictions of the models it takes over."""
+    if name == TRUE_RISK:
+        return TABLES
+    row = RUN.experiments[name]
+    stores = [f"{OUT}/prepared/{row.input}.complete"] if row.needs_images else []
+    return TABLES + stores + [f"{OUT}/experiments/{other}/fold-{fold}/metrics.json" for other in row.pretrained.values()]
+
+
+def fitted(name):
+    """The files that say that every fit of an experiment is done."""
+    if name in SWEPT:
+        return [f"{OUT}/experiments/{name}/alpha-{a:g}/fold-{k}/fit.json" for a in alphas(RUN, name) for k in FOLDS]
+    return [f"{OUT}/experiments/{name}/fold-{k}/metrics.json" for k in FOLDS]
+
+
+wildcard_constraints:
+    fold=r"\d+",
+    alpha=r"[\d.]+",
+
+
+rule all:
+    input:
+        f"{OUT}/index.html",
+
+
+rule prepare:
+    input:
+        TABLES,
+    output:
+        touch(f"{OUT}/prepared/{{kind}}.complete"),
+    threads: workflow.cores
+    log:
+        f"{OUT}/logs/prepare-{{kind}}.log",
+    shell:
+        "{FRACSURV} prepare {COHORT:q} --profile {PROFILE:q} --out {OUT:q} --kind {wildcards.kind}"
+        " --workers {threads} > {log:q} 2>&1"
+
+
+rule fit:
+    input:
+        lambda w: needs(w.name, w.fold),
+    output:
+        f"{OUT}/experiments/{{name}}/fold-{{fold}}/metrics.json",
+    wildcard_constraints:
+        name=one_of(PLAIN),
+    log:
+        f"{OUT}/logs/fit-{{name}}-fold-{{fold}}.log",
+    resources:
+        gpu=lambda w: int(w.name in NETWORKS),
+    shell:
+        "{FRACSURV} fit {COHORT:q} --profile {PROFILE:q} --out {OUT:q} --experiment {wildcards.name}"
+        " --fold {wildcards.fold} --threads {threads} > {log:q} 2>&1"
+
+
+rule fit_alpha:
+    input:
+        lambda w: needs(w.name, w.fold),
+    output:
+        f"{OUT}/experiments/{{name}}/alpha-{{alpha}}/fold-{{fold}}/fit.json",
+    wildcard_constraints:
+        name=one_of(SWEPT),
+    log:
+        f"{OUT}/logs/fit-{{name}}-alpha-{{alpha}}-fold-{{fold}}.log",
+    resources:
+        gpu=1,
+    shell:
+        "{FRACSURV} fit {COHORT:q} --profile {PROFILE:q} --out {OUT:q} --experiment {wildcards.name}"
+        " --fold {wildcards.fold} --alpha {wildcards.alpha} --threads {threads} > {log:q} 2>&1"
+
+
+rule cohort_notebook:
+    input:
+        TABLES,
+        lambda w: f"{OUT}/prepared/crops.complete" if w.number == "02" else [],
+    output:
+        f"{OUT}/notebooks/{{number}}_{{title}}.ipynb",
+    wildcard_constraints:
+        number="01|02",
+    log:
+        f"{OUT}/logs/{{number}}_{{title}}.log",
+    shell:
+        "{PAPERMILL} {ROOT}/notebooks/{wildcards.number}_{wildcards.title}.ipynb {output:q}"
+        " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
+
+
+rule baselines_notebook:
+    input:
+        [path for name in BASELINES for path in fitted(name)],
+    output:
+        f"{OUT}/notebooks/03_baselines.ipynb",
+    log:
+        f"{OUT}/logs/03_baselines.log",
+    shell:
+        "{PAPERMILL} {ROOT}/notebooks/03_baselines.ipynb {output:q}"
+        " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
+
+
+rule training_notebook:
+    input:
+        lambda w: fitted(w.name),
+    output:
+        f"{OUT}/notebooks/04_fusion_training_{{name}}.ipynb",
+    wildcard_constraints:
+        name=one_of(NETWORKS),
+    log:
+        f"{OUT}/logs/04_fusion_training_{{name}}.log",
+    resources:
+        gpu=1,
+    shell:
+        "{PAPERMILL} {ROOT}/notebooks/04_fusion_training.ipynb {output:q} -p experiment {wildcards.name}"
+        " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
+
+
+rule ablation_notebook:
+    input:
+        [path for name in PLAIN for path in fitted(name)],
+        expand(f"{OUT}/notebooks/{{shown}}.ipynb", shown=SHOWN),
+    output:
+        f"{OUT}/notebooks/05_ablation_tables.ipynb",
+        f"{OUT}/ablation.csv",
+    log:
+        f"{OUT}/logs/05_ablation_tables.log",
+    shell:
+        "{PAPERMILL} {ROOT}/notebooks/05_ablation_tables.ipynb {output[0]:q}"
+        " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
+
+
+rule report:
+    input:
+        f"{OUT}/notebooks/05_ablation_tables.ipynb",
+        f"{OUT}/ablation.csv",
+    output:
+        f"{OUT}/index.html",
+    log:
+        f"{OUT}/logs/report.log",
+    shell:
+        "{FRACSURV} report {COHORT:q} --profile {PROFILE:q} --out {OUT:q} > {log:q} 2>&1"

@@ -1,0 +1,180 @@
+"""The command line: thin commands over the package. A user's mistake ends with exit code 2 and no traceback."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fracsurv.errors import UserError
+
+# Imports stand inside the commands: torch and scikit-survival take seconds, `--help` and `check` should not.
+
+app = typer.Typer(
+    help="Does a spine radiograph add to clinical risk factors when predicting fractures?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+CohortPath = Annotated[Path, typer.Argument(help="Cohort folder, as data/README.md describes it.")]
+OutPath = Annotated[Path, typer.Option("--out", help="Folder of the run's results.")]
+ProfileName = Annotated[str, typer.Option("--profile", help="tiny, demo, paper, or a YAML file.")]
+
+
+@app.command()
+def check(cohort: CohortPath) -> None:
+    """Read a cohort whole; list every fault, or summarise it."""
+    from fracsurv.cohort import read_cohort
+    from fracsurv.summary import summary_table
+
+    checked = read_cohort(cohort)
+    typer.echo(summary_table(checked).to_string())
+    images = "with radiographs" if checked.has_images else "without radiographs: only tabular experiments can run"
+    boxes = "none" if checked.vertebrae is None else f"{len(checked.vertebrae):,}"
+    for name in checked.constant_covariates:
+        typer.echo(f"warning: column {name}: the same for everybody; it tells nothing")
+    typer.echo(f"\nno faults; {checked.provenance}; {images}; vertebra boxes: {boxes}")
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="New cohort folder.")],
+    patients: Annotated[int | None, typer.Option(help="Patients to train, validate and test on.", min=1)] = None,
+    external: Annotated[int | None, typer.Option(help="Further patients, marked as external.", min=0)] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same cohort.", min=0)] = None,
+    image_format: Annotated[str, typer.Option("--format", help="png or dicom, 16 bit.")] = "png",
+    resolution: Annotated[float, typer.Option(help="Pixels per pixel of the protocol's radiographs.")] = 0.25,
+    profile: Annotated[str, typer.Option(help="Takes patients, external and seed from here if not given.")] = "demo",
+    workers: Annotated[int, typer.Option(help="Processes that render.", min=1)] = 1,
+) -> None:
+    """Make a cohort with known true risk: clinical factors, radiographs, vertebra boxes, outcome."""
+    from fracsurv.config import load_profile
+    from fracsurv.simulate import simulate_cohort
+
+    given = {"patients": patients, "external": external, "seed": seed}
+    size = {**load_profile(profile).simulate, **{k: v for k, v in given.items() if v is not None}}
+    if patients is not None and external is None:
+        size["external"] = 0
+    simulate_cohort(out, **size, resolution=resolution, image_format=image_format, workers=workers)
+    typer.echo(f"{out}: {size['patients'] + size.get('external', 0):,} simulated patients")
+
+
+@app.command("import-yolo")
+def import_yolo_command(
+    src: Annotated[Path, typer.Argument(help="Folder with images/ and labels/, or train/ and valid/ holding them.")],
+    out: Annotated[Path, typer.Argument(help="New cohort folder.")],
+    seed: Annotated[int, typer.Option(help="Of the simulated clinical variables and outcome.", min=0)] = 0,
+) -> None:
+    """Turn real radiographs with vertebra boxes (YOLO format) into a semi-synthetic cohort."""
+    from fracsurv.import_yolo import import_yolo
+
+    import_yolo(src, out, seed=seed)
+    typer.echo(f"{out}: semi-synthetic cohort; radiographs are real, clinical factors and outcome simulated")
+
+
+@app.command("import-survival")
+def import_survival_command(
+    source: Annotated[str, typer.Argument(help="flchain, whas500, gbsg2, or an HDF5 file of DeepSurv's format.")],
+    out: Annotated[Path, typer.Argument(help="New cohort folder.")],
+) -> None:
+    """Turn a public survival data set into a cohort without images."""
+    from fracsurv.import_survival import import_survival
+
+    import_survival(source, out)
+    typer.echo(f"{out}: cohort without radiographs")
+
+
+@app.command()
+def prepare(
+    cohort: CohortPath,
+    profile: ProfileName,
+    out: OutPath,
+    kind: Annotated[str, typer.Option(help="crops or full.")],
+    workers: Annotated[int, typer.Option(min=1)] = 1,
+) -> None:
+    """Write the memory-mapped store of crops or full images that training reads."""
+    from fracsurv.run import open_run, prepare_store
+
+    typer.echo(prepare_store(open_run(cohort, out, profile), kind, workers=workers, progress=True))
+
+
+@app.command()
+def fit(
+    cohort: CohortPath,
+    profile: ProfileName,
+    out: OutPath,
+    experiment: Annotated[str, typer.Option(help="A row of configs/experiments.yaml, or true_risk.")],
+    fold: Annotated[int, typer.Option(min=0)],
+    alpha: Annotated[float | None, typer.Option(help="Weight of the clinical risk, for α-models.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all if not given.")] = None,
+) -> None:
+    """Fit one experiment on one fold. What is done already is not done again; what was interrupted resumes."""
+    import torch
+
+    from fracsurv.experiments import alphas, fit_fold
+    from fracsurv.run import open_run
+
+    if threads:
+        torch.set_num_threads(threads)
+    run = open_run(cohort, out, profile)
+    faults = []
+    if fold >= run.profile.n_folds:
+        faults.append(f"--fold {fold}: folds are 0 to {run.profile.n_folds - 1} in profile {run.profile.name}")
+    if alpha not in alphas(run, experiment):
+        wanted = ", ".join(f"{a:g}" for a in alphas(run, experiment) if a is not None) or "none"
+        faults.append(f"--alpha {alpha}: {experiment} takes {wanted}")
+    if faults:
+        raise UserError(faults)
+    fit_fold(run, experiment, fold, alpha)
+
+
+@app.command()
+def run(
+    cohort: CohortPath,
+    profile: ProfileName = "demo",
+    out: OutPath = Path("reports/run"),
+    experiments: Annotated[
+        str, typer.Option(help="Comma-separated names; all that the cohort allows if empty.")
+    ] = "",
+    cores: Annotated[int, typer.Option(min=1, help="Jobs at once.")] = 2,
+) -> None:
+    """Run the whole study on a cohort: every experiment, the notebooks, the report. Re-running does what is left."""
+    from fracsurv.pipeline import run_pipeline
+
+    run_pipeline(cohort, profile, out, [name.strip() for name in experiments.split(",") if name.strip()], cores)
+
+
+@app.command()
+def report(
+    cohort: CohortPath,
+    profile: ProfileName,
+    out: OutPath,
+) -> None:
+    """Write index.html and provenance.json from a run's results, and turn its notebooks into HTML."""
+    from fracsurv.report import write_report
+    from fracsurv.run import open_run
+
+    typer.echo(write_report(open_run(cohort, out, profile)))
+
+
+def main() -> None:
+    """Entry point of `fracsurv`."""
+    try:
+        app()
+    except UserError as error:
+        for fault in error.faults:
+            typer.echo(f"error: {fault}", err=True)
+        if len(error.faults) > 1:
+            typer.echo(f"{len(error.faults)} faults", err=True)
+        sys.exit(2)
+    except OSError as error:
+        # full disks, missing permissions: the user's to mend, and the file is the thing to name
+        typer.echo(f"error: {error.filename or 'file'}: {error.strerror or error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
