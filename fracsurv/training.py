@@ -198,6 +198,11 @@ def _train_epoch(
         batch = inputs(rows, generator)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             risk = call(*batch)
+        if not torch.isfinite(risk).all():
+            raise UserError(
+                f"the network's output is no longer finite in epoch {epoch + 1}; lower the learning rate "
+                f"({recipe.lr:g}), or use precision: float32"
+            )
         loss = cox_nll(event[rows], time[rows], risk.float(), ties=recipe.ties)
         optimiser.zero_grad()
         loss.backward()
@@ -205,14 +210,11 @@ def _train_epoch(
         losses.append(loss.detach())
         risks.append(risk.detach().float())
         seen.append(rows)
-    mean = float(torch.stack(losses).mean())
-    if not math.isfinite(mean):
-        raise UserError(f"the loss became {mean} in epoch {epoch + 1}; lower the learning rate ({recipe.lr:g})")
     seen_rows = torch.from_numpy(np.concatenate(seen))
     c_index = concordance_index(
         event[seen_rows].cpu().numpy(), time[seen_rows].cpu().numpy(), torch.cat(risks).cpu().numpy()
     )
-    return {"train_loss": mean, "train_c_index": c_index}
+    return {"train_loss": float(torch.stack(losses).mean()), "train_c_index": c_index}
 
 
 def _validate(risk: np.ndarray, event: np.ndarray, time: np.ndarray, ties: str) -> dict[str, float]:

@@ -44,15 +44,19 @@ class ConvEncoder(nn.Module):
 class ViTEncoder(nn.Module):
     """A vision transformer over 8×8 patches of a square image, whose 1,000 outputs are the features.
 
+    Smaller images have smaller patches, in proportion, so that there are always 64 tokens and a class token.
+
     At the protocol's 272 pixels and patches of 32, eight patches a side cover 256 pixels: the last 16 rows and
-    columns fall to no patch, as in the thesis (64 tokens and a class token). Crops are centred in zeros, so
+    columns fall to no patch, as in the thesis. Crops are centred in zeros, so
     what is lost is padding except for the widest boxes. torchvision starts the last layer at zero, so the
     first step of a training moves that layer alone.
     """
 
     def __init__(self, name: str, *, channels: int, image_size: int) -> None:
         super().__init__()
-        patch = image_size // N_TOKENS_A_SIDE
+        patch = round(image_size * 32 / 272)  # 32 at the protocol's size, 8 at a quarter of it
+        if image_size // patch != N_TOKENS_A_SIDE:
+            patch = image_size // N_TOKENS_A_SIDE
         self.backbone = VisionTransformer(
             image_size=patch * N_TOKENS_A_SIDE, patch_size=patch, num_classes=VIT_FEATURES, **VITS[name]
         )

@@ -1,0 +1,202 @@
+"""Cohorts: what is read, and every fault listed at once."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fracsurv.cohort import read_cohort
+from fracsurv.errors import UserError
+from fracsurv.splits import make_splits
+from fracsurv.summary import summary_table
+from tests.conftest import tabular, write_cohort
+
+KINDS = {"age": "continuous", "smoker": "binary"}
+
+
+def faults_of(folder) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        read_cohort(folder)
+    return caught.value.faults
+
+
+def test_reads_types_and_settings(tmp_path, table):
+    cohort = read_cohort(write_cohort(tmp_path, table, covariates=KINDS, provenance="simulated", resolution=0.5))
+    assert cohort.table.dtypes.astype(str).to_dict() == {
+        "patient_id": "object", "time": "float64", "event": "bool", "age": "float64", "smoker": "float64",
+    }  # fmt: skip
+    assert (cohort.provenance, cohort.resolution, cohort.covariates) == ("simulated", 0.5, KINDS)
+    np.testing.assert_array_equal(cohort.table["time"], table["time_days"])
+    np.testing.assert_array_equal(cohort.table["event"], table["event"] == 1)
+
+
+def test_parquet_is_the_same_as_csv(tmp_path, table):
+    csv = read_cohort(write_cohort(tmp_path / "a", table, covariates=KINDS))
+    other = write_cohort(tmp_path / "b", table, covariates=KINDS)
+    (other / "cohort.csv").unlink()
+    table.to_parquet(other / "cohort.parquet")
+    pd.testing.assert_frame_equal(csv.table, read_cohort(other).table)
+
+
+def test_columns_are_renamed_and_faults_name_the_users_column(tmp_path, table):
+    table.loc[3, "time_days"] = -4
+    folder = write_cohort(
+        tmp_path, table.rename(columns={"time_days": "FU_TIME"}), covariates=KINDS, columns={"time_days": "FU_TIME"}
+    )
+    assert faults_of(folder) == ["cohort.csv row 5, column FU_TIME: '-4.0'; must be days, above 0"]
+
+
+def test_without_yaml_the_protocols_covariates_are_taken(tmp_path, table):
+    folder = write_cohort(tmp_path, table)
+    (folder / "cohort.yaml").unlink()
+    assert read_cohort(folder).covariates == KINDS
+
+
+def test_all_faults_at_once(tmp_path, table):
+    table = table.astype(object)
+    table.loc[0, "time_days"], table.loc[1, "time_days"], table.loc[2, "time_days"] = 0, "inf", "soon"
+    table.loc[3, "event"], table.loc[4, "smoker"], table.loc[5, "age"] = 2, 7, ""
+    table.loc[7, "patient_id"] = table.loc[6, "patient_id"]
+    table["split"] = "train"
+    table.loc[8, "split"] = "validate"
+    assert faults_of(write_cohort(tmp_path, table, covariates=KINDS)) == [
+        "cohort.csv row 2, column time_days: '0'; must be days, above 0",
+        "cohort.csv row 3, column time_days: 'inf'; must be days, above 0",
+        "cohort.csv row 4, column time_days: 'soon'; must be days, above 0",
+        "cohort.csv row 5, column event: '2'; must be 1 (fracture) or 0 (censored)",
+        "cohort.csv row 6, column smoker: '7'; must be 0 or 1",
+        "cohort.csv row 7, column age: empty; must be a number",
+        "cohort.csv row 9, column patient_id: 'P006'; must be unique: one row a patient",
+        "cohort.csv row 10, column split: 'validate'; must be empty or one of train, test, external",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"provenance": "made up"}, "cohort.yaml, provenance: 'made up'; must be one of real, simulated"),
+        ({"covariates": {"age": "number"}}, "cohort.yaml, covariates, age: 'number'; must be one of continuous"),
+        ({"colour": 1}, "cohort.yaml: unknown setting 'colour'"),
+        ({"resolution": 0}, "cohort.yaml, resolution: 0; must be a number above 0"),
+        ({"horizons": [-1]}, "cohort.yaml, horizons: [-1]; must be a list of days"),
+        ({"covariates": {"weight": "continuous"}}, "cohort.csv: no column 'weight' (for weight)"),
+    ],
+)
+def test_faulty_settings(tmp_path, table, settings, message):
+    assert any(fault.startswith(message) for fault in faults_of(write_cohort(tmp_path, table, **settings)))
+
+
+def test_yaml_that_is_none(tmp_path, table):
+    (write_cohort(tmp_path, table) / "cohort.yaml").write_text("a: [1\nb: 2")
+    assert faults_of(tmp_path) == ["cohort.yaml: not readable as YAML (line 2)"]
+
+
+def test_no_events(tmp_path, table):
+    table["event"] = 0
+    assert faults_of(write_cohort(tmp_path, table, covariates=KINDS)) == [
+        "cohort.csv, column event: no patient has an event; nothing can be learnt"
+    ]
+
+
+def test_no_folder_and_no_table(tmp_path):
+    assert "no such cohort folder" in faults_of(tmp_path / "none")[0]
+    assert "holds no cohort.csv" in faults_of(tmp_path)[0]
+
+
+def test_images_stay_in_the_folder(tmp_path, table):
+    folder = write_cohort(tmp_path / "cohort", table.assign(image="images/a.png"), covariates=KINDS)
+    (folder / "images").mkdir()
+    (folder / "images" / "a.png").write_bytes(b"")
+    assert read_cohort(folder).has_images
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"")
+    os.symlink(secret, folder / "images" / "link.png")
+    paths = ["../secret.png", str(secret), "images/link.png", "images/b.png", ""]
+    write_cohort(folder, table.assign(image=paths + ["images/a.png"] * (len(table) - 5)), covariates=KINDS)
+    assert faults_of(folder) == [
+        "cohort.csv row 2, column image: '../secret.png'; must not leave the cohort folder",
+        f"cohort.csv row 3, column image: {str(secret)!r}; must not leave the cohort folder",
+        "cohort.csv row 4, column image: 'images/link.png'; must not leave the cohort folder",
+        "cohort.csv row 5, column image: 'images/b.png'; no such file in the cohort folder",
+        "cohort.csv row 6, column image: empty; give every patient an image, or leave the column out",
+    ]
+
+
+def test_faulty_boxes(tmp_path, table):
+    folder = write_cohort(tmp_path, table, covariates=KINDS)
+    header = "patient_id,x_min,y_min,x_max,y_max\n"
+    (folder / "vertebrae.csv").write_text(header + "P000,1,1,5,9\nnobody,1,1,5,9\nP001,5,1,5,9\nP002,a,1,5,9\n")
+    assert faults_of(folder) == [
+        "vertebrae.csv row 3, column patient_id: 'nobody'; not a patient of the cohort",
+        "vertebrae.csv row 4, 5, 1, 5, 9; a box needs four numbers, x_min < x_max and y_min < y_max",
+        "vertebrae.csv row 5, a, 1, 5, 9; a box needs four numbers, x_min < x_max and y_min < y_max",
+    ]
+
+
+def test_fingerprint_follows_the_values(tmp_path, table):
+    first = read_cohort(write_cohort(tmp_path, table, covariates=KINDS)).fingerprint()
+    assert read_cohort(write_cohort(tmp_path, table, covariates=KINDS)).fingerprint() == first
+    table.loc[0, "age"] += 0.1
+    assert read_cohort(write_cohort(tmp_path, table, covariates=KINDS)).fingerprint() != first
+
+
+def test_truth_is_read_in_the_tables_order(tmp_path, table):
+    folder = write_cohort(tmp_path, table, covariates=KINDS)
+    assert read_cohort(folder).truth() is None
+    truth = pd.DataFrame({"patient_id": table["patient_id"], "log_hazard": np.arange(60.0)})
+    truth.sample(frac=1, random_state=1).to_parquet(folder / "truth.parquet")
+    np.testing.assert_array_equal(read_cohort(folder).truth()["log_hazard"], np.arange(60.0))
+
+
+def test_summary_table_by_hand(tmp_path):
+    table = tabular(4).assign(time_days=[100, 200, 300, 400], event=[1, 0, 0, 1], age=[70, 72, 74, 76])
+    table["smoker"] = [1, 0, 0, 0]
+    summary = summary_table(read_cohort(write_cohort(tmp_path, table, covariates=KINDS))).iloc[:, 0]
+    assert summary.to_dict() == {
+        "Any fracture experienced": "2 (50.0 %)",
+        "Time to any fracture or censoring, days": "250.0 ± 129.1",  # statistics.stdev([100, 200, 300, 400])
+        "Age, years": "73.0 ± 2.6",
+        "Current smoker": "1 (25.0 %)",
+    }
+
+
+class TestSplits:
+    def test_everybody_once_and_stratified(self, tmp_path):
+        table = tabular(300)
+        cohort = read_cohort(write_cohort(tmp_path, table, covariates=KINDS))
+        splits = make_splits(cohort, n_folds=3, test_fraction=0.1, seed=3)
+        assert splits["patient_id"].tolist() == table["patient_id"].tolist()
+        assert splits["split"].value_counts().to_dict() == {"train": 270, "test": 30}
+        assert (splits.loc[splits["split"] == "test", "fold"] == -1).all()
+        share = cohort.table["event"].mean()
+        for fold in range(3):
+            members = cohort.table["event"][splits["fold"] == fold]
+            assert len(members) == 90
+            assert abs(members.sum() - 90 * share) < 1.5
+        assert abs(cohort.table["event"][splits["split"] == "test"].sum() - 30 * share) < 1
+
+    def test_seeded(self, tmp_path, table):
+        cohort = read_cohort(write_cohort(tmp_path, table, covariates=KINDS))
+        assert make_splits(cohort, seed=1).equals(make_splits(cohort, seed=1))
+        assert not make_splits(cohort, seed=1).equals(make_splits(cohort, seed=2))
+
+    def test_fixed_splits_are_kept(self, tmp_path, table):
+        fixed = ["external"] * 10 + ["test"] * 5 + [""] * 45
+        cohort = read_cohort(write_cohort(tmp_path, table.assign(split=fixed), covariates=KINDS))
+        assert make_splits(cohort)["split"].tolist() == ["external"] * 10 + ["test"] * 5 + ["train"] * 45
+
+    def test_external_patients_are_never_drawn(self, tmp_path, table):
+        fixed = ["external"] * 20 + [""] * 40
+        cohort = read_cohort(write_cohort(tmp_path, table.assign(split=fixed), covariates=KINDS))
+        splits = make_splits(cohort, test_fraction=0.25)
+        assert splits["split"].value_counts().to_dict() == {"train": 30, "external": 20, "test": 10}
+        assert (splits["split"][:20] == "external").all()
+
+    def test_too_few_events(self, tmp_path, table):
+        table["event"] = [1, 1] + [0] * 58
+        cohort = read_cohort(write_cohort(tmp_path, table, covariates=KINDS))
+        with pytest.raises(UserError, match="1 training patients with an event; 3 folds need at least 3"):
+            make_splits(cohort, test_fraction=0.5)

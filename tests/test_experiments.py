@@ -1,0 +1,256 @@
+"""Experiments on the tiny cohort: nothing leaks, nothing is done twice, the files agree with one another."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from sksurv.linear_model import CoxPHSurvivalAnalysis
+from sksurv.metrics import concordance_index_censored
+from sksurv.util import Surv
+
+import fracsurv.experiments as experiments
+from fracsurv.ablation import COLUMNS, ablation
+from fracsurv.baselines import fit_cox
+from fracsurv.cohort import read_cohort
+from fracsurv.config import TRUE_RISK, load_profile
+from fracsurv.errors import UserError
+from fracsurv.experiments import alphas, fit_fold, run_experiment
+from fracsurv.feeding import ImageFeed, standardise
+from fracsurv.files import read_json
+from fracsurv.metrics import breslow_survival, concordance_index
+from fracsurv.results import finished, read_metrics, read_predictions, risk_of
+from fracsurv.run import open_run
+from tests.conftest import tabular, write_cohort
+
+KINDS = {"age": "continuous", "smoker": "binary"}
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run):
+    """Everything that the α and late-fusion rows need is fitted once."""
+    for name in (TRUE_RISK, "cox_ph", "cds_crops_lf", "cds_crops_alpha_tab", "vit_crops_if"):
+        run_experiment(tiny_run, name, progress=False)
+    return tiny_run
+
+
+class TestNothingLeaks:
+    def test_standardised_on_the_training_rows_alone(self, run):
+        rows = run.rows(0)
+        values = standardise(run.cohort, rows["train"])
+        age = list(run.cohort.covariates).index("age")
+        np.testing.assert_allclose(values[rows["train"], age].mean(), 0, atol=1e-5)
+        np.testing.assert_allclose(values[rows["train"], age].std(), 1, atol=1e-5)
+        changed = run.cohort.table.copy()
+        changed.loc[rows["validation"], "age"] += 50
+        moved = standardise(replace(run.cohort, table=changed), rows["train"])
+        np.testing.assert_array_equal(moved[rows["train"]], values[rows["train"]])
+
+    def test_pixel_range_of_the_training_rows_alone(self, run):
+        store, rows = run.store("crops"), run.rows(0)
+        feed = ImageFeed(store, "crops", rows["train"], scale=1, how="fold", square=False, device=torch.device("cpu"))
+        assert set(feed.low) == {store.ranges["crops_min"].to_numpy()[rows["train"]].min()}
+        assert set(feed.high) == {store.ranges["crops_max"].to_numpy()[rows["train"]].max()}
+
+    def test_rows_do_not_meet(self, run):
+        for fold in range(run.profile.n_folds):
+            rows = list(run.rows(fold).values())
+            together = np.concatenate(rows)
+            assert len(together) == len(set(together)) == len(run.cohort)
+
+    def test_test_outcomes_change_nothing_that_was_learnt(self, run, tmp_path):
+        """The same cohort with other test and external outcomes gives the same weights, bit for bit."""
+        folder = tmp_path / "cohort"
+        shutil.copytree(run.cohort.folder, folder)
+        table = pd.read_csv(folder / "cohort.csv", keep_default_na=False)
+        splits = run.splits["split"].to_numpy()
+        table["split"] = np.where(splits == "train", "train", splits)
+        held_out = np.flatnonzero(splits != "train")
+        table.loc[held_out, "time_days"] = table.loc[held_out, "time_days"].to_numpy()[::-1]
+        table.loc[held_out, "event"] = table.loc[held_out, "event"].to_numpy()[::-1]
+        table.to_csv(folder / "cohort.csv", index=False)
+        other = open_run(folder, tmp_path / "run", "tiny")
+        pd.testing.assert_frame_equal(other.splits[splits == "external"], run.splits[splits == "external"])
+        # the folds are drawn from the training patients' events alone, in the same order
+        assert (other.splits["fold"] == run.splits["fold"]).all()
+        fit_fold(other, "cds_crops", 0, progress=False)
+        mine, theirs = (load_file(r.folder("cds_crops", 0) / "best.safetensors") for r in (run, other))
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+class TestFiles:
+    def test_metrics_are_those_of_the_predictions(self, run):
+        predictions = read_predictions(run, "vit_crops_if", 1)
+        metrics = read_metrics(run, "vit_crops_if")
+        for split in ("validation", "test", "external"):
+            part = predictions[predictions["split"] == split]
+            expected = concordance_index_censored(part["event"], part["time"], part["risk"])[0]
+            found = metrics.query("fold == 1 and split == @split and metric == 'c_index'")["value"].item()
+            assert found == pytest.approx(expected, abs=1e-12)
+
+    def test_probabilities_come_from_the_training_fold_s_baseline(self, run):
+        predictions = read_predictions(run, "vit_crops_if", 0)
+        train = predictions[predictions["split"] == "train"]
+        surv = breslow_survival(train["event"], train["time"], train["risk"], predictions["risk"], [1826.0])
+        np.testing.assert_allclose(predictions["survival_1826d"], surv[:, 0], rtol=1e-12)
+
+    def test_every_patient_once(self, run):
+        for fold in range(run.profile.n_folds):
+            predictions = read_predictions(run, "cox_ph", fold)
+            assert sorted(predictions["patient_id"]) == sorted(run.cohort.table["patient_id"])
+
+    def test_done_work_is_not_repeated(self, run, monkeypatch):
+        monkeypatch.setattr(experiments, "fit", lambda *_, **__: pytest.fail("fitted again"))
+        monkeypatch.setattr(experiments, "predict", lambda *_, **__: pytest.fail("evaluated again"))
+        for name in ("cds_crops_lf", "cds_crops_alpha_tab", "vit_crops_if"):
+            run_experiment(run, name, progress=False)
+
+    def test_another_setting_is_another_fit(self, run):
+        key = run.key("cds_crops", 0, None)
+        assert replace(run, profile=replace(run.profile, seed=1)).key("cds_crops", 0, None) != key
+        assert replace(run, profile=replace(run.profile, bootstrap_draws=99)).key("cds_crops", 0, None) == key
+        assert run.key("cds_crops", 1, None) != key
+
+
+class TestFusion:
+    def test_late_fusion_keeps_its_parts(self, run):
+        fused = load_file(run.folder("cds_crops_lf", 0) / "best.safetensors")
+        for part, source in (("image", "cds_crops"), ("tabular", "deepsurv")):
+            weights = load_file(run.folder(source, 0) / "best.safetensors")
+            assert all(torch.equal(fused[f"{part}.module.{key}"], value) for key, value in weights.items())
+
+    def test_late_fusion_is_linear_in_its_two_risks(self, run):
+        fused = load_file(run.folder("cds_crops_lf", 1) / "best.safetensors")
+        weight, bias = fused["head.weight"][0].numpy(), fused["head.bias"].item()
+        parts = [risk_of(run, name, 1) for name in ("deepsurv", "cds_crops")]
+        expected = weight[0] * parts[0] + weight[1] * parts[1] + bias
+        np.testing.assert_allclose(risk_of(run, "cds_crops_lf", 1), expected, rtol=1e-5, atol=1e-6)
+
+    def test_frozen_tabular_part_of_alpha(self, run):
+        weights = load_file(run.folder("deepsurv", 0) / "best.safetensors")
+        fused = load_file(run.folder("cds_crops_alpha_tab", 0) / "best.safetensors")
+        assert all(torch.equal(fused[f"tabular.module.{key}"], value) for key, value in weights.items())
+
+    def test_alpha_is_chosen_by_mean_validation_c(self, run):
+        sweep = pd.read_csv(run.folder("cds_crops_alpha_tab") / "sweep.csv")
+        assert sorted(sweep["alpha"].unique()) == list(run.profile.alphas)
+        means = {
+            alpha: np.mean([
+                read_json(run.folder("cds_crops_alpha_tab", fold, alpha) / "fit.json")["validation_c_index"]
+                for fold in range(run.profile.n_folds)
+            ])
+            for alpha in run.profile.alphas
+        }  # fmt: skip
+        best = max(means, key=means.get)
+        assert set(sweep.loc[sweep["selected"], "alpha"]) == {best}
+        assert read_json(run.folder("cds_crops_alpha_tab", 0) / "fit.json")["alpha"] == best
+
+    def test_only_the_chosen_alpha_sees_the_test_set(self, run):
+        for alpha in run.profile.alphas:
+            assert not (run.folder("cds_crops_alpha_tab", 0, alpha) / "predictions.parquet").exists()
+
+    def test_no_alpha_elsewhere(self, run):
+        assert alphas(run, "cds_crops") == alphas(run, TRUE_RISK) == (None,)
+
+
+class TestCox:
+    def test_is_scikit_survival(self, run):
+        rows, table = run.rows(0)["train"], run.cohort.table
+        values = standardise(run.cohort, rows).astype(float)
+        keep = np.ptp(values[rows], axis=0) > 0
+        outcome = Surv.from_arrays(table["event"][rows], table["time"][rows])
+        try:
+            theirs = CoxPHSurvivalAnalysis(ties="efron").fit(values[rows][:, keep], outcome)
+        except ValueError:
+            pytest.skip("no maximum of the likelihood on this processor")
+        note = read_json(run.folder("cox_ph", 0) / "fit.json")["note"]
+        if "ridge" in note:
+            theirs = CoxPHSurvivalAnalysis(ties="efron", alpha=0.1).fit(values[rows][:, keep], outcome)
+        found = pd.read_csv(run.folder("cox_ph", 0) / "coefficients.csv")["log_hazard_ratio"].to_numpy()
+        np.testing.assert_allclose(found[keep], theirs.coef_, rtol=1e-6)
+        assert (found[~keep] == 0).all()
+
+    def test_a_factor_that_separates_is_tamed_and_told(self):
+        rng = np.random.default_rng(0)
+        event = np.arange(80) < 40
+        x = np.column_stack([event.astype(float), rng.normal(size=80), np.ones(80)])
+        fitted = fit_cox(x, event, rng.uniform(1, 100, 80))
+        assert "ridge penalty" in fitted.note
+        assert "1 constant covariates left out" in fitted.note
+        assert np.isfinite(fitted.coefficients).all()
+        assert fitted.coefficients[2] == 0
+
+
+class TestAblation:
+    def test_table(self, run):
+        table, differences = ablation(run, progress=False)
+        assert list(table.columns) == COLUMNS
+        assert not table.duplicated(["experiment", "split", "metric", "horizon_days"]).any()
+        assert set(table["experiment"]) == set(finished(run))
+        row = table.query("experiment == 'cox_ph' and split == 'external' and metric == 'c_index'").iloc[0]
+        values = [
+            concordance_index(part["event"], part["time"], part["risk"])
+            for fold in range(2)
+            for _, part in read_predictions(run, "cox_ph", fold).query("split == 'external'").groupby("split")
+        ]
+        assert row["mean"] == pytest.approx(np.mean(values), abs=1e-12)
+        assert row["sd"] == pytest.approx(np.std(values, ddof=1), abs=1e-12)
+        assert row["ci_low"] < row["mean"] < row["ci_high"]
+        assert (row["n_folds"], row["n_patients"]) == (2, 60)
+        difference = differences.query("experiment == 'true_risk' and split == 'external' and metric == 'c_index'")
+        true = table.query("experiment == 'true_risk' and split == 'external' and metric == 'c_index'").iloc[0]
+        assert difference["difference"].item() == pytest.approx(true["mean"] - row["mean"], abs=1e-12)
+
+    def test_permuted_outcomes_are_worth_nothing(self, tmp_path):
+        table = tabular(900)
+        rng = np.random.default_rng(0)
+        order = rng.permutation(len(table))
+        table[["time_days", "event"]] = table[["time_days", "event"]].to_numpy()[order]
+        table["split"] = [""] * 300 + ["external"] * 600
+        run = open_run(write_cohort(tmp_path / "c", table, covariates=KINDS), tmp_path / "r", "tiny")
+        for name in ("cox_ph", "deepsurv"):
+            run_experiment(run, name, progress=False)
+        found = ablation(run, progress=False)[0].query("metric == 'c_index' and split == 'external'")
+        # the SD of C at 600 patients without signal is 0.017
+        assert (found["mean"] - 0.5).abs().max() < 0.05
+
+
+class TestOpening:
+    def test_a_cohort_without_images_runs_the_tabular_rows(self, tmp_path):
+        folder = write_cohort(tmp_path / "c", tabular(90), covariates=KINDS)
+        run = open_run(folder, tmp_path / "r", "tiny")
+        assert run.runnable() == ["cox_ph", "deepsurv"]
+        run_experiment(run, "deepsurv", progress=False)
+        assert finished(run) == ["deepsurv"]
+        assert load_file(run.folder("deepsurv", 0) / "best.safetensors")["body.0.weight"].shape == (64, 2)
+
+    def test_results_of_another_cohort_are_not_overwritten(self, tmp_path):
+        folder = write_cohort(tmp_path / "c", tabular(90), covariates=KINDS)
+        open_run(folder, tmp_path / "r", "tiny")
+        write_cohort(folder, tabular(91), covariates=KINDS)
+        with pytest.raises(UserError, match="made from another cohort, profile or seed"):
+            open_run(folder, tmp_path / "r", "tiny")
+
+    def test_splits_are_saved_and_used_again(self, tmp_path):
+        folder = write_cohort(tmp_path / "c", tabular(90), covariates=KINDS)
+        first, second = (open_run(folder, tmp_path / "r", "tiny").splits for _ in range(2))
+        pd.testing.assert_frame_equal(first, second)
+        saved = pd.read_csv(tmp_path / "r" / "splits.csv")
+        assert saved["patient_id"].tolist() == first["patient_id"].tolist()
+
+    def test_unknown_experiment(self, tiny_run):
+        with pytest.raises(UserError, match="experiment 'cds': unknown; choose true_risk, cox_ph"):
+            tiny_run.experiment("cds")
+
+    def test_horizons_of_the_cohort(self, tmp_path):
+        folder = write_cohort(tmp_path / "c", tabular(120), covariates=KINDS, horizons=[500, 900])
+        assert read_cohort(folder).horizons == (500.0, 900.0)
+        run = open_run(folder, tmp_path / "r", load_profile("tiny"))
+        run_experiment(run, "cox_ph", progress=False)
+        found = read_metrics(run, "cox_ph")
+        assert set(found["horizon_days"].dropna()) == {500.0, 900.0}

@@ -1,0 +1,57 @@
+"""Public survival data in the cohort format."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+from sksurv.datasets import load_flchain
+
+from fracsurv.cohort import read_cohort
+from fracsurv.errors import UserError
+from fracsurv.import_survival import import_survival
+from fracsurv.run import open_run
+
+
+@pytest.mark.parametrize(
+    # n and events: e.g. `x, y = load_whas500(); len(y), y["fstat"].sum()`
+    ("name", "n", "events"),
+    [("flchain", 7874, 2169), ("whas500", 500, 215), ("gbsg2", 686, 299)],
+)
+def test_scikit_survivals_sets(tmp_path, name, n, events):
+    import_survival(name, tmp_path / name)
+    cohort = read_cohort(tmp_path / name)
+    assert (len(cohort), cohort.table["event"].sum(), cohort.provenance) == (n, events, "real")
+
+
+def test_flchain_without_the_cause_of_death(tmp_path):
+    import_survival("flchain", tmp_path / "flchain")
+    cohort = read_cohort(tmp_path / "flchain")
+    assert not any("chapter" in name for name in cohort.covariates)
+    age = load_flchain()[0]["age"].to_numpy(float)
+    np.testing.assert_array_equal(cohort.table["age"], age)
+
+
+def test_deepsurvs_files(tmp_path):
+    path = tmp_path / "linear_made_up.h5"
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        for split, n in (("train", 40), ("test", 20)):
+            group = file.create_group(split)
+            group["x"], group["t"] = rng.normal(size=(n, 3)), rng.exponential(size=n)
+            group["e"] = np.arange(n) % 2
+    import_survival(str(path), tmp_path / "out")
+    cohort = read_cohort(tmp_path / "out")
+    assert cohort.covariates == {"x1": "continuous", "x2": "continuous", "x3": "continuous"}
+    assert (cohort.provenance, len(cohort.horizons)) == ("simulated", 3)
+    run = open_run(tmp_path / "out", tmp_path / "run", "tiny")
+    assert run.splits["split"].tolist() == ["train"] * 40 + ["test"] * 20
+
+
+def test_what_is_no_data_set(tmp_path):
+    with pytest.raises(UserError, match="neither an HDF5 file nor one of flchain, whas500, gbsg2"):
+        import_survival("aids", tmp_path / "out")
+    (tmp_path / "broken.h5").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"broken\.h5: not an HDF5 file"):
+        import_survival(str(tmp_path / "broken.h5"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

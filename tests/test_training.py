@@ -1,0 +1,156 @@
+"""The training loop: learns, chooses, resumes exactly, and gives the same twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import fracsurv.training as training
+from fracsurv.checkpoint import load_weights, save_weights
+from fracsurv.errors import UserError
+from fracsurv.metrics import concordance_index
+from fracsurv.models import DeepSurv
+from fracsurv.training import Recipe, derive_seed, fit, learning_rate, predict
+
+N = 200
+RECIPE = Recipe(lr=1e-2, scheduler="cosine", epochs=7, batch_size=32, seed=5)
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(N, 3)).astype(np.float32)
+    time = rng.exponential(np.exp(-1.5 * x[:, 0]))
+    return x, time < 3, np.minimum(time, 3)
+
+
+def run(data, folder, recipe=RECIPE, key="k"):
+    x, event, time = data
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = DeepSurv(n_inputs=3)
+
+    def inputs(rows, generator):
+        values = torch.from_numpy(x[rows])
+        if generator is not None:  # an augmentation, so that its generator matters
+            values = values + 0.01 * torch.randn(values.shape, generator=generator)
+        return (values,)
+
+    train, validation = np.arange(150), np.arange(150, N)
+    fitted = fit(model, model, inputs, event, time, train, validation, folder, recipe, key=key, progress=False)
+    load_weights(model, folder / "best.safetensors")
+    return fitted, predict(model, model, inputs, np.arange(N)), model
+
+
+def test_it_learns(data, tmp_path):
+    fitted, risk, _ = run(data, tmp_path)
+    x, event, time = data
+    reachable = concordance_index(event[150:], time[150:], x[150:, 0])  # of the true log hazard
+    assert concordance_index(event[150:], time[150:], risk[150:]) > reachable - 0.05
+    assert fitted.history["train_loss"].iloc[-1] < fitted.history["train_loss"].iloc[0]
+
+
+def test_best_is_the_first_of_the_highest_validation_c(data, tmp_path):
+    fitted, risk, model = run(data, tmp_path)
+    history = fitted.history
+    assert history["validation_c_index"].notna().tolist() == [False, True, False, True, False, True, True]
+    assert fitted.best_c_index == history["validation_c_index"].max()
+    _, event, time = data
+    assert concordance_index(event[150:], time[150:], risk[150:]) == pytest.approx(fitted.best_c_index, abs=1e-12)
+    assert load_weights(model, tmp_path / "best.safetensors") == {"epoch": fitted.best_epoch}
+    assert load_weights(model, tmp_path / "last.safetensors") == {"epoch": 7}
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "history.csv"), history)
+
+
+def test_the_same_twice(data, tmp_path):
+    (_, first, _), (_, second, _) = run(data, tmp_path / "a"), run(data, tmp_path / "b")
+    np.testing.assert_array_equal(first, second)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("epoch", [1, 4, 6])
+def test_a_killed_fit_resumes_to_the_same(data, tmp_path, monkeypatch, epoch):
+    undisturbed = run(data, tmp_path / "a")
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    whole = training._train_epoch
+
+    def dies(*arguments):
+        if arguments[-2] == epoch:
+            raise Killed
+        return whole(*arguments)
+
+    monkeypatch.setattr(training, "_train_epoch", dies)
+    with pytest.raises(Killed):
+        run(data, tmp_path / "b")
+    assert (tmp_path / "b" / "resume.safetensors").exists()
+    monkeypatch.setattr(training, "_train_epoch", whole)
+    resumed = run(data, tmp_path / "b")
+    np.testing.assert_array_equal(resumed[1], undisturbed[1])
+    pd.testing.assert_frame_equal(resumed[0].history, undisturbed[0].history)
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [
+        "best.safetensors", "history.csv", "last.safetensors",
+    ]  # fmt: skip
+
+
+def test_another_settings_state_is_not_resumed(data, tmp_path, monkeypatch):
+    _, expected, _ = run(data, tmp_path / "a")
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(training.Path, "unlink", lambda *_, **__: None)  # leaves resume.safetensors behind
+    run(data, tmp_path / "b", key="another")
+    assert (tmp_path / "b" / "resume.safetensors").exists()
+    _, found, _ = run(data, tmp_path / "b", key="k")
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_cosine_is_torchs_with_a_tenth_as_its_floor():
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.Adam([parameter], lr=RECIPE.lr)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=7, eta_min=0.1 * RECIPE.lr)
+    for epoch in range(7):
+        assert learning_rate(RECIPE, epoch) == pytest.approx(theirs.get_last_lr()[0], rel=1e-12)
+        optimiser.step()
+        theirs.step()
+
+
+def test_a_loss_that_runs_away_is_told(data, tmp_path):
+    recipe = Recipe(lr=1e30, scheduler="none", epochs=3, batch_size=32, seed=5)
+    with pytest.raises(UserError, match=r"no longer finite in epoch 1; lower the learning rate \(1e\+30\)"):
+        run(data, tmp_path, recipe)
+
+
+def test_a_last_batch_of_one_is_left_out(data, tmp_path):
+    seen = []
+    x, event, time = data
+    model = DeepSurv(n_inputs=3)
+
+    def inputs(rows, generator):
+        if generator is not None:
+            seen.append(len(rows))
+        return (torch.from_numpy(x[rows]),)
+
+    recipe = Recipe(lr=1e-3, scheduler="none", epochs=1, batch_size=50, seed=0)
+    fit(model, model, inputs, event, time, np.arange(101), np.arange(150, N), tmp_path, recipe, progress=False)
+    assert seen == [50, 50]
+
+
+def test_seeds_differ_by_every_part_and_are_stable():
+    seeds = {derive_seed(0, "cds_crops", fold, alpha) for fold in range(3) for alpha in (None, 0.3, 0.4)}
+    assert len(seeds) == 9
+    # $ printf '0|cds_crops|0|None' | sha256sum | cut -c1-16, halved
+    assert derive_seed(0, "cds_crops", 0, None) == 0xee0d74a9d1f46a86 >> 1
+
+
+def test_weights_of_another_model_and_damaged_files_are_told(tmp_path):
+    save_weights(DeepSurv(n_inputs=3), tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"w\.safetensors: holds the weights of another model"):
+        load_weights(DeepSurv(n_inputs=4), tmp_path / "w.safetensors")
+    (tmp_path / "w.safetensors").write_bytes(b"\x80\x04 not weights")
+    with pytest.raises(UserError, match="not a safetensors file, or damaged"):
+        load_weights(DeepSurv(n_inputs=3), tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match="no such weights file"):
+        load_weights(DeepSurv(n_inputs=3), tmp_path / "none.safetensors")
