@@ -1,0 +1,223 @@
+"""Batched augmentation on the device of the images, with a generator of its own.
+
+The protocol names the kinds (full images: salt-and-pepper dropout, rotation, vertical flip; crops: flips, zoom,
+Gaussian noise, contrast) but, except for ±15°, no strengths: those below are ours. All geometry of a batch is
+one `grid_sample`; nothing loops over the samples. Order: normalise, mask the padding, augment, pad.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class FullAugment:
+    """Strengths for full images.
+
+    Attributes
+    ----------
+    dropout : share of pixels set to 0 or 1 (pepper or salt, half each).
+    degrees : largest rotation to either side; the padded frame has room for 15.
+    vertical_flip : its probability.
+    """
+
+    dropout: float = 0.02
+    degrees: float = 15.0
+    vertical_flip: float = 0.5
+
+
+@dataclass(frozen=True)
+class CropAugment:
+    """Strengths for crops.
+
+    Attributes
+    ----------
+    vertical_flip, horizontal_flip : probabilities. Every crop of a patient is turned in its own frame alike;
+        the order of the vertebrae stays.
+    zoom : smallest and largest factor, drawn log-uniformly, one for all crops of a patient.
+    noise_sd : standard deviation of the Gaussian noise, in units of the training range. Trabecular texture has
+        one of about 0.016 in simulated crops at a quarter of the resolution: more noise would drown it.
+    contrast : smallest and largest factor on the distance from the mean over a patient's crops.
+    """
+
+    vertical_flip: float = 0.5
+    horizontal_flip: float = 0.5
+    zoom: tuple[float, float] = (0.9, 1.1)
+    noise_sd: float = 0.005
+    contrast: tuple[float, float] = (0.9, 1.1)
+
+
+def normalise(batch: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
+    """Min-max normalise integer pixels to float32: `low` becomes 0, `high` becomes 1.
+
+    `low`, `high`: the training fold's, or one a sample (n,). Not clipped: a validation image may lie a little
+    outside [0, 1], and clipping would hide its brightest bone. A constant image (low = high) becomes 0.
+    """
+    low, high = (
+        torch.as_tensor(bound, dtype=torch.float32, device=batch.device).reshape(-1, *[1] * (batch.ndim - 1))
+        for bound in (low, high)
+    )
+    # Pixels are whole numbers: a range below 1 can only be 0.
+    return (batch.to(torch.float32) - low).div_((high - low).clamp_min(1.0))
+
+
+def inside(sizes: Tensor, frame: tuple[int, int]) -> Tensor:
+    """Where crops lie in their frames: bool (..., H, W) from `sizes` (..., 2); empty slots are False all over."""
+    sides = []
+    for axis in (0, 1):
+        size = sizes[..., axis, None].to(torch.int64)
+        start = (frame[axis] - size) // 2
+        at = torch.arange(frame[axis], device=sizes.device)
+        sides.append((at >= start) & (at < start + size))
+    return sides[0][..., :, None] & sides[1][..., None, :]
+
+
+def mask_padding(crops: Tensor, sizes: Tensor) -> Tensor:
+    """Set what lies outside the crops to exactly 0, also after `normalise` moved the padding away from it.
+
+    `crops` (n, 13, H, W) in the store's frame, before `pad_to`; `sizes` (n, 13, 2).
+    """
+    return crops * inside(sizes, crops.shape[-2:])
+
+
+def pad_to(x: Tensor, height: int, width: int) -> Tensor:
+    """Zero-pad the last two axes to (height, width), the picture in the centre."""
+    h, w = x.shape[-2:]
+    if h > height or w > width:
+        raise ValueError(f"an image of {h}×{w} does not fit in {height}×{width}")
+    top, left = (height - h) // 2, (width - w) // 2
+    if (h, w) == (height, width):
+        return x
+    return functional.pad(x, (left, width - w - left, top, height - h - top))
+
+
+def transform(
+    x: Tensor,
+    *,
+    degrees: Tensor | None = None,
+    zoom: Tensor | None = None,
+    vertical: Tensor | None = None,
+    horizontal: Tensor | None = None,
+    frame: tuple[int, int] | None = None,
+) -> Tensor:
+    """Pad, rotate, zoom and flip each sample in one bilinear step; zeros come in from outside.
+
+    Parameters
+    ----------
+    x : Tensor (n, C, h, w), float
+        All channels of a sample move alike.
+    degrees, zoom : Tensor (n,)
+        Rotation about the frame's centre, counter-clockwise as in torchvision; zoom > 1 enlarges.
+    vertical, horizontal : Tensor (n,) bool
+        Flip after rotation and zoom.
+    frame : (H, W)
+        Zero-pad to this first, as `pad_to` does (without making the padded copy); None = as x is.
+    """
+    n, channels, h, w = x.shape
+    height, width = frame or (h, w)
+    device = x.device
+    zero = torch.zeros(n, device=device)
+    radians = zero if degrees is None else degrees * (math.pi / 180)
+    scale = torch.ones_like(zero) if zoom is None else 1 / zoom
+    down = torch.ones_like(zero) if vertical is None else 1 - 2 * vertical.to(zero.dtype)
+    right = torch.ones_like(zero) if horizontal is None else 1 - 2 * horizontal.to(zero.dtype)
+    cos, sin = torch.cos(radians) * scale, torch.sin(radians) * scale
+    # Output pixels, as distances from the frame's centre, to source pixels (u, v) of the padded frame, and on to
+    # grid_sample's [−1, 1] over the unpadded picture, whose centre is half a pixel off where padding is uneven.
+    off_x = (width - w) / 2 - (width - w) // 2
+    off_y = (height - h) / 2 - (height - h) // 2
+    theta = torch.stack(
+        [
+            torch.stack([cos * right * width / w, -sin * down * height / w, zero + 2 * off_x / w], 1),
+            torch.stack([sin * right * width / h, cos * down * height / h, zero + 2 * off_y / h], 1),
+        ],
+        1,
+    )
+    grid = functional.affine_grid(theta, [n, channels, height, width], align_corners=False)
+    return functional.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def salt_and_pepper(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Set about `share` of the pixels to 0 or 1, half each."""
+    drawn = torch.rand(x.shape, generator=generator, device=x.device)
+    return torch.where(drawn < share, (drawn < share / 2).to(x.dtype), x)
+
+
+def adjust_contrast(x: Tensor, factor: Tensor, where: Tensor) -> Tensor:
+    """Stretch each sample (n, C, H, W) by `factor` (n,) about its mean over `where` (bool); not clipped."""
+    mean = (x * where).sum((1, 2, 3), keepdim=True) / where.sum((1, 2, 3), keepdim=True).clamp_min(1)
+    return torch.where(where, torch.lerp(mean.expand_as(x), x, factor.view(-1, 1, 1, 1)), x)
+
+
+def augment_full(
+    x: Tensor,
+    generator: torch.Generator,
+    settings: FullAugment | None = None,
+    *,
+    frame: tuple[int, int] | None = None,
+) -> Tensor:
+    """Dropout, rotation and vertical flip of normalised full images, each sample with its own draw.
+
+    Parameters
+    ----------
+    x : Tensor (n, 1, h, w), float32
+        Unpadded, from `normalise`.
+    generator : torch.Generator
+        On x's device.
+    frame : (H, W)
+        The padded size (`radiographs.full_image_shape`); a batch that is not augmented takes `pad_to`. Dropout
+        comes before the padding, which stays 0.
+    """
+    settings = settings or FullAugment()
+    n, device = len(x), x.device
+    degrees = (torch.rand(n, generator=generator, device=device) * 2 - 1) * settings.degrees
+    vertical = torch.rand(n, generator=generator, device=device) < settings.vertical_flip
+    if settings.dropout > 0:
+        x = salt_and_pepper(x, settings.dropout, generator)
+    return transform(x, degrees=degrees, vertical=vertical, frame=frame)
+
+
+def augment_crops(
+    x: Tensor,
+    generator: torch.Generator,
+    settings: CropAugment | None = None,
+    *,
+    sizes: Tensor | None = None,
+) -> Tensor:
+    """Contrast, noise, zoom and flips of normalised crops, each patient with its own draw.
+
+    Contrast and noise touch what is inside the crops alone, so that padding and empty slots stay exactly 0: an
+    empty slot must not look like a faint vertebra. Geometry comes last and moves all crops of a patient alike;
+    it keeps that 0 too. Zooming in cuts a crop that fills its frame.
+
+    Parameters
+    ----------
+    x : Tensor (n, 13, H, W), float32
+        From `mask_padding`, in the store's frame (pad to the ViT's square afterwards).
+    generator : torch.Generator
+        On x's device.
+    sizes : Tensor (n, 13, 2), optional
+        Height and width of each crop, 0 = empty. Without it the crops are where x is not 0, so that pixels
+        just at the training minimum are left alone too; then x may have any padding.
+    """
+    settings = settings or CropAugment()
+    n, device = len(x), x.device
+    contrast, zoom, vertical, horizontal = torch.rand((4, n), generator=generator, device=device)
+    low, high = settings.contrast
+    near, far = (math.log(factor) for factor in settings.zoom)
+    where = x != 0 if sizes is None else inside(sizes.to(device), x.shape[-2:])
+    x = adjust_contrast(x, low + (high - low) * contrast, where)
+    if settings.noise_sd > 0:
+        noise = torch.randn(x.shape, generator=generator, device=device)
+        x = x.addcmul_(noise, where, value=settings.noise_sd)  # x is adjust_contrast's own copy
+    return transform(
+        x,
+        zoom=torch.exp(near + (far - near) * zoom),
+        vertical=vertical < settings.vertical_flip,
+        horizontal=horizontal < settings.horizontal_flip,
+    )

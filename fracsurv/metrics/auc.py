@@ -1,0 +1,134 @@
+"""Time-dependent area under the ROC curve: cumulative cases, dynamic controls."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fracsurv.metrics._checks import check_risk, check_survival, check_times
+from fracsurv.metrics.censoring import hazard_steps, inverse_censoring_weights, reaches
+
+
+def cumulative_dynamic_auc(
+    event_train: ArrayLike,
+    time_train: ArrayLike,
+    event: ArrayLike,
+    time: ArrayLike,
+    risk: ArrayLike,
+    times: ArrayLike,
+) -> tuple[NDArray, float]:
+    """AUC(t) with inverse-probability-of-censoring weights (Uno et al. 2007), and its mean over times.
+
+    At time t a case is an event at or before t, weighted by 1 / G of its own time; a control is anyone
+    followed beyond t. Equal risks (exactly equal) count one half.
+
+    Parameters
+    ----------
+    event_train, time_train : arrays, shape (n_train,)
+        Training fold, from which the censoring distribution G is estimated.
+    event, time : arrays, shape (n,)
+        Test fold: True where the event was observed; time >= 0.
+    risk : array, shape (n,)
+        Log hazard or any score, higher = riskier.
+    times : array, shape (n_times,)
+        Strictly increasing, in the unit of `time`.
+
+    Returns
+    -------
+    auc : array, shape (n_times,)
+        NaN where there is no case or no control, or where the training follow-up does not reach; there
+        scikit-survival raises. `usable_horizons` tells beforehand.
+    mean_auc : float
+        Mean weighted by the fall of the test fold's Kaplan-Meier curve between times (Lambert and Chevret
+        2016), as in scikit-survival. Times before the first event have no weight; any other NaN makes it NaN.
+
+    Raises
+    ------
+    ValueError
+        For unequal lengths, negative times, values that are not finite, times that do not increase.
+    """
+    event, time = check_survival(event, time)
+    risk, times = check_risk(risk, len(time)), check_times(times)
+    weight = inverse_censoring_weights(event_train, time_train, time)
+    usable = reaches(event_train, time_train, time, times)
+    ones = np.ones((len(time), 1))
+    auc = auc_of_draws(event, time, risk, times, weight, usable, ones)
+    return auc[:, 0], float(mean_auc_of_draws(auc, survival_of_draws(event, time, times, ones))[0])
+
+
+def auc_censored_as_nonevent(event: ArrayLike, time: ArrayLike, risk: ArrayLike, at: float) -> float:
+    """The AUC that the reference study describes (Blomqvist 2025, section 2.6.2), without weights.
+
+    Its text: censoring is "a non-event", and pairs of a censoring and an event are omitted, "no matter the
+    order of the event and the censoring happening". Read so: a case is an event at or before `at`; a patient
+    censored at or before `at` is never a case and is in no pair; the controls are those followed beyond `at`.
+    Later events weigh too little in it, since censoring removes them first; `cumulative_dynamic_auc` corrects
+    for that.
+
+    Parameters
+    ----------
+    event, time, risk : arrays, shape (n,)
+        As for `cumulative_dynamic_auc`.
+    at : float
+        The time, in the unit of `time`.
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN without a case or without a control.
+    """
+    event, time = check_survival(event, time)
+    risk, at = check_risk(risk, len(time)), check_times(at, "at")
+    ones = np.ones((len(time), 1))
+    return float(auc_of_draws(event, time, risk, at, ones[:, 0], np.array([True]), ones)[0, 0])
+
+
+def auc_of_draws(
+    event: NDArray,
+    time: NDArray,
+    risk: NDArray,
+    times: NDArray,
+    weight: NDArray,
+    usable: NDArray,
+    counts: NDArray,
+) -> NDArray:
+    """AUC of each time and draw, shape (n_times, n_draws).
+
+    `weight` (n,) is each patient's as a case, `usable` (n_times,) says where to answer at all, and `counts`
+    (n, n_draws) how often each patient is there in each draw. In order of risk, one running sum over controls
+    tells every case how many controls lie below.
+    """
+    order = np.argsort(risk, kind="stable")
+    event, time, risk, weight = event[order], time[order], risk[order], weight[order]
+    counts = counts[order]
+    weighted = weight[:, None] * counts
+    first, last = np.searchsorted(risk, risk, side="left"), np.searchsorted(risk, risk, side="right")
+    auc = np.full((len(times), counts.shape[1]), np.nan)
+    for k in np.flatnonzero(usable):
+        case, control = np.flatnonzero(event & (time <= times[k])), time > times[k]
+        below = np.zeros((np.count_nonzero(control) + 1, counts.shape[1]))
+        np.cumsum(counts[control], axis=0, out=below[1:])
+        n_before = np.concatenate([[0], np.cumsum(control)])
+        lower = below[n_before[first[case]]] + below[n_before[last[case]]]
+        pairs = 2.0 * weighted[case].sum(axis=0) * below[-1]
+        np.divide(np.einsum("ij,ij->j", weighted[case], lower), pairs, out=auc[k], where=pairs > 0)
+    return auc
+
+
+def survival_of_draws(event: NDArray, time: NDArray, times: NDArray, counts: NDArray) -> NDArray:
+    """Kaplan-Meier P(T > t) of each of `times` and each draw, shape (n_times, n_draws)."""
+    order = np.argsort(time, kind="stable")
+    starts = np.flatnonzero(np.diff(time[order], prepend=-1.0))
+    n_all = np.add.reduceat(counts[order], starts, axis=0)
+    n_events = np.add.reduceat(counts[order] * event[order, None], starts, axis=0)
+    survival = np.ones((len(starts) + 1, counts.shape[1]))
+    np.cumprod(1.0 - hazard_steps(n_events, n_all), axis=0, out=survival[1:])
+    return survival[np.searchsorted(time[order][starts], times, side="right")]
+
+
+def mean_auc_of_draws(auc: NDArray, survival: NDArray) -> NDArray:
+    """Mean AUC of each draw, from AUC and Kaplan-Meier survival, both of shape (n_times, n_draws)."""
+    fall = -np.diff(survival, axis=0, prepend=1.0)
+    total = fall.sum(axis=0)
+    weighted = np.where(fall > 0, auc * fall, 0.0).sum(axis=0)
+    return np.divide(weighted, total, out=np.full_like(total, np.nan), where=total > 0)

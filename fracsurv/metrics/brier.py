@@ -1,0 +1,109 @@
+"""Brier score at a time and integrated, weighted for censoring."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fracsurv.metrics._checks import check_survival, check_times
+from fracsurv.metrics.censoring import censoring_survival, inverse_censoring_weights, reaches
+
+
+def brier_score(
+    event_train: ArrayLike,
+    time_train: ArrayLike,
+    event: ArrayLike,
+    time: ArrayLike,
+    surv: ArrayLike,
+    times: ArrayLike,
+) -> NDArray:
+    """Brier score with inverse-probability-of-censoring weights (Graf et al. 1999).
+
+    At time t an event by then contributes surv² / G(own time), a patient followed beyond t contributes
+    (1 - surv)² / G(t), and one censored before contributes nothing; the sum is divided by n.
+
+    Parameters
+    ----------
+    event_train, time_train : arrays, shape (n_train,)
+        Training fold, from which the censoring distribution G is estimated.
+    event, time : arrays, shape (n,)
+        Test fold: True where the event was observed; time >= 0.
+    surv : array, shape (n, n_times), or (n,) for one time
+        Predicted probability, in [0, 1], of no event by each of `times`.
+    times : array, shape (n_times,)
+        Strictly increasing, in the unit of `time`.
+
+    Returns
+    -------
+    array, shape (n_times,)
+        0 = perfect, 0.25 = a coin. NaN where `usable_horizons` would drop the time; scikit-survival raises.
+
+    Raises
+    ------
+    ValueError
+        For unequal lengths, negative times, values that are not finite, probabilities outside [0, 1] or
+        missing at a usable time, times that do not increase.
+    """
+    event, time = check_survival(event, time)
+    times = check_times(times)
+    usable = reaches(event_train, time_train, time, times)
+    surv = _check_surv(surv, len(time), len(times), usable)
+    terms = brier_terms(event_train, time_train, event, time, surv, times)
+    return np.where(usable, terms.mean(axis=0), np.nan)
+
+
+def integrated_brier_score(
+    event_train: ArrayLike,
+    time_train: ArrayLike,
+    event: ArrayLike,
+    time: ArrayLike,
+    surv: ArrayLike,
+    times: ArrayLike,
+) -> float:
+    """Mean of `brier_score` from the first to the last of `times`, by the trapezoidal rule.
+
+    The arguments are those of `brier_score`; at least two times. NaN if the score is NaN at any of them: cap
+    the times first (`usable_horizons`), and say so.
+    """
+    times = check_times(times)
+    if len(times) < 2:
+        raise ValueError(f"times must be at least two to integrate over, got {times}")
+    score = brier_score(event_train, time_train, event, time, surv, times)
+    return float(integrate(score[:, None], times)[0])
+
+
+def brier_terms(
+    event_train: ArrayLike,
+    time_train: ArrayLike,
+    event: NDArray,
+    time: NDArray,
+    surv: NDArray,
+    times: NDArray,
+) -> NDArray:
+    """Each patient's contribution at each time, shape (n, n_times); the score is the mean over patients."""
+    own = inverse_censoring_weights(event_train, time_train, time)[:, None]
+    common = censoring_survival(event_train, time_train, times)
+    common = np.divide(1.0, common, out=np.zeros_like(common), where=common > 0)
+    case = event[:, None] & (time[:, None] <= times)
+    control = time[:, None] > times
+    return np.where(case, surv**2 * own, 0.0) + np.where(control, (1.0 - surv) ** 2 * common, 0.0)
+
+
+def integrate(score: NDArray, times: NDArray) -> NDArray:
+    """Mean over time of each draw's score, shape (n_times, n_draws); NaN for a single time."""
+    if len(times) < 2:
+        return np.full(score.shape[1], np.nan)
+    return np.trapezoid(score, times, axis=0) / (times[-1] - times[0])
+
+
+def _check_surv(surv: ArrayLike, n: int, n_times: int, usable: NDArray) -> NDArray:
+    surv = np.asarray(surv, dtype=np.float64)
+    if surv.ndim == 1 and n_times == 1:
+        surv = surv[:, None]
+    if surv.shape != (n, n_times):
+        raise ValueError(f"surv must be of shape ({n}, {n_times}), a row a patient; got {surv.shape}")
+    wrong = usable & ~((surv >= 0) & (surv <= 1))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(f"surv must be in [0, 1], got surv[{row}, {column}] = {surv[row, column]}")
+    return surv

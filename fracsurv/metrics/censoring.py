@@ -1,0 +1,104 @@
+"""Kaplan-Meier, the censoring distribution behind every weight, and the horizons it reaches."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fracsurv.metrics._checks import check_finite, check_survival, check_times
+
+
+def kaplan_meier(event: ArrayLike, time: ArrayLike, *, censoring: bool = False) -> tuple[NDArray, NDArray]:
+    """Kaplan-Meier estimate of P(T > t) (Kaplan and Meier 1958).
+
+    Parameters
+    ----------
+    event : array, shape (n,), bool
+        True where the event was observed.
+    time : array, shape (n,), float
+        Time of event or of censoring, >= 0, in any one unit.
+    censoring : bool
+        Estimate the distribution of the censoring time instead. An event and a censoring at one time: the
+        event comes first, as in scikit-survival.
+
+    Returns
+    -------
+    times, survival : arrays, shape (n_unique_times,)
+        The distinct times, increasing, and the estimate at and just after each.
+    """
+    event, time = check_survival(event, time)
+    times, position = np.unique(time, return_inverse=True)
+    n_events = np.bincount(position, weights=event, minlength=len(times))
+    n_all = np.bincount(position, minlength=len(times)).astype(float)
+    return times, np.cumprod(1.0 - hazard_steps(n_events[:, None], n_all[:, None], censoring)[:, 0])
+
+
+def hazard_steps(n_events: NDArray, n_all: NDArray, censoring: bool = False) -> NDArray:
+    """Kaplan-Meier hazard of each distinct time (rows), from the (weighted) numbers that left then."""
+    at_risk = np.cumsum(n_all[::-1], axis=0)[::-1]
+    if censoring:
+        at_risk, leaving = at_risk - n_events, n_all - n_events
+    else:
+        leaving = n_events
+    return np.divide(leaving, at_risk, out=np.zeros_like(at_risk), where=leaving > 0)
+
+
+def censoring_survival(event_train: ArrayLike, time_train: ArrayLike, at: ArrayLike) -> NDArray:
+    """G(t) = P(censoring after t), by Kaplan-Meier in the training fold.
+
+    Returns
+    -------
+    array, shape of `at`
+        G at each time, G(t) rather than its limit from the left, as scikit-survival has it. It is 0 after the
+        last training time as well, where scikit-survival raises: nothing is known there, so nothing may be
+        weighted by it. Callers give such a patient no weight, or the whole horizon the value NaN.
+    """
+    event_train, time_train = check_survival(event_train, time_train, "_train")
+    at = check_finite(at, "at")
+    times, survival = kaplan_meier(event_train, time_train, censoring=True)
+    index = np.searchsorted(times, at, side="right")
+    g = np.concatenate([[1.0], survival])[index]
+    return np.where(at > times[-1], 0.0, g)
+
+
+def inverse_censoring_weights(event_train: NDArray, time_train: NDArray, at: NDArray) -> NDArray:
+    """1 / G(t), and 0 where G is zero or unknown."""
+    g = censoring_survival(event_train, time_train, at)
+    return np.divide(1.0, g, out=np.zeros_like(g), where=g > 0)
+
+
+def usable_horizons(
+    event_train: ArrayLike, time_train: ArrayLike, time_test: ArrayLike, horizons: ArrayLike
+) -> NDArray:
+    """The horizons that both follow-ups reach.
+
+    A horizon is kept where the training fold's censoring distribution is known and above zero, and someone in
+    the test fold is followed beyond it. At any other, the weighted metrics are NaN.
+
+    Parameters
+    ----------
+    event_train, time_train : arrays, shape (n_train,)
+        Training fold.
+    time_test : array, shape (n_test,)
+        Follow-up of the test fold.
+    horizons : array, shape (n_horizons,)
+        Increasing, in the unit of the times.
+
+    Returns
+    -------
+    array
+        Those of `horizons` that can be used, perhaps none. The caller says which were left out.
+
+    Examples
+    --------
+    >>> usable_horizons([1, 0, 1, 0], [1.0, 2.0, 4.0, 6.0], [3.0, 5.0], [1.0, 4.5, 5.5, 6.5])
+    array([1. , 4.5])
+    """
+    horizons = check_times(horizons, "horizons")
+    time_test = check_finite(time_test, "time_test")
+    return horizons[reaches(event_train, time_train, time_test, horizons)]
+
+
+def reaches(event_train: ArrayLike, time_train: ArrayLike, time_test: NDArray, times: NDArray) -> NDArray:
+    """Whether both follow-ups reach each of `times`."""
+    return (censoring_survival(event_train, time_train, times) > 0) & (times < time_test.max())

@@ -1,0 +1,136 @@
+"""Every metric of one fold model at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fracsurv.metrics._checks import check_risk, check_survival, check_times
+from fracsurv.metrics.auc import auc_of_draws, mean_auc_of_draws, survival_of_draws
+from fracsurv.metrics.breslow import breslow_survival
+from fracsurv.metrics.brier import brier_terms, integrate
+from fracsurv.metrics.censoring import inverse_censoring_weights, reaches, usable_horizons
+from fracsurv.metrics.concordance import pair_counts, uno_weights
+
+Key = tuple[str, float | None]
+
+
+def integration_grid(horizons: ArrayLike, n_times: int = 24) -> NDArray:
+    """Equal steps up to the last horizon, the times over which the integrated metrics are taken.
+
+    Parameters
+    ----------
+    horizons : array, shape (n_horizons,)
+        Increasing, above 0; only the last is used.
+    n_times : int
+        How many steps, at least 2. The first time is one step, not 0, where no metric says anything.
+    """
+    horizons = check_times(horizons, "horizons")
+    if horizons[0] <= 0 or n_times < 2:
+        raise ValueError(f"horizons above 0 and n_times >= 2 wanted, got {horizons} and {n_times}")
+    return horizons[-1] * np.arange(1, n_times + 1) / n_times
+
+
+def evaluate(
+    event_train: ArrayLike,
+    time_train: ArrayLike,
+    risk_train: ArrayLike,
+    event: ArrayLike,
+    time: ArrayLike,
+    risk: ArrayLike,
+    horizons: ArrayLike,
+    *,
+    grid: ArrayLike | None = None,
+) -> dict[Key, float]:
+    """All metrics of one model, fitted on one training fold, in one group of patients.
+
+    The training fold gives the censoring distribution and Breslow's baseline, hence the probabilities that
+    the Brier scores judge.
+
+    Parameters
+    ----------
+    event_train, time_train, risk_train : arrays, shape (n_train,)
+        The fold that the model was fitted on and its log hazards there.
+    event, time, risk : arrays, shape (n,)
+        The patients judged, and the model's log hazards of them, higher = riskier.
+    horizons : array, shape (n_horizons,)
+        Increasing, above 0, in the unit of the times.
+    grid : array, optional
+        Times of the integrated metrics; `integration_grid` of the usable horizons if not given. Give one to
+        compare folds whose follow-up does not end together.
+
+    Returns
+    -------
+    dict
+        ('c_index', None), ('c_index_ipcw', None), ('auc', h), ('mean_auc', None), ('brier', h) and
+        ('integrated_brier', None), a float each: NaN at a horizon that follow-up does not reach
+        (`usable_horizons`), and for the integrated metrics if it does not reach the whole grid.
+    """
+    event, time = check_survival(event, time)
+    risk = check_risk(risk, len(time))
+    horizons = check_times(horizons, "horizons")
+    ones = np.ones((len(time), 1))
+    grid = grid_for(event_train, time_train, time, horizons, grid)
+    values = evaluate_draws(event_train, time_train, risk_train, risk, horizons, grid, DrawnSample(event, time, ones))
+    return {key: float(value[0]) for key, value in values.items()}
+
+
+def grid_for(event_train, time_train, time, horizons, grid) -> NDArray:
+    """The caller's grid; without one, that of the usable horizons, or empty if there are none."""
+    if grid is not None:
+        return check_times(grid, "grid")
+    usable = usable_horizons(event_train, time_train, time, horizons)
+    return integration_grid(usable) if len(usable) else usable
+
+
+@dataclass(frozen=True)
+class DrawnSample:
+    """Patients, and how often each is there in each draw: `counts`, shape (n, n_draws)."""
+
+    event: NDArray
+    time: NDArray
+    counts: NDArray
+
+
+def evaluate_draws(
+    event_train: ArrayLike,
+    time_train: ArrayLike,
+    risk_train: ArrayLike,
+    risk: NDArray,
+    horizons: NDArray,
+    grid: NDArray,
+    sample: DrawnSample,
+) -> dict[Key, NDArray]:
+    """As `evaluate`, an array of shape (n_draws,) a metric."""
+    event, time, counts = sample.event, sample.time, sample.counts
+    result: dict[Key, NDArray] = {}
+    lower, comparable = pair_counts(event, time, risk, counts)
+    uno = uno_weights(event_train, time_train, event, time)
+    for name, weight in (("c_index", event.astype(float)), ("c_index_ipcw", uno)):
+        weighted = weight[:, None] * counts
+        result[name, None] = _ratio((weighted * lower).sum(axis=0), (weighted * comparable).sum(axis=0))
+
+    times = np.union1d(horizons, grid)
+    at_horizon, on_grid = np.searchsorted(times, horizons), np.searchsorted(times, grid)
+    usable = reaches(event_train, time_train, time, times)
+    own = inverse_censoring_weights(event_train, time_train, time)
+    auc = auc_of_draws(event, time, risk, times, own, usable, counts)
+    surv = breslow_survival(event_train, time_train, risk_train, risk, times)
+    terms = brier_terms(event_train, time_train, event, time, surv, times)
+    brier = (terms.T @ counts) / counts.sum(axis=0)
+    # A draw in which nobody is followed beyond a time says as little there as a whole group would.
+    followed = (time[:, None] > times).T.astype(float) @ counts
+    brier[~usable[:, None] | (followed == 0)] = np.nan
+    for horizon, k in zip(horizons, at_horizon, strict=True):
+        result["auc", float(horizon)], result["brier", float(horizon)] = auc[k], brier[k]
+    survival = survival_of_draws(event, time, grid, counts)
+    result["mean_auc", None] = mean_auc_of_draws(auc[on_grid], survival)
+    result["integrated_brier", None] = integrate(brier[on_grid], grid)
+    return result
+
+
+def _ratio(numerator: NDArray, denominator: NDArray) -> NDArray:
+    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
+    return np.divide(numerator, denominator, out=np.full(shape, np.nan), where=denominator > 0)

@@ -1,0 +1,83 @@
+"""Bootstrap over patients: many fold models, every metric, one set of draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fracsurv.metrics._checks import check_finite, check_survival, check_times
+from fracsurv.metrics.evaluation import DrawnSample, Key, evaluate_draws, grid_for
+
+# Arrays of (patients × draws) are the largest made; a chunk of draws keeps each at 32 MiB.
+_CHUNK_ELEMENTS = 4_194_304
+
+
+def draw_counts(n: int, n_draws: int, seed: int) -> NDArray:
+    """How often each patient is in each bootstrap sample of n, shape (n, n_draws), int."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=n_draws).T
+
+
+def bootstrap_metrics(
+    event_train: Sequence[ArrayLike],
+    time_train: Sequence[ArrayLike],
+    risk_train: Sequence[ArrayLike],
+    event: ArrayLike,
+    time: ArrayLike,
+    risks: ArrayLike,
+    horizons: ArrayLike,
+    *,
+    grid: ArrayLike | None = None,
+    n_draws: int,
+    seed: int,
+) -> dict[Key, NDArray]:
+    """`evaluate` in bootstrap samples of the patients judged, the same samples for every model.
+
+    Only the patients judged are drawn; models, baselines and censoring distributions stay. Each draw enters
+    as how often it holds each patient, so nothing is resampled or sorted anew, and the result is, draw by
+    draw, what `evaluate` gives for the drawn rows on the same grid.
+
+    Parameters
+    ----------
+    event_train, time_train, risk_train : sequences of arrays, one a model
+        The fold that each model was fitted on and its log hazards there.
+    event, time : arrays, shape (n,)
+        The patients judged.
+    risks : array, shape (n_models, n)
+        Each model's log hazards of them, higher = riskier.
+    horizons, grid
+        As for `evaluate`. Without a grid each model has the one `evaluate` gives it.
+    n_draws : int
+        Bootstrap samples.
+    seed : int
+        Of the draws (`draw_counts`); the same seed and patients give the same samples.
+
+    Returns
+    -------
+    dict
+        The keys of `evaluate`; arrays of shape (n_draws, n_models), NaN where a draw has no answer (say, no
+        patient followed beyond the horizon).
+    """
+    event, time = check_survival(event, time)
+    risks, horizons = check_finite(risks, "risks"), check_times(horizons, "horizons")
+    lengths = {len(event_train), len(time_train), len(risk_train), len(risks)}
+    if risks.ndim != 2 or risks.shape[1] != len(time) or len(lengths) != 1:
+        raise ValueError(
+            f"risks must be of shape (n_models, {len(time)}) with a training fold for each model; got "
+            f"{risks.shape} and {len(event_train)}, {len(time_train)} and {len(risk_train)} folds"
+        )
+    if n_draws < 1:
+        raise ValueError(f"n_draws must be at least 1, got {n_draws}")
+    counts = draw_counts(len(time), n_draws, seed)
+    grids = [grid_for(e, t, time, horizons, grid) for e, t in zip(event_train, time_train, strict=True)]
+    result: dict[Key, NDArray] = {}
+    step = max(1, _CHUNK_ELEMENTS // len(time))
+    for start in range(0, n_draws, step):
+        chunk = slice(start, start + step)
+        sample = DrawnSample(event, time, np.ascontiguousarray(counts[:, chunk], dtype=float))
+        for model, model_grid in enumerate(grids):
+            fold = (event_train[model], time_train[model], risk_train[model])
+            for key, values in evaluate_draws(*fold, risks[model], horizons, model_grid, sample).items():
+                result.setdefault(key, np.empty((n_draws, len(risks))))[chunk, model] = values
+    return result

@@ -1,0 +1,244 @@
+"""Radiograph files to arrays, and the shapes of the protocol's full image."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from PIL import Image
+
+from fracsurv.errors import UserError
+
+FULL_SHAPE = (1024, 512)
+"""Height and width of the protocol's full image before padding, pixels at scale 1."""
+ROTATION_DEGREES = 15.0
+"""Largest rotation the padding has room for."""
+MAX_PIXELS = 100_000_000
+"""A larger picture is taken for a decompression bomb: real whole-spine radiographs have under 20 million."""
+
+_GREY_MODES = ("L", "LA", "RGB", "RGBA", "P", "PA", "1", "CMYK", "YCbCr")
+
+
+def read_radiograph(path: str | Path, *, name: str | None = None) -> np.ndarray:
+    """Read a DICOM, PNG, TIFF or JPEG radiograph.
+
+    Parameters
+    ----------
+    path : path
+        The file. DICOM is told by its `DICM` mark or by the suffix `.dcm`, not by trust in the name.
+    name : str, optional
+        How messages name the file (say, relative to the cohort); by default the last part of `path`.
+
+    Returns
+    -------
+    ndarray (H, W), uint8 or uint16
+        Brighter = denser, as in MONOCHROME2. 8-bit files give uint8, all others uint16 with the values of
+        the file (12 bits in 16 stay 0 to 4095). DICOM: rescale slope and intercept are applied, then
+        MONOCHROME1 is turned over within the range its stored bits can take; window settings are not applied.
+        Colour PNG, TIFF and JPEG are taken for greyscale copies and reduced to their luma.
+
+    Raises
+    ------
+    UserError
+        Missing, unreadable or truncated file; several frames; colour DICOM; 16-bit colour, 32-bit or floating
+        point pixels; values outside 0 to 65535; over 100 million pixels. Never quotes a DICOM header.
+    """
+    path = Path(path)
+    name = name or path.name
+    is_dicom = _is_dicom(path, name)
+    try:
+        return _read_dicom(path, name) if is_dicom else _read_picture(path, name)
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise nearly any type on damaged data
+        # The decoder's own text may quote a DICOM header, so only its type is passed on.
+        raise UserError(
+            f"{name}: cannot be read as a radiograph ({type(error).__name__}); it may be truncated, "
+            "damaged or compressed in a way this installation cannot decode: export it again as uncompressed "
+            "DICOM or as PNG"
+        ) from None
+
+
+def source_dtype(path: str | Path, *, name: str | None = None) -> np.dtype:
+    """The dtype that `read_radiograph` would give, from the file's header alone."""
+    path = Path(path)
+    name = name or path.name
+    is_dicom = _is_dicom(path, name)
+    try:
+        if is_dicom:
+            with warnings.catch_warnings():
+                _quiet_pydicom()
+                return _dicom_dtype(pydicom.dcmread(path, stop_before_pixels=True))
+        with _open_picture(path, name) as picture:
+            return np.dtype(np.uint16 if picture.mode.startswith("I") else np.uint8)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{name}: cannot be read as a radiograph ({type(error).__name__})") from None
+
+
+def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Resize to `shape` (height, width), bilinear, antialiased where it shrinks.
+
+    uint8 or uint16 in, the same dtype out; values stay within the source's range, since every output pixel is
+    a weighted mean with weights that are not negative.
+    """
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"image must be uint8 or uint16, got {image.dtype}")
+    if min(shape) < 1:
+        raise ValueError(f"shape must be positive, got {shape}")
+    if image.shape == tuple(shape):
+        return image.copy()
+    size = (shape[1], shape[0])
+    if image.dtype == np.uint8:
+        return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    # float32 holds every 16-bit value exactly.
+    small = Image.fromarray(image.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    return np.rint(np.asarray(small)).clip(image.min(), image.max()).astype(np.uint16)
+
+
+def downscale(image: np.ndarray, factor: float) -> np.ndarray:
+    """Shrink by `factor` (0 < factor ≤ 1; 0.25 = a quarter of the height and width), antialiased."""
+    if not 0 < factor <= 1:
+        raise ValueError(f"factor must be above 0 and at most 1, got {factor}")
+    height, width = image.shape
+    return resize(image, (max(1, round(height * factor)), max(1, round(width * factor))))
+
+
+def full_image_shape(scale: float) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Shape of the resized full image and of the zero-padded one that loses nothing under ±15° rotation.
+
+    Returns ((h, w), (H, W)); at scale 1 the protocol's 1024×512 and 1121×759.
+    """
+    if not scale > 0:
+        raise ValueError(f"scale must be above 0, got {scale}")
+    h, w = (max(1, round(side * scale)) for side in FULL_SHAPE)
+    cos, sin = (f(math.radians(ROTATION_DEGREES)) for f in (math.cos, math.sin))
+    # Rounded down as in the protocol, but a very small picture must not come out smaller than itself.
+    return (h, w), (max(h, int(h * cos + w * sin)), max(w, int(w * cos + h * sin)))
+
+
+def _is_dicom(path: Path, name: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(132)
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{name}: cannot be opened ({error.strerror})") from None
+    if not start:
+        raise UserError(f"{name}: the file is empty")
+    return start[128:132] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
+
+
+def _quiet_pydicom() -> None:
+    # pydicom warns about odd header values and quotes them: a patient's name could reach the terminal.
+    warnings.filterwarnings("ignore", module=r"pydicom")
+
+
+def _read_dicom(path: Path, name: str) -> np.ndarray:
+    with warnings.catch_warnings():
+        _quiet_pydicom()
+        header = pydicom.dcmread(path)
+        _check_dicom(header, name)
+        stored = header.pixel_array
+    if stored.ndim != 2:
+        raise UserError(f"{name}: expected one greyscale frame, got pixel data of shape {stored.shape}")
+    slope, intercept = _rescale(header)
+    dtype = _dicom_dtype(header)
+    inverted = header.PhotometricInterpretation == "MONOCHROME1"
+    if dtype == np.uint8:
+        return _top_of(header) - stored.astype(np.uint8) if inverted else stored.astype(np.uint8)
+    values = stored * slope + intercept
+    if inverted:
+        values = (_bottom_of(header) + _top_of(header)) * slope + 2 * intercept - values
+    low, high = float(values.min()), float(values.max())
+    if low < -0.5 or high >= 65535.5:
+        raise UserError(
+            f"{name}: rescaled pixel values run from {low:g} to {high:g}; expected 0 to 65535: export "
+            "it again as unsigned 16 bit"
+        )
+    if abs(slope) * (_top_of(header) - _bottom_of(header)) < 255:
+        raise UserError(f"{name}: rescale slope {slope:g} leaves fewer than 256 grey levels; export it with slope 1")
+    return np.rint(values).clip(0, 65535).astype(np.uint16)
+
+
+def _check_dicom(header: Any, name: str) -> None:
+    """Refuse what is no single greyscale frame, before decoding anything."""
+    if "PixelData" not in header:
+        raise UserError(f"{name}: this DICOM file holds no picture")
+    frames = int(header.get("NumberOfFrames", 1) or 1)
+    if frames > 1:
+        raise UserError(f"{name}: {frames} frames; expected a single radiograph: export one frame")
+    if header.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
+        raise UserError(f"{name}: colour DICOM; expected MONOCHROME1 or MONOCHROME2: export it as greyscale")
+    if int(header.Rows) * int(header.Columns) > MAX_PIXELS:
+        raise UserError(f"{name}: {header.Columns}×{header.Rows} pixels; at most {MAX_PIXELS:,} are read")
+
+
+def _rescale(header: Any) -> tuple[float, float]:
+    slope = header.get("RescaleSlope")
+    intercept = header.get("RescaleIntercept")
+    return (1.0 if slope is None else float(slope)), (0.0 if intercept is None else float(intercept))
+
+
+def _bottom_of(header: Any) -> int:
+    return -(2 ** (header.BitsStored - 1)) if header.PixelRepresentation else 0
+
+
+def _top_of(header: Any) -> int:
+    return 2 ** (header.BitsStored - bool(header.PixelRepresentation)) - 1
+
+
+def _dicom_dtype(header: Any) -> np.dtype:
+    plain = header.BitsStored <= 8 and not header.PixelRepresentation and _rescale(header) == (1.0, 0.0)
+    return np.dtype(np.uint8 if plain else np.uint16)
+
+
+def _open_picture(path: Path, name: str) -> Image.Image:
+    with warnings.catch_warnings():
+        # Pillow warns at its own limit; ours is checked below, before any pixel is decoded.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            picture = Image.open(path)
+        except Image.DecompressionBombError:
+            raise UserError(f"{name}: more than {MAX_PIXELS:,} pixels; not read") from None
+    if picture.width * picture.height > MAX_PIXELS:
+        size = f"{picture.width}×{picture.height}"
+        picture.close()
+        raise UserError(f"{name}: {size} pixels; at most {MAX_PIXELS:,} are read")
+    return picture
+
+
+def _read_picture(path: Path, name: str) -> np.ndarray:
+    with _open_picture(path, name) as picture:
+        frames = getattr(picture, "n_frames", 1)
+        if frames > 1:
+            raise UserError(f"{name}: {frames} frames; expected a single radiograph: export one frame")
+        deep_colour = picture.mode in _GREY_MODES and any("16" in _raw_mode(tile) for tile in picture.tile)
+        # Pillow turns 8-bit TIFFs with "white is zero" over, 16-bit ones not.
+        tags = getattr(picture, "tag_v2", {})
+        white_is_zero = picture.mode.startswith("I") and tags.get(262) == 0
+        top = 2 ** min(16, tags.get(258, (16,))[0]) - 1
+        if deep_colour:
+            raise UserError(f"{name}: 16-bit colour; expected one channel: save it as 16-bit greyscale")
+        if picture.mode in _GREY_MODES:
+            grey = picture if picture.mode == "L" else picture.convert("RGB").convert("L")
+            return np.array(grey)
+        if not picture.mode.startswith("I"):
+            raise UserError(f"{name}: pixel type {picture.mode}; expected 8- or 16-bit greyscale")
+        values = np.array(picture)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise UserError(f"{name}: pixel values run from {low} to {high}; expected 0 to 65535")
+    values = values.astype(np.uint16)
+    return np.uint16(top) - values if white_is_zero else values
+
+
+def _raw_mode(tile: Any) -> str:
+    """Pillow's name for the pixels as they lie in the file (`RGB;16B`), which it may reduce on reading."""
+    return tile[3] if isinstance(tile[3], str) else str(tile[3][0])

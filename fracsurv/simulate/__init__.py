@@ -1,0 +1,22 @@
+"""The simulated cohort: clinical variables, spine anatomy, radiographs, outcome with its true risk."""
+
+from .clinical import simulate_clinical
+from .fractures import simulate_fractures
+from .outcome import calibrated_scale, clinical_log_hazard, image_log_hazard, simulate_outcome
+from .settings import COVARIATES, DEFAULT, LEVELS, SimulationSettings
+from .writer import simulate_cohort, simulate_tables
+
+__all__ = [
+    "COVARIATES",
+    "DEFAULT",
+    "LEVELS",
+    "SimulationSettings",
+    "calibrated_scale",
+    "clinical_log_hazard",
+    "image_log_hazard",
+    "simulate_clinical",
+    "simulate_cohort",
+    "simulate_fractures",
+    "simulate_outcome",
+    "simulate_tables",
+]

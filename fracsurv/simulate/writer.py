@@ -1,0 +1,199 @@
+"""A whole simulated cohort folder, written by any number of workers with the same result."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from tqdm import tqdm
+
+from fracsurv.errors import UserError
+
+from .anatomy import simulate_spine
+from .boxes import COLUMNS, list_boxes
+from .clinical import simulate_clinical
+from .fractures import simulate_fractures
+from .outcome import image_log_hazard, simulate_outcome
+from .pictures import SUFFIX, write_picture
+from .render import render
+from .settings import COVARIATES, DEFAULT, LEVELS, SimulationSettings
+from .streams import stream
+
+
+def simulate_cohort(
+    out: Path | str,
+    *,
+    patients: int,
+    external: int = 0,
+    seed: int = 0,
+    resolution: float = 0.25,
+    image_format: str = "png",
+    settings: SimulationSettings = DEFAULT,
+    workers: int = 1,
+    progress: bool = True,
+) -> None:
+    """Write a simulated cohort folder: cohort.csv, cohort.yaml, images/, vertebrae.csv, truth.parquet.
+
+    Patient i is the same whatever the number of patients, of workers, or the format of the images.
+
+    Parameters
+    ----------
+    out : path
+        New or empty folder; it appears whole or not at all.
+    patients, external : int
+        Women with an empty `split` and, after them, women with `split` external.
+    seed : int
+        Non-negative.
+    resolution : float
+        Picture pixels a protocol pixel, above 0 and at most 1 (1 = 1,200 to 1,600 × 600 pixels).
+    image_format : str
+        "png" (16 bit) or "dicom".
+    settings : SimulationSettings
+    workers : int
+        Processes that draw the pictures.
+    progress : bool
+        Show a progress bar on standard error.
+
+    Raises
+    ------
+    UserError
+        Every argument out of its range, and a folder that is not empty.
+    """
+    out = Path(out)
+    _check(out, patients, external, seed, resolution, image_format, workers)
+    table, truth = simulate_tables(patients + external, seed, settings)
+    table["image"] = "images/" + table["patient_id"] + SUFFIX[image_format]
+    table["split"] = np.where(np.arange(len(table)) < patients, "", "external")
+    with _folder(out) as folder:
+        (folder / "images").mkdir()
+        task = _Task(folder, seed, resolution, image_format, settings)
+        boxes = pd.DataFrame(_draw_all(task, truth, table["t_score"], workers, progress))
+        table.to_csv(folder / "cohort.csv", index=False)
+        boxes[["patient_id", *COLUMNS]].to_csv(folder / "vertebrae.csv", index=False)
+        truth.to_parquet(folder / "truth.parquet", index=False)
+        _describe(folder, patients, external, seed, resolution, settings)
+
+
+def simulate_tables(
+    n: int, seed: int = 0, settings: SimulationSettings = DEFAULT
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Cohort and truth of `n` women without their pictures.
+
+    Returns
+    -------
+    (table, truth) : `table` has patient_id, time_days, event and the ten covariates; `truth` has patient_id,
+    log_hazard (up to a constant, higher = riskier), bone_quality, grade_sum, grade_* and type_*.
+    """
+    clinical = simulate_clinical(n, seed, settings)
+    fractures = simulate_fractures(clinical, seed, settings)
+    image = image_log_hazard(clinical["bone_quality"], fractures["grade_sum"], settings)
+    outcome = simulate_outcome(clinical, image, seed, settings)
+    ids = pd.Series([f"P{i + 1:05d}" for i in range(n)], name="patient_id")
+    table = pd.concat([ids, outcome[["time_days", "event"]], clinical[list(COVARIATES)]], axis=1)
+    truth = pd.concat([ids, outcome["log_hazard"], clinical["bone_quality"], fractures], axis=1)
+    return table, truth
+
+
+def _check(
+    out: Path, patients: int, external: int, seed: int, resolution: float, image_format: str, workers: int
+) -> None:
+    faults = []
+    if patients < 1:
+        faults.append(f"patients: expected at least 1, got {patients}")
+    if external < 0:
+        faults.append(f"external: expected 0 or more, got {external}")
+    if seed < 0:
+        faults.append(f"seed: expected 0 or more, got {seed}")
+    if not 0.05 <= resolution <= 1:
+        faults.append(f"resolution: expected 0.05 to 1 picture pixels a protocol pixel, got {resolution}")
+    if image_format not in SUFFIX:
+        faults.append(f"image format: expected {' or '.join(SUFFIX)}, got {image_format!r}")
+    if workers < 1:
+        faults.append(f"workers: expected at least 1, got {workers}")
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        faults.append(f"{out}: is there already and not an empty folder; name a new one")
+    if faults:
+        raise UserError(faults)
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out`, renamed to it on success and removed on failure."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a worker needs besides its patient."""
+
+    folder: Path
+    seed: int
+    resolution: float
+    image_format: str
+    settings: SimulationSettings
+
+
+def _draw_all(
+    task: _Task, truth: pd.DataFrame, t_score: pd.Series, workers: int, progress: bool
+) -> list[dict[str, object]]:
+    """Draw every picture; all the boxes, patients in order."""
+    grades = truth[[f"grade_{level}" for level in LEVELS]].to_numpy()
+    types = truth[[f"type_{level}" for level in LEVELS]].to_numpy()
+    women = list(
+        zip(range(len(truth)), truth["patient_id"], truth["bone_quality"], t_score, grades, types, strict=True)
+    )
+    draw = partial(_draw, task)
+    bar = partial(tqdm, total=len(women), desc="radiographs", unit="image", disable=not progress)
+    if workers == 1:
+        return [row for rows in bar(map(draw, women)) for row in rows]
+    # Spawned, not forked: the caller may hold threads (torch), which a fork would lose.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return [row for rows in bar(pool.map(draw, women, chunksize=16)) for row in rows]
+
+
+def _draw(task: _Task, woman: tuple) -> list[dict[str, object]]:
+    """Write one woman's picture and return her boxes."""
+    patient, patient_id, bone_quality, t_score, grades, types = woman
+    spine = simulate_spine(stream(task.seed, patient, "anatomy"), grades, types, task.settings)
+    pixels = render(spine, bone_quality, t_score, task.seed, patient, task.resolution)
+    path = task.folder / "images" / (patient_id + SUFFIX[task.image_format])
+    write_picture(path, pixels, patient_id, f"fracsurv {task.seed}", 1 / (spine.scale * task.resolution))
+    boxes = list_boxes(spine, stream(task.seed, patient, "boxes"), task.resolution, task.settings)
+    return [{"patient_id": patient_id, **box} for box in boxes]
+
+
+def _describe(
+    folder: Path, patients: int, external: int, seed: int, resolution: float, settings: SimulationSettings
+) -> None:
+    """cohort.yaml, and simulation.json with every coefficient."""
+    description = f"Simulated by fracsurv: {patients} women and {external} external ones, seed {seed}."
+    cohort = {
+        "provenance": "simulated",
+        "covariates": COVARIATES,
+        "resolution": resolution,
+        "description": description,
+    }
+    (folder / "cohort.yaml").write_text(yaml.safe_dump(cohort, sort_keys=False), encoding="utf-8")
+    values = asdict(settings)
+    values["correlation"] = {f"{a}, {b}": value for (a, b), value in settings.correlation.items()}
+    record = {"seed": seed, "patients": patients, "external": external, "settings": values}
+    (folder / "simulation.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

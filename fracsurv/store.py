@@ -1,0 +1,326 @@
+"""The memory-mapped image store: every radiograph read once, its crops and full image ready for training.
+
+A store is a folder: `crops.npy` (n, 13, H, W), `crop_sizes.npy` (n, 13, 2), `full.npy` (n, h, w), `patients.parquet`
+(ranges and slot counts) and `meta.json`. It is built in a temporary folder and renamed when whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.lib.format import open_memmap
+from tqdm import tqdm
+
+from fracsurv.cohort import BOX_COLUMNS, Cohort
+from fracsurv.errors import UserError
+from fracsurv.files import read_json, write_json
+from fracsurv.radiographs import full_image_shape, read_radiograph, resize, source_dtype
+from fracsurv.vertebrae import MAX_HEIGHT, N_SLOTS, crop_shape, crop_stack, slots
+
+FORMAT = "fracsurv image store"
+VERSION = 1
+"""Raised whenever the same cohort would give other pixels."""
+INPUTS = ("crops", "full")
+RANGES = ["crops_min", "crops_max", "full_min", "full_max"]
+SLOT_RULES = ["n_boxes", "discarded_tall", "dropped_top", "inserted_gap", "filled_top", "filled_bottom"]
+COUNTS = [*SLOT_RULES, "n_shrunk"]
+_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class ImageStore:
+    """An open store; its arrays are memory-mapped, so a batch costs its own rows alone.
+
+    Attributes
+    ----------
+    patient_ids : list of str
+        Row order of everything here (the cohort's).
+    crops : memmap (n, 13, H, W) or None
+        uint8 or uint16, zero-padded to the CNN's frame. The ViT's square frame is the same stack, padded more.
+    crop_sizes : ndarray (n, 13, 2) int16 or None
+        Height and width of each crop in its frame, 0 = empty slot.
+    full : memmap (n, h, w) or None
+        Resized, not padded.
+    ranges : DataFrame, indexed by patient
+        crops_min and crops_max over the pixels inside boxes, full_min and full_max; NaN where there are none.
+    slots : DataFrame, indexed by patient
+        How many boxes each slot rule touched, and n_shrunk; empty without crops.
+    meta : dict
+        scale, provenance, resolution, bit_depth, fingerprint, settings, version.
+    """
+
+    patient_ids: list[str]
+    crops: np.ndarray | None
+    crop_sizes: np.ndarray | None
+    full: np.ndarray | None
+    ranges: pd.DataFrame
+    slots: pd.DataFrame
+    meta: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> ImageStore:
+        """Open a store made by `build_store`; UserError if it is none or of another version."""
+        folder = Path(folder)
+        meta = _read_meta(folder)
+        if meta is None:
+            raise UserError(f"{folder}: no image store; `fracsurv prepare` makes one")
+        if meta["version"] != VERSION:
+            raise UserError(f"{folder}: image store of version {meta['version']}, not {VERSION}; prepare it again")
+        arrays = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r") if (folder / f"{name}.npy").exists() else None
+            for name in ("crops", "crop_sizes", "full")
+        }
+        patients = pd.read_parquet(folder / "patients.parquet").set_index("patient_id")
+        return cls(
+            patient_ids=patients.index.tolist(),
+            ranges=patients[RANGES],
+            slots=patients[[name for name in COUNTS if name in patients]],
+            meta=meta,
+            **arrays,
+        )
+
+    def __len__(self) -> int:
+        return len(self.patient_ids)
+
+
+def build_store(
+    cohort: Cohort,
+    folder: str | Path,
+    *,
+    scale: float,
+    inputs: Sequence[str] | None = None,
+    workers: int = 1,
+    progress: bool = True,
+) -> Path:
+    """Make the image store of a cohort, or keep the one that is there if nothing has changed.
+
+    "Nothing" is a SHA-256 over the bytes of every radiograph, the boxes, the settings and the format's version.
+    Memory stays constant: each row is written as soon as it is made. The source's bit depth is kept: uint8
+    if all radiographs have 8 bits; else uint16, with the 8-bit ones times 257 (255 becomes 65535).
+
+    Parameters
+    ----------
+    scale : float
+        Size of the result relative to the protocol's: 1 gives 1024×512 and 230×272. Crops are resized by
+        scale / cohort.resolution, full images to the fixed shape whatever their proportions (as the protocol).
+    inputs : 'crops' and/or 'full'
+        By default both, or 'full' alone for a cohort without boxes.
+    workers : int
+        Processes, each writing its own rows.
+
+    Raises
+    ------
+    UserError
+        Unknown inputs, crops without boxes, a folder with something else in it; every radiograph that cannot be
+        read and every box outside its radiograph, all at once.
+    """
+    folder = Path(folder)
+    inputs = _checked_inputs(cohort, inputs, folder)
+    if not scale > 0:
+        raise UserError(f"scale must be above 0, got {scale}")
+    settings = {
+        "scale": float(scale),
+        "inputs": list(inputs),
+        "resolution": cohort.resolution,
+        "provenance": cohort.provenance,
+        "crop_shape": list(crop_shape(scale)),
+        "full_shape": list(full_image_shape(scale)[0]),
+        "max_height": MAX_HEIGHT * cohort.resolution,
+        "scale_factor": scale / cohort.resolution,
+    }
+    tasks = _tasks(cohort)
+    fingerprint = _fingerprint(tasks, settings)
+    old = _read_meta(folder)
+    if old is not None and old["fingerprint"] == fingerprint:
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        meta = {"format": FORMAT, "version": VERSION, "fingerprint": fingerprint, "settings": settings}
+        meta |= {name: settings[name] for name in ("scale", "resolution", "provenance")}
+        _write(temporary, tasks, settings, meta, workers=workers, progress=progress)
+        _put_in_place(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+@dataclass(frozen=True)
+class _Task:
+    row: int
+    patient_id: str
+    path: Path
+    name: str
+    boxes: np.ndarray
+
+
+def _checked_inputs(cohort: Cohort, inputs: Sequence[str] | None, folder: Path) -> tuple[str, ...]:
+    if "image" not in cohort.table:
+        raise UserError("the cohort has no radiographs (no column `image`); only its tabular models can be run")
+    if inputs is None:
+        inputs = INPUTS if cohort.vertebrae is not None else ("full",)
+    faults = [f"input {name!r}; must be one of {', '.join(INPUTS)}" for name in inputs if name not in INPUTS]
+    if not inputs:
+        faults.append(f"no inputs; give one or both of {', '.join(INPUTS)}")
+    if "crops" in inputs and cohort.vertebrae is None:
+        faults.append("crops need vertebra boxes, and the cohort has no vertebrae.csv; ask for 'full' alone")
+    if folder.exists() and _read_meta(folder) is None and any(folder.iterdir()):
+        faults.append(f"{folder}: holds something other than an image store; give another folder")
+    if faults:
+        raise UserError(faults)
+    return tuple(name for name in INPUTS if name in inputs)
+
+
+def _read_meta(folder: Path) -> dict[str, Any] | None:
+    try:
+        meta = read_json(folder / "meta.json")
+    except (OSError, ValueError):
+        return None
+    return meta if isinstance(meta, dict) and meta.get("format") == FORMAT else None
+
+
+def _tasks(cohort: Cohort) -> list[_Task]:
+    boxes: dict[str, np.ndarray] = {}
+    if cohort.vertebrae is not None:
+        for patient, rows in cohort.vertebrae.groupby("patient_id", sort=False):
+            boxes[str(patient)] = rows[BOX_COLUMNS].to_numpy(float)
+    none = np.zeros((0, 4))
+    return [
+        _Task(row, patient, cohort.folder / image, image, boxes.get(patient, none))
+        for row, (patient, image) in enumerate(zip(cohort.table["patient_id"], cohort.table["image"], strict=True))
+    ]
+
+
+def _fingerprint(tasks: list[_Task], settings: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps([FORMAT, VERSION, settings], sort_keys=True).encode())
+    for task in tasks:
+        # Lengths first, so that no two different cohorts give the same run of bytes.
+        digest.update(json.dumps([task.patient_id, task.name, len(task.boxes)]).encode())
+        digest.update(task.boxes.tobytes())
+        try:
+            with task.path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError:  # told, with all others, when it is read
+            digest.update(b"missing")
+    return digest.hexdigest()
+
+
+def _write(
+    folder: Path,
+    tasks: list[_Task],
+    settings: dict[str, Any],
+    meta: dict[str, Any],
+    *,
+    workers: int,
+    progress: bool,
+) -> None:
+    dtype = _common_dtype(tasks)
+    if "crops" in settings["inputs"]:
+        shape = (len(tasks), N_SLOTS, *settings["crop_shape"])
+        open_memmap(folder / "crops.npy", mode="w+", dtype=dtype, shape=shape)
+        open_memmap(folder / "crop_sizes.npy", mode="w+", dtype=np.int16, shape=(len(tasks), N_SLOTS, 2))
+    if "full" in settings["inputs"]:
+        shape = (len(tasks), *settings["full_shape"])
+        open_memmap(folder / "full.npy", mode="w+", dtype=dtype, shape=shape)
+    chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
+    rows: list[dict[str, Any]] = []
+    faults: list[str] = []
+    with tqdm(total=len(tasks), desc="radiographs", unit="image", disable=None if progress else True) as bar:
+        for done, wrong in _run(folder, chunks, settings, workers):
+            rows += done
+            faults += wrong
+            bar.update(len(done) + len(wrong))
+    if faults:
+        raise UserError(faults)
+    pd.DataFrame(rows).to_parquet(folder / "patients.parquet", index=False)
+    write_json(folder / "meta.json", meta | {"bit_depth": dtype.itemsize * 8, "n_patients": len(tasks)})
+
+
+def _common_dtype(tasks: list[_Task]) -> np.dtype:
+    dtype = np.dtype(np.uint8)
+    for task in tasks:
+        with suppress(UserError):  # told, with all others, when it is read
+            dtype = np.promote_types(dtype, source_dtype(task.path, name=task.name))
+    return dtype
+
+
+def _run(
+    folder: Path, chunks: list[list[_Task]], settings: dict[str, Any], workers: int
+) -> Iterator[tuple[list[dict], list[str]]]:
+    """Write the chunks' rows, in this process or in several; yields in the order of `chunks`."""
+    n = len(chunks)
+    if workers <= 1 or n <= 1:
+        yield from map(_write_rows, [folder] * n, chunks, [settings] * n)
+        return
+    # Started afresh rather than forked: a fork copies the locks of torch's and Arrow's threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, n), mp_context=context) as pool:
+        yield from pool.map(_write_rows, [folder] * n, chunks, [settings] * n)
+
+
+def _write_rows(folder: Path, tasks: list[_Task], settings: dict[str, Any]) -> tuple[list[dict], list[str]]:
+    """Fill these tasks' rows of the arrays; returns a table row for each, and the faults found."""
+    rows, faults = [], []
+    arrays = {
+        name: np.load(folder / f"{name}.npy", mmap_mode="r+")
+        for name in ("crops", "crop_sizes", "full")
+        if (folder / f"{name}.npy").exists()
+    }
+    for task in tasks:
+        try:
+            rows.append(_write_row(arrays, task, settings))
+        except UserError as error:
+            faults += error.faults
+    return rows, faults
+
+
+def _write_row(arrays: dict[str, np.ndarray], task: _Task, settings: dict[str, Any]) -> dict[str, Any]:
+    image = read_radiograph(task.path, name=task.name)
+    dtype = next(arrays[name].dtype for name in INPUTS if name in arrays)
+    if image.dtype == np.uint8 and dtype == np.uint16:
+        image = image.astype(np.uint16) * np.uint16(257)
+    row: dict[str, Any] = {"patient_id": task.patient_id} | dict.fromkeys(RANGES, np.nan)
+    if "full" in arrays:
+        full = arrays["full"][task.row] = resize(image, tuple(settings["full_shape"]))
+        row |= {"full_min": float(full.min()), "full_max": float(full.max())}
+    if "crops" in arrays:
+        found = slots(task.boxes, max_height=settings["max_height"], image_height=image.shape[0])
+        frame, factor = tuple(settings["crop_shape"]), settings["scale_factor"]
+        try:
+            cut = crop_stack(image, task.boxes, found.index, scale_factor=factor, frame=frame)
+        except ValueError as error:  # a box outside its radiograph
+            raise UserError(f"vertebrae.csv, patient {task.patient_id}: {error}") from None
+        arrays["crops"][task.row], arrays["crop_sizes"][task.row] = cut.stack, cut.sizes
+        inside = [_pasted(crop, size) for crop, size in zip(cut.stack, cut.sizes, strict=True) if size[0]]
+        if inside:
+            row["crops_min"] = float(min(crop.min() for crop in inside))
+            row["crops_max"] = float(max(crop.max() for crop in inside))
+        row |= {name: getattr(found, name) for name in SLOT_RULES} | {"n_shrunk": cut.n_shrunk}
+    return row
+
+
+def _pasted(crop: np.ndarray, size: np.ndarray) -> np.ndarray:
+    top, left = (crop.shape[0] - size[0]) // 2, (crop.shape[1] - size[1]) // 2
+    return crop[top : top + size[0], left : left + size[1]]
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    # An old store gives way by renaming, so that no moment shows half a store under this name.
+    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    if folder.exists():
+        folder.rename(aside)
+    temporary.rename(folder)
+    shutil.rmtree(aside, ignore_errors=True)
