@@ -1,0 +1,1 @@
+"""Measurements that are too long, or need data too large, for the tests."""

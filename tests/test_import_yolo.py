@@ -1,0 +1,247 @@
+"""YOLO folders to semi-synthetic cohorts: what is measured, what is refused, and 1,188 real radiographs."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fracsurv.cohort import read_cohort
+from fracsurv.errors import UserError
+from fracsurv.import_yolo import FEATURES, import_yolo, rank_normal, relative_box
+
+SHARED = Path(os.environ.get("FRACSURV_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+REAL = SHARED / "spine-region"
+WIDTH, HEIGHT = 80, 400
+
+
+def write_patient(place, stem, *, rng, n=14, bright=180, suffix="png"):
+    """A dark picture with n bright boxes down the middle, and its label file."""
+    for part in ("images", "labels"):
+        (place / part).mkdir(parents=True, exist_ok=True)
+    pixels = rng.integers(40, 60, (HEIGHT, WIDTH)).astype(np.uint8)
+    lines = []
+    for k in range(n):
+        top, height = 10 + 27 * k, int(rng.integers(17, 23))
+        pixels[top : top + height, 24:56] = rng.integers(bright - 20, bright + 20, (height, 32))
+        pixels[top : top + 3, 24:56] = pixels[top + height - 3 : top + height, 24:56] = 100
+        lines.append(f"0 {40 / WIDTH} {(top + height / 2) / HEIGHT} {32 / WIDTH} {height / HEIGHT}")
+    Image.fromarray(pixels).save(place / "images" / f"{stem}.{suffix}")
+    (place / "labels" / f"{stem}.txt").write_text("\n".join(lines) + "\n")
+    return pixels
+
+
+@pytest.fixture
+def source(tmp_path):
+    rng = np.random.default_rng(0)
+    src = tmp_path / "src"
+    for i in range(24):
+        write_patient(src / ("train" if i % 3 else "valid"), f"s{i:02d}", rng=rng, bright=120 + 4 * i)
+    return src
+
+
+def test_a_cohort_comes_out_that_reads_back(source, tmp_path):
+    out = tmp_path / "out"
+    import_yolo(source, out, seed=1)
+    cohort = read_cohort(out)
+    assert cohort.provenance == "semi-synthetic"
+    assert cohort.table["patient_id"].tolist() == [f"s{i:02d}" for i in range(24)]
+    assert (cohort.table["split"] == "").all()
+    assert len(cohort.vertebrae) == 24 * 14
+    assert (cohort.vertebrae["score"] == 1).all()
+    for i in (0, 1):
+        part = "train" if i % 3 else "valid"
+        copied = out / cohort.table["image"][i]
+        assert copied.read_bytes() == (source / part / "images" / f"s{i:02d}.png").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "src"]
+
+
+def test_boxes_are_pixels_and_resolution_fits_them(source, tmp_path):
+    import_yolo(source, tmp_path / "out")
+    cohort = read_cohort(tmp_path / "out")
+    first = cohort.vertebrae.iloc[0]
+    assert first[["x_min", "y_min", "x_max"]].tolist() == [24.0, 10.0, 56.0]
+    heights = cohort.vertebrae["y_max"] - cohort.vertebrae["y_min"]
+    # all boxes are 32 wide; heights are at most 22: the width decides
+    assert heights.max() <= 22
+    assert cohort.resolution == pytest.approx(32 / 272, abs=1e-4)
+
+
+def test_measures_equal_a_direct_computation(tmp_path):
+    rng = np.random.default_rng(5)
+    src = tmp_path / "src"
+    pictures = [write_patient(src, f"s{i}", rng=rng, n=13, bright=120 + 20 * i) for i in range(5)]
+    import_yolo(src, tmp_path / "out")
+    cohort = read_cohort(tmp_path / "out")
+    truth = cohort.truth()
+    for i, picture in enumerate(pictures):
+        rows = cohort.vertebrae[cohort.vertebrae["patient_id"] == f"s{i}"]
+        tops, bottoms = rows["y_min"].round().astype(int), rows["y_max"].round().astype(int)
+        crops = [picture[a:b, 24:56].astype(float) for a, b in zip(tops, bottoms, strict=True)]
+        inside = np.concatenate([crop.ravel() for crop in crops])
+        assert truth["brightness"].iloc[i] == pytest.approx((inside.mean() - picture.mean()) / picture.std())
+        heights = (bottoms - tops).to_numpy()
+        assert truth["height_width_ratio"].iloc[i] == pytest.approx((heights / 32).mean())
+        loss = max(1 - 2 * heights[k] / (heights[k - 1] + heights[k + 1]) for k in range(1, 12))
+        assert truth["height_loss"].iloc[i] == pytest.approx(loss)
+        steps = []
+        for crop in crops:
+            n = len(crop)
+            ends = np.concatenate([crop[: n // 6], crop[n - n // 6 :]])
+            steps.append(crop[n // 4 : n - n // 4].mean() - ends.mean())
+        assert truth["contrast"].iloc[i] == pytest.approx(np.mean(steps) / inside.std())
+
+
+def test_the_hazard_is_what_was_measured(source, tmp_path):
+    import_yolo(source, tmp_path / "out", seed=1)
+    cohort = read_cohort(tmp_path / "out")
+    truth = cohort.truth()
+    shown = truth[["brightness", "contrast", "height_width_ratio"]]
+    total = ((shown - shown.mean()) / shown.std(ddof=0)).sum(axis=1)
+    assert total.rank().tolist() == truth["bone_quality"].rank().tolist()
+    assert truth["height_loss"].rank().tolist() == truth["burden"].rank().tolist()
+    table = cohort.table.set_index("patient_id")
+    # coefficients of the simulator, written out: what remains of the log hazard is the image's part
+    effects = {
+        "age": 0.04, "bmi": -0.01, "t_score": -0.13, "prior_fracture": 0.38, "parental_hip_fracture": 0.18,
+        "smoker": 0.20, "secondary_osteoporosis": 0.12, "glucocorticoids": 0.35, "rheumatoid_arthritis": 0.20,
+        "alcohol": 0.35,
+    }  # fmt: skip
+    image = truth["log_hazard"] - sum(effect * table[name] for name, effect in effects.items())
+    design = np.column_stack([np.ones(24), truth["bone_quality"], truth["burden"]])
+    coefficients, *_ = np.linalg.lstsq(design, image.to_numpy(), rcond=None)
+    np.testing.assert_allclose(design @ coefficients, image, atol=1e-9)
+    assert coefficients[1] < 0 < coefficients[2]  # good bone protects, lost height does harm
+    assert coefficients[1] / coefficients[2] == pytest.approx(-2.0)  # √0.8 to √0.2
+
+
+def test_the_seed_decides_the_outcome_and_nothing_measured(source, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        import_yolo(source, tmp_path / name, seed=seed)
+    a, b, c = (pd.read_csv(tmp_path / name / "cohort.csv") for name in "abc")
+    pd.testing.assert_frame_equal(a, b)
+    assert (a["time_days"] != c["time_days"]).any()
+    a, c = (pd.read_parquet(tmp_path / name / "truth.parquet") for name in "ac")
+    pd.testing.assert_frame_equal(a[list(FEATURES)], c[list(FEATURES)])
+
+
+def test_flat_folders_and_polygons(tmp_path):
+    rng = np.random.default_rng(0)
+    src = tmp_path / "src"
+    for i in range(6):
+        write_patient(src, f"s{i}", rng=rng)
+    label = src / "labels" / "s0.txt"
+    rest = label.read_text().splitlines()[1:]
+    label.write_text("\n".join(["3 0.3 0.05 0.7 0.03 0.6 0.08 0.35 0.09", *rest]))
+    import_yolo(src, tmp_path / "out")
+    first = read_cohort(tmp_path / "out").vertebrae.iloc[0]
+    assert first[["x_min", "y_min", "x_max", "y_max"]].tolist() == pytest.approx([24, 12, 56, 36])
+
+
+@pytest.mark.parametrize(
+    ("line", "box"),
+    [
+        ("0 0.5 0.5 0.2 0.4", (0.4, 0.3, 0.6, 0.7)),
+        ("7 0.1 0.1 0.2 0.2005", (0.0, 0.0, 0.2, 0.20025)),  # the exporter's rounding is cut off
+        ("0 0.1 0.2 0.3 0.1 0.2 0.4", (0.1, 0.1, 0.3, 0.4)),
+    ],
+)
+def test_label_rows(line, box):
+    assert relative_box(line) == pytest.approx(box)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0 0.5 0.5 0.2", "4 numbers; expected 5"),
+        ("0 0.5 0.5 0.2 0.2 0.3", "6 numbers"),
+        ("0 0.5 0.5 0.2 0.2 0.3 0.3 0.3", "8 numbers"),
+        ("0 a 0.5 0.2 0.2", "no number"),
+        ("0 0.5 nan 0.2 0.2", "finite"),
+        ("0.5 0.5 0.5 0.2 0.2", "class number"),
+        ("0 40 50 20 10", "leaves the image"),
+        ("0 0.95 0.5 0.2 0.2", "leaves the image"),
+        ("0 0.5 0.5 0 0.2", "without width or height"),
+        ("0 0.5 0.5 0.2 -0.2", "without width or height"),
+    ],
+)
+def test_broken_label_rows(line, message):
+    with pytest.raises(ValueError, match=message):
+        relative_box(line)
+
+
+def test_every_fault_at_once_and_nothing_written(source, tmp_path):
+    rng = np.random.default_rng(1)
+    train = source / "train"
+    write_patient(train, "s00", rng=rng)  # also in valid
+    (train / "labels" / "s01.txt").unlink()
+    (train / "labels" / "stray.txt").write_text("")
+    (train / "labels" / "s02.txt").write_text("0 0.5 0.5 0.1 0.1\n\n0 2 2 1 1\n0 1 1\n")
+    (train / "labels" / "s04.txt").write_text("0 0.5 0.5 0.1 0.1\n0 0.5 0.2 0.1 0.1\n")
+    (train / "images" / "s05.png").write_bytes(b"broken")
+    (train / "images" / "notes.doc").write_text("")
+    secret = tmp_path / "secret.png"
+    (train / "images" / "s07.png").rename(secret)
+    (train / "images" / "s07.png").symlink_to(secret)
+    (train / "images" / ".hidden").write_text("")
+    with pytest.raises(UserError) as caught:
+        import_yolo(source, tmp_path / "out")
+    expected = [
+        "train/images/notes.doc: not a radiograph file",
+        "train/images/s00.png: ",  # see below
+        "train/images/s01.png: no label file train/labels/s01.txt",
+        "train/images/s05.png: cannot be read",
+        "train/images/s07.png: the file or its label is a link out of the folder",
+        "train/labels/s02.txt line 3: box leaves the image",
+        "train/labels/s02.txt line 4: 3 numbers",
+        "train/labels/s04.txt: 2 boxes; at least 3",
+        "train/labels/stray.txt: no image of that name",
+    ]
+    faults = sorted(
+        fault.replace("valid/images/s00.png: same", "train/images/s00.png: same") for fault in caught.value.faults
+    )
+    assert len(faults) == len(expected)
+    assert all(fault.startswith(start) for fault, start in zip(faults, expected, strict=True))
+    assert any("same stem as" in fault for fault in faults)
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_folders(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        import_yolo(tmp_path / "none", tmp_path / "out")
+    (tmp_path / "src").mkdir()
+    with pytest.raises(UserError, match="holds neither images/"):
+        import_yolo(tmp_path / "src", tmp_path / "out")
+    (tmp_path / "src" / "images").mkdir()
+    with pytest.raises(UserError, match="images/ is empty"):
+        import_yolo(tmp_path / "src", tmp_path / "out")
+    with pytest.raises(UserError, match="not empty"):
+        import_yolo(tmp_path / "src", tmp_path / "src")
+
+
+def test_rank_normal_is_standard_normal_and_keeps_the_order():
+    values = np.random.default_rng(0).exponential(size=2_000)
+    scores = rank_normal(values)
+    assert scores.mean() == pytest.approx(0, abs=1e-9)
+    assert scores.std() == pytest.approx(1, abs=0.01)
+    assert (np.argsort(values) == np.argsort(scores)).all()
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/data/spine-region (or $FRACSURV_SHARED_DATA)")
+def test_real_radiographs(tmp_path):
+    # Some thirty of the 1,188 real radiographs, linked into one place: the whole set takes half a minute.
+    src = tmp_path / "src"
+    for part in ("images", "labels"):
+        (src / part).mkdir(parents=True)
+    for image in sorted((REAL / "valid" / "images").iterdir())[::9]:
+        label = REAL / "valid" / "labels" / f"{image.stem}.txt"
+        (src / "images" / image.name).write_bytes(image.read_bytes())
+        (src / "labels" / label.name).write_bytes(label.read_bytes())
+    import_yolo(src, tmp_path / "out")
+    cohort = read_cohort(tmp_path / "out")
+    assert len(cohort) == 30
+    assert cohort.truth()[list(FEATURES)].nunique().min() > 20
+    widths = cohort.vertebrae["x_max"] - cohort.vertebrae["x_min"]
+    assert (widths <= 272 * cohort.resolution + 0.1).mean() >= 0.99

@@ -1,0 +1,245 @@
+"""The Cox loss against its definition, R, lifelines and torchsurv, its gradient, and its corners."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lifelines
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fracsurv.losses import cox_nll
+from tests import oracles
+
+REFERENCE = Path(__file__).parent / "reference"
+TIES = ("efron", "breslow")
+
+
+def tensors(event, time, risk, strata=None, weights=None):
+    options = {"strata": None if strata is None else torch.as_tensor(strata)}
+    options["weights"] = None if weights is None else torch.as_tensor(weights, dtype=torch.float64)
+    return (
+        torch.as_tensor(np.asarray(event, dtype=bool)),
+        torch.as_tensor(np.asarray(time, dtype=float)),
+        torch.as_tensor(np.asarray(risk, dtype=float)),
+    ), options
+
+
+@st.composite
+def batches(draw, max_size=12):
+    """Event, time, risk, strata, weights with many ties."""
+    n = draw(st.integers(1, max_size))
+    column = lambda values: draw(st.lists(values, min_size=n, max_size=n))  # noqa: E731
+    return {
+        "event": column(st.booleans()),
+        "time": column(st.integers(1, 6)),
+        "risk": column(st.floats(-4, 4)),
+        "strata": column(st.integers(0, 2)),
+        "weights": column(st.sampled_from([0.0, 0.5, 1.0, 3.0])),
+    }
+
+
+@given(batch=batches(), ties=st.sampled_from(TIES), with_strata=st.booleans(), with_weights=st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_is_its_definition(batch, ties, with_strata, with_weights):
+    if not with_strata:
+        batch["strata"] = None
+    if not with_weights:
+        batch["weights"] = None
+    (event, time, risk), options = tensors(**batch)
+    expected = oracles.cox_nll(ties=ties, **batch)
+    found = cox_nll(event, time, risk, ties=ties, reduction="sum", **options)
+    assert found.item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    events = np.asarray(batch["event"])
+    total = events.sum() if batch["weights"] is None else np.asarray(batch["weights"])[events].sum()
+    mean = cox_nll(event, time, risk, ties=ties, **options).item()
+    assert mean == pytest.approx(expected / total if total > 0 else 0.0, rel=1e-12, abs=1e-12)
+
+
+@pytest.fixture(scope="module")
+def patients():
+    return pd.read_csv(REFERENCE / "cox_patients.csv")
+
+
+# tests/reference/cox.R: coxph(Surv(time, event) ~ risk [+ strata(strata)], weights =, ties =, init = 1,
+# iter.max = 0)$loglik[1], and residuals(fit, "martingale").
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("with_strata", [False, True])
+@pytest.mark.parametrize("with_weights", [False, True])
+def test_value_and_gradient_are_those_of_r(patients, ties, with_strata, with_weights):
+    values = pd.read_csv(REFERENCE / "cox_values.csv")
+    row = (values["what"] == ties) & (values["strata"] == with_strata) & (values["weights"] == with_weights)
+    strata = patients["strata"].to_numpy() if with_strata else None
+    weights = patients["weights"].to_numpy() if with_weights else None
+    (event, time, risk), options = tensors(patients["event"], patients["time"], patients["risk"], strata, weights)
+    risk.requires_grad_()
+    loss = cox_nll(event, time, risk, ties=ties, reduction="sum", **options)
+    assert -loss.item() == pytest.approx(values.loc[row, "value"].item(), rel=1e-12)
+    loss.backward()
+    residual = patients[f"residual_{ties}_{int(with_strata)}_{int(with_weights)}"].to_numpy()
+    expected = residual if weights is None else residual * weights
+    np.testing.assert_allclose(-risk.grad.numpy(), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_is_lifelines_log_likelihood(patients):
+    model = lifelines.CoxPHFitter().fit(patients[["event", "time", "risk"]], "time", "event")  # Efron
+    (event, time, risk), _ = tensors(patients["event"], patients["time"], patients["risk"])
+    loss = cox_nll(event, time, risk * model.params_["risk"], reduction="sum")
+    assert -loss.item() == pytest.approx(model.log_likelihood_, rel=1e-9)
+
+
+# torchsurv 0.2.0 compiles a function with torch.jit.script when it is imported.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("ties", TIES)
+def test_is_torchsurv(patients, ties):
+    from torchsurv.loss.cox import neg_partial_log_likelihood
+
+    (event, time, risk), _ = tensors(patients["event"], patients["time"], patients["risk"])
+    time = time.float()
+    with pytest.warns(UserWarning, match="Ties in `time` detected"):
+        expected = neg_partial_log_likelihood(risk.float(), event, time, ties_method=ties, reduction="sum")
+    found = cox_nll(event, time, risk.float(), ties=ties, reduction="sum")
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("with_strata", [False, True])
+@pytest.mark.parametrize("with_weights", [False, True])
+def test_gradient_is_the_derivative(patients, ties, with_strata, with_weights):
+    some = patients.head(30)
+    strata = some["strata"].to_numpy() if with_strata else None
+    weights = some["weights"].to_numpy() if with_weights else None
+    (event, time, risk), options = tensors(some["event"], some["time"], some["risk"], strata, weights)
+    assert torch.autograd.gradcheck(lambda r: cox_nll(event, time, r, ties=ties, **options), risk.requires_grad_())
+
+
+@given(batch=batches(), ties=st.sampled_from(TIES), seed=st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_row_order_unit_of_time_and_a_constant_do_not_matter(batch, ties, seed):
+    (event, time, risk), options = tensors(**batch)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(time)))
+    shuffled = {name: value[order] for name, value in options.items()}
+    expected = cox_nll(event, time, risk, ties=ties, **options).item()
+    for changed in (
+        cox_nll(event[order], time[order], risk[order], ties=ties, **shuffled),
+        cox_nll(event, time * 365.25, risk, ties=ties, **options),
+        cox_nll(event, time, risk + 7.0, ties=ties, **options),
+    ):
+        assert changed.item() == pytest.approx(expected, rel=1e-10, abs=1e-10)
+
+
+@given(batch=batches())
+@settings(max_examples=60, deadline=None)
+def test_a_row_given_twice_is_a_weight_of_two_under_breslow(batch):
+    (event, time, risk), _ = tensors(batch["event"], batch["time"], batch["risk"])
+    twice = torch.arange(len(time)) % 3 == 0
+    repeated = torch.repeat_interleave(torch.arange(len(time)), torch.where(twice, 2, 1))
+    options = {"ties": "breslow", "reduction": "sum"}
+    weighted = cox_nll(event, time, risk, weights=1.0 + twice.double(), **options)
+    plain = cox_nll(event[repeated], time[repeated], risk[repeated], **options)
+    assert weighted.item() == pytest.approx(plain.item(), rel=1e-10, abs=1e-10)
+
+
+@given(batch=batches(), ties=st.sampled_from(TIES))
+@settings(max_examples=60, deadline=None)
+def test_strata_add_up(batch, ties):
+    (event, time, risk), options = tensors(**batch | {"weights": None})
+    parts = [options["strata"] == s for s in range(3)]
+    total = sum(cox_nll(event[p], time[p], risk[p], ties=ties, reduction="sum").item() for p in parts if p.any())
+    found = cox_nll(event, time, risk, ties=ties, strata=options["strata"], reduction="sum").item()
+    assert found == pytest.approx(total, rel=1e-10, abs=1e-10)
+
+
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("n", [1, 5])
+def test_no_events_give_exactly_zero_and_zero_gradients(ties, reduction, n):
+    risk = torch.linspace(-3, 3, n).requires_grad_()
+    loss = cox_nll(torch.zeros(n, dtype=torch.bool), torch.ones(n), risk, ties=ties, reduction=reduction)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert risk.grad.tolist() == [0.0] * n
+
+
+def test_one_patient_with_an_event_teaches_nothing():
+    risk = torch.tensor([2.0], requires_grad=True)
+    loss = cox_nll(torch.tensor([True]), torch.tensor([5.0]), risk)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert risk.grad.tolist() == [0.0]
+
+
+def test_all_events_at_one_time():
+    # Equal risks: Breslow log 4 an event; Efron (log 4 + log 3 + log 2 + log 1) / 4.
+    event, time, risk = torch.ones(4, dtype=torch.bool), torch.ones(4), torch.zeros(4)
+    assert cox_nll(event, time, risk, ties="breslow").item() == pytest.approx(np.log(4), rel=1e-6)
+    assert cox_nll(event, time, risk, ties="efron").item() == pytest.approx(np.log(24) / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("with_strata", [False, True])
+def test_far_apart_risks_neither_overflow_nor_lose_the_small_ones(ties, with_strata):
+    # The riskiest leaves first. Each denominator is then its own risk (and the next one's, 2 lower, at the end),
+    # so the loss is log(1 + e^-2) + 0: a sum of plain exponentials would give inf or log 0.
+    event, time = torch.tensor([1, 1, 1, 0]), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    risk = torch.tensor([1e4, 0.0, -1e4, -1e4 - 2], requires_grad=True)
+    strata = torch.zeros(4) if with_strata else None
+    loss = cox_nll(event, time, risk, ties=ties, strata=strata, reduction="sum")
+    loss.backward()
+    assert loss.item() == pytest.approx(np.log1p(np.exp(-2)), rel=1e-3)  # float32 holds 1e4 to 5e-4
+    small = 1 / (1 + np.exp(2))
+    np.testing.assert_allclose(risk.grad.numpy(), [0, 0, -small, small], atol=1e-4)
+    reverse = cox_nll(event, time.flip(0), risk, ties=ties, strata=strata, reduction="sum")
+    assert torch.isfinite(reverse)
+
+
+def test_tied_and_far_apart_risks_have_finite_gradients():
+    risk = torch.tensor([1e4, -1e4, 1e4, -1e4], requires_grad=True)
+    loss = cox_nll(torch.tensor([1, 1, 1, 0]), torch.ones(4), risk, reduction="sum")
+    loss.backward()
+    # Three tied events, two of them at 1e4: sum over l of log(2e^1e4 (1 - l/3)) - (1e4 + 1e4 - 1e4).
+    assert loss.item() == pytest.approx(2e4 + 3 * np.log(2) + np.log(2 / 3) + np.log(1 / 3), rel=1e-6)
+    np.testing.assert_allclose(risk.grad.numpy(), [0.5, -1.0, 0.5, 0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(patients, dtype):
+    (event, time, risk), _ = tensors(patients["event"], patients["time"], patients["risk"])
+    half = risk.to(dtype).requires_grad_()
+    loss = cox_nll(event, time, half)
+    assert loss.dtype == torch.float32
+    assert loss.item() == cox_nll(event, time, half.detach().float()).item()
+    loss.backward()
+    assert half.grad.dtype == dtype
+
+
+def test_a_column_of_risks_is_taken_as_a_vector(patients):
+    (event, time, risk), _ = tensors(patients["event"], patients["time"], patients["risk"])
+    assert cox_nll(event, time, risk[:, None]).item() == cox_nll(event, time, risk).item()
+
+
+GOOD = {"event": torch.tensor([1, 0, 1]), "time": torch.ones(3), "risk": torch.zeros(3)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ties": "exact"}, "ties must be 'efron' or 'breslow', got 'exact'"),
+        ({"reduction": "none"}, "reduction must be 'mean' or 'sum', got 'none'"),
+        ({"risk": torch.tensor([1, 2, 3])}, "risk must be a floating tensor, got torch.int64"),
+        ({"risk": torch.zeros(3, 2)}, r"risk must have one value a patient: 3 wanted, got shape \(3, 2\)"),
+        ({"time": torch.ones(2)}, r"time must have one value a patient: 3 wanted, got shape \(2,\)"),
+        ({"event": torch.tensor([0, 2, 1])}, r"event must be bool or 0/1, got event\[1\] = 2"),
+        ({"risk": torch.tensor([0.0, 1.0, torch.nan])}, r"risk must be finite, got risk\[2\] = nan"),
+        ({"time": torch.tensor([0.0, torch.inf, 1.0])}, r"time must be finite, got time\[1\] = inf"),
+        ({"weights": torch.tensor([1.0, -1.0, 1.0])}, r"weights must be >= 0, got weights\[1\] = -1.0"),
+        ({"strata": torch.zeros(4)}, r"strata must have one value a patient: 3 wanted, got shape \(4,\)"),
+    ],
+)
+def test_refuses(change, message):
+    with pytest.raises(ValueError, match=message):
+        cox_nll(**GOOD | change)

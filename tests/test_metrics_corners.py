@@ -1,0 +1,210 @@
+"""What the metrics do not change by, what they say where there is no answer, and what they refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fracsurv import metrics
+
+HORIZONS = [2.0, 4.0, 6.0]
+
+
+def draw(seed, n=60):
+    """Patients with ties in time (1 … 8) and risk."""
+    rng = np.random.default_rng(seed)
+    return rng.random(n) < 0.5, rng.integers(1, 9, n).astype(float), rng.normal(size=n).round(1)
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_row_order_does_not_matter(seed):
+    train, test = draw(seed), draw(seed + 1)
+    rng = np.random.default_rng(seed)
+    a, b = rng.permutation(60), rng.permutation(60)
+    shuffled = metrics.evaluate(*(c[a] for c in train), *(c[b] for c in test), HORIZONS)
+    assert shuffled == pytest.approx(metrics.evaluate(*train, *test, HORIZONS), rel=1e-10, nan_ok=True)
+
+
+@given(seed=st.integers(0, 10_000), unit=st.sampled_from([1 / 365.25, 7.0, 1e4]))
+@settings(max_examples=25, deadline=None)
+def test_the_unit_of_time_does_not_matter(seed, unit):
+    train, test = draw(seed), draw(seed + 1)
+    in_unit = [(e, t * unit, r) for e, t, r in (train, test)]
+    # The grid is the caller's, at half steps: a rounded product must not fall on the other side of a time.
+    found = metrics.evaluate(*in_unit[0], *in_unit[1], np.array([2.5, 4.5]) * unit, grid=np.arange(0.5, 7) * unit)
+    expected = metrics.evaluate(*train, *test, [2.5, 4.5], grid=np.arange(0.5, 7))
+    assert list(found.values()) == pytest.approx(list(expected.values()), rel=1e-10, nan_ok=True)
+
+
+@given(seed=st.integers(0, 10_000), change=st.sampled_from([np.exp, np.arctan, lambda r: 3 * r - 100]))
+@settings(max_examples=25, deadline=None)
+def test_discrimination_sees_only_the_order_of_risks(seed, change):
+    train, (event, time, risk) = draw(seed), draw(seed + 1)
+    expected, found = (
+        [
+            metrics.concordance_index(event, time, r),
+            metrics.concordance_index_ipcw(train[0], train[1], event, time, r),
+            *metrics.cumulative_dynamic_auc(train[0], train[1], event, time, r, HORIZONS)[0],
+            metrics.auc_censored_as_nonevent(event, time, r, 4.0),
+        ]
+        for r in (risk, change(risk))
+    )
+    assert found == expected
+    reverse = metrics.concordance_index(event, time, -risk)
+    assert metrics.concordance_index(event, time, risk) + reverse == pytest.approx(1.0)
+
+
+@given(seed=st.integers(0, 10_000), constant=st.floats(-100, 100))
+@settings(max_examples=25, deadline=None)
+def test_survival_is_a_probability_never_rises_falls_with_risk_and_ignores_a_constant(seed, constant):
+    event, time, risk = draw(seed)
+    times, new = np.arange(0.5, 8.1, 0.5), np.array([-2.0, 0.0, 2.0])
+    surv = metrics.breslow_survival(event, time, risk, new, times[times <= time.max()])
+    assert ((surv >= 0) & (surv <= 1)).all()
+    assert (np.diff(surv, axis=0) <= 0).all()
+    assert (np.diff(surv, axis=1) <= 0).all()
+    moved = metrics.breslow_survival(event, time, risk + constant, new + constant, times[times <= time.max()])
+    np.testing.assert_allclose(moved, surv, rtol=1e-9, atol=1e-12)
+
+
+def test_survival_of_far_apart_risks():
+    event, time = np.ones(4, dtype=bool), np.arange(1.0, 5.0)
+    risk = np.array([1e4, 0.0, -1e4, 5.0])
+    surv = metrics.breslow_survival(event, time, risk, risk, [0.5, 1.0, 2.0, 4.0])
+    # Each denominator is its largest term, in turn e^1e4, e^0 + e^5 (+ 0), e^5, e^5.
+    second = 1 / (1 + np.exp(5.0))
+    fourth = second + 2 * np.exp(-5.0)
+    expected = [
+        [1.0, np.exp(-1.0), 0.0, 0.0],
+        [1.0, 1.0, np.exp(-second), np.exp(-fourth)],
+        [1.0, 1.0, 1.0, 1.0],
+        [1.0, 1.0, np.exp(-second * np.exp(5.0)), np.exp(-fourth * np.exp(5.0))],
+    ]
+    np.testing.assert_allclose(surv, expected, rtol=1e-9)
+
+
+def test_survival_after_training_follow_up_is_unknown():
+    surv = metrics.breslow_survival([1, 1], [1.0, 2.0], [0.0, 0.0], [0.0], [2.0, 2.1])
+    np.testing.assert_allclose(surv, [[np.exp(-1.5), np.nan]])
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        ([False, False, False], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]),
+        ([True], [1.0], [0.0]),
+        ([True, True, True], [2.0, 2.0, 2.0], [1.0, 2.0, 3.0]),
+    ],
+    ids=["no events", "one patient", "all events at one time"],
+)
+def test_no_comparable_pair_has_no_concordance(sample):
+    assert metrics.concordance_counts(*sample) == metrics.ConcordanceCounts(0, 0, 0, 0)
+    assert np.isnan(metrics.concordance_index(*sample))
+    assert np.isnan(metrics.concordance_index_ipcw([True, False], [1.0, 9.0], *sample))
+    assert np.isnan(metrics.auc_censored_as_nonevent(*sample, 2.0))
+
+
+def test_no_events_in_evaluate_leave_only_the_brier_score():
+    train, (_, time, risk) = draw(1), draw(2)
+    found = metrics.evaluate(*train, np.zeros(60, dtype=bool), time, risk, HORIZONS)
+    known = {key for key, value in found.items() if np.isfinite(value)}
+    assert known == {("brier", 2.0), ("brier", 4.0), ("brier", 6.0), ("integrated_brier", None)}
+
+
+def test_equal_risks_are_a_coin():
+    train, (event, time, _) = draw(1), draw(2)
+    found = metrics.evaluate(*train, event, time, np.full(60, 1e4), HORIZONS)
+    coins = [value for (name, _), value in found.items() if name in ("c_index", "c_index_ipcw", "auc", "mean_auc")]
+    assert coins == pytest.approx([0.5] * 6, rel=1e-12)
+
+
+def test_a_fracture_on_day_zero_counts():
+    assert metrics.concordance_index([True, False], [0.0, 5.0], [1.0, 0.0]) == 1.0
+    assert metrics.auc_censored_as_nonevent([True, False], [0.0, 5.0], [1.0, 0.0], 0.0) == 1.0
+
+
+# Training follow-up ends at 6; the test fold's goes on to 9, with an event at 8.
+SHORT = np.array([1, 0, 1, 0], dtype=bool), np.array([1.0, 3.0, 4.0, 6.0])
+LONG = (
+    np.array([1, 1, 0, 1, 0], dtype=bool),
+    np.array([2.0, 5.0, 5.5, 8.0, 9.0]),
+    np.array([3.0, 1.0, 0.0, 2.0, -1.0]),
+)
+
+
+def test_an_event_after_training_follow_up_has_no_weight_as_the_earlier_of_a_pair():
+    # G is 1 until 3 and 2/3 from there (3 left, one censored); pairs of the events at 2 and 5 remain.
+    # At 2: 4 of 4 concordant, weight 1; at 5: 2 of 3, weight 9/4.
+    found = metrics.concordance_index_ipcw(*SHORT, *LONG)
+    assert found == pytest.approx((4 + 2.25 * 2) / (4 + 2.25 * 3), rel=1e-12)
+    assert metrics.concordance_index_ipcw(*SHORT, *LONG, tau=6.0) == pytest.approx(found, rel=1e-12)
+
+
+def test_times_that_follow_up_does_not_reach_are_nan():
+    times = np.array([1.0, 2.5, 5.2, 6.0, 7.0])
+    auc, mean = metrics.cumulative_dynamic_auc(*SHORT, *LONG, times)
+    # No case yet at 1; G is 0 from 6 on. At 5.2 cases weigh 1 and 3/2; controls have risks 0, 2 and -1.
+    expected = (1 * 3 + 1.5 * 2) / (3 * (1 + 1.5))
+    np.testing.assert_allclose(auc, [np.nan, 1.0, expected, np.nan, np.nan])
+    # The curve falls by 1/5 at 2 and at 5, so 1.0 has no weight; 6 has none either, but 7 is no better known.
+    assert mean == pytest.approx((1.0 + expected) / 2)
+    assert np.isnan(metrics.cumulative_dynamic_auc(*SHORT, *LONG, [2.5, 8.5])[1])
+    surv = np.full((5, 5), 0.5)
+    brier = metrics.brier_score(*SHORT, *LONG[:2], surv, times)
+    np.testing.assert_array_equal(np.isnan(brier), [False, False, False, True, True])
+    assert np.isnan(metrics.integrated_brier_score(*SHORT, *LONG[:2], surv, times))
+    assert metrics.usable_horizons(*SHORT, LONG[1], times).tolist() == [1.0, 2.5, 5.2]
+
+
+def test_evaluate_integrates_up_to_the_last_horizon_that_is_reached():
+    train = (*SHORT, np.zeros(4))
+    found = metrics.evaluate(*train, *LONG, [2.5, 5.2, 7.0])
+    assert [key for key, value in found.items() if np.isnan(value)] == [("auc", 7.0), ("brier", 7.0)]
+    grid = metrics.integration_grid([2.5, 5.2])
+    assert grid[-1] == 5.2
+    assert found["mean_auc", None] == metrics.cumulative_dynamic_auc(*SHORT, *LONG, grid)[1]
+
+
+def test_evaluate_without_a_usable_horizon():
+    found = metrics.evaluate(*SHORT, np.zeros(4), *LONG, [7.0, 8.0])
+    assert {key for key, value in found.items() if np.isfinite(value)} == {("c_index", None), ("c_index_ipcw", None)}
+
+
+def test_everybody_fractured_in_training_leaves_no_censoring_to_correct():
+    event, time, risk = draw(3)
+    found = metrics.cumulative_dynamic_auc(np.ones(9, dtype=bool), np.arange(9.0), event, time, risk, [4.0])[0][0]
+    assert found == pytest.approx(metrics.auc_censored_as_nonevent(event, time, risk, 4.0), rel=1e-12)
+
+
+E, T, R = [1, 0, 1], [1.0, 2.0, 3.0], [0.1, 0.2, 0.3]
+S = [[0.9], [0.8], [0.7]]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: metrics.concordance_index(E, T, [0.0, np.nan, 1.0]), r"risk must be finite, got risk\[1\] = nan"),
+        (lambda: metrics.concordance_index(E, [1.0, 2.0, np.inf], R), r"time must be finite, got time\[2\] = inf"),
+        (lambda: metrics.concordance_index(E, [1.0, -2.0, 3.0], R), r"time must be >= 0, got time\[1\] = -2.0"),
+        (lambda: metrics.concordance_index([0, 2, 1], T, R), r"event must be bool or 0/1, got event\[1\] = 2"),
+        (lambda: metrics.concordance_index(E, T, [0.1, 0.2]), r"risk must have one value a patient: shape \(3,\)"),
+        (lambda: metrics.concordance_index(E[:2], T, R), r"got shapes \(2,\) and \(3,\)"),
+        (lambda: metrics.concordance_index([], [], []), "at least one patient"),
+        (lambda: metrics.concordance_index_ipcw(E, [1.0, 2.0, -1.0], E, T, R), r"time_train\[2\] = -1.0"),
+        (lambda: metrics.cumulative_dynamic_auc(E, T, E, T, R, [2.0, 1.0]), "times must be .* strictly increasing"),
+        (lambda: metrics.auc_censored_as_nonevent(E, T, R, np.nan), "at must be finite, got at = nan"),
+        (lambda: metrics.brier_score(E, T, E, T, [[0.9], [1.8], [0.7]], [1.5]), r"\[0, 1\], got surv\[1, 0\] = 1.8"),
+        (lambda: metrics.brier_score(E, T, E, T, S[:2], [1.5]), r"surv must be of shape \(3, 1\).* got \(2, 1\)"),
+        (lambda: metrics.integrated_brier_score(E, T, E, T, S, [1.5]), "at least two to integrate over"),
+        (lambda: metrics.breslow_survival(E, T, R, [[0.0]], [1.0]), r"risk must have one value a patient, got shape"),
+        (lambda: metrics.breslow_survival(E, T, R[:2], R, [1.0]), r"risk_train must have one value a patient"),
+        (lambda: metrics.usable_horizons(E, T, T, []), "horizons must be at least one time"),
+        (lambda: metrics.integration_grid([0.0, 1.0]), "horizons above 0"),
+    ],
+)
+def test_refuses(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,268 @@
+"""Radiograph files in every format and bit depth, and what must be refused."""
+
+import warnings
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+from fracsurv import radiographs
+from fracsurv.errors import UserError
+from fracsurv.radiographs import downscale, full_image_shape, read_radiograph, resize, source_dtype
+
+rng = np.random.default_rng(0)
+EIGHT = rng.integers(0, 256, (23, 17), dtype=np.uint8)
+TWELVE = rng.integers(0, 4096, (23, 17), dtype=np.uint16)
+SIXTEEN = rng.integers(0, 65536, (23, 17), dtype=np.uint16)
+
+
+def write_dicom(path, pixels, *, stored=None, photometric="MONOCHROME2", signed=False, **extra):
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    file.PatientName = "Secret^Name"
+    file.SOPClassUID, file.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    file.Rows, file.Columns = pixels.shape[-2:] if photometric != "RGB" else pixels.shape[:2]
+    file.SamplesPerPixel = 3 if photometric == "RGB" else 1
+    if photometric == "RGB":
+        file.PlanarConfiguration = 0
+    file.PhotometricInterpretation = photometric
+    file.BitsAllocated = pixels.dtype.itemsize * 8
+    file.BitsStored = stored or file.BitsAllocated
+    file.HighBit = file.BitsStored - 1
+    file.PixelRepresentation = int(signed)
+    for name, value in extra.items():
+        setattr(file, name, value)
+    file.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
+    file.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize("pixels", [EIGHT, TWELVE, SIXTEEN], ids=["8", "12", "16"])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_lossless_pictures_come_back_as_they_were(tmp_path, pixels, suffix):
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels).save(path)
+    read = read_radiograph(path)
+    assert read.dtype == pixels.dtype == source_dtype(path)
+    np.testing.assert_array_equal(read, pixels)
+
+
+@pytest.mark.parametrize(("pixels", "stored"), [(EIGHT, 8), (TWELVE, 12), (SIXTEEN, 16)], ids=["8", "12", "16"])
+def test_dicom_photometric_round_trip(tmp_path, pixels, stored):
+    top = 2**stored - 1
+    plain = write_dicom(tmp_path / "a.dcm", pixels, stored=stored)
+    turned = write_dicom(
+        tmp_path / "b.dcm", (top - pixels).astype(pixels.dtype), stored=stored, photometric="MONOCHROME1"
+    )
+    for path in (plain, turned):
+        read = read_radiograph(path)
+        assert read.dtype == pixels.dtype == source_dtype(path)
+        np.testing.assert_array_equal(read, pixels)
+
+
+def test_dicom_is_known_by_its_content_not_its_name(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", TWELVE, stored=12).rename(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_radiograph(path), TWELVE)
+
+
+def test_rescale_slope_and_intercept_are_applied_before_monochrome1(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", TWELVE, stored=12, RescaleSlope="2", RescaleIntercept="100")
+    np.testing.assert_array_equal(read_radiograph(path), TWELVE * 2 + 100)
+    path = write_dicom(
+        tmp_path / "b.dcm",
+        TWELVE,
+        stored=12,
+        photometric="MONOCHROME1",
+        RescaleSlope="2",
+        RescaleIntercept="100",
+    )
+    # stored 0 shows brightest: 4095 · 2 + 100; stored 4095 darkest: 100
+    np.testing.assert_array_equal(read_radiograph(path), (4095 - TWELVE) * 2 + 100)
+
+
+def test_8_bit_dicom_with_a_rescale_is_16_bit(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", EIGHT, RescaleSlope="4", RescaleIntercept="0")
+    read = read_radiograph(path)
+    assert read.dtype == np.uint16 == source_dtype(path)
+    np.testing.assert_array_equal(read, EIGHT.astype(int) * 4)
+
+
+def test_signed_dicom_within_range_is_read(tmp_path):
+    stored = (TWELVE.astype(np.int32) - 2048).astype(np.int16)
+    path = write_dicom(tmp_path / "a.dcm", stored, stored=12, signed=True, RescaleIntercept="2048", RescaleSlope="1")
+    np.testing.assert_array_equal(read_radiograph(path), TWELVE)
+
+
+def test_jpeg_is_close_and_colour_copies_are_reduced(tmp_path):
+    smooth = np.tile(np.arange(0, 240, 5, dtype=np.uint8), (40, 1))
+    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
+    Image.fromarray(np.stack([smooth] * 3, -1)).save(tmp_path / "rgb.png")
+    Image.fromarray(np.stack([smooth] * 3 + [np.full_like(smooth, 255)], -1)).save(tmp_path / "rgba.png")
+    Image.fromarray(smooth).convert("P").save(tmp_path / "p.png")
+    assert np.abs(read_radiograph(tmp_path / "a.jpg").astype(int) - smooth).max() <= 3
+    for name in ("rgb.png", "rgba.png", "p.png"):
+        np.testing.assert_array_equal(read_radiograph(tmp_path / name), smooth)
+
+
+@pytest.mark.parametrize("pixels", [EIGHT, SIXTEEN], ids=["8", "16"])
+def test_white_is_zero_tiff_is_turned_over(tmp_path, pixels):
+    # Pillow writes the array's bytes unchanged for 16 bit, and inverts 8 bit on writing as on reading;
+    # so the 16-bit file is darkest where the array is highest, the 8-bit one comes back as it was.
+    path = tmp_path / "a.tif"
+    Image.fromarray(pixels).save(path, tiffinfo={262: 0})
+    expected = pixels if pixels.dtype == np.uint8 else 65535 - pixels
+    np.testing.assert_array_equal(read_radiograph(path), expected)
+
+
+def test_32_bit_integers_within_16_bits_are_read_others_refused(tmp_path):
+    Image.fromarray(SIXTEEN.astype(np.int32)).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_radiograph(tmp_path / "a.tif"), SIXTEEN)
+    Image.fromarray(SIXTEEN.astype(np.int32) * 2).save(tmp_path / "b.tif")
+    with pytest.raises(UserError, match=r"b\.tif: pixel values run from .* expected 0 to 65535"):
+        read_radiograph(tmp_path / "b.tif")
+
+
+def _truncated(tmp_path, suffix):
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "dcm":
+        write_dicom(path, SIXTEEN)
+    else:
+        Image.fromarray(SIXTEEN if suffix != "jpg" else EIGHT).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] if suffix != "dcm" else data[:-200])
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "dcm"])
+def test_truncated_files_name_themselves_and_nothing_else(tmp_path, suffix):
+    path = _truncated(tmp_path, suffix)
+    with pytest.raises(UserError, match=rf"^images/x\.{suffix}: ") as caught:
+        read_radiograph(path, name=f"images/x.{suffix}")
+    assert "Secret" not in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"NumberOfFrames": "2"}, "2 frames"),
+        ({"RescaleIntercept": "-1024", "RescaleSlope": "1"}, "expected 0 to 65535"),
+        ({"RescaleIntercept": "0", "RescaleSlope": "0.001"}, "fewer than 256 grey levels"),
+    ],
+)
+def test_unfit_dicom_is_refused(tmp_path, extra, message):
+    pixels = np.stack([SIXTEEN] * 2) if "NumberOfFrames" in extra else SIXTEEN
+    with pytest.raises(UserError, match=message):
+        read_radiograph(write_dicom(tmp_path / "a.dcm", pixels, **extra))
+
+
+def test_colour_dicom_and_dicom_without_picture_are_refused(tmp_path):
+    colour = write_dicom(tmp_path / "a.dcm", np.zeros((4, 4, 3), np.uint8), photometric="RGB")
+    with pytest.raises(UserError, match="colour DICOM"):
+        read_radiograph(colour)
+    empty = write_dicom(tmp_path / "b.dcm", SIXTEEN)
+    header = pydicom.dcmread(empty)
+    del header.PixelData
+    header.save_as(empty)
+    with pytest.raises(UserError, match="holds no picture"):
+        read_radiograph(empty)
+
+
+def test_odd_header_values_are_not_quoted(tmp_path, capsys):
+    # pydicom warns of excess padding behind the pixels, and an undecodable name is no reason to refuse
+    path = write_dicom(tmp_path / "a.dcm", SIXTEEN)
+    header = pydicom.dcmread(path)
+    header.PixelData += b"\0" * 64
+    header.save_as(path)
+    path.write_bytes(path.read_bytes().replace(b"Secret^Name", b"Secret\xffName"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read_radiograph(path), SIXTEEN)
+    assert "Secret" not in "".join(capsys.readouterr())
+
+
+def test_missing_empty_and_foreign_files(tmp_path):
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.dcm").write_text("no picture")
+    for name, message in [
+        ("none.png", "no such file"),
+        ("empty.png", "the file is empty"),
+        ("text.png", "cannot be read as a radiograph"),
+        ("text.dcm", "cannot be read as a radiograph"),
+    ]:
+        for function in (read_radiograph, source_dtype):
+            with pytest.raises(UserError, match=rf"^{name}: {message}"):
+                function(tmp_path / name)
+    with pytest.raises(UserError, match="cannot be opened"):
+        read_radiograph(tmp_path)
+
+
+def test_floats_frames_and_bombs_are_refused(tmp_path, monkeypatch):
+    Image.fromarray(EIGHT.astype(np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(UserError, match="pixel type F"):
+        read_radiograph(tmp_path / "f.tif")
+    page = Image.fromarray(EIGHT)
+    page.save(tmp_path / "two.tif", save_all=True, append_images=[page])
+    with pytest.raises(UserError, match="2 frames"):
+        read_radiograph(tmp_path / "two.tif")
+    page.save(tmp_path / "a.png")
+    write_dicom(tmp_path / "a.dcm", EIGHT)
+    monkeypatch.setattr(radiographs, "MAX_PIXELS", 100)
+    for name in ("a.png", "a.dcm"):
+        with pytest.raises(UserError, match="17×23 pixels; at most 100"):
+            read_radiograph(tmp_path / name)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)  # Pillow's own error, raised from twice its limit
+    with pytest.raises(UserError, match="more than 100 pixels"):
+        read_radiograph(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("pixels", [EIGHT, SIXTEEN], ids=["8", "16"])
+def test_resize_keeps_dtype_range_and_mean(pixels):
+    large = np.kron(pixels, np.ones((8, 8), pixels.dtype))
+    small = downscale(large, 0.25)
+    assert small.dtype == pixels.dtype
+    assert small.shape == (46, 34)
+    assert large.min() <= small.min()
+    assert small.max() <= large.max()
+    assert small.mean() == pytest.approx(large.mean(), rel=0.01)
+    up = resize(pixels, (100, 90))
+    assert pixels.min() <= up.min()
+    assert up.max() <= pixels.max()
+
+
+def test_shrinking_is_antialiased():
+    stripes = np.tile(np.array([0, 65535], np.uint16), (64, 32))
+    # every output pixel covers as many dark as bright columns; taking single pixels would keep stripes
+    assert np.ptp(resize(stripes, (16, 16)).astype(int)[:, 1:-1]) < 0.02 * 65535
+
+
+def test_constant_images_stay_constant():
+    for value in (0, 1, 4095, 65535):
+        image = np.full((40, 30), value, np.uint16)
+        assert (resize(image, (11, 7)) == value).all()
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ValueError, match="uint8 or uint16"):
+        resize(EIGHT.astype(float), (2, 2))
+    with pytest.raises(ValueError, match="positive"):
+        resize(EIGHT, (0, 2))
+    for factor in (0, 1.5):
+        with pytest.raises(ValueError, match="factor"):
+            downscale(EIGHT, factor)
+    with pytest.raises(ValueError, match="scale"):
+        full_image_shape(0)
+
+
+def test_full_image_shape_is_the_protocols():
+    assert full_image_shape(1) == ((1024, 512), (1121, 759))
+    # python -c "from math import *; c, s = cos(pi/12), sin(pi/12); print(256*c+128*s, 128*c+256*s)"
+    # 280.406… 189.896…
+    assert full_image_shape(0.25) == ((256, 128), (280, 189))
