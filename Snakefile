@@ -1,5 +1,7 @@
 # The study as a pipeline. `fracsurv run COHORT` calls it with --config cohort=… out=… profile=… experiments=…
-# One job an (experiment, fold, α); notebooks show what the jobs wrote. Re-running does only what is left.
+# By default one job an experiment: its notebook fits what is not fitted yet, which spares every further fit the
+# seconds that importing torch takes. With per_fit=true one job an (experiment, fold, α), for clusters; notebooks
+# then show what the jobs wrote. Either way re-running does only what is left, and gives the same.
 import sys
 
 from fracsurv.config import ROOT, TRUE_RISK
@@ -9,6 +11,7 @@ from fracsurv.run import open_run
 COHORT, OUT, PROFILE = config["cohort"], config["out"], config["profile"]
 RUN = open_run(COHORT, OUT, PROFILE)
 FOLDS = range(RUN.profile.n_folds)
+PER_FIT = str(config.get("per_fit", "false")).lower() == "true"
 FRACSURV = f"{sys.executable} -m fracsurv.cli"
 PAPERMILL = f"{sys.executable} -m papermill --no-progress-bar --log-level WARNING --cwd {ROOT}/notebooks"
 TABLES = [str(path) for path in sorted(RUN.cohort.folder.iterdir()) if path.suffix in (".csv", ".parquet", ".yaml")]
@@ -46,7 +49,22 @@ def needs(name, fold):
         return TABLES
     row = RUN.experiments[name]
     stores = [f"{OUT}/prepared/{row.input}.complete"] if row.needs_images else []
-    return TABLES + stores + [f"{OUT}/experiments/{other}/fold-{fold}/metrics.json" for other in row.pretrained.values()]
+    if PER_FIT:
+        parts = [f"{OUT}/experiments/{other}/fold-{fold}/metrics.json" for other in row.pretrained.values()]
+    else:
+        parts = [notebook(other) for other in row.pretrained.values()]
+    return TABLES + stores + parts
+
+
+def notebook(name):
+    """The notebook that fits, or shows, an experiment."""
+    stem = "03_baselines" if name in BASELINES else f"04_fusion_training_{name}"
+    return f"{OUT}/notebooks/{stem}.ipynb"
+
+
+def shown_after(name):
+    """What a notebook waits for: its experiment's fits, or only what those need if it fits them itself."""
+    return fitted(name) if PER_FIT else sorted({path for fold in FOLDS for path in needs(name, fold)})
 
 
 def fitted(name):
@@ -128,7 +146,7 @@ rule cohort_notebook:
 
 rule baselines_notebook:
     input:
-        [path for name in BASELINES for path in fitted(name)],
+        [path for name in BASELINES for path in shown_after(name)],
     output:
         f"{OUT}/notebooks/03_baselines.ipynb",
     log:
@@ -138,25 +156,37 @@ rule baselines_notebook:
         " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
 
 
-rule training_notebook:
-    input:
-        lambda w: fitted(w.name),
-    output:
-        f"{OUT}/notebooks/04_fusion_training_{{name}}.ipynb",
-    wildcard_constraints:
-        name=one_of(NETWORKS),
-    log:
-        f"{OUT}/logs/04_fusion_training_{{name}}.log",
-    resources:
-        gpu=1,
-    shell:
-        "{PAPERMILL} {ROOT}/notebooks/04_fusion_training.ipynb {output:q} -p experiment {wildcards.name}"
-        " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
+def length(name):
+    """About how long an experiment takes: sweeps, then full images, then the rest."""
+    row = RUN.experiment(name)
+    return row.epochs * len(alphas(RUN, name)) * (3 if row.input == "full" else 1) if not row.pretrained.get("image") else 0
+
+
+# the longest first, so that the last ones to run are short
+for rank, network in enumerate(sorted(NETWORKS, key=length)):
+
+    rule:
+        name:
+            f"training_notebook_{network}"
+        input:
+            shown_after(network),
+        output:
+            notebook(network),
+        params:
+            experiment=network,
+        log:
+            f"{OUT}/logs/04_fusion_training_{network}.log",
+        priority: rank
+        resources:
+            gpu=1,
+        shell:
+            "{PAPERMILL} {ROOT}/notebooks/04_fusion_training.ipynb {output:q} -p experiment {params.experiment}"
+            " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
 
 
 rule ablation_notebook:
     input:
-        [path for name in PLAIN for path in fitted(name)],
+        [path for name in NAMES if name == TRUE_RISK for path in fitted(name)],
         expand(f"{OUT}/notebooks/{{shown}}.ipynb", shown=SHOWN),
     output:
         f"{OUT}/notebooks/05_ablation_tables.ipynb",

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from fracsurv.config import TRUE_RISK
 from fracsurv.metrics import bootstrap_metrics

@@ -11,16 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import pandera.pandas as pa
 import yaml
 
+from fracsurv.cohort_checks import check_images, check_values, read_vertebrae
 from fracsurv.errors import UserError
 
 PROVENANCES = ("real", "simulated", "semi-synthetic")
 KINDS = ("continuous", "normalised", "binary")
-SPLITS = ("train", "test", "external")
 PROTOCOL_COVARIATES = {
     "age": "continuous",
     "bmi": "continuous",
@@ -34,8 +32,6 @@ PROTOCOL_COVARIATES = {
     "t_score": "normalised",
 }
 SETTINGS = ("provenance", "covariates", "columns", "resolution", "labels", "outcome", "horizons", "description")
-BOX_COLUMNS = ["x_min", "y_min", "x_max", "y_max"]
-KEYPOINT_COLUMNS = [f"{axis}{k}" for k in range(1, 7) for axis in "xy"]
 
 
 @dataclass(frozen=True)
@@ -119,9 +115,9 @@ def read_cohort(folder: str | Path) -> Cohort:
     table = _rename(table, settings.get("columns", {}), covariates, file, faults)
     if faults:  # without the right columns every further fault would be an echo of these
         raise UserError(faults)
-    values = _check_values(table, covariates, settings.get("columns", {}), file, faults)
-    _check_images(folder, values, file, faults)
-    vertebrae = _read_vertebrae(folder, set(values["patient_id"]), faults)
+    values = check_values(table, covariates, settings.get("columns", {}), file, faults)
+    check_images(folder, values, file, faults)
+    vertebrae = read_vertebrae(folder, set(values["patient_id"]), faults)
     if faults:
         raise UserError(faults)
     keep = ["patient_id", "time", "event", *covariates]
@@ -225,101 +221,3 @@ def _rename(
     ]
     chosen = {columns.get(name, name): name for name in known if columns.get(name, name) in table.columns}
     return table[list(chosen)].rename(columns=chosen)
-
-
-def _check_values(
-    table: pd.DataFrame, covariates: dict[str, str], columns: dict[str, str], file: str, faults: list[str]
-) -> pd.DataFrame:
-    values = table.copy()
-    values["patient_id"] = values["patient_id"].astype(str).str.strip()
-    event = values["event"].astype(str).str.strip().str.lower()
-    values["event"] = event.map({"1": 1.0, "0": 0.0, "true": 1.0, "false": 0.0, "1.0": 1.0, "0.0": 0.0})
-    for name in ("time_days", *covariates):
-        values[name] = pd.to_numeric(values[name], errors="coerce").astype(float)
-    if "split" in values:
-        values["split"] = values["split"].fillna("").astype(str).str.strip()
-    try:
-        _schema(covariates, with_split="split" in values).validate(values, lazy=True)
-    except pa.errors.SchemaErrors as errors:
-        for case in errors.failure_cases.sort_values(["index", "column"]).to_dict("records"):
-            row, column = int(case["index"]), case["column"]
-            raw = table[column].iloc[row]
-            shown = "empty" if pd.isna(raw) or not str(raw).strip() else repr(str(raw))[:60]
-            name = columns.get(column, column)
-            faults.append(f"{file} row {row + 2}, column {name}: {shown}; {case['check']}")
-    if (values["event"] == 0).all():
-        faults.append(f"{file}, column event: no patient has an event; nothing can be learnt")
-    values["event"] = values["event"] == 1
-    return values.rename(columns={"time_days": "time"})
-
-
-def _schema(covariates: dict[str, str], *, with_split: bool) -> pa.DataFrameSchema:
-    """Pandera's schema of a cohort's table; a check's `error` is what the user reads."""
-    finite = pa.Check(lambda s: s.notna() & np.isfinite(s), error="must be a number", ignore_na=False)
-    binary = pa.Check(lambda s: s.isin([0, 1]), error="must be 0 or 1", ignore_na=False)
-    columns = {
-        "patient_id": pa.Column(
-            str,
-            [
-                pa.Check(lambda s: s.str.len() > 0, error="must be given", ignore_na=False),
-                pa.Check(lambda s: ~s.duplicated() | (s == ""), error="must be unique: one row a patient"),
-            ],
-        ),
-        "time_days": pa.Column(
-            float,
-            pa.Check(lambda s: (s > 0) & np.isfinite(s), error="must be days, above 0", ignore_na=False),
-            nullable=True,
-        ),
-        "event": pa.Column(
-            float,
-            pa.Check(lambda s: s.notna(), error="must be 1 (fracture) or 0 (censored)", ignore_na=False),
-            nullable=True,
-        ),
-    }
-    for name, kind in covariates.items():
-        columns[name] = pa.Column(float, binary if kind == "binary" else finite, nullable=True)
-    if with_split:
-        allowed = pa.Check(lambda s: s.isin(["", *SPLITS]), error=f"must be empty or one of {', '.join(SPLITS)}")
-        columns["split"] = pa.Column(str, allowed)
-    return pa.DataFrameSchema(columns)
-
-
-def _check_images(folder: Path, values: pd.DataFrame, file: str, faults: list[str]) -> None:
-    if "image" not in values:
-        return
-    root = folder.resolve()
-    for row, path in enumerate(values["image"].fillna("").astype(str)):
-        where = f"{file} row {row + 2}, column image"
-        if not path:
-            faults.append(f"{where}: empty; give every patient an image, or leave the column out")
-        elif not (folder / path).resolve().is_relative_to(root):
-            faults.append(f"{where}: {path!r}; must not leave the cohort folder")
-        elif not (folder / path).is_file():
-            faults.append(f"{where}: {path!r}; no such file in the cohort folder")
-
-
-def _read_vertebrae(folder: Path, patients: set[str], faults: list[str]) -> pd.DataFrame | None:
-    path = folder / "vertebrae.csv"
-    if not path.exists():
-        return None
-    raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    missing = [name for name in ("patient_id", *BOX_COLUMNS) if name not in raw]
-    if missing:
-        faults.append(f"vertebrae.csv: no column {', '.join(missing)}")
-        return None
-    table = pd.DataFrame({"patient_id": raw["patient_id"].str.strip()})
-    table["level"] = raw.get("level", "")
-    for name in [*BOX_COLUMNS, "score", *KEYPOINT_COLUMNS]:
-        table[name] = pd.to_numeric(raw[name], errors="coerce") if name in raw else np.nan
-    box = table[BOX_COLUMNS].to_numpy()
-    unknown = ~table["patient_id"].isin(patients)
-    broken = ~np.isfinite(box).all(axis=1)
-    flat = ~broken & ((box[:, 2] <= box[:, 0]) | (box[:, 3] <= box[:, 1]))
-    for row in np.flatnonzero(unknown | broken | flat):
-        if unknown.iloc[row]:
-            what = f"column patient_id: {table['patient_id'].iloc[row]!r}; not a patient of the cohort"
-        else:
-            shown = ", ".join(raw.loc[row, BOX_COLUMNS])
-            what = f"{shown}; a box needs four numbers, x_min < x_max and y_min < y_max"
-        faults.append(f"vertebrae.csv row {row + 2}, {what}")
-    return table

@@ -54,6 +54,8 @@ class Profile:
         own, which removes differences in exposure.
     precision : {'auto', 'float32', 'bfloat16'}
         'auto' is bfloat16 autocast where the device computes in it, float32 elsewhere.
+    permute_outcomes : bool
+        Deal the pairs of time and event out at random among all patients, so that nothing can be learnt.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Profile:
     validate_every: int = 2
     normalise: str = "fold"
     precision: str = "auto"
+    permute_outcomes: bool = False
     seed: int = 0
 
     def apply(self, experiment: Experiment) -> Experiment:

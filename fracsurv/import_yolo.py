@@ -16,7 +16,8 @@ import pandas as pd
 import yaml
 from scipy.stats import norm, rankdata
 
-from fracsurv.cohort import BOX_COLUMNS, KEYPOINT_COLUMNS, PROTOCOL_COVARIATES
+from fracsurv.cohort import PROTOCOL_COVARIATES
+from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS
 from fracsurv.errors import UserError
 from fracsurv.radiographs import read_radiograph
 from fracsurv.simulate import (

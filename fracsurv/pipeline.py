@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 from fracsurv.config import ROOT
 from fracsurv.errors import UserError
-from fracsurv.run import open_run
+from fracsurv.experiments import alphas
+from fracsurv.run import Run, open_run
 
 SNAKEFILE = ROOT / "Snakefile"
 
@@ -45,20 +49,53 @@ def run_pipeline(cohort: Path, profile: str, out: Path, experiments: list[str], 
             raise UserError(f"{out}: another run is at work there; wait for it, or choose another --out") from None
         command = [
             sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out),
-            "--cores", str(cores), "--resources", "gpu=1", "--nolock", "--rerun-incomplete", "--keep-going",
-            "--quiet", "rules", "host", "--config", f"cohort={cohort.resolve()}", f"out={out}",
+            "--cores", str(cores), "--resources", "gpu=1" if run.device.type == "cuda" else f"gpu={cores}",
+            "--nolock", "--rerun-incomplete", "--keep-going",
+            "--config", f"cohort={cohort.resolve()}", f"out={out}", f"experiments={','.join(experiments)}",
             f"profile={Path(profile).resolve() if profile.endswith(('.yaml', '.yml')) else profile}",
-            f"experiments={','.join(experiments)}",
         ]  # fmt: skip
-        # one thread a job: two busy single-threaded jobs beat one job with two threads
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        if subprocess.run(command, env=environment, check=False).returncode:
-            raise UserError(
-                f"{out}: a step failed; the last lines above name it and its log. Mend it and run the same command: "
-                "what is done is kept"
-            )
+        _call(command, run, experiments or run.runnable())
     print(format_table(pd.read_csv(out / "ablation.csv")))
     print(f"\nreport: {out / 'index.html'}")
+
+
+def _call(command: list[str], run: Run, names: list[str]) -> None:
+    """Run Snakemake with a progress bar over the fits; what it prints goes to `logs/snakemake.log`."""
+    log = run.out.resolve() / "logs" / "snakemake.log"
+    log.parent.mkdir(exist_ok=True)
+    total = sum(run.profile.n_folds * len(alphas(run, name)) for name in names)
+    # one thread a job: two busy single-threaded jobs beat one job with two threads
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    with (
+        open(log, "w", encoding="utf-8") as output,
+        subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT) as process,
+        tqdm(total=total, desc="models fitted", unit="fit") as bar,
+    ):
+        while process.poll() is None:
+            done = sum(
+                _is_there(run, name, fold, alpha)
+                for name in names
+                for fold in range(run.profile.n_folds)
+                for alpha in alphas(run, name)
+            )
+            bar.update(done - bar.n)
+            time.sleep(1)
+        bar.update(0 if process.returncode else total - bar.n)
+    if process.returncode:
+        failed = re.findall(r"^\s+log: (\S+)", log.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        raise UserError(
+            [f"step failed; its last words: {_last_line(Path(path))} (all of them: {path})" for path in failed]
+            or [f"the pipeline failed; see {log}"]
+        )
+
+
+def _is_there(run: Run, name: str, fold: int, alpha: float | None) -> bool:
+    return (run.folder(name, fold, alpha) / ("metrics.json" if alpha is None else "fit.json")).exists()
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.exists() else []
+    return lines[-1] if lines else "none"
 
 
 def format_table(table: pd.DataFrame) -> str:

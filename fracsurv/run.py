@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +102,8 @@ def open_run(cohort: str | Path, out: str | Path, profile: str | Profile) -> Run
     """
     profile = load_profile(profile) if isinstance(profile, str) else profile
     checked = read_cohort(cohort)
+    if profile.permute_outcomes:
+        checked = _permuted(checked, profile.seed)
     out = Path(out)
     splits = make_splits(checked, n_folds=profile.n_folds, test_fraction=profile.test_fraction, seed=profile.seed)
     path = out / "splits.csv"
@@ -116,6 +118,15 @@ def open_run(cohort: str | Path, out: str | Path, profile: str | Profile) -> Run
             splits.to_csv(temporary, index=False)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Run(checked, out, profile, load_experiments(), splits, device)
+
+
+def _permuted(cohort: Cohort, seed: int) -> Cohort:
+    """The cohort with (time, event) dealt out at random: covariates and images then say nothing about them."""
+    table = cohort.table.copy()
+    order = np.random.default_rng(seed).permutation(len(table))
+    for column in ("time", "event"):
+        table[column] = table[column].to_numpy()[order]
+    return replace(cohort, table=table)
 
 
 def prepare_store(run: Run, kind: str, *, workers: int = 1, progress: bool = False) -> Path:

@@ -13,7 +13,6 @@ import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,19 +22,17 @@ import pandas as pd
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
-from fracsurv.cohort import BOX_COLUMNS, Cohort
+from fracsurv.cohort import Cohort
+from fracsurv.cohort_checks import BOX_COLUMNS
 from fracsurv.errors import UserError
 from fracsurv.files import read_json, write_json
-from fracsurv.radiographs import full_image_shape, read_radiograph, resize, source_dtype
-from fracsurv.vertebrae import MAX_HEIGHT, N_SLOTS, crop_shape, crop_stack, slots
+from fracsurv.radiographs import full_image_shape
+from fracsurv.store_rows import COUNTS, INPUTS, RANGES, Task, common_dtype, write_rows
+from fracsurv.vertebrae import MAX_HEIGHT, N_SLOTS, crop_shape
 
 FORMAT = "fracsurv image store"
 VERSION = 1
 """Raised whenever the same cohort would give other pixels."""
-INPUTS = ("crops", "full")
-RANGES = ["crops_min", "crops_max", "full_min", "full_max"]
-SLOT_RULES = ["n_boxes", "discarded_tall", "dropped_top", "inserted_gap", "filled_top", "filled_bottom"]
-COUNTS = [*SLOT_RULES, "n_shrunk"]
 _CHUNK = 16
 
 
@@ -158,15 +155,6 @@ def build_store(
     return folder
 
 
-@dataclass(frozen=True)
-class _Task:
-    row: int
-    patient_id: str
-    path: Path
-    name: str
-    boxes: np.ndarray
-
-
 def _checked_inputs(cohort: Cohort, inputs: Sequence[str] | None, folder: Path) -> tuple[str, ...]:
     if "image" not in cohort.table:
         raise UserError("the cohort has no radiographs (no column `image`); only its tabular models can be run")
@@ -192,19 +180,19 @@ def _read_meta(folder: Path) -> dict[str, Any] | None:
     return meta if isinstance(meta, dict) and meta.get("format") == FORMAT else None
 
 
-def _tasks(cohort: Cohort) -> list[_Task]:
+def _tasks(cohort: Cohort) -> list[Task]:
     boxes: dict[str, np.ndarray] = {}
     if cohort.vertebrae is not None:
         for patient, rows in cohort.vertebrae.groupby("patient_id", sort=False):
             boxes[str(patient)] = rows[BOX_COLUMNS].to_numpy(float)
     none = np.zeros((0, 4))
     return [
-        _Task(row, patient, cohort.folder / image, image, boxes.get(patient, none))
+        Task(row, patient, cohort.folder / image, image, boxes.get(patient, none))
         for row, (patient, image) in enumerate(zip(cohort.table["patient_id"], cohort.table["image"], strict=True))
     ]
 
 
-def _fingerprint(tasks: list[_Task], settings: dict[str, Any]) -> str:
+def _fingerprint(tasks: list[Task], settings: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps([FORMAT, VERSION, settings], sort_keys=True).encode())
     for task in tasks:
         # Lengths first, so that no two different cohorts give the same run of bytes.
@@ -220,14 +208,14 @@ def _fingerprint(tasks: list[_Task], settings: dict[str, Any]) -> str:
 
 def _write(
     folder: Path,
-    tasks: list[_Task],
+    tasks: list[Task],
     settings: dict[str, Any],
     meta: dict[str, Any],
     *,
     workers: int,
     progress: bool,
 ) -> None:
-    dtype = _common_dtype(tasks)
+    dtype = common_dtype(tasks)
     if "crops" in settings["inputs"]:
         shape = (len(tasks), N_SLOTS, *settings["crop_shape"])
         open_memmap(folder / "crops.npy", mode="w+", dtype=dtype, shape=shape)
@@ -249,72 +237,18 @@ def _write(
     write_json(folder / "meta.json", meta | {"bit_depth": dtype.itemsize * 8, "n_patients": len(tasks)})
 
 
-def _common_dtype(tasks: list[_Task]) -> np.dtype:
-    dtype = np.dtype(np.uint8)
-    for task in tasks:
-        with suppress(UserError):  # told, with all others, when it is read
-            dtype = np.promote_types(dtype, source_dtype(task.path, name=task.name))
-    return dtype
-
-
 def _run(
-    folder: Path, chunks: list[list[_Task]], settings: dict[str, Any], workers: int
+    folder: Path, chunks: list[list[Task]], settings: dict[str, Any], workers: int
 ) -> Iterator[tuple[list[dict], list[str]]]:
     """Write the chunks' rows, in this process or in several; yields in the order of `chunks`."""
     n = len(chunks)
     if workers <= 1 or n <= 1:
-        yield from map(_write_rows, [folder] * n, chunks, [settings] * n)
+        yield from map(write_rows, [folder] * n, chunks, [settings] * n)
         return
     # Started afresh rather than forked: a fork copies the locks of torch's and Arrow's threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, n), mp_context=context) as pool:
-        yield from pool.map(_write_rows, [folder] * n, chunks, [settings] * n)
-
-
-def _write_rows(folder: Path, tasks: list[_Task], settings: dict[str, Any]) -> tuple[list[dict], list[str]]:
-    """Fill these tasks' rows of the arrays; returns a table row for each, and the faults found."""
-    rows, faults = [], []
-    arrays = {
-        name: np.load(folder / f"{name}.npy", mmap_mode="r+")
-        for name in ("crops", "crop_sizes", "full")
-        if (folder / f"{name}.npy").exists()
-    }
-    for task in tasks:
-        try:
-            rows.append(_write_row(arrays, task, settings))
-        except UserError as error:
-            faults += error.faults
-    return rows, faults
-
-
-def _write_row(arrays: dict[str, np.ndarray], task: _Task, settings: dict[str, Any]) -> dict[str, Any]:
-    image = read_radiograph(task.path, name=task.name)
-    dtype = next(arrays[name].dtype for name in INPUTS if name in arrays)
-    if image.dtype == np.uint8 and dtype == np.uint16:
-        image = image.astype(np.uint16) * np.uint16(257)
-    row: dict[str, Any] = {"patient_id": task.patient_id} | dict.fromkeys(RANGES, np.nan)
-    if "full" in arrays:
-        full = arrays["full"][task.row] = resize(image, tuple(settings["full_shape"]))
-        row |= {"full_min": float(full.min()), "full_max": float(full.max())}
-    if "crops" in arrays:
-        found = slots(task.boxes, max_height=settings["max_height"], image_height=image.shape[0])
-        frame, factor = tuple(settings["crop_shape"]), settings["scale_factor"]
-        try:
-            cut = crop_stack(image, task.boxes, found.index, scale_factor=factor, frame=frame)
-        except ValueError as error:  # a box outside its radiograph
-            raise UserError(f"vertebrae.csv, patient {task.patient_id}: {error}") from None
-        arrays["crops"][task.row], arrays["crop_sizes"][task.row] = cut.stack, cut.sizes
-        inside = [_pasted(crop, size) for crop, size in zip(cut.stack, cut.sizes, strict=True) if size[0]]
-        if inside:
-            row["crops_min"] = float(min(crop.min() for crop in inside))
-            row["crops_max"] = float(max(crop.max() for crop in inside))
-        row |= {name: getattr(found, name) for name in SLOT_RULES} | {"n_shrunk": cut.n_shrunk}
-    return row
-
-
-def _pasted(crop: np.ndarray, size: np.ndarray) -> np.ndarray:
-    top, left = (crop.shape[0] - size[0]) // 2, (crop.shape[1] - size[1]) // 2
-    return crop[top : top + size[0], left : left + size[1]]
+        yield from pool.map(write_rows, [folder] * n, chunks, [settings] * n)
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from fracsurv.checkpoint import load_state, save_state, save_weights
 from fracsurv.errors import UserError

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from fracsurv import store as store_module
+from fracsurv import store_rows
 from fracsurv.cohort import Cohort
 from fracsurv.errors import UserError
 from fracsurv.radiographs import read_radiograph, resize
@@ -226,7 +227,7 @@ def test_an_interrupted_build_keeps_the_old_store(cohort, tmp_path, monkeypatch)
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store_module, "_write_row", interrupt)
+    monkeypatch.setattr(store_rows, "_write_row", interrupt)
     with pytest.raises(KeyboardInterrupt):
         build(cohort, tmp_path / "store", scale=0.1)
     assert ImageStore.open(tmp_path / "store").meta["fingerprint"] == fingerprint

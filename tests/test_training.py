@@ -142,7 +142,7 @@ def test_seeds_differ_by_every_part_and_are_stable():
     seeds = {derive_seed(0, "cds_crops", fold, alpha) for fold in range(3) for alpha in (None, 0.3, 0.4)}
     assert len(seeds) == 9
     # $ printf '0|cds_crops|0|None' | sha256sum | cut -c1-16, halved
-    assert derive_seed(0, "cds_crops", 0, None) == 0xee0d74a9d1f46a86 >> 1
+    assert derive_seed(0, "cds_crops", 0, None) == 0xEE0D74A9D1F46A86 >> 1
 
 
 def test_weights_of_another_model_and_damaged_files_are_told(tmp_path):

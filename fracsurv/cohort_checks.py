@@ -1,0 +1,114 @@
+"""What is checked in a cohort's files: values, image paths and boxes. Every fault becomes one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+
+SPLITS = ("train", "test", "external")
+BOX_COLUMNS = ["x_min", "y_min", "x_max", "y_max"]
+KEYPOINT_COLUMNS = [f"{axis}{k}" for k in range(1, 7) for axis in "xy"]
+
+
+def check_values(
+    table: pd.DataFrame, covariates: dict[str, str], columns: dict[str, str], file: str, faults: list[str]
+) -> pd.DataFrame:
+    """The table with its types, `time` in the place of `time_days`; faults are appended to `faults`."""
+    values = table.copy()
+    values["patient_id"] = values["patient_id"].astype(str).str.strip()
+    event = values["event"].astype(str).str.strip().str.lower()
+    values["event"] = event.map({"1": 1.0, "0": 0.0, "true": 1.0, "false": 0.0, "1.0": 1.0, "0.0": 0.0})
+    for name in ("time_days", *covariates):
+        values[name] = pd.to_numeric(values[name], errors="coerce").astype(float)
+    if "split" in values:
+        values["split"] = values["split"].fillna("").astype(str).str.strip()
+    try:
+        _schema(covariates, with_split="split" in values).validate(values, lazy=True)
+    except pa.errors.SchemaErrors as errors:
+        for case in errors.failure_cases.sort_values(["index", "column"]).to_dict("records"):
+            row, column = int(case["index"]), case["column"]
+            raw = table[column].iloc[row]
+            shown = "empty" if pd.isna(raw) or not str(raw).strip() else repr(str(raw))[:60]
+            name = columns.get(column, column)
+            faults.append(f"{file} row {row + 2}, column {name}: {shown}; {case['check']}")
+    if (values["event"] == 0).all():
+        faults.append(f"{file}, column event: no patient has an event; nothing can be learnt")
+    values["event"] = values["event"] == 1
+    return values.rename(columns={"time_days": "time"})
+
+
+def _schema(covariates: dict[str, str], *, with_split: bool) -> pa.DataFrameSchema:
+    """Pandera's schema of a cohort's table; a check's `error` is what the user reads."""
+    finite = pa.Check(lambda s: s.notna() & np.isfinite(s), error="must be a number", ignore_na=False)
+    binary = pa.Check(lambda s: s.isin([0, 1]), error="must be 0 or 1", ignore_na=False)
+    columns = {
+        "patient_id": pa.Column(
+            str,
+            [
+                pa.Check(lambda s: s.str.len() > 0, error="must be given", ignore_na=False),
+                pa.Check(lambda s: ~s.duplicated() | (s == ""), error="must be unique: one row a patient"),
+            ],
+        ),
+        "time_days": pa.Column(
+            float,
+            pa.Check(lambda s: (s > 0) & np.isfinite(s), error="must be days, above 0", ignore_na=False),
+            nullable=True,
+        ),
+        "event": pa.Column(
+            float,
+            pa.Check(lambda s: s.notna(), error="must be 1 (fracture) or 0 (censored)", ignore_na=False),
+            nullable=True,
+        ),
+    }
+    for name, kind in covariates.items():
+        columns[name] = pa.Column(float, binary if kind == "binary" else finite, nullable=True)
+    if with_split:
+        allowed = pa.Check(lambda s: s.isin(["", *SPLITS]), error=f"must be empty or one of {', '.join(SPLITS)}")
+        columns["split"] = pa.Column(str, allowed)
+    return pa.DataFrameSchema(columns)
+
+
+def check_images(folder: Path, values: pd.DataFrame, file: str, faults: list[str]) -> None:
+    """Every patient has a file inside the folder, or there is no column `image`."""
+    if "image" not in values:
+        return
+    root = folder.resolve()
+    for row, path in enumerate(values["image"].fillna("").astype(str)):
+        where = f"{file} row {row + 2}, column image"
+        if not path:
+            faults.append(f"{where}: empty; give every patient an image, or leave the column out")
+        elif not (folder / path).resolve().is_relative_to(root):
+            faults.append(f"{where}: {path!r}; must not leave the cohort folder")
+        elif not (folder / path).is_file():
+            faults.append(f"{where}: {path!r}; no such file in the cohort folder")
+
+
+def read_vertebrae(folder: Path, patients: set[str], faults: list[str]) -> pd.DataFrame | None:
+    """The boxes of `vertebrae.csv`, in pixels; None without the file."""
+    path = folder / "vertebrae.csv"
+    if not path.exists():
+        return None
+    raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    missing = [name for name in ("patient_id", *BOX_COLUMNS) if name not in raw]
+    if missing:
+        faults.append(f"vertebrae.csv: no column {', '.join(missing)}")
+        return None
+    table = pd.DataFrame({"patient_id": raw["patient_id"].str.strip()})
+    table["level"] = raw.get("level", "")
+    for name in [*BOX_COLUMNS, "score", *KEYPOINT_COLUMNS]:
+        table[name] = pd.to_numeric(raw[name], errors="coerce") if name in raw else np.nan
+    box = table[BOX_COLUMNS].to_numpy()
+    unknown = ~table["patient_id"].isin(patients)
+    broken = ~np.isfinite(box).all(axis=1)
+    flat = ~broken & ((box[:, 2] <= box[:, 0]) | (box[:, 3] <= box[:, 1]))
+    for row in np.flatnonzero(unknown | broken | flat):
+        if unknown.iloc[row]:
+            what = f"column patient_id: {table['patient_id'].iloc[row]!r}; not a patient of the cohort"
+        else:
+            shown = ", ".join(raw.loc[row, BOX_COLUMNS])
+            what = f"{shown}; a box needs four numbers, x_min < x_max and y_min < y_max"
+        faults.append(f"vertebrae.csv row {row + 2}, {what}")
+    return table

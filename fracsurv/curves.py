@@ -1,0 +1,159 @@
+"""What figures need beyond the ablation table: metrics over time, calibration groups, risk groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from lifelines import KaplanMeierFitter
+from numpy.typing import NDArray
+
+from fracsurv.cohort import Cohort
+from fracsurv.metrics import breslow_survival, brier_score, cumulative_dynamic_auc, kaplan_meier
+from fracsurv.results import read_predictions, risk_of, survival_column
+from fracsurv.run import Run
+from fracsurv.summary import label
+
+STEPS = 16
+KAPLAN_MEIER = "kaplan_meier"
+
+
+def metrics_over_time(run: Run, names: Iterable[str], split: str, last: float) -> pd.DataFrame:
+    """AUC(t) and Brier(t) at equal steps up to `last` (days), means over the folds.
+
+    Returns
+    -------
+    DataFrame
+        `experiment, metric, time, value`; NaN where any fold's follow-up does not reach. Experiment
+        'kaplan_meier' has the Brier score of the training fold's Kaplan–Meier curve given to everyone: what a
+        model reaches that knows nothing of the patient.
+    """
+    times = last * np.arange(1, STEPS + 1) / STEPS
+    event, time = (run.cohort.table[column].to_numpy() for column in ("event", "time"))
+    found: dict[tuple[str, str], list[NDArray]] = {}
+    for fold in range(run.profile.n_folds):
+        rows = run.rows(fold)
+        train, at = rows["train"], rows[split]
+        known = (event[train], time[train], event[at], time[at])
+        for name in names:
+            risk = risk_of(run, name, fold)
+            surv = breslow_survival(event[train], time[train], risk[train], risk[at], times)
+            found.setdefault((name, "auc"), []).append(cumulative_dynamic_auc(*known, risk[at], times)[0])
+            found.setdefault((name, "brier"), []).append(brier_score(*known, surv, times))
+        steps, survival = kaplan_meier(event[train], time[train])
+        curve = np.concatenate([[1.0], survival])[np.searchsorted(steps, times, side="right")]
+        same = np.broadcast_to(curve, (len(at), len(times)))
+        found.setdefault((KAPLAN_MEIER, "brier"), []).append(brier_score(*known, same, times))
+    parts = [
+        pd.DataFrame({"experiment": name, "metric": metric, "time": times, "value": np.mean(values, axis=0)})
+        for (name, metric), values in found.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def patient_predictions(run: Run, name: str, split: str, horizon: float | None = None) -> pd.DataFrame:
+    """One prediction a patient: over the folds' models, or of the one fold that a patient validates.
+
+    Returns
+    -------
+    DataFrame
+        `patient_id, event, time, rank` (mean over the models of the patient's rank among those judged, 0 to 1,
+        higher = riskier: risks of different models have no common scale) and, with a horizon (days),
+        `probability` of the event by then, the mean over the models.
+    """
+    parts = []
+    for fold in range(run.profile.n_folds):
+        part = read_predictions(run, name, fold).query("split == @split").copy()
+        part["rank"] = part["risk"].rank(pct=True)
+        if horizon is not None:
+            part["probability"] = 1 - part[survival_column(horizon)]
+        parts.append(part)
+    columns = {"event": "first", "time": "first", "rank": "mean"}
+    columns |= {} if horizon is None else {"probability": "mean"}
+    return pd.concat(parts).groupby("patient_id", sort=False).agg(columns).reset_index()
+
+
+def follow_up_groups(cohort: Cohort) -> tuple[str, NDArray, dict[int, str]]:
+    """Two groups to compare by Kaplan–Meier: prior fracture as in the thesis's Figure 2.3, or what comes nearest.
+
+    Without `prior_fracture` the first binary covariate is taken; without any, the median of the first covariate.
+
+    Returns
+    -------
+    name, group, labels : the covariate, 0 or 1 for each patient, and what the groups are called.
+    """
+    binary = [name for name, kind in cohort.covariates.items() if kind == "binary"]
+    if binary:
+        name = "prior_fracture" if "prior_fracture" in binary else binary[0]
+        called = label(cohort, name)
+        return name, cohort.table[name].to_numpy(int), {0: f"{called}: no", 1: f"{called}: yes"}
+    name = next(iter(cohort.covariates))
+    values, called = cohort.table[name], label(cohort, name)
+    median = values.median()
+    return (
+        name,
+        (values > median).to_numpy(int),
+        {0: f"{called}: at most {median:g}", 1: f"{called}: above {median:g}"},
+    )
+
+
+def event_share(event: NDArray, time: NDArray, at: float) -> float:
+    """Share with an event by `at`: 1 − Kaplan–Meier; beyond the last time, as at it."""
+    times, survival = kaplan_meier(event, time)
+    return 1 - float(np.concatenate([[1.0], survival])[np.searchsorted(times, at, side="right")])
+
+
+def standardised_differences(values: pd.DataFrame, event: NDArray) -> pd.Series:
+    """Mean with an event minus mean without, in SD of all patients, by column; constant columns are left out."""
+    varying = values.loc[:, values.std() > 0]
+    return (varying[event].mean() - varying[~event].mean()) / varying.std()
+
+
+def risk_tertiles(rank: NDArray) -> NDArray:
+    """0, 1, 2 for the third with the lowest, middle and highest rank."""
+    return (3 * (pd.Series(rank).rank(method="first").to_numpy() - 1) // len(rank)).astype(int)
+
+
+def calibration_groups(
+    event: NDArray, time: NDArray, probability: NDArray, horizon: float, *, n_groups: int | None = None
+) -> pd.DataFrame:
+    """Predicted and observed probability of the event by `horizon` in groups of equal size by prediction.
+
+    Parameters
+    ----------
+    event, time : arrays (n,)
+        Bool, True = event; days.
+    probability : array (n,)
+        Predicted probability of the event by `horizon`.
+    n_groups : int, optional
+        By default one for every 20 events by then, from 2 to 10.
+
+    Returns
+    -------
+    DataFrame
+        `n, predicted` (mean), `observed` (1 − Kaplan–Meier at the horizon), `low, high` (95 %, log–log
+        Greenwood). Groups in which nobody is followed until the horizon are left out.
+    """
+    event, time = np.asarray(event, bool), np.asarray(time, float)
+    if n_groups is None:
+        n_groups = int(np.clip((event & (time <= horizon)).sum() // 20, 2, 10))
+    order = pd.Series(probability).rank(method="first").to_numpy() - 1
+    group = (order * n_groups // len(order)).astype(int)
+    rows = []
+    for number in range(n_groups):
+        at = group == number
+        if not at.any() or time[at].max() < horizon:
+            continue
+        fitted = KaplanMeierFitter().fit(time[at], event[at])
+        band = fitted.confidence_interval_survival_function_.loc[:horizon].iloc[-1]
+        rows.append(
+            {
+                "n": int(at.sum()),
+                "predicted": float(np.mean(np.asarray(probability)[at])),
+                "observed": 1 - float(fitted.predict(horizon)),
+                "low": 1 - float(band.max()),
+                "high": 1 - float(band.min()),
+            }
+        )
+    return pd.DataFrame(rows, columns=["n", "predicted", "observed", "low", "high"])

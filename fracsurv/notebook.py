@@ -1,0 +1,140 @@
+"""What the notebooks share: the run that their parameters name, and showing figures, tables and sentences."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import HTML, Markdown, display
+from matplotlib.figure import Figure
+
+from fracsurv.ablation import ablation
+from fracsurv.config import ROOT, TRUE_RISK, load_profile
+from fracsurv.experiments import run_experiment
+from fracsurv.files import atomic_path
+from fracsurv.findings import Finding
+from fracsurv.plots import as_png, as_svg, set_style
+from fracsurv.results import finished
+from fracsurv.run import Run, open_run
+from fracsurv.store import ImageStore
+from fracsurv.tables import to_html
+from fracsurv.wording import plain, provenance_lines
+
+
+def open_notebook(cohort: str = "", profile: str = "tiny", out: str = "") -> Run:
+    """Open the run of a notebook's parameters and set the figures' style.
+
+    Parameters
+    ----------
+    cohort : str
+        Cohort folder. Empty: the profile's own simulated cohort, `data/PROFILE`, made if it is not there.
+    out : str
+        Folder of results. Empty: `reports/PROFILE` for the profile's own cohort, `reports/COHORT-PROFILE` else.
+    """
+    settings = load_profile(profile)
+    folder = Path(cohort) if cohort else ROOT / "data" / settings.name
+    if not cohort:
+        with _locked(folder.with_name(f".{folder.name}.lock")):  # two notebooks may be opened at once
+            if not folder.exists():
+                from fracsurv.simulate import simulate_cohort
+
+                simulate_cohort(folder, **settings.simulate, resolution=settings.scale, progress=False)
+    own = folder.resolve() == (ROOT / "data" / settings.name).resolve()
+    name = settings.name if own else f"{folder.resolve().name}-{settings.name}"
+    set_style()
+    return open_run(folder, out or ROOT / "reports" / name, settings)
+
+
+def ensure(run: Run, names: Iterable[str]) -> None:
+    """Run whatever of these experiments is not done yet, without progress bars (notebooks are compared).
+
+    Several notebooks may run at once: each experiment is fitted by one of them while the others that need it wait.
+    """
+    for name in names:
+        row = None if name == TRUE_RISK else run.experiment(name)
+        if row is not None:
+            ensure(run, row.pretrained.values())
+            if row.needs_images:
+                open_store(run, row.input)
+        with _locked(run.out / ".locks" / name):
+            run_experiment(run, name, progress=False)
+
+
+def open_store(run: Run, kind: str) -> ImageStore:
+    """The store of 'crops' or 'full' images; if it is not there, one notebook builds it and the others wait."""
+    with _locked(run.out / ".locks" / f"store-{kind}"):
+        return run.store(kind)
+
+
+def ensure_ablation(run: Run, names: Iterable[str] = (), *, everything: bool = False) -> tuple[list[str], list[str]]:
+    """Run `names`; with none given, everything if nothing is finished yet or if asked for.
+
+    Returns
+    -------
+    finished, missing : lists of str
+        The experiments whose every fold is evaluated, and the others that this cohort allows.
+    """
+    names = list(names)
+    if not names and (everything or not finished(run)):
+        names = run.runnable()
+    ensure(run, names)
+    done = finished(run)
+    return done, [name for name in run.runnable() if name not in done]
+
+
+def write_ablation(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Compute the ablation of what is finished; write `ablation.csv` and `differences.csv` to the run's folder."""
+    table, differences = ablation(run, progress=False)
+    for name, frame in (("ablation", table), ("differences", differences)):
+        with atomic_path(run.out / f"{name}.csv") as temporary:
+            frame.to_csv(temporary, index=False)
+    return table, differences
+
+
+def opening(run: Run) -> None:
+    """Say what the cohort and the profile are, before any number."""
+    say("\n>\n".join(f"> {plain(line)}" for line in provenance_lines(run)))
+
+
+def say(text: str) -> None:
+    """Show a sentence (Markdown). Text from a cohort goes through `wording.plain` first."""
+    display(Markdown(text))
+
+
+def show(figure: Figure, alt: str, save_as: Path | None = None) -> None:
+    """Show a figure as PNG with the alternative text `alt`; save it as SVG and PNG too if `save_as` is given.
+
+    Parameters
+    ----------
+    save_as : Path, optional
+        Without suffix.
+    """
+    if save_as is not None:
+        for suffix, content in ((".svg", as_svg(figure)), (".png", as_png(figure, dpi=200))):
+            with atomic_path(save_as.with_name(save_as.name + suffix)) as temporary:
+                temporary.write_bytes(content)
+    data = {"image/png": as_png(figure), "text/plain": f"figure: {alt}"}
+    display(data, metadata={"image/png": {"alt": alt}}, raw=True)
+
+
+def tell(finding: Finding | None, folder: Path | None = None) -> None:
+    """Show a finding's figure and its sentence; save the figure into `folder` if given. Nothing for None."""
+    if finding is not None:
+        show(finding.figure, finding.alt, None if folder is None else folder / finding.name)
+        say(plain(finding.said))
+
+
+def show_table(frame: pd.DataFrame, caption: str) -> None:
+    """Show a table of `fracsurv.tables` as plain HTML."""
+    display(HTML(to_html(frame, caption)))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it when this process ends
+        yield

@@ -1,0 +1,39 @@
+"""Figures from plain arrays and tables. Every function returns a matplotlib Figure and writes nothing.
+
+Each takes `provenance`, a few words such as 'simulated cohort', which it stamps small above the axes, so that a
+figure that leaves its page still says what its numbers were made from.
+"""
+
+from fracsurv.plots.ablation import forest, over_time, validation_against_test
+from fracsurv.plots.covariates import coefficient_forest, covariate_distributions
+from fracsurv.plots.images import LEVELS, augmentation_samples, box_heights, crop_montage, radiograph_with_slots
+from fracsurv.plots.style import COLOURS, as_png, as_svg, horizon_label, set_style, spread
+from fracsurv.plots.survival import calibration, format_p, kaplan_meier, log_rank_p, numbers_at_risk
+from fracsurv.plots.training import alpha_sweep, late_fusion_weights, learning_curves
+
+__all__ = [
+    "COLOURS",
+    "LEVELS",
+    "alpha_sweep",
+    "as_png",
+    "as_svg",
+    "augmentation_samples",
+    "box_heights",
+    "calibration",
+    "coefficient_forest",
+    "covariate_distributions",
+    "crop_montage",
+    "forest",
+    "format_p",
+    "horizon_label",
+    "kaplan_meier",
+    "late_fusion_weights",
+    "learning_curves",
+    "log_rank_p",
+    "numbers_at_risk",
+    "over_time",
+    "radiograph_with_slots",
+    "set_style",
+    "spread",
+    "validation_against_test",
+]

@@ -1,0 +1,136 @@
+"""All experiments beside each other: forest plot, metrics over time, validation against test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from fracsurv.plots.style import COLOURS, DAYS_A_YEAR, GREY, label_ends, new_figure
+
+INPUT_COLOURS = {"truth": "#000000", "none": COLOURS[0], "full": COLOURS[1], "crops": COLOURS[2]}
+INPUT_NAMES = {"truth": "true risk", "none": "clinical only", "full": "full image", "crops": "vertebra crops"}
+METRIC_NAMES = {"c_index": "C-index", "auc": "AUC(t)", "brier": "Brier score"}
+
+
+def forest(
+    table: pd.DataFrame,
+    labels: Mapping[str, str],
+    splits: Sequence[str],
+    *,
+    metric: str = "c_index",
+    reference: str = "cox_ph",
+    provenance: str = "",
+) -> Figure:
+    """A metric of every experiment with its 95 % interval, a panel a split, a line at the reference.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `experiment, input, split, mean, ci_low, ci_high, n_patients` of one metric; experiments in order.
+    labels : mapping
+        Experiment to its name.
+    """
+    names = list(dict.fromkeys(table["experiment"]))
+    figure = new_figure(2.6 + 2.5 * len(splits), 1.15 + 0.3 * len(names), provenance)
+    panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
+    for axes, split in zip(panels, splits, strict=True):
+        rows = table[table["split"] == split].set_index("experiment")
+        if reference in rows.index:
+            axes.axvline(rows.loc[reference, "mean"], color=COLOURS[0], linewidth=1, linestyle=":")
+        for position, name in enumerate(names):
+            if name not in rows.index:
+                continue
+            row = rows.loc[name]
+            colour = INPUT_COLOURS[row["input"]]
+            axes.hlines(position, row["ci_low"], row["ci_high"], color=colour, linewidth=1.6)
+            axes.plot(row["mean"], position, "D", color=colour, markersize=5)
+        n = f" (n = {rows['n_patients'].iloc[0]:,})" if len(rows) else ""
+        axes.set(title=f"{split}{n}", xlabel=METRIC_NAMES.get(metric, metric), ylim=(len(names) - 0.5, -0.5))
+        axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
+        axes.tick_params(axis="y", length=0)
+    panels[0].set_yticks(range(len(names)), [labels[name] for name in names])
+    present = [key for key in INPUT_COLOURS if key in set(table["input"])]
+    handles = [Line2D([], [], color=INPUT_COLOURS[key], marker="D", label=INPUT_NAMES[key]) for key in present]
+    if reference in names:
+        handles.append(Line2D([], [], color=COLOURS[0], linestyle=":", linewidth=1, label=labels[reference]))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def over_time(
+    curves: pd.DataFrame, labels: Mapping[str, str], highlight: Sequence[str], *, provenance: str = ""
+) -> Figure:
+    """AUC(t) and Brier(t) over the time since start of study; Brier with the Kaplan–Meier reference.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        `experiment, metric` ('auc' or 'brier'), `time` (days), `value`: means over the folds. Experiment
+        'kaplan_meier' is the reference that gives every patient the training fold's survival curve.
+    highlight : sequence of str
+        Experiments in colour and named; the others are grey.
+    """
+    figure = new_figure(8.6, 3.2, provenance)
+    panels = figure.subplots(1, 2)
+    chosen = dict(zip(highlight, [COLOURS[i] for i in (0, 2, 3, 4, 1, 5)], strict=False))
+    chosen = {name: "#000000" if name == "true_risk" else colour for name, colour in chosen.items()}
+    for axes, metric in zip(panels, ("auc", "brier"), strict=True):
+        ends = []
+        for name, rows in curves[curves["metric"] == metric].groupby("experiment", sort=False):
+            rows = rows.dropna().sort_values("time")
+            if rows.empty:
+                continue
+            years = rows["time"] / DAYS_A_YEAR
+            reference = name == "kaplan_meier"
+            colour = GREY if reference else chosen.get(name, "#c9c9c9")
+            axes.plot(
+                years, rows["value"], color=colour, linestyle="--" if reference else "-",
+                linewidth=1.7 if name in chosen or reference else 0.9, zorder=3 if name in chosen else 2,
+                marker="." if len(rows) == 1 else None,
+            )  # fmt: skip
+            if name in chosen or reference:
+                text = "Kaplan–Meier" if reference else labels[name]
+                ends.append((years.iloc[-1], rows["value"].iloc[-1], text, colour))
+        axes.set(xlabel="Time since start of study, years", ylabel=METRIC_NAMES[metric])
+        if ends:
+            label_ends(axes, *zip(*ends, strict=True), gap=0.075)
+    panels[0].axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
+    if len(set(curves["experiment"]) - set(chosen) - {"kaplan_meier"}):
+        figure.legend(
+            handles=[Line2D([], [], color="#c9c9c9", label="the other experiments")], loc="outside lower left"
+        )
+    return figure
+
+
+def validation_against_test(
+    table: pd.DataFrame, labels: Mapping[str, str], *, judged: str = "test", provenance: str = ""
+) -> Figure:
+    """C-index on validation, by which models were chosen, against that on patients never looked at.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `experiment, input, split, mean` of the C-index.
+    judged : str
+        'test' or 'external'.
+    """
+    wide = table.pivot_table(index="experiment", columns="split", values="mean").dropna(subset=["validation", judged])
+    wide = wide.loc[[name for name in dict.fromkeys(table["experiment"]) if name in wide.index]]
+    inputs = table.drop_duplicates("experiment").set_index("experiment")["input"]
+    figure = new_figure(6.8, 4.0, provenance)
+    axes = figure.subplots()
+    values = wide[["validation", judged]].to_numpy()
+    pad = max(0.01, 0.06 * np.ptp(values)) if values.size else 0.05
+    low, high = (values.min() - pad, values.max() + pad) if values.size else (0.4, 0.8)
+    axes.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle=":")
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    axes.set(xlabel="C-index on validation", ylabel=f"C-index on {judged}")
+    colours = [INPUT_COLOURS[inputs[name]] for name in wide.index]
+    axes.scatter(wide["validation"], wide[judged], c=colours, s=28, zorder=3)
+    if len(wide):
+        label_ends(axes, wide["validation"], wide[judged], [labels[n] for n in wide.index], colours, gap=0.065)
+    return figure

@@ -1,0 +1,116 @@
+"""Clinical factors: their distribution by outcome, and what a Cox model made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
+
+from fracsurv.plots.style import COLOURS, GREY, new_figure
+
+BINS = 18
+
+
+def covariate_distributions(
+    values: pd.DataFrame,
+    event: NDArray,
+    kinds: Mapping[str, str],
+    labels: Mapping[str, str],
+    *,
+    outcome: str = "any fracture",
+    provenance: str = "",
+) -> Figure:
+    """How each covariate is distributed among patients with and without an event during follow-up.
+
+    Parameters
+    ----------
+    values : DataFrame (n, p)
+        One column a covariate, in its own unit.
+    event : array (n,), bool
+        True = event.
+    kinds : mapping
+        Column to 'continuous', 'normalised' (histograms) or 'binary' (shares, all in one panel).
+    labels : mapping
+        Column to its name with unit, as it stands on the axis.
+    """
+    event = np.asarray(event, bool)
+    binary = [name for name, kind in kinds.items() if kind == "binary"]
+    smooth = [name for name in kinds if name not in binary]
+    n_columns = min(3, max(1, len(smooth)))
+    n_rows = -(-len(smooth) // n_columns)
+    share_inches = 1.1 + 0.3 * len(binary) if binary else 0
+    figure = new_figure(7.6, 2.2 * n_rows + share_inches + 0.3, provenance)
+    both = [2.2 * n_rows] * bool(smooth) + [share_inches] * bool(binary)
+    parts = iter(figure.subfigures(len(both), 1, height_ratios=both, squeeze=False)[:, 0])
+    if smooth:
+        panels = next(parts).subplots(n_rows, n_columns, squeeze=False)
+        for axes, name in zip(panels.flat, smooth, strict=False):
+            _histogram(axes, values[name].to_numpy(float), event, labels[name])
+        for axes in panels.flat[len(smooth) :]:
+            axes.set_visible(False)
+        panels[0, 0].legend(title=None, loc="upper left", fontsize=7)
+    if binary:
+        _shares(next(parts).subplots(), values, event, {name: labels[name] for name in binary}, outcome)
+    return figure
+
+
+def _histogram(axes, values: NDArray, event: NDArray, label: str) -> None:
+    edges = np.histogram_bin_edges(values, bins=BINS)
+    for chosen, colour, name in ((~event, GREY, "no event"), (event, COLOURS[3], "event")):
+        if not chosen.any():
+            continue
+        weights = np.full(chosen.sum(), 100 / chosen.sum())
+        axes.hist(values[chosen], bins=edges, weights=weights, histtype="stepfilled", color=colour, alpha=0.15)
+        axes.hist(
+            values[chosen], bins=edges, weights=weights, histtype="step", color=colour, linewidth=1.3, label=name
+        )
+    axes.set(xlabel=label, ylabel="Patients, %", ylim=(0, axes.get_ylim()[1] * 1.25))
+
+
+def _shares(axes, values: pd.DataFrame, event: NDArray, labels: Mapping[str, str], outcome: str) -> None:
+    names = list(labels)
+    shares = {
+        "no event": 100 * values.loc[~event, names].mean().to_numpy(),
+        "event": 100 * values.loc[event, names].mean().to_numpy(),
+    }
+    rows = np.arange(len(names))
+    axes.hlines(rows, shares["no event"], shares["event"], color=GREY, linewidth=1, alpha=0.6)
+    axes.plot(shares["no event"], rows, "o", color=GREY, label=f"without {outcome} in follow-up", markersize=5)
+    axes.plot(shares["event"], rows, "D", color=COLOURS[3], label=f"with {outcome}", markersize=5)
+    axes.set_yticks(rows, [labels[name] for name in names])
+    axes.set(xlabel="Patients with the factor, %", ylim=(len(names) - 0.5, -0.5))
+    axes.set_xlim(left=-0.02 * max(axes.get_xlim()[1], 1))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+
+
+def coefficient_forest(coefficients: pd.DataFrame, labels: Mapping[str, str], *, provenance: str = "") -> Figure:
+    """Hazard ratios of a Cox model: a small point for each fold's model, a large one for their geometric mean.
+
+    Parameters
+    ----------
+    coefficients : DataFrame
+        `fold, covariate, log_hazard_ratio`; the covariates in the order to draw.
+    labels : mapping
+        Covariate to its name with what the ratio is per ('per SD', 'yes against no').
+    """
+    names = list(dict.fromkeys(coefficients["covariate"]))
+    figure = new_figure(6.6, 0.9 + 0.3 * len(names), provenance)
+    axes = figure.subplots()
+    axes.axvline(1, color=GREY, linewidth=1, linestyle=":")
+    for row, name in enumerate(names):
+        ratios = np.exp(coefficients.loc[coefficients["covariate"] == name, "log_hazard_ratio"].to_numpy())
+        axes.hlines(row, ratios.min(), ratios.max(), color=COLOURS[0], linewidth=1, alpha=0.6)
+        axes.plot(ratios, [row] * len(ratios), "o", color=COLOURS[0], markersize=3.5, alpha=0.6)
+        axes.plot(np.exp(np.log(ratios).mean()), row, "D", color=COLOURS[0], markersize=6)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(names)), [labels[name] for name in names])
+    axes.set(xlabel="Hazard ratio (log scale); diamonds: mean over the folds", ylim=(len(names) - 0.5, -0.5))
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    return figure

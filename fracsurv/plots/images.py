@@ -1,0 +1,154 @@
+"""Radiographs, boxes, slots, crops, and what augmentation does to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter
+from numpy.typing import NDArray
+
+from fracsurv.plots.style import COLOURS, GREY, new_figure
+
+LEVELS = ("T4", "T5", "T6", "T7", "T8", "T9", "T10", "T11", "T12", "L1", "L2", "L3", "L4")
+STATES = {"used": COLOURS[2], "too tall": COLOURS[3], "topmost, dropped": COLOURS[1], "empty slot": COLOURS[9]}
+
+
+def box_heights(heights: NDArray, limit: float, *, provenance: str = "") -> Figure:
+    """Histogram of the boxes' heights with the limit above which a box is discarded, in the image's pixels."""
+    figure = new_figure(6.2, 2.9, provenance)
+    axes = figure.subplots()
+    axes.hist(heights, bins=np.linspace(0, max(float(np.max(heights)), limit) * 1.06, 48), color=COLOURS[0])
+    axes.axvline(limit, color=COLOURS[3], linewidth=1.5)
+    axes.annotate(
+        f"limit: {limit:g} px", (limit, 0.95), xycoords=("data", "axes fraction"), xytext=(-5, 0),
+        textcoords="offset points", ha="right", va="top", fontsize=8, color=COLOURS[3],
+    )  # fmt: skip
+    axes.set_yscale("log")  # a handful of boxes above the limit must not vanish beside thousands
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
+    axes.set(xlabel="Height of the box, pixels of the cohort's radiographs", ylabel="Boxes (log scale)")
+    axes.set(xlim=(0, None), ylim=(0.7, None))
+    return figure
+
+
+def radiograph_with_slots(
+    images: Sequence[NDArray],
+    boxes: Sequence[NDArray],
+    index: Sequence[NDArray],
+    max_height: float,
+    titles: Sequence[str],
+    *,
+    provenance: str = "",
+) -> Figure:
+    """Radiographs with their boxes: used (with its slot), too tall, dropped at the top; and the empty slots.
+
+    Parameters
+    ----------
+    images : sequence of arrays (h, w)
+    boxes : sequence of arrays (n, 4)
+        x_min, y_min, x_max, y_max in pixels of its image.
+    index : sequence of arrays (13,)
+        Box of each slot, −1 = empty (`vertebrae.SlotResult.index`).
+    """
+    tallest = max(image.shape[0] / image.shape[1] for image in images)
+    width = min(7.6, 2.5 * len(images))
+    figure = new_figure(width, width / len(images) * min(tallest, 2.6) + 0.75, provenance)
+    panels = figure.subplots(1, len(images), squeeze=False)[0]
+    for axes, image, box, slot, title in zip(panels, images, boxes, index, titles, strict=True):
+        low, high = np.percentile(image, [1, 99.5])
+        axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
+        axes.set_axis_off()
+        axes.set_title(title, fontsize=8)
+        _draw_boxes(axes, np.asarray(box, float).reshape(-1, 4), np.asarray(slot), max_height)
+        axes.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
+    handles = [Rectangle((0, 0), 1, 1, fill=False, edgecolor=colour, linewidth=1.5) for colour in STATES.values()]
+    figure.legend(handles, list(STATES), loc="outside lower left", ncols=4, fontsize=8)
+    return figure
+
+
+def _draw_boxes(axes, boxes: NDArray, index: NDArray, max_height: float) -> None:
+    slot_of = {int(box): slot for slot, box in enumerate(index) if box >= 0}
+    for number, (x_min, y_min, x_max, y_max) in enumerate(boxes):
+        state = "used" if number in slot_of else "too tall" if y_max - y_min > max_height else "topmost, dropped"
+        axes.add_patch(
+            Rectangle((x_min, y_min), x_max - x_min, y_max - y_min, fill=False, edgecolor=STATES[state], linewidth=1)
+        )
+        if number in slot_of:
+            axes.text(
+                x_max, (y_min + y_max) / 2, f" {LEVELS[slot_of[number]]}", color="white", fontsize=6, va="center"
+            )
+    for slot, box in _between(boxes, index).items():
+        axes.add_patch(
+            Rectangle(
+                (box[0], box[1]), box[2] - box[0], box[3] - box[1],
+                fill=False, edgecolor=STATES["empty slot"], linewidth=1, linestyle="--",
+            )
+        )  # fmt: skip
+        axes.text(
+            box[2], (box[1] + box[3]) / 2, f" {LEVELS[slot]}", color=STATES["empty slot"], fontsize=6, va="center"
+        )
+
+
+def _between(boxes: NDArray, index: NDArray) -> dict[int, NDArray]:
+    """Where to draw the empty slots that lie between two filled ones: spaced evenly between these."""
+    filled = np.flatnonzero(index >= 0)
+    places = {}
+    for above, below in pairwise(filled):
+        for slot in range(above + 1, below):
+            share = (slot - above) / (below - above)
+            places[slot] = (1 - share) * boxes[index[above]] + share * boxes[index[below]]
+    return places
+
+
+def crop_montage(
+    crops: NDArray, titles: Sequence[str], *, slots: Sequence[str] = LEVELS, provenance: str = ""
+) -> Figure:
+    """The stacks that a network sees: a row a patient, a column a slot, top of the spine at the left.
+
+    Parameters
+    ----------
+    crops : array (patients, 13, H, W)
+    titles : sequence of str
+        Written left of each row.
+    """
+    n, n_slots, height, width = crops.shape
+    figure = new_figure(10.5, n * (10.5 - 1.4) / n_slots * height / width + 0.75, provenance)
+    panels = figure.subplots(n, n_slots, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.05})
+    for row, patient in enumerate(crops):
+        inside = patient[patient > 0]
+        low, high = np.percentile(inside, [1, 99.5]) if inside.size else (0, 1)
+        for column, crop in enumerate(patient):
+            axes = panels[row, column]
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            if crop.any():
+                axes.imshow(crop, cmap="gray", vmin=min(0, low), vmax=high)
+            else:
+                axes.set_facecolor("#e8e8e8")
+                axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
+                axes.text(width / 2, height / 2, "empty", ha="center", va="center", fontsize=6.5, color=GREY)
+            if row == 0:
+                axes.set_title(slots[column], fontsize=8, loc="center")
+        panels[row, 0].set_ylabel(titles[row], rotation=0, ha="right", va="center", fontsize=8)
+    return figure
+
+
+def augmentation_samples(
+    original: NDArray, augmented: Sequence[NDArray], name: str, *, provenance: str = ""
+) -> Figure:
+    """One image as it is and as training sees it, drawn anew each time; all on one grey scale, 0 to 1.
+
+    `original` and each of `augmented` are (h, w).
+    """
+    pictures = [original, *augmented]
+    ratio = original.shape[0] / original.shape[1]
+    width = 7.6
+    figure = new_figure(width, width / len(pictures) * ratio + 0.6, provenance)
+    for i, (axes, picture) in enumerate(zip(figure.subplots(1, len(pictures)), pictures, strict=True)):
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=max(1e-6, float(np.percentile(original, 99.8))))
+        axes.set_title(f"{name}, as it is" if i == 0 else f"draw {i}", fontsize=8, loc="center")
+        axes.set_axis_off()
+    return figure

@@ -1,0 +1,136 @@
+"""One style for all figures: colours, fonts, the provenance stamp, labels that do not overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+DAYS_A_YEAR = 365.25
+COLOURS = tuple(sns.color_palette("colorblind").as_hex())
+"""Wong's palette, told apart by people with any of the common colour deficiencies."""
+GREY = "#6b6b6b"
+STAMP_INCHES = 0.24
+
+
+def set_style() -> None:
+    """Set the one style of all figures, for this process: DejaVu (comes with matplotlib), no top or right spine."""
+    sns.set_theme(
+        context="notebook",
+        style="ticks",
+        palette="colorblind",
+        rc={
+            "font.family": "DejaVu Sans",
+            "font.size": 9,
+            "axes.titlesize": 10,
+            "axes.titlelocation": "left",
+            "axes.labelsize": 9,
+            "xtick.labelsize": 8,
+            "ytick.labelsize": 8,
+            "legend.fontsize": 8,
+            "legend.frameon": False,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.linewidth": 0.8,
+            "lines.linewidth": 1.6,
+            "figure.dpi": 100,
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "text.parse_math": False,  # a cohort may have a dollar sign in its labels
+            "svg.fonttype": "path",
+            "svg.hashsalt": "fracsurv",  # the same figure gives the same file
+        },
+    )
+    mpl.set_loglevel("warning")
+
+
+def new_figure(width: float, height: float, provenance: str) -> Figure:
+    """An empty figure in inches with the provenance at its upper right, kept clear of the axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    band = STAMP_INCHES / height
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - band), w_pad=0.06, h_pad=0.05)
+    if provenance:
+        figure.text(1 - 0.08 / width, 1 - 0.06 / height, provenance, ha="right", va="top", fontsize=7, color=GREY)
+    return figure
+
+
+def horizon_label(days: float) -> str:
+    """'5 years' where it is a whole number of years, '1,000 days' else."""
+    years = days / DAYS_A_YEAR
+    if years >= 0.99 and abs(years - round(years)) < 0.01:
+        return f"{round(years)} year{'s' if round(years) > 1 else ''}"
+    return f"{days:,.0f} days"
+
+
+def spread(wanted: Sequence[float], gap: float) -> np.ndarray:
+    """Positions as near to `wanted` as may be, in the same order, at least `gap` apart."""
+    wanted = np.asarray(wanted, float)
+    order = np.argsort(wanted, kind="stable")
+    # Pool adjacent violators: what remains after taking the gaps away must not decrease.
+    values = wanted[order] - gap * np.arange(len(wanted))
+    blocks: list[list[float]] = []
+    for value in values:
+        blocks.append([value, 1])
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (a, n), (b, m) = blocks[-2], blocks.pop()
+            blocks[-1] = [(a * n + b * m) / (n + m), n + m]
+    level = np.concatenate([[value] * int(n) for value, n in blocks]) if blocks else np.empty(0)
+    placed = np.empty(len(wanted))
+    placed[order] = level + gap * np.arange(len(wanted))
+    return placed
+
+
+def label_ends(
+    axes: Axes, x: Sequence[float], y: Sequence[float], texts: Sequence[str], colours: Sequence[str], *, gap: float
+) -> None:
+    """Write labels right of the axes, each joined to its point (x, y) by a thin line, none on another.
+
+    `gap` is the least distance between labels as a share of the axes' height.
+    """
+    low, high = axes.get_ylim()
+    shares = (np.asarray(y, float) - low) / (high - low)
+    placed = spread(shares, gap)
+    # Kept within the axes' height where they fit there.
+    placed = placed - max(0.0, placed.max() - 1) if len(placed) else placed
+    placed = placed + max(0.0, -placed.min()) if len(placed) else placed
+    for x_end, y_end, share, text, colour in zip(x, y, placed, texts, colours, strict=True):
+        axes.annotate(
+            text,
+            xy=(x_end, y_end),
+            xytext=(1.04, share),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8,
+            color=colour,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.5,
+                "alpha": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 2,
+                "relpos": (0, 0.5),
+            },
+        )
+
+
+def as_png(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure as PNG."""
+    return _saved(figure, "png", dpi=dpi, metadata={"Software": None})
+
+
+def as_svg(figure: Figure) -> bytes:
+    """The figure as SVG, the same bytes for the same figure; pictures in it have 150 dots an inch."""
+    return _saved(figure, "svg", dpi=150, metadata={"Date": None})
+
+
+def _saved(figure: Figure, kind: str, **options) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()

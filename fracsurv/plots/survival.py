@@ -1,0 +1,131 @@
+"""Kaplan–Meier curves with numbers at risk, and calibration at a horizon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from lifelines import KaplanMeierFitter
+from lifelines.statistics import multivariate_logrank_test
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from fracsurv.plots.style import COLOURS, DAYS_A_YEAR, GREY, horizon_label, new_figure
+
+
+def numbers_at_risk(time: NDArray, at: Sequence[float]) -> list[int]:
+    """How many are still followed just before each of `at` (the unit of `time`): those with time ≥ it."""
+    return [int((np.asarray(time) >= t).sum()) for t in at]
+
+
+def log_rank_p(event: NDArray, time: NDArray, group: NDArray) -> float:
+    """p of the log-rank test that all groups have one survival curve (lifelines); NaN for fewer than two groups."""
+    if len(np.unique(group)) < 2:
+        return float("nan")
+    return float(multivariate_logrank_test(time, group, event).p_value)
+
+
+def format_p(p: float) -> str:
+    """'p = 0.03', 'p < 0.001', or 'p not defined'."""
+    if not np.isfinite(p):
+        return "p not defined"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def kaplan_meier(
+    event: NDArray,
+    time: NDArray,
+    group: NDArray,
+    labels: Mapping[object, str],
+    *,
+    outcome: str = "any fracture",
+    title: str = "",
+    provenance: str = "",
+) -> Figure:
+    """Kaplan–Meier curves by group with 95 % bands (log–log Greenwood), numbers at risk and the log-rank p.
+
+    Parameters
+    ----------
+    event, time : arrays, shape (n,)
+        Bool, True = event; days, > 0.
+    group : array, shape (n,)
+        Each patient's group, a key of `labels`. Patients of other groups are left out.
+    labels : mapping
+        Group to its name, in the order to draw (as the thesis's Figure 2.3: those without the factor first).
+    """
+    event, time, group = np.asarray(event, bool), np.asarray(time, float), np.asarray(group)
+    present = [key for key in labels if (group == key).any()]
+    figure = new_figure(6.4, 3.9 + 0.2 * len(present), provenance)
+    axes, table = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 0.3 + 0.26 * len(present)])
+    years = time / DAYS_A_YEAR
+    lowest = 1.0
+    for key, colour in zip(present, COLOURS, strict=False):
+        at = group == key
+        fitted = KaplanMeierFitter().fit(years[at], event[at])
+        curve, band = fitted.survival_function_.iloc[:, 0], fitted.confidence_interval_
+        axes.step(curve.index, curve, where="post", color=colour, label=f"{labels[key]} (n = {at.sum():,})")
+        axes.fill_between(
+            band.index, band.iloc[:, 0], band.iloc[:, 1], step="post", color=colour, alpha=0.18, linewidth=0
+        )
+        lowest = min(lowest, float(np.nanmin(band.to_numpy())))
+    kept = np.isin(group, np.array(present))
+    p = log_rank_p(event[kept], years[kept], group[kept])
+    axes.text(0.02, 0.04, f"log-rank {format_p(p)}\nbands: 95 % interval", transform=axes.transAxes, fontsize=8)
+    axes.set(ylabel=f"Without {outcome}, %", ylim=(max(0.0, np.floor(lowest * 10 - 1.5) / 10), 1.02), title=title)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 0.17))
+    ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= years.max()]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xlim(-0.03 * years.max(), years.max() * 1.03)
+    _risk_table(table, [years[group == key] for key in present], [labels[key] for key in present], ticks)
+    return figure
+
+
+def _risk_table(axes, times: list[NDArray], names: list[str], ticks: Sequence[float]) -> None:
+    axes.set(ylim=(len(times) - 0.4, -0.9), xlabel="Time since start of study, years", yticks=range(len(times)))
+    axes.set_yticklabels([name if len(name) <= 26 else name[:25] + "…" for name in names])
+    axes.tick_params(axis="y", length=0)
+    for spine in ("left", "bottom"):
+        axes.spines[spine].set_visible(False)
+    axes.tick_params(axis="x", length=0)
+    axes.set_title("Numbers at risk", fontsize=8)
+    for row, (time, colour) in enumerate(zip(times, COLOURS, strict=False)):
+        axes.get_yticklabels()[row].set_color(colour)
+        for tick, number in zip(ticks, numbers_at_risk(time, ticks), strict=True):
+            axes.text(tick, row, f"{number:,}", ha="center", va="center", fontsize=8)
+
+
+def calibration(
+    tables: Mapping[str, pd.DataFrame], horizon: float, *, outcome: str = "any fracture", provenance: str = ""
+) -> Figure:
+    """Predicted against observed probability of the event by `horizon` (days), a panel a model.
+
+    Parameters
+    ----------
+    tables : mapping of str to DataFrame
+        Model to its risk groups: `predicted` (mean probability), `observed` (1 − Kaplan–Meier) with `low` and
+        `high` (95 %), `n`. From `curves.calibration_groups`.
+    """
+    n_columns = min(4, len(tables))
+    n_rows = -(-len(tables) // n_columns)
+    figure = new_figure(max(3.6, 2.3 * n_columns + 0.4), 2.9 * n_rows + 0.5, provenance)
+    panels = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
+    top = max(0.1, *(float(np.nanmax(t[["predicted", "high"]].to_numpy())) for t in tables.values()))
+    for axes, (name, table) in zip(panels.flat, tables.items(), strict=False):
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+        errors = np.clip([table["observed"] - table["low"], table["high"] - table["observed"]], 0, None)
+        axes.errorbar(
+            table["predicted"], table["observed"], yerr=errors,
+            fmt="o", markersize=4, linewidth=1, color=COLOURS[0],
+        )  # fmt: skip
+        axes.set_title(name, fontsize=9)
+        axes.set(xlim=(0, min(1, top * 1.05)), ylim=(0, min(1, top * 1.05)), aspect="equal")
+        axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    for axes in panels.flat[len(tables) :]:
+        axes.set_visible(False)
+    figure.supxlabel(f"Predicted probability of {outcome} within {horizon_label(horizon)}, %", fontsize=9)
+    figure.supylabel("Observed by Kaplan–Meier, %", fontsize=9)
+    return figure

@@ -1,0 +1,93 @@
+"""What a run was made from and with: `provenance.json`."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fracsurv.config import ROOT, as_record
+from fracsurv.run import Run
+from fracsurv.training import precision_of
+from fracsurv.wording import fit_records, split_counts
+
+PACKAGES = (
+    "fracsurv", "torch", "torchvision", "numpy", "pandas", "scikit-survival", "scikit-learn", "lifelines",
+    "matplotlib", "seaborn", "pydicom", "pillow", "safetensors", "nbconvert", "papermill", "snakemake",
+)  # fmt: skip
+PER_FIT = ("experiment", "fold", "alpha", "seconds", "best_epoch", "seed", "device", "precision", "threads")
+
+
+def provenance(run: Run, names: Sequence[str]) -> dict[str, Any]:
+    """Versions, commit, seeds, device, cohort, profile, patients and events by split, and every fit's time.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The finished experiments.
+    """
+    fits = fit_records(run, list(names))
+    timed = fits[fits["seconds"].notna()] if "seconds" in fits else fits.iloc[:0]
+    listed = [
+        {key: None if row.get(key) != row.get(key) else row.get(key) for key in PER_FIT if key in row}
+        for row in timed.to_dict("records")
+    ]
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cohort": {
+            "provenance": run.cohort.provenance,
+            "fingerprint": run.cohort.fingerprint(),
+            "outcome": run.cohort.outcome,
+            "splits": split_counts(run).to_dict("records"),
+        },
+        "profile": as_record(run.profile),
+        "experiments": {
+            name: as_record(run.experiment(name)) if name in run.experiments else {"name": name} for name in names
+        },
+        "folds": run.profile.n_folds,
+        "seed": run.profile.seed,
+        "device": run.device.type if run.device.type == "cpu" else torch.cuda.get_device_name(run.device),
+        "processor": processor(),
+        "precision": str(precision_of(run.device, run.profile.precision)).removeprefix("torch."),
+        "threads": sorted({int(row["threads"]) for row in listed}),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "commit": commit(),
+        "fit_seconds_total": round(float(timed["seconds"].sum()), 1) if len(timed) else 0.0,
+        "fits": listed,
+    }
+
+
+def processor() -> str:
+    """The processor's model name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The repository's commit, with '+changes' if files differ from it; None without git or repository."""
+    try:
+        found, changed = (
+            subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True).stdout
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.strip() + ("+changes" if changed.strip() else "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,88 @@
+"""The rows of an image store: a radiograph read, cut and resized, and written where it belongs.
+
+Stands apart from `store` so that a worker process imports no more than this.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fracsurv.errors import UserError
+from fracsurv.radiographs import read_radiograph, resize, source_dtype
+from fracsurv.vertebrae import crop_stack, slots
+
+INPUTS = ("crops", "full")
+RANGES = ["crops_min", "crops_max", "full_min", "full_max"]
+SLOT_RULES = ["n_boxes", "discarded_tall", "dropped_top", "inserted_gap", "filled_top", "filled_bottom"]
+COUNTS = [*SLOT_RULES, "n_shrunk"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One patient's row: where its radiograph is, how messages call it, and its boxes (n, 4)."""
+
+    row: int
+    patient_id: str
+    path: Path
+    name: str
+    boxes: np.ndarray
+
+
+def common_dtype(tasks: list[Task]) -> np.dtype:
+    """uint8 if every radiograph has 8 bits, uint16 otherwise."""
+    dtype = np.dtype(np.uint8)
+    for task in tasks:
+        with suppress(UserError):  # told, with all others, when it is read
+            dtype = np.promote_types(dtype, source_dtype(task.path, name=task.name))
+    return dtype
+
+
+def write_rows(folder: Path, tasks: list[Task], settings: dict[str, Any]) -> tuple[list[dict], list[str]]:
+    """Fill these tasks' rows of the arrays; returns a table row for each, and the faults found."""
+    rows, faults = [], []
+    arrays = {
+        name: np.load(folder / f"{name}.npy", mmap_mode="r+")
+        for name in ("crops", "crop_sizes", "full")
+        if (folder / f"{name}.npy").exists()
+    }
+    for task in tasks:
+        try:
+            rows.append(_write_row(arrays, task, settings))
+        except UserError as error:
+            faults += error.faults
+    return rows, faults
+
+
+def _write_row(arrays: dict[str, np.ndarray], task: Task, settings: dict[str, Any]) -> dict[str, Any]:
+    image = read_radiograph(task.path, name=task.name)
+    dtype = next(arrays[name].dtype for name in INPUTS if name in arrays)
+    if image.dtype == np.uint8 and dtype == np.uint16:
+        image = image.astype(np.uint16) * np.uint16(257)
+    row: dict[str, Any] = {"patient_id": task.patient_id} | dict.fromkeys(RANGES, np.nan)
+    if "full" in arrays:
+        full = arrays["full"][task.row] = resize(image, tuple(settings["full_shape"]))
+        row |= {"full_min": float(full.min()), "full_max": float(full.max())}
+    if "crops" in arrays:
+        found = slots(task.boxes, max_height=settings["max_height"], image_height=image.shape[0])
+        frame, factor = tuple(settings["crop_shape"]), settings["scale_factor"]
+        try:
+            cut = crop_stack(image, task.boxes, found.index, scale_factor=factor, frame=frame)
+        except ValueError as error:  # a box outside its radiograph
+            raise UserError(f"vertebrae.csv, patient {task.patient_id}: {error}") from None
+        arrays["crops"][task.row], arrays["crop_sizes"][task.row] = cut.stack, cut.sizes
+        inside = [_pasted(crop, size) for crop, size in zip(cut.stack, cut.sizes, strict=True) if size[0]]
+        if inside:
+            row["crops_min"] = float(min(crop.min() for crop in inside))
+            row["crops_max"] = float(max(crop.max() for crop in inside))
+        row |= {name: getattr(found, name) for name in SLOT_RULES} | {"n_shrunk": cut.n_shrunk}
+    return row
+
+
+def _pasted(crop: np.ndarray, size: np.ndarray) -> np.ndarray:
+    top, left = (crop.shape[0] - size[0]) // 2, (crop.shape[1] - size[1]) // 2
+    return crop[top : top + size[0], left : left + size[1]]

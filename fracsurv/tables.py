@@ -1,0 +1,222 @@
+"""The study's tables in the layout of the thesis, from `ablation.csv` and `differences.csv`; plain HTML from them.
+
+A cell is text: 'mean ± SD' and, on a second line, the 95 % interval. Column names are pairs (group, name): what this
+run found and what the thesis published are always in groups of their own.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from fracsurv.cohort import Cohort
+from fracsurv.config import TRUE_RISK
+from fracsurv.plots import horizon_label
+from fracsurv.published import METRICS, OUTCOME, published, published_alpha, published_summary, thesis_order
+from fracsurv.run import Run
+from fracsurv.summary import summary_table
+from fracsurv.wording import REFERENCE, experiment_columns, headline_horizon, signed
+
+METRIC_NAMES = {"c_index": "C-index", "auc": "AUC", "brier": "Brier"}
+THESIS = {
+    "test": "thesis, test (Tables 4.2, 4.3): private SUPERB cohort, not comparable",
+    "validation": "thesis, validation (Tables 4.1, A.2): private SUPERB cohort, not comparable",
+}
+MISSING = "–"
+START = '<td class="start">'
+
+
+def in_thesis_order(names: Sequence[str]) -> list[str]:
+    """True risk first, then the rows of Table 4.3 in its order, then any others."""
+    order = [TRUE_RISK, *thesis_order()]
+    known = [name for name in order if name in names]
+    return known + [name for name in names if name not in known]
+
+
+def results_table(
+    run: Run,
+    table: pd.DataFrame,
+    differences: pd.DataFrame,
+    split: str,
+    experiments: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """One split in the layout of Tables 4.1 to 4.3 and A.2, with intervals, differences and published values.
+
+    Parameters
+    ----------
+    table, differences : DataFrame
+        As `ablation.ablation` gives them.
+    split : str
+        'validation', 'test' or 'external'. Published values stand beside the first two only: the thesis had no
+        external cohort. They are left out where the cohort's outcome is not the thesis's.
+    experiments : sequence of str, optional
+        Rows to take; all of `table` if not given.
+    """
+    rows = table[table["split"] == split]
+    present = list(dict.fromkeys(rows["experiment"]))
+    names = in_thesis_order([name for name in present if experiments is None or name in experiments])
+    horizon = headline_horizon(table, split)
+    ours = f"this run, {split} ({run.cohort.provenance})"
+    records = []
+    for name in names:
+        record = _row_head(run, name)
+        for metric in METRICS:
+            record[(ours, _metric_name(metric, horizon))] = _cell(rows, name, metric, horizon)
+        record[(ours, "ΔC from Cox PH")] = _difference(differences, split, name)
+        if TRUE_RISK in present and REFERENCE in present:
+            record[(ours, "way to true risk")] = _share(rows, name)
+        if split in THESIS and run.cohort.outcome == OUTCOME:
+            for metric in METRICS:
+                record[(THESIS[split], METRIC_NAMES[metric])] = _published(name, split, metric)
+        records.append(record)
+    return _frame(records)
+
+
+def main_table(run: Run, table: pd.DataFrame) -> pd.DataFrame:
+    """All experiments on all splits: C-index, AUC and Brier score at the headline horizon, and the published C."""
+    names = in_thesis_order(list(dict.fromkeys(table["experiment"])))
+    splits = [split for split in ("external", "test", "validation") if (table["split"] == split).any()]
+    records = []
+    for name in names:
+        model, _, fusion = experiment_columns(run, name)
+        shown = {"none": "", "full": "full image, ", "crops": "crops, "}
+        what = "" if name == TRUE_RISK else shown[run.experiments[name].input] + fusion
+        record = {("", "model"): f"{model}\n{what}" if what else model}
+        for split in splits:
+            rows = table[table["split"] == split]
+            horizon = headline_horizon(table, split)
+            n = f"{rows['n_patients'].iloc[0]:,}"
+            for metric in METRICS:
+                group = f"{split}, n = {n} ({run.cohort.provenance})"
+                record[(group, _metric_name(metric, horizon))] = _cell(rows, name, metric, horizon)
+        if run.cohort.outcome == OUTCOME:
+            record[("thesis", "test C (not comparable)")] = _published(name, "test", "c_index")
+        records.append(record)
+    return _frame(records)
+
+
+def hyperparameters(run: Run, names: Sequence[str]) -> pd.DataFrame:
+    """Table A.1: what each experiment was trained with here, beside the protocol's value where they differ."""
+    records = []
+    for name in in_thesis_order([n for n in names if n != TRUE_RISK]):
+        here, protocol = run.experiment(name), run.experiments[name]
+        if here.model == "cox_ph":
+            continue
+        head = {("", "experiment"): name, **_row_head(run, name)}
+        values = {
+            "encoder": (here.encoder, protocol.encoder),
+            "lr": (f"{here.lr:g}", f"{protocol.lr:g}"),
+            "cosine": ("✓" if here.scheduler == "cosine" else "", "✓" if protocol.scheduler == "cosine" else ""),
+            "epochs": (str(here.epochs), str(protocol.epochs)),
+            "batch": (str(here.batch_size), str(protocol.batch_size)),
+        }
+        head |= {("this run", key): ours for key, (ours, _) in values.items()}
+        head |= {("protocol (Table A.1)", key): theirs for key, (_, theirs) in values.items()}
+        records.append(head)
+    return _frame(records)
+
+
+def summary_beside_published(cohort: Cohort) -> pd.DataFrame:
+    """Table 2.1: the cohort, and where the covariate is the thesis's, the private SUPERB cohort's value."""
+    ours = summary_table(cohort)
+    theirs = published_summary()
+    keys = ["event", "time", *cohort.covariates]
+    columns = {
+        ("", "variable"): list(ours.index),
+        ("this run", ours.columns[0]): [text.replace("-", "−") for text in ours.iloc[:, 0]],
+    }
+    if cohort.outcome == OUTCOME:
+        columns["thesis (Table 2.1)", "3,028 women (private SUPERB cohort)"] = [theirs.get(k, MISSING) for k in keys]
+    return pd.DataFrame(columns)
+
+
+def way_to_true_risk(table: pd.DataFrame, split: str) -> pd.Series:
+    """Share of the way from Cox PH (0: clinical only) to the true risk (1) that each experiment's C-index went.
+
+    NaN where Cox PH ranks as well as the true risk, so that there is no way to go.
+    """
+    c_index = table[(table["metric"] == "c_index") & (table["split"] == split)].set_index("experiment")["mean"]
+    if not {TRUE_RISK, REFERENCE} <= set(c_index.index):
+        return pd.Series(dtype=float)
+    way = c_index[TRUE_RISK] - c_index[REFERENCE]
+    return (c_index - c_index[REFERENCE]) / way if way > 0 else c_index * np.nan
+
+
+def to_html(frame: pd.DataFrame, caption: str, *, css_class: str = "fs") -> str:
+    """A plain HTML table: escaped, two header rows where the column groups have names, intervals in small type."""
+    groups = [group for group, _ in frame.columns]
+    starts = [i for i, group in enumerate(groups) if i == 0 or group != groups[i - 1]]
+    lines = [f'<table class="{css_class}">', f"<caption>{html.escape(caption)}</caption>", "<thead>"]
+    if any(groups):
+        lines.append("<tr>")
+        for start, end in zip(starts, [*starts[1:], len(groups)], strict=True):
+            lines.append(f'<th colspan="{end - start}" scope="colgroup">{html.escape(groups[start])}</th>')
+        lines.append("</tr>")
+    lines.append("<tr>" + "".join(f'<th scope="col">{html.escape(name)}</th>' for _, name in frame.columns) + "</tr>")
+    lines.append("</thead><tbody>")
+    for row in frame.itertuples(index=False, name=None):
+        cells = [f'<th scope="row">{_lines(row[0])}</th>']
+        cells += [(START if i in starts else "<td>") + _lines(row[i]) + "</td>" for i in range(1, len(row))]
+        lines.append("<tr>" + "".join(cells) + "</tr>")
+    lines.append("</tbody></table>")
+    return "\n".join(lines)
+
+
+def _lines(cell: object) -> str:
+    first, *rest = html.escape(str(cell)).split("\n")
+    return first + "".join(f"<br><small>{line}</small>" for line in rest)
+
+
+def _row_head(run: Run, name: str) -> dict[tuple[str, str], str]:
+    model, crops, fusion = experiment_columns(run, name)
+    return {("", "model"): model, ("", "crops"): crops, ("", "fusion"): fusion}
+
+
+def _metric_name(metric: str, horizon: float | None) -> str:
+    if metric == "c_index" or horizon is None:
+        return METRIC_NAMES[metric]
+    return f"{METRIC_NAMES[metric]}, {horizon_label(horizon)}"
+
+
+def _cell(rows: pd.DataFrame, name: str, metric: str, horizon: float | None) -> str:
+    at = (rows["experiment"] == name) & (rows["metric"] == metric)
+    if metric != "c_index":
+        at &= rows["horizon_days"].sub(horizon or np.nan).abs().lt(0.5)
+    if not at.any():
+        return MISSING
+    row = rows[at].iloc[0]
+    sd = "" if pd.isna(row["sd"]) else f" ± {row['sd']:.3f}"
+    drawn = "" if pd.isna(row["ci_low"]) else f"\n[{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+    return f"{row['mean']:.3f}{sd}{drawn}"
+
+
+def _difference(differences: pd.DataFrame, split: str, name: str) -> str:
+    at = (differences["split"] == split) & (differences["metric"] == "c_index") & (differences["experiment"] == name)
+    if not at.any():
+        return MISSING
+    row = differences[at].iloc[0]
+    return f"{signed(row['difference'])}\n[{signed(row['ci_low'])}, {signed(row['ci_high'])}]"
+
+
+def _share(rows: pd.DataFrame, name: str) -> str:
+    share = way_to_true_risk(rows, rows["split"].iloc[0]).get(name, np.nan)
+    return MISSING if pd.isna(share) else f"{100 * share:.0f} %".replace("-", "−")
+
+
+def _published(name: str, split: str, metric: str) -> str:
+    value = published(name, split, metric)
+    if value is None:
+        return MISSING
+    alpha = published_alpha(name)
+    note = f"\nα = {alpha:g}" if alpha is not None and metric == "c_index" else ""
+    return f"{value[0]:.2f} ± {value[1]:.2f}{note}"
+
+
+def _frame(records: list[dict[tuple[str, str], str]]) -> pd.DataFrame:
+    columns = list(records[0]) if records else [("", "model")]
+    frame = pd.DataFrame([[record[c] for c in columns] for record in records], columns=range(len(columns)))
+    frame.columns = pd.MultiIndex.from_tuples(columns)
+    return frame

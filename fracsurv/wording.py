@@ -1,0 +1,181 @@
+"""What notebooks and report say in words: names, provenance, and sentences made from a run's numbers."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import pandas as pd
+
+from fracsurv.config import TRUE_RISK
+from fracsurv.files import read_json
+from fracsurv.plots import horizon_label
+from fracsurv.results import horizons
+from fracsurv.run import Run
+
+ENCODERS = {"resnet50": "ResNet-50", "resnet18": "ResNet-18", "vit_b_32": "ViT-B/32", "vit_tiny": "a small ViT"}
+FUSIONS = {"intermediate": "IF-MLP", "late": "LF-FC", "alpha": "α"}
+HEADLINE, REFERENCE = "cds_crops_if", "cox_ph"
+HEADLINE_DAYS = 5 * 365.25
+PROVENANCE = {
+    "simulated": "Simulated cohort: patients, radiographs and outcomes come from a simulator. No number here says "
+    "anything about real patients.",
+    "semi-synthetic": "Semi-synthetic cohort: real radiographs, but simulated clinical factors and outcomes. No "
+    "number here says anything about the real patients' fractures.",
+    "real": "Real cohort.",
+}
+
+
+def plain(text: str) -> str:
+    """Text from a cohort, made safe to stand in Markdown: nothing in it is markup any more."""
+    return re.sub(r"([\\`*_{}\[\]#|!~$])", r"\\\1", html.escape(str(text), quote=False))
+
+
+def stamp(run: Run) -> str:
+    """The few words that stand in every figure."""
+    return f"{run.cohort.provenance} cohort · profile {run.profile.name}"
+
+
+def replaced_encoders(run: Run) -> str:
+    """Which encoders this profile puts in the place of the protocol's, in words; '' if none (or no images)."""
+    names = [name for name in run.runnable() if name != TRUE_RISK]
+    used = {run.experiments[name].encoder: run.experiment(name).encoder for name in names}
+    swapped = {old: new for old, new in used.items() if old != new}
+    if not swapped:
+        return ""
+    parts = [f"{ENCODERS.get(new, new)} in the place of {ENCODERS.get(old, old)}" for old, new in swapped.items()]
+    return f"Encoders actually used: {' and '.join(parts)}."
+
+
+def provenance_lines(run: Run) -> list[str]:
+    """What a reader must know before any number: provenance, the cohort's own words, the profile, the encoders."""
+    note = f"Profile {run.profile.name}: {run.profile.note}" if run.profile.note else f"Profile {run.profile.name}."
+    lines = [PROVENANCE[run.cohort.provenance], run.cohort.description, note, replaced_encoders(run)]
+    return [line for line in lines if line]
+
+
+def experiment_name(run: Run, name: str) -> str:
+    """A row's whole name: 'C-DS end to end, crops, IF-MLP'."""
+    if name == TRUE_RISK:
+        return "True risk (simulator)"
+    model, crops, fusion = experiment_columns(run, name)
+    if fusion == "tabular only":
+        return model
+    return f"{model}, {'crops' if crops else 'full'}, {fusion}"
+
+
+def experiment_columns(run: Run, name: str) -> tuple[str, str, str]:
+    """Model, crops ('✓' or '') and fusion, as the thesis's tables have them; an α-model with its chosen α."""
+    if name == TRUE_RISK:
+        return "True risk (simulator)", "", ""
+    row = run.experiments[name]
+    if row.fusion == "none":
+        fusion = "tabular only" if row.input == "none" else "image only"
+    elif row.fusion == "alpha":
+        alpha = chosen_alpha(run, name)
+        fusion = "α" if alpha is None else f"α ({alpha:g})"
+    else:
+        fusion = FUSIONS[row.fusion]
+    return row.title, "✓" if row.input == "crops" else "", fusion
+
+
+def chosen_alpha(run: Run, name: str) -> float | None:
+    """The α that validation chose; None where there is no finished sweep."""
+    path = run.folder(name) / "sweep.csv"
+    if not path.exists():
+        return None
+    sweep = pd.read_csv(path)
+    return float(sweep.loc[sweep["selected"], "alpha"].iloc[0])
+
+
+def judged_split(table: pd.DataFrame) -> str:
+    """Where the answer is read: the external cohort if there is one, the test set else."""
+    return "external" if (table["split"] == "external").any() else "test"
+
+
+def headline_horizon(table: pd.DataFrame, split: str) -> float | None:
+    """The horizon nearest to 5 years that this split's follow-up allows, days; None if it allows none."""
+    rows = table[(table["split"] == split) & (table["metric"] == "auc")]
+    days = rows["horizon_days"].dropna().unique()
+    return float(min(days, key=lambda day: abs(day - HEADLINE_DAYS))) if len(days) else None
+
+
+def not_reported(run: Run, table: pd.DataFrame) -> list[str]:
+    """A sentence for each split whose follow-up ends before a horizon."""
+    sentences = []
+    for split in dict.fromkeys(table["split"]):
+        rows = table[(table["split"] == split) & table["metric"].isin(["auc", "brier"])]
+        missing = [day for day in horizons(run.cohort) if not (rows["horizon_days"] - day).abs().lt(0.5).any()]
+        if missing:
+            listed = ", ".join(horizon_label(day) for day in missing)
+            sentences.append(f"AUC and Brier score at {listed} are not reported on {split}: follow-up ends before.")
+    return sentences
+
+
+def interval(low: float, high: float, *, sign: bool = False) -> str:
+    """'0.61 to 0.75', with three decimals."""
+    form = "+.3f" if sign else ".3f"
+    return f"{low:{form}} to {high:{form}}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """'+0.042', with a true minus sign."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def answer(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """The study's question answered in one sentence, by the row fixed beforehand: crops with intermediate fusion."""
+    if HEADLINE not in run.runnable():
+        return "This cohort has no radiographs with vertebra boxes, so whether they add anything cannot be answered."
+    return answer_for(run, table, differences, HEADLINE)
+
+
+def answer_for(run: Run, table: pd.DataFrame, differences: pd.DataFrame, name: str) -> str:
+    """Whether an experiment ranks better than Cox PH, in one sentence with the paired interval of the difference.
+
+    An interval that contains 0 is never called a gain or a loss.
+    """
+    split = judged_split(table)
+    at = (differences["split"] == split) & (differences["metric"] == "c_index") & (differences["experiment"] == name)
+    if not at.any():
+        absent = [row for row in (name, REFERENCE) if row not in set(table["experiment"])]
+        return f"Not answered by this run: {' and '.join(absent) or 'an interval'} is not among its results."
+    row = differences[at].iloc[0]
+    c_index = table[(table["metric"] == "c_index") & (table["split"] == split)].set_index("experiment")
+    gains = "the radiograph adds to the clinical factors"
+    if run.experiments[name].fusion == "none":  # such a model has the one or the other, not both
+        gains = f"{experiment_name(run, name)} ranks patients better than Cox regression on the clinical factors"
+    if row["ci_low"] > 0:
+        verdict = gains
+    elif row["ci_high"] < 0:
+        verdict = f"{experiment_name(run, name)} ranks patients worse than Cox regression on the clinical factors"
+    else:
+        verdict = f"these data do not tell whether {gains.replace('adds', 'adds anything')}: the interval contains 0"
+    return (
+        f"On the {int(c_index.loc[name, 'n_patients']):,} {split} patients, {verdict} (C-index "
+        f"{c_index.loc[name, 'mean']:.3f} for {experiment_name(run, name)}, {c_index.loc[REFERENCE, 'mean']:.3f} for "
+        f"{experiment_name(run, REFERENCE)}, difference {signed(row['difference'])}, 95 % interval "
+        f"{interval(row['ci_low'], row['ci_high'], sign=True)})."
+    )
+
+
+def split_counts(run: Run) -> pd.DataFrame:
+    """Patients and events by split: `split, patients, events`."""
+    split = run.splits["split"].to_numpy()
+    event = run.cohort.table["event"].to_numpy()
+    names = [name for name in ("train", "test", "external") if (split == name).any()]
+    return pd.DataFrame(
+        [{"split": n, "patients": int((split == n).sum()), "events": int(event[split == n].sum())} for n in names]
+    )
+
+
+def fit_records(run: Run, names: list[str]) -> pd.DataFrame:
+    """Every fit's record (`fit.json`) of these experiments, with experiment and fold: seconds, device and so on."""
+    records = []
+    for name in names:
+        for path in sorted(run.folder(name).glob("**/fit.json")):
+            # An α-model's evaluated folds hold copies of the chosen α's records.
+            copied = name != TRUE_RISK and run.experiments[name].fusion == "alpha" and path.parent.parent.name == name
+            if not copied:
+                records.append({"experiment": name, "fold": int(path.parent.name[5:]), **read_json(path)})
+    return pd.DataFrame(records)

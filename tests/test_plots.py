@@ -1,0 +1,273 @@
+"""Figures: what they draw against hand counts, units on every axis, labels that do not overlap."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines.statistics import logrank_test
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from fracsurv import plots
+from fracsurv.curves import calibration_groups, event_share, risk_tertiles, standardised_differences
+from fracsurv.plots.survival import format_p
+
+YEAR = 365.25
+
+
+@pytest.fixture(autouse=True)
+def _style():
+    before = dict(mpl.rcParams)
+    plots.set_style()
+    yield
+    mpl.rcParams.update(before)
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def stamped(figure, words):
+    return words in [text.get_text() for text in figure.texts]
+
+
+def small_cohort(n=60, seed=3):
+    rng = np.random.default_rng(seed)
+    group = rng.integers(0, 2, n)
+    time = rng.exponential(np.where(group == 1, 1500, 4000)) + 10
+    event = rng.random(n) < 0.7
+    return event, np.minimum(time, 3000), group
+
+
+def test_numbers_at_risk_counts_who_is_followed_until_then():
+    # by hand: times 1, 2, 2, 5; at 2 the two with time 2 are still at risk, at 2.5 only the one with 5
+    assert plots.numbers_at_risk(np.array([1.0, 2.0, 2.0, 5.0]), [0, 1, 2, 2.5, 5, 6]) == [4, 4, 3, 1, 1, 0]
+
+
+def test_kaplan_meier_shows_numbers_at_risk_p_units_and_provenance():
+    event, time, group = small_cohort()
+    figure = plots.kaplan_meier(event, time, group, {0: "no", 1: "yes"}, provenance="simulated cohort")
+    axes, table = figure.axes
+    ticks = axes.get_xticks()
+    shown = iter(text.get_text() for text in table.texts)
+    for value in (0, 1):
+        for tick in ticks:
+            assert next(shown) == str(int((time[group == value] >= tick * YEAR).sum()))
+    p = logrank_test(time[group == 0], time[group == 1], event[group == 0], event[group == 1]).p_value
+    assert p < 0.05
+    assert format_p(p) in texts(axes)[0]
+    assert table.get_xlabel() == "Time since start of study, years"
+    assert axes.get_ylabel() == "Without any fracture, %"
+    assert stamped(figure, "simulated cohort")
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {
+        f"no (n = {(group == 0).sum()})",
+        f"yes (n = {(group == 1).sum()})",
+    }
+
+
+def test_kaplan_meier_steps_lie_on_the_estimate():
+    # 4 patients, events at 1 and 3 years: S = 3/4 after the first, 3/4 · 1/2 after the second
+    event, time = np.array([True, False, True, False]), np.array([1, 2, 3, 4]) * YEAR
+    figure = plots.kaplan_meier(event, time, np.zeros(4), {0: "all"})
+    x, y = figure.axes[0].lines[0].get_data()
+    assert dict(zip(np.round(x, 6), np.round(y, 6), strict=True))[1.0] == 0.75
+    assert dict(zip(np.round(x, 6), np.round(y, 6), strict=True))[3.0] == 0.375
+    assert "p not defined" in texts(figure.axes[0])[0]
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0004, "p < 0.001"), (0.0312, "p = 0.031"), (0.4567, "p = 0.46"), (np.nan, "p not defined")]
+)
+def test_format_p(p, text):
+    assert format_p(p) == text
+
+
+@pytest.mark.parametrize(
+    ("days", "text"), [(365, "1 year"), (1826, "5 years"), (2922, "8 years"), (1000, "1,000 days"), (30, "30 days")]
+)
+def test_horizon_label(days, text):
+    assert plots.horizon_label(days) == text
+
+
+def test_spread_keeps_order_and_gap_and_moves_no_more_than_needed():
+    placed = plots.spread([0.5, 0.52, 0.1, 0.51], 0.1)
+    assert np.diff(np.sort(placed)).min() >= 0.1 - 1e-12
+    assert list(np.argsort(placed)) == [2, 0, 3, 1]
+    # by hand: three labels at 0.50, 0.51, 0.52 stay centred on 0.51
+    np.testing.assert_allclose(placed, [0.41, 0.61, 0.1, 0.51], atol=1e-12)
+    np.testing.assert_array_equal(plots.spread([0.9, 0.1], 0.1), [0.9, 0.1])
+
+
+def test_covariate_distributions_give_shares_by_event_and_units():
+    event = np.array([True] * 4 + [False] * 6)
+    values = pd.DataFrame({"age": np.arange(10.0), "smoker": [1, 1, 0, 0, 1, 0, 0, 0, 0, 0]})
+    figure = plots.covariate_distributions(
+        values, event, {"age": "continuous", "smoker": "binary"}, {"age": "Age, years", "smoker": "Smoker"}
+    )
+    histogram, shares = figure.axes
+    assert histogram.get_xlabel() == "Age, years"
+    assert histogram.get_ylabel() == "Patients, %"
+    assert [line.get_xdata()[0] for line in shares.lines] == [pytest.approx(100 / 6), 50]
+    assert shares.get_xlabel() == "Patients with the factor, %"
+
+
+def test_coefficient_forest_draws_hazard_ratios():
+    rows = [(0, "age", np.log(2)), (1, "age", np.log(8)), (0, "bmi", 0.0), (1, "bmi", 0.0)]
+    table = pd.DataFrame(rows, columns=["fold", "covariate", "log_hazard_ratio"])
+    axes = plots.coefficient_forest(table, {"age": "Age (per SD)", "bmi": "BMI (per SD)"}).axes[0]
+    drawn = [np.atleast_1d(line.get_xdata()) for line in axes.lines[1:]]
+    np.testing.assert_allclose(drawn[0], [2, 8])
+    np.testing.assert_allclose(drawn[1], [4])  # geometric mean
+    assert "Hazard ratio" in axes.get_xlabel()
+
+
+def test_box_heights_mark_the_limit():
+    axes = plots.box_heights(np.array([50.0, 60.0, 240.0]), 230.0).axes[0]
+    assert axes.lines[0].get_xdata()[0] == 230
+    assert "pixels" in axes.get_xlabel()
+    assert sum(patch.get_height() for patch in axes.patches) == 3
+    axes.figure.draw_without_rendering()
+    assert {"1", "10"} <= {tick.get_text() for tick in axes.get_yticklabels()}
+
+
+def test_radiograph_draws_a_box_for_each_state():
+    boxes = np.array([[10, y, 30, y + 8] for y in range(0, 140, 10)] + [[5, 0, 40, 60]], float)
+    index = np.array([*range(1, 7), -1, *range(8, 14)])
+    figure = plots.radiograph_with_slots([np.full((160, 60), 9)], [boxes], [index], 20.0, ["P1"])
+    colours = [mpl.colors.to_hex(patch.get_edgecolor()) for patch in figure.axes[0].patches]
+    from fracsurv.plots.images import STATES
+
+    # 14 boxes: 12 in slots, 1 taller than 20; boxes 0 and 7 in no slot; slot 6 (T10) is empty
+    assert {name: colours.count(colour) for name, colour in STATES.items()} == {
+        "used": 12,
+        "too tall": 1,
+        "topmost, dropped": 2,
+        "empty slot": 1,
+    }
+    assert [text.strip() for text in texts(figure.axes[0])][-1] == "T10"
+
+
+def test_crop_montage_names_slots_and_says_empty():
+    crops = np.ones((2, 13, 6, 8), np.uint8)
+    crops[1, 4] = 0
+    figure = plots.crop_montage(crops, ["P1", "P2"])
+    assert [axes.get_title() for axes in figure.axes[:13]] == list(plots.LEVELS)
+    assert [i for i, axes in enumerate(figure.axes) if "empty" in texts(axes)] == [13 + 4]
+
+
+def test_learning_curves_ring_the_best_validated_epoch():
+    history = pd.DataFrame(
+        {
+            "fold": 0,
+            "epoch": [1, 2, 3, 4],
+            "train_c_index": [0.5, 0.6, 0.7, 0.8],
+            "train_loss": [4.0, 3, 2, 1],
+            "validation_c_index": [np.nan, 0.62, np.nan, 0.58],
+            "validation_loss": [np.nan, 3.5, np.nan, 3.9],
+        }
+    )
+    c_index, loss = plots.learning_curves(history).axes
+    assert (c_index.lines[2].get_xdata()[0], c_index.lines[2].get_ydata()[0]) == (2, 0.62)
+    assert (loss.lines[2].get_xdata()[0], loss.lines[2].get_ydata()[0]) == (2, 3.5)
+    assert c_index.get_xlabel() == "Epoch"
+
+
+def test_alpha_sweep_draws_the_mean_and_rings_the_choice():
+    sweep = pd.DataFrame(
+        {
+            "alpha": [0.3, 0.3, 0.8, 0.8],
+            "fold": [0, 1, 0, 1],
+            "validation_c_index": [0.5, 0.6, 0.7, 0.6],
+            "selected": [False, False, True, True],
+        }
+    )
+    axes = plots.alpha_sweep({"model": sweep}).axes[0]
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), [0.55, 0.65])
+    assert axes.lines[2].get_xdata()[0] == 0.8
+    assert axes.get_title(loc="left") == "model\nchosen: α = 0.8"
+
+
+def ablation_rows():
+    rows = []
+    for split, shift in (("validation", 0.0), ("test", 0.02), ("external", 0.01)):
+        for name, kind, mean in (("cox_ph", "none", 0.6), ("cds_crops_if", "crops", 0.65)):
+            rows.append((name, kind, split, "c_index", mean + shift, mean - 0.05, mean + 0.07, 100))
+    columns = ["experiment", "input", "split", "metric", "mean", "ci_low", "ci_high", "n_patients"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_forest_draws_means_intervals_and_the_reference():
+    labels = {"cox_ph": "Cox PH", "cds_crops_if": "C-DS, crops"}
+    figure = plots.forest(ablation_rows(), labels, ["external", "test"])
+    axes = figure.axes[0]
+    assert axes.get_title(loc="left") == "external (n = 100)"
+    assert axes.lines[0].get_xdata()[0] == pytest.approx(0.61)
+    assert [line.get_xdata()[0] for line in axes.lines[1:]] == [pytest.approx(0.61), pytest.approx(0.66)]
+    np.testing.assert_allclose(axes.collections[1].get_segments()[0][:, 0], [0.60, 0.72])
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["Cox PH", "C-DS, crops"]
+
+
+def test_over_time_has_the_kaplan_meier_reference_for_brier_alone():
+    times = np.array([365.25, 730.5])
+    parts = [
+        pd.DataFrame({"experiment": name, "metric": metric, "time": times, "value": [0.6, 0.7]})
+        for name, metric in (("cox_ph", "auc"), ("cox_ph", "brier"), ("other", "auc"), ("kaplan_meier", "brier"))
+    ]
+    figure = plots.over_time(pd.concat(parts), {"cox_ph": "Cox PH", "other": "Other"}, ["cox_ph"])
+    auc, brier = figure.axes
+    assert texts(auc) == ["Cox PH"]
+    assert texts(brier) == ["Cox PH", "Kaplan–Meier"]
+    np.testing.assert_allclose(brier.lines[0].get_xdata(), [1, 2])
+    assert auc.get_xlabel().endswith("years")
+
+
+def test_validation_against_test_labels_do_not_overlap():
+    table = ablation_rows()
+    many = pd.concat([table.assign(experiment=table["experiment"] + f"_{i}") for i in range(6)])
+    labels = {name: name for name in many["experiment"].unique()}
+    figure = plots.validation_against_test(many, labels, judged="external")
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)  # lays the figure out
+    # of an annotation, the bounding box without its line
+    boxes = [mpl.text.Text.get_window_extent(text, renderer) for text in figure.axes[0].texts]
+    assert len(boxes) == 12
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_dollar_signs_are_not_formulas():
+    figure = plots.box_heights(np.array([1.0, 2.0]), 3.0, provenance="cost $x^2$ and $")
+    assert b"<svg" in plots.as_svg(figure)
+
+
+def test_the_same_figure_gives_the_same_bytes():
+    first, second = (plots.as_svg(plots.box_heights(np.arange(1.0, 9), 5.0)) for _ in range(2))
+    assert first == second
+
+
+def test_calibration_groups_against_a_hand_count():
+    # two groups of four by prediction; nobody is censored before day 100, so observed = share with time <= 100
+    probability = np.array([0.1, 0.2, 0.1, 0.2, 0.7, 0.8, 0.7, 0.8])
+    time = np.array([50.0, 200, 200, 200, 40, 60, 90, 200])
+    event = time <= 100
+    groups = calibration_groups(event, time, probability, 100, n_groups=2)
+    np.testing.assert_allclose(groups["predicted"], [0.15, 0.75])
+    np.testing.assert_allclose(groups["observed"], [0.25, 0.75])
+    assert (groups["low"] < groups["observed"]).all()
+    assert (groups["observed"] < groups["high"]).all()
+    axes = plots.calibration({"model": groups}, 365.25).axes[0]
+    np.testing.assert_allclose(np.asarray(axes.containers[0][0].get_ydata(), float), [0.25, 0.75])
+
+
+def test_risk_tertiles_are_thirds():
+    np.testing.assert_array_equal(risk_tertiles(np.array([0.9, 0.1, 0.5, 0.2, 0.8, 0.6])), [2, 0, 1, 0, 2, 1])
+
+
+def test_event_share_is_one_minus_kaplan_meier():
+    event, time = np.array([True, False, True, False]), np.array([1.0, 2, 3, 4])
+    assert [event_share(event, time, at) for at in (0.5, 1, 3, 9)] == [0, 0.25, 0.625, 0.625]
+
+
+def test_standardised_differences_leave_out_constants():
+    values = pd.DataFrame({"x": [0.0, 0, 1, 1], "same": [2.0] * 4})
+    found = standardised_differences(values, np.array([False, False, True, True]))
+    assert list(found.index) == ["x"]
+    assert found["x"] == pytest.approx(1 / np.std([0, 0, 1, 1], ddof=1))
