@@ -9,6 +9,8 @@ DEMO := data/demo
 setup: .venv/.complete
 
 .venv/.complete: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+	  "fracsurv needs Python 3.11 or later, $(PYTHON) is %d.%d; give another: make PYTHON=python3.12 setup" % v[:2])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.lock
@@ -24,6 +26,7 @@ report: setup $(DEMO)
 test: setup
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+	rm -rf reports/tiny  # the notebooks shall fit, not show what was fitted before
 	$(BIN)/python -m pytest --nbval -n $(CORES) --dist loadfile tests notebooks
 
 lab: setup
@@ -37,5 +40,8 @@ lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --extra dev --extra bench \
 	  --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
 
+# what make has made and caches; cohorts and runs of your own stay
 clean:
-	rm -rf .venv data/demo data/tiny reports .snakemake build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv data/demo data/tiny data/.*.lock reports/demo reports/tiny .snakemake build *.egg-info
+	rm -rf .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

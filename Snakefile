@@ -1,10 +1,12 @@
-# The study as a pipeline. `fracsurv run COHORT` calls it with --config cohort=… out=… profile=… experiments=…
+# The study as a pipeline. `fracsurv run COHORT` calls it with a --configfile: cohort, out, profile, experiments, per_fit.
 # By default one job an experiment: its notebook fits what is not fitted yet, which spares every further fit the
 # seconds that importing torch takes. With per_fit=true one job an (experiment, fold, α), for clusters; notebooks
 # then show what the jobs wrote. Either way re-running does only what is left, and gives the same.
+import hashlib
+import shlex
 import sys
 
-from fracsurv.config import ROOT, TRUE_RISK
+from fracsurv.config import ROOT, TRUE_RISK, as_record
 from fracsurv.experiments import alphas
 from fracsurv.run import open_run
 
@@ -12,9 +14,16 @@ COHORT, OUT, PROFILE = config["cohort"], config["out"], config["profile"]
 RUN = open_run(COHORT, OUT, PROFILE)
 FOLDS = range(RUN.profile.n_folds)
 PER_FIT = str(config.get("per_fit", "false")).lower() == "true"
-FRACSURV = f"{sys.executable} -m fracsurv.cli"
-PAPERMILL = f"{sys.executable} -m papermill --no-progress-bar --log-level WARNING --cwd {ROOT}/notebooks"
-TABLES = [str(path) for path in sorted(RUN.cohort.folder.iterdir()) if path.suffix in (".csv", ".parquet", ".yaml")]
+NOTEBOOKS = str(ROOT / "notebooks")
+FRACSURV = shlex.join([sys.executable, "-m", "fracsurv.cli"])
+PAPERMILL = shlex.join(
+    [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-level", "WARNING", "--cwd", NOTEBOOKS]
+)
+TABLES = [
+    str(RUN.cohort.folder / file)
+    for file in ("cohort.csv", "cohort.parquet", "cohort.yaml", "truth.parquet", "vertebrae.csv")
+    if (RUN.cohort.folder / file).exists()
+]
 
 
 def wanted():
@@ -37,6 +46,20 @@ SHOWN = (
     + (["03_baselines"] if BASELINES else [])
     + [f"04_fusion_training_{name}" for name in NETWORKS]
 )
+
+
+RADIOGRAPHS = RUN.cohort.image_fingerprint()
+
+
+def settings(name):
+    """What a job's results depend on besides its files; Snakemake runs the job again when it changes.
+
+    A hash, since Snakemake would take braces in it for wildcards.
+    """
+    row = RUN.experiments.get(name)
+    seen = RADIOGRAPHS if name == "prepare" or row and row.needs_images else ""
+    parts = (as_record(RUN.profile), as_record(row) if row else name, seen)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def one_of(names):
@@ -63,8 +86,14 @@ def notebook(name):
 
 
 def shown_after(name):
-    """What a notebook waits for: its experiment's fits, or only what those need if it fits them itself."""
-    return fitted(name) if PER_FIT else sorted({path for fold in FOLDS for path in needs(name, fold)})
+    """What a notebook waits for: its experiment's fits, or only what those need if it fits them itself.
+
+    And the rows it is held against: a notebook that found them missing would fit them beside the job that does.
+    """
+    first = fitted(TRUE_RISK) if TRUE_RISK in NAMES else []
+    if name in NETWORKS:
+        first = first + [path for other in BASELINES for path in (fitted(other) if PER_FIT else [notebook(other)])]
+    return first + (fitted(name) if PER_FIT else sorted({path for fold in FOLDS for path in needs(name, fold)}))
 
 
 def fitted(name):
@@ -76,7 +105,7 @@ def fitted(name):
 
 wildcard_constraints:
     fold=r"\d+",
-    alpha=r"[\d.]+",
+    alpha=r"[\d.e-]+",
 
 
 rule all:
@@ -92,6 +121,8 @@ rule prepare:
     threads: workflow.cores
     log:
         f"{OUT}/logs/prepare-{{kind}}.log",
+    params:
+        settings("prepare"),
     shell:
         "{FRACSURV} prepare {COHORT:q} --profile {PROFILE:q} --out {OUT:q} --kind {wildcards.kind}"
         " --workers {threads} > {log:q} 2>&1"
@@ -106,6 +137,8 @@ rule fit:
         name=one_of(PLAIN),
     log:
         f"{OUT}/logs/fit-{{name}}-fold-{{fold}}.log",
+    params:
+        lambda w: settings(w.name),
     resources:
         gpu=lambda w: int(w.name in NETWORKS),
     shell:
@@ -122,6 +155,8 @@ rule fit_alpha:
         name=one_of(SWEPT),
     log:
         f"{OUT}/logs/fit-{{name}}-alpha-{{alpha}}-fold-{{fold}}.log",
+    params:
+        lambda w: settings(w.name),
     resources:
         gpu=1,
     shell:
@@ -139,8 +174,10 @@ rule cohort_notebook:
         number="01|02",
     log:
         f"{OUT}/logs/{{number}}_{{title}}.log",
+    params:
+        settings("cohort"),
     shell:
-        "{PAPERMILL} {ROOT}/notebooks/{wildcards.number}_{wildcards.title}.ipynb {output:q}"
+        "{PAPERMILL} {NOTEBOOKS:q}/{wildcards.number}_{wildcards.title}.ipynb {output:q}"
         " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
 
 
@@ -151,8 +188,10 @@ rule baselines_notebook:
         f"{OUT}/notebooks/03_baselines.ipynb",
     log:
         f"{OUT}/logs/03_baselines.log",
+    params:
+        [settings(name) for name in BASELINES],
     shell:
-        "{PAPERMILL} {ROOT}/notebooks/03_baselines.ipynb {output:q}"
+        "{PAPERMILL} {NOTEBOOKS:q}/03_baselines.ipynb {output:q}"
         " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
 
 
@@ -174,13 +213,14 @@ for rank, network in enumerate(sorted(NETWORKS, key=length)):
             notebook(network),
         params:
             experiment=network,
+            settings=settings(network),
         log:
             f"{OUT}/logs/04_fusion_training_{network}.log",
         priority: rank
         resources:
             gpu=1,
         shell:
-            "{PAPERMILL} {ROOT}/notebooks/04_fusion_training.ipynb {output:q} -p experiment {params.experiment}"
+            "{PAPERMILL} {NOTEBOOKS:q}/04_fusion_training.ipynb {output:q} -p experiment {params.experiment}"
             " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
 
 
@@ -193,8 +233,10 @@ rule ablation_notebook:
         f"{OUT}/ablation.csv",
     log:
         f"{OUT}/logs/05_ablation_tables.log",
+    params:
+        [settings(name) for name in NAMES],
     shell:
-        "{PAPERMILL} {ROOT}/notebooks/05_ablation_tables.ipynb {output[0]:q}"
+        "{PAPERMILL} {NOTEBOOKS:q}/05_ablation_tables.ipynb {output[0]:q}"
         " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
 
 

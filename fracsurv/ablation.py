@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fracsurv.config import TRUE_RISK
 from fracsurv.metrics import bootstrap_metrics
-from fracsurv.results import EVALUATED, finished, horizons, read_metrics, risk_of
+from fracsurv.results import EVALUATED, finished, horizons, integration_times, read_metrics, risk_of
 from fracsurv.run import Run
 from fracsurv.training import derive_seed
 
@@ -23,14 +23,15 @@ COLUMNS = [
     "experiment", "input", "encoder", "fusion", "split", "metric", "horizon_days",
     "mean", "sd", "ci_low", "ci_high", "n_folds", "n_patients",
 ]  # fmt: skip
-REFERENCE = "cox_ph"
+REFERENCES = ("cox_ph", "deepsurv")
+"""The models without an image, that the others are held against."""
 Draws = dict[tuple[str, str, float], np.ndarray]
 
 
 def ablation(
     run: Run, names: Iterable[str] | None = None, *, progress: bool = True
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Mean, SD and 95 % interval of every metric, and paired differences from Cox PH.
+    """Mean, SD and 95 % interval of every metric, and paired differences from the models without an image.
 
     Parameters
     ----------
@@ -43,8 +44,8 @@ def ablation(
         Columns `COLUMNS`; `horizon_days` is empty for metrics without a horizon, `sd` (n − 1) for one fold.
         Metrics that follow-up does not allow in every fold are not listed.
     differences : DataFrame
-        `experiment, split, metric, horizon_days, difference, ci_low, ci_high`: experiment minus Cox PH, on the
-        same patients in the same bootstrap draws. Empty if Cox PH is not among the experiments.
+        `experiment, reference, split, metric, horizon_days, difference, ci_low, ci_high`: experiment minus Cox PH,
+        and minus DeepSurv, on the same patients in the same bootstrap draws.
     """
     names = list(names) if names is not None else finished(run)
     rows, draws = [], {}
@@ -103,6 +104,7 @@ def _draws(run: Run, name: str) -> Draws:
         # validation patients differ from fold to fold, all others are the same in every fold
         groups = [[fold] for fold in range(len(rows))] if split == "validation" else [list(range(len(rows)))]
         found: dict = {}
+        grid = integration_times(run, split)
         for folds in groups:
             at = rows[folds[0]][split]
             drawn = bootstrap_metrics(
@@ -113,6 +115,7 @@ def _draws(run: Run, name: str) -> Draws:
                 time[at],
                 np.stack([risks[fold][at] for fold in folds]),
                 days,
+                grid=grid,
                 n_draws=run.profile.bootstrap_draws,
                 seed=derive_seed(run.profile.seed, "bootstrap", split, *folds),
             )
@@ -124,24 +127,23 @@ def _draws(run: Run, name: str) -> Draws:
 
 
 def _differences(table: pd.DataFrame, draws: dict[str, Draws]) -> pd.DataFrame:
-    columns = ["experiment", "split", "metric", "horizon_days", "difference", "ci_low", "ci_high"]
-    if REFERENCE not in draws:
-        return pd.DataFrame(columns=columns)
+    columns = ["experiment", "reference", "split", "metric", "horizon_days", "difference", "ci_low", "ci_high"]
     means = {
         (row["experiment"], row["split"], row["metric"], _none(row["horizon_days"])): row["mean"]
         for row in table.to_dict("records")
     }
     rows = []
-    for (name, *key), mean in means.items():
-        split, metric, horizon = key
-        if name == REFERENCE or (REFERENCE, *key) not in means:
-            continue
-        paired = draws[name][split, metric, horizon] - draws[REFERENCE][split, metric, horizon]
-        if not np.isfinite(paired).any():
-            continue
-        low, high = np.nanpercentile(paired, [2.5, 97.5])
-        days = np.nan if horizon < 0 else horizon
-        rows.append([name, split, metric, days, mean - means[REFERENCE, *key], low, high])
+    for reference in REFERENCES:
+        for (name, *key), mean in means.items():
+            split, metric, horizon = key
+            if name == reference or (reference, *key) not in means:
+                continue
+            paired = draws[name][split, metric, horizon] - draws[reference][split, metric, horizon]
+            if not np.isfinite(paired).any():
+                continue
+            low, high = np.nanpercentile(paired, [2.5, 97.5])
+            days = np.nan if horizon < 0 else horizon
+            rows.append([name, reference, split, metric, days, mean - means[reference, *key], low, high])
     return pd.DataFrame(rows, columns=columns)
 
 

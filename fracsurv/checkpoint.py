@@ -60,6 +60,11 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, k
             _, number, key = name.split(".")
             state.setdefault(int(number), {})[key] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    for parameter, moments in optimiser.state.items():
+        for name, value in moments.items():
+            if value.shape == parameter.shape:
+                # fused Adam walks raw memory: the moments must lie as the weights do (channels_last)
+                moments[name] = torch.empty_like(parameter).copy_(value)
     return about
 
 

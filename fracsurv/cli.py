@@ -56,6 +56,8 @@ def simulate(
 
     given = {"patients": patients, "external": external, "seed": seed}
     size = {**load_profile(profile).simulate, **{k: v for k, v in given.items() if v is not None}}
+    if "patients" not in size:
+        raise UserError(f"--patients: not given, and profile {profile} has no cohort of its own")
     if patients is not None and external is None:
         size["external"] = 0
     simulate_cohort(out, **size, resolution=resolution, image_format=image_format, workers=workers)
@@ -140,11 +142,14 @@ def run(
         str, typer.Option(help="Comma-separated names; all that the cohort allows if empty.")
     ] = "",
     cores: Annotated[int, typer.Option(min=1, help="Jobs at once.")] = 2,
+    per_fit: Annotated[bool, typer.Option(help="One job a fold and α, for clusters; the same results.")] = False,
 ) -> None:
     """Run the whole study on a cohort: every experiment, the notebooks, the report. Re-running does what is left."""
     from fracsurv.pipeline import run_pipeline
 
-    run_pipeline(cohort, profile, out, [name.strip() for name in experiments.split(",") if name.strip()], cores)
+    run_pipeline(
+        cohort, profile, out, [name.strip() for name in experiments.split(",") if name.strip()], cores, per_fit
+    )
 
 
 @app.command()

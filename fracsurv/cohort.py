@@ -14,11 +14,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from fracsurv.cohort_checks import check_images, check_values, read_vertebrae
+from fracsurv.cohort_checks import check_images, check_settings, check_values, read_vertebrae
 from fracsurv.errors import UserError
 
-PROVENANCES = ("real", "simulated", "semi-synthetic")
-KINDS = ("continuous", "normalised", "binary")
 PROTOCOL_COVARIATES = {
     "age": "continuous",
     "bmi": "continuous",
@@ -31,7 +29,6 @@ PROTOCOL_COVARIATES = {
     "secondary_osteoporosis": "binary",
     "t_score": "normalised",
 }
-SETTINGS = ("provenance", "covariates", "columns", "resolution", "labels", "outcome", "horizons", "description")
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,9 @@ class Cohort:
     vertebrae : DataFrame or None
         One row a box, in pixels of the patient's radiograph.
     horizons : tuple of float
-        Days at which AUC and Brier score are reported; empty = the protocol's 1, 3, 5 and 8 years.
+        Times at which AUC and Brier score are reported, increasing; empty = the protocol's 1, 3, 5 and 8 years.
+    time_unit : str
+        What `time` and `horizons` are counted in, for labels; 'days' unless the cohort says otherwise.
     """
 
     folder: Path
@@ -63,6 +62,7 @@ class Cohort:
     outcome: str = "any fracture"
     horizons: tuple[float, ...] = ()
     description: str = ""
+    time_unit: str = "days"
 
     def __len__(self) -> int:
         return len(self.table)
@@ -92,6 +92,14 @@ class Cohort:
                 digest.update(",".join(table.columns).encode())
                 digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    def image_fingerprint(self) -> str:
+        """SHA-256 over name, size and time of change of every radiograph: quick, and differs when one is replaced."""
+        digest = hashlib.sha256()
+        for name in self.table["image"] if self.has_images else ():
+            stat = (self.folder / name).stat()
+            digest.update(repr((name, stat.st_size, stat.st_mtime_ns)).encode())
+        return digest.hexdigest()
 
 
 def read_cohort(folder: str | Path) -> Cohort:
@@ -133,6 +141,7 @@ def read_cohort(folder: str | Path) -> Cohort:
         outcome=settings.get("outcome", "any fracture"),
         horizons=tuple(float(day) for day in settings.get("horizons", ())),
         description=settings.get("description", ""),
+        time_unit=settings.get("time_unit", "days"),
     )
 
 
@@ -149,30 +158,7 @@ def _read_settings(folder: Path, faults: list[str]) -> dict[str, Any]:
     if not isinstance(settings, dict):
         faults.append("cohort.yaml: must hold `name: value` lines")
         return {}
-    faults += [
-        f"cohort.yaml: unknown setting {name!r}; known are {', '.join(SETTINGS)}"
-        for name in settings
-        if name not in SETTINGS
-    ]
-    if settings.get("provenance", "real") not in PROVENANCES:
-        faults.append(f"cohort.yaml, provenance: {settings['provenance']!r}; must be one of {', '.join(PROVENANCES)}")
-    resolution = settings.get("resolution", 1.0)
-    if isinstance(resolution, bool) or not isinstance(resolution, int | float) or not 0 < resolution <= 10:
-        faults.append(f"cohort.yaml, resolution: {resolution!r}; must be a number above 0 and at most 10")
-        settings["resolution"] = 1.0
-    days = settings.get("horizons", [])
-    if not isinstance(days, list) or not all(isinstance(d, int | float) and d > 0 for d in days):
-        faults.append(f"cohort.yaml, horizons: {days!r}; must be a list of days, above 0")
-        settings["horizons"] = []
-    for name in ("covariates", "columns", "labels"):
-        if not isinstance(settings.get(name, {}), dict):
-            faults.append(f"cohort.yaml, {name}: must hold `name: value` lines")
-            settings[name] = {}
-    faults += [
-        f"cohort.yaml, covariates, {name}: {kind!r}; must be one of {', '.join(KINDS)}"
-        for name, kind in settings.get("covariates", {}).items()
-        if kind not in KINDS
-    ]
+    check_settings(settings, faults)
     return settings
 
 
@@ -214,6 +200,14 @@ def _rename(
     known = ["patient_id", "time_days", "event", "image", "split", *covariates]
     faults += [f"cohort.yaml, columns: unknown name {name!r}" for name in columns if name not in known]
     required = ["patient_id", "time_days", "event", *covariates]
+    theirs: dict[str, list[str]] = {}
+    for name in dict.fromkeys(known):
+        theirs.setdefault(columns.get(name, name), []).append(name)
+    faults += [
+        f"cohort.yaml, columns: {' and '.join(names)} are all column {column!r}; each needs a column of its own"
+        for column, names in theirs.items()
+        if len(names) > 1
+    ]
     faults += [
         f"{file}: no column {columns.get(name, name)!r} (for {name}); it has {', '.join(map(str, table.columns))}"
         for name in required

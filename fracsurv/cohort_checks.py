@@ -1,16 +1,95 @@
-"""What is checked in a cohort's files: values, image paths and boxes. Every fault becomes one line."""
+"""What is checked in a cohort's files: settings, values, image paths and boxes. Every fault becomes one line."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
+PROVENANCES = ("real", "simulated", "semi-synthetic")
+KINDS = ("continuous", "normalised", "binary")
+SETTINGS = (
+    "provenance",
+    "covariates",
+    "columns",
+    "resolution",
+    "labels",
+    "outcome",
+    "horizons",
+    "time_unit",
+    "description",
+)
+RESERVED = ("patient_id", "time", "time_days", "event", "image", "split")  # columns of ours, never covariates
+LONGEST_UNIT = 30  # characters; it stands on axes
 SPLITS = ("train", "test", "external")
 BOX_COLUMNS = ["x_min", "y_min", "x_max", "y_max"]
 KEYPOINT_COLUMNS = [f"{axis}{k}" for k in range(1, 7) for axis in "xy"]
+
+
+def check_settings(settings: dict[str, Any], faults: list[str]) -> None:
+    """Check what `cohort.yaml` holds; settings of the wrong type are taken out, so that reading can go on."""
+    faults += [
+        f"cohort.yaml: unknown setting {name!r}; known are {', '.join(SETTINGS)}"
+        for name in settings
+        if name not in SETTINGS
+    ]
+    resolution, days = settings.get("resolution", 1.0), settings.get("horizons", [])
+    rules = {
+        "provenance": (settings.get("provenance", "real") in PROVENANCES, f"must be one of {', '.join(PROVENANCES)}"),
+        "resolution": (_is_number(resolution) and 0 < resolution <= 10, "must be a number above 0 and at most 10"),
+        "horizons": (_are_horizons(days), "must be a list of days above 0, each later than the one before"),
+        "outcome": (_is_text(settings.get("outcome", "-")), "must be text, not empty"),
+        "description": (isinstance(settings.get("description", ""), str), "must be text"),
+        "time_unit": (
+            _is_text(unit := settings.get("time_unit", "days")) and len(unit) <= LONGEST_UNIT and "\n" not in unit,
+            f"must be text such as days or months, not empty, at most {LONGEST_UNIT} characters",
+        ),
+    }
+    for name, (kept, rule) in rules.items():
+        if not kept:
+            faults.append(f"cohort.yaml, {name}: {settings.pop(name)!r}; {rule}")
+    for name in ("covariates", "columns", "labels"):
+        if not isinstance(settings.get(name, {}), dict):
+            faults.append(f"cohort.yaml, {name}: must hold `name: value` lines")
+            del settings[name]
+    _check_maps(settings, faults)
+
+
+def _check_maps(settings: dict[str, Any], faults: list[str]) -> None:
+    """Check the entries of `covariates`, `columns` and `labels`."""
+    for name, kind in settings.get("covariates", {}).items():
+        if not _is_text(name):
+            faults.append(
+                f"cohort.yaml, covariates: {name!r}; a name must be text (in quotes, if it looks like a number)"
+            )
+        elif name in RESERVED:
+            faults.append(
+                f"cohort.yaml, covariates, {name}: the name is taken; choose another and map it in `columns`"
+            )
+        if kind not in KINDS:
+            faults.append(f"cohort.yaml, covariates, {name}: {kind!r}; must be one of {', '.join(KINDS)}")
+    for part in ("columns", "labels"):
+        entries = settings.get(part, {})
+        for name in [name for name, value in entries.items() if not _is_text(value)]:
+            faults.append(f"cohort.yaml, {part}, {name}: {entries.pop(name)!r}; must be text, not empty")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _are_horizons(days: object) -> bool:
+    if not isinstance(days, list) or not all(_is_number(day) and day > 0 for day in days):
+        return False
+    return all(earlier < later for earlier, later in pairwise(days))
 
 
 def check_values(
@@ -18,7 +97,7 @@ def check_values(
 ) -> pd.DataFrame:
     """The table with its types, `time` in the place of `time_days`; faults are appended to `faults`."""
     values = table.copy()
-    values["patient_id"] = values["patient_id"].astype(str).str.strip()
+    values["patient_id"] = values["patient_id"].fillna("").astype(str).str.strip()
     event = values["event"].astype(str).str.strip().str.lower()
     values["event"] = event.map({"1": 1.0, "0": 0.0, "true": 1.0, "false": 0.0, "1.0": 1.0, "0.0": 0.0})
     for name in ("time_days", *covariates):
@@ -91,7 +170,11 @@ def read_vertebrae(folder: Path, patients: set[str], faults: list[str]) -> pd.Da
     path = folder / "vertebrae.csv"
     if not path.exists():
         return None
-    raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    try:
+        raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:
+        faults.append(f"vertebrae.csv: not readable ({type(error).__name__}); it must be comma-separated UTF-8")
+        return None
     missing = [name for name in ("patient_id", *BOX_COLUMNS) if name not in raw]
     if missing:
         faults.append(f"vertebrae.csv: no column {', '.join(missing)}")

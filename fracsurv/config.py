@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -10,13 +12,14 @@ from typing import Any
 import yaml
 
 from fracsurv.errors import UserError
-from fracsurv.models import ENCODERS
+from fracsurv.models import ENCODERS, RESNETS
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
 HORIZONS_YEARS = (1, 3, 5, 8)
 DAYS_A_YEAR = 365.25
 TRUE_RISK = "true_risk"
+VITS = tuple(name for name in ENCODERS if name not in RESNETS)
 
 
 @dataclass(frozen=True)
@@ -93,16 +96,14 @@ def load_experiments(path: Path | None = None) -> dict[str, Experiment]:
         With every fault of the file.
     """
     path = path or CONFIGS / "experiments.yaml"
-    rows = _read(path)
-    known = {f.name for f in fields(Experiment)} - {"name"}
     faults: list[str] = []
     experiments = {}
-    for name, row in rows.items():
-        unknown = set(row) - known
-        if unknown:
-            faults.append(f"{path.name}, {name}: unknown {', '.join(sorted(unknown))}")
-            continue
-        experiments[name] = Experiment(name=name, **{"title": name, **row})
+    for name, row in _read(path).items():
+        found = [] if _is_name(name) else [f"must be called by letters, digits, _ and -, and not {TRUE_RISK}"]
+        found += _type_faults(row, Experiment) if isinstance(row, dict) else ["must hold `name: value` pairs"]
+        faults += [f"{path.name}, {name}: {fault}" for fault in found]
+        if not found:
+            experiments[name] = Experiment(name=name, **{"title": name, **row})
     for experiment in experiments.values():
         faults += [f"{path.name}, {experiment.name}: {fault}" for fault in _faults(experiment, experiments)]
     if faults:
@@ -117,18 +118,16 @@ def load_profile(name: str) -> Profile:
         known = sorted(p.stem for p in CONFIGS.glob("*.yaml") if "note" in _read(p))
         raise UserError(f"profile {name!r}: unknown; choose {', '.join(known)}, or give a YAML file's path")
     row = _read(path)
-    missing = {f for f in ("scale", "n_folds", "alphas", "bootstrap_draws") if f not in row}
-    unknown = set(row) - {f.name for f in fields(Profile)}
-    faults = [f"{path.name}: {what} {', '.join(sorted(names))}" for what, names in
-              (("unknown", unknown), ("missing", missing)) if names]  # fmt: skip
-    if faults:
-        raise UserError(faults)
-    row = {"note": "", "epochs": {}, "encoders": {}, "full_scale": row["scale"], **row, "name": path.stem}
-    profile = Profile(**{**row, "alphas": tuple(row["alphas"])})
-    faults = _profile_faults(profile)
-    if faults:
+    missing = [name for name in ("scale", "n_folds", "alphas", "bootstrap_draws") if name not in row]
+    kinds = {f.name: f.type for f in fields(Profile)}
+    sound = {
+        name: value for name, value in row.items() if name in kinds and not _type_fault(name, value, kinds[name])
+    }
+    faults = [f"missing {', '.join(missing)}"] if missing else []
+    if faults := faults + _type_faults(row, Profile) + _profile_faults(sound):
         raise UserError([f"{path.name}: {fault}" for fault in faults])
-    return profile
+    row = {"note": "", "epochs": {}, "encoders": {}, "full_scale": row["scale"], **row, "name": path.stem}
+    return Profile(**{**row, "alphas": tuple(row["alphas"])})
 
 
 def as_record(item: Experiment | Profile) -> dict[str, Any]:
@@ -141,7 +140,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not there; fracsurv runs from its repository, installed with `make setup`")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path.name}: not readable as YAML") from error
     if not isinstance(content, dict):
         raise UserError(f"{path.name}: must hold `name: value` lines")
@@ -163,6 +162,10 @@ def _faults(row: Experiment, others: Mapping[str, Experiment]) -> list[str]:
     ]
     if (row.input == "none") != (row.encoder == "none"):
         faults.append("an image input needs an encoder, and an encoder an image input")
+    if row.input == "full" and row.encoder in VITS:
+        faults.append("a vision transformer takes crops alone, as in the protocol")
+    if row.model == "cox_ph" and row.input != "none":
+        faults.append("cox_ph takes no image")
     if row.input == "none" and row.fusion != "none":
         faults.append("fusion needs an image input")
     if row.model == "network" and not (row.lr > 0 and row.epochs > 0 and row.batch_size > 1):
@@ -171,23 +174,126 @@ def _faults(row: Experiment, others: Mapping[str, Experiment]) -> list[str]:
         faults.append("late fusion needs `pretrained: {image: …, tabular: …}`")
     if row.fusion in ("none", "intermediate") and row.pretrained:
         faults.append("only late and alpha fusion take pretrained parts")
-    faults += [
+    if row.fusion == "alpha" and not set(row.pretrained) <= {"tabular"}:
+        faults.append("alpha fusion takes a pretrained tabular part alone; its image part trains")
+    return faults + _pretrained_faults(row, others)
+
+
+def _pretrained_faults(row: Experiment, others: Mapping[str, Experiment]) -> list[str]:
+    """What is wrong with the models that an experiment takes over."""
+    faults = [
         f"pretrained {part}: no experiment {other!r}" for part, other in row.pretrained.items() if other not in others
     ]
-    source = others.get(row.pretrained.get("image", ""))
-    if source and (source.input, source.encoder) != (row.input, row.encoder):
-        faults.append(f"pretrained image model {source.name!r} has another input or encoder")
+    image, tabular = (others.get(row.pretrained.get(part, "")) for part in ("image", "tabular"))
+    if image and (image.input, image.encoder, image.fusion) != (row.input, row.encoder, "none"):
+        faults.append(f"pretrained image model {image.name!r} has another input or encoder, or is a fusion")
+    if tabular and (tabular.input, tabular.model) != ("none", "network"):
+        faults.append(f"pretrained tabular model {tabular.name!r} is not a network of clinical factors alone")
+    paths = [[row.name]]
+    while paths:
+        path = paths.pop()
+        onward = others[path[-1]].pretrained.values() if path[-1] in others else ()
+        if row.name in onward:
+            return [*faults, f"{' → '.join([*path, row.name])}: pretrained goes in a circle"]
+        paths += [[*path, other] for other in onward if other not in path]
     return faults
 
 
-def _profile_faults(profile: Profile) -> list[str]:
+def _profile_faults(row: Mapping[str, Any]) -> list[str]:
+    """Broken rules of a profile's entries, whose types are right."""
+    families = (tuple(RESNETS), VITS)
     rules = {
-        "scale: must be above 0 and at most 1": 0 < profile.scale <= 1 and 0 < profile.full_scale <= 1,
-        "n_folds: must be at least 2": profile.n_folds >= 2,
-        "alphas: must be numbers from 0 to 1": bool(profile.alphas) and all(0 <= a <= 1 for a in profile.alphas),
-        "normalise: must be fold or patient": profile.normalise in ("fold", "patient"),
-        "precision: must be auto, float32 or bfloat16": profile.precision in ("auto", "float32", "bfloat16"),
-        f"encoders: must be among {', '.join(ENCODERS)}": all(e in ENCODERS for e in profile.encoders.values()),
-        "bootstrap_draws: must be at least 20": profile.bootstrap_draws >= 20,
+        "scale": (lambda v: 0 < v <= 1, "must be above 0 and at most 1"),
+        "full_scale": (lambda v: 0 < v <= 1, "must be above 0 and at most 1"),
+        "n_folds": (lambda v: v >= 2, "must be at least 2"),
+        # folders are called by six digits of α
+        "alphas": (
+            lambda v: v and all(0 <= a <= 1 and float(f"{a:g}") == a for a in v) and len(set(v)) == len(v),
+            "must be distinct numbers from 0 to 1, of at most six digits",
+        ),
+        "normalise": (lambda v: v in ("fold", "patient"), "must be fold or patient"),
+        "precision": (lambda v: v in ("auto", "float32", "bfloat16"), "must be auto, float32 or bfloat16"),
+        "encoders": (
+            lambda v: all(any({old, new} <= set(names) for names in families) for old, new in v.items()),
+            "must map among " + ", or among ".join(", ".join(names) for names in families),
+        ),
+        "epochs": (lambda v: all(n >= 1 for n in v.values()), "must be at least 1"),
+        "simulate": (
+            lambda v: set(v) <= {"patients", "external", "seed"} and min(v.values(), default=0) >= 0,
+            "takes patients, external and seed, none below 0",
+        ),
+        "bootstrap_draws": (lambda v: v >= 20, "must be at least 20"),
+        "validate_every": (lambda v: v >= 1, "must be at least 1"),
+        "test_fraction": (lambda v: 0 < v < 1, "must be between 0 and 1"),
+        "seed": (lambda v: v >= 0, "must be at least 0"),
     }
-    return [rule for rule, kept in rules.items() if not kept]
+    faults = [f"{name}: {row[name]!r}; {rule}" for name, (keeps, rule) in rules.items()
+              if name in row and not keeps(row[name])]  # fmt: skip
+    if row.get("epochs"):
+        known = load_experiments()
+        faults += [f"epochs: no experiment {name!r}" for name in row["epochs"] if name not in known]
+    return faults
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and name != TRUE_RISK and re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _holds(of: type, check) -> Any:
+    """A check of a dictionary from text, or of a list, whose every value passes `check`."""
+    if of is list:
+        return lambda value: isinstance(value, list) and all(map(check, value))
+    return lambda value: (
+        isinstance(value, dict) and all(isinstance(name, str) for name in value) and all(map(check, value.values()))
+    )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+# by a field's annotation: how to tell the type, and what to call it
+_TYPES = {
+    "str": (_is_text, "text"),
+    "float": (_is_number, "a number"),
+    "int": (_is_whole, "a whole number"),
+    "bool": (lambda value: isinstance(value, bool), "true or false"),
+    "tuple[float, ...]": (_holds(list, _is_number), "a list of numbers"),
+    "dict[str, str]": (_holds(dict, _is_text), "`name: text` pairs"),
+    "dict[str, int]": (_holds(dict, _is_whole), "`name: whole number` pairs"),
+}
+
+
+def _type_faults(row: Mapping[Any, Any], of: type) -> list[str]:
+    """Entries that `of` does not have, and those of another type than it has."""
+    known = {f.name: f.type for f in fields(of)}
+    unknown = sorted(str(name) for name in row if name not in known)
+    faults = [f"unknown {', '.join(unknown)}"] if unknown else []
+    return faults + [
+        fault for name, kind in known.items() if name in row and (fault := _type_fault(name, row[name], kind))
+    ]
+
+
+def _type_fault(name: str, value: object, kind: str) -> str:
+    """What is wrong with a value's type; empty if nothing is. `kind` is a field's annotation."""
+    right, called = _TYPES[kind]
+    if right(value):
+        return ""
+    verb = "hold" if called.startswith("`") else "be"
+    fault = f"{name}: {value!r}; must {verb} {called}"
+    written = re.fullmatch(r"([+-]?\d+)(\.\d*)?(?:[eE]([+-]?)(\d+))?", value) if isinstance(value, str) else None
+    if kind == "int" and written and value.lstrip("+-").isdigit():
+        return f"{fault}: write {value} without quotes"
+    if kind == "float" and written:
+        whole, decimals, sign, power = written.groups()
+        # YAML takes 1e-4 for text: its numbers need a point, and their exponents a sign
+        return f"{fault}: write {whole}{decimals or '.0'}" + (f"e{sign or '+'}{power}" if power else "")
+    return fault

@@ -20,7 +20,7 @@ KAPLAN_MEIER = "kaplan_meier"
 
 
 def metrics_over_time(run: Run, names: Iterable[str], split: str, last: float) -> pd.DataFrame:
-    """AUC(t) and Brier(t) at equal steps up to `last` (days), means over the folds.
+    """AUC(t) and Brier(t) at equal steps up to `last`, means over the folds.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def patient_predictions(run: Run, name: str, split: str, horizon: float | None =
     -------
     DataFrame
         `patient_id, event, time, rank` (mean over the models of the patient's rank among those judged, 0 to 1,
-        higher = riskier: risks of different models have no common scale) and, with a horizon (days),
+        higher = riskier: risks of different models have no common scale) and, with a horizon,
         `probability` of the event by then, the mean over the models.
     """
     parts = []
@@ -110,6 +110,24 @@ def standardised_differences(values: pd.DataFrame, event: NDArray) -> pd.Series:
     return (varying[event].mean() - varying[~event].mean()) / varying.std()
 
 
+def strongest_effect(coefficients: pd.DataFrame, notes: Iterable[str]) -> str | None:
+    """The covariate with the largest mean effect over the folds' Cox models; None if none can be named.
+
+    Parameters
+    ----------
+    coefficients : DataFrame
+        `fold, covariate, log_hazard_ratio`.
+    notes : iterable of str
+        Each fold's `note` of `fit.json`. A covariate named there was constant or penalised in that fold, so its
+        coefficient is no estimate; it is skipped, and so is one whose sign is not the same in all folds.
+    """
+    noted = {name for note in notes for part in note.split("; ") for name in part.partition(": ")[2].split(", ")}
+    effects = coefficients[~coefficients["covariate"].isin(noted)].groupby("covariate", sort=False)
+    effects = effects["log_hazard_ratio"]
+    agreeing = effects.mean()[effects.min() * effects.max() > 0]
+    return None if agreeing.empty else str(agreeing.abs().idxmax())
+
+
 def risk_tertiles(rank: NDArray) -> NDArray:
     """0, 1, 2 for the third with the lowest, middle and highest rank."""
     return (3 * (pd.Series(rank).rank(method="first").to_numpy() - 1) // len(rank)).astype(int)
@@ -123,7 +141,7 @@ def calibration_groups(
     Parameters
     ----------
     event, time : arrays (n,)
-        Bool, True = event; days.
+        Bool, True = event; times in any unit, that of `horizon`.
     probability : array (n,)
         Predicted probability of the event by `horizon`.
     n_groups : int, optional

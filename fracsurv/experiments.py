@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from fracsurv import __version__
 from fracsurv.baselines import fit_cox
 from fracsurv.checkpoint import load_weights
 from fracsurv.config import TRUE_RISK, Experiment
@@ -44,15 +45,17 @@ def alphas(run: Run, name: str) -> tuple[float | None, ...]:
 def fit_fold(run: Run, name: str, fold: int, alpha: float | None = None, *, progress: bool = True) -> None:
     """Fit one experiment on one fold and, unless α is still to be chosen, evaluate it. Done work is not repeated."""
     folder, key = run.folder(name, fold, alpha), run.key(name, fold, alpha)
-    marker = folder / ("metrics.json" if alpha is None else "fit.json")
-    if is_done(marker, key):
+    if alpha is None and is_done(folder / "metrics.json", run.evaluation_key(name, fold)):
         return
     if name == TRUE_RISK:
-        write_predictions(run, folder, fold, _true_risk(run), key)
+        write_predictions(run, name, fold, _true_risk(run))
     elif run.experiment(name).model == "cox_ph":
         _fit_cox(run, name, fold, key)
     else:
-        _fit_network(run, name, fold, alpha, key, progress)
+        if not is_done(folder / "fit.json", key):
+            _fit_network(run, name, fold, alpha, key, progress)
+        if alpha is None:
+            _evaluate(run, name, fold, None)
 
 
 def evaluate_best_alpha(run: Run, name: str) -> float:
@@ -71,13 +74,13 @@ def evaluate_best_alpha(run: Run, name: str) -> float:
     with atomic_path(run.folder(name) / "sweep.csv") as temporary:
         sweep.to_csv(temporary, index=False)
     for fold in folds:
-        source, folder, key = run.folder(name, fold, best), run.folder(name, fold), run.key(name, fold, best)
-        if is_done(folder / "metrics.json", key):
+        source, folder = run.folder(name, fold, best), run.folder(name, fold)
+        if is_done(folder / "metrics.json", run.evaluation_key(name, fold, best)):
             continue
         for file in ("best.safetensors", "last.safetensors", "history.csv", "fit.json"):
             with atomic_path(folder / file) as temporary:
                 _link_or_copy(source / file, temporary)
-        _evaluate(run, name, fold, best, key)
+        _evaluate(run, name, fold, best)
     return best
 
 
@@ -90,8 +93,8 @@ def _fit_cox(run: Run, name: str, fold: int, key: str) -> None:
     coefficients = pd.DataFrame({"covariate": list(run.cohort.covariates), "log_hazard_ratio": cox.coefficients})
     with atomic_path(folder / "coefficients.csv") as temporary:
         coefficients.to_csv(temporary, index=False)
-    write_json(folder / "fit.json", {"key": key, "note": cox.note})
-    write_predictions(run, folder, fold, cox.risk(tabular), key)
+    write_json(folder / "fit.json", {"key": key, "note": cox.note(list(run.cohort.covariates))})
+    write_predictions(run, name, fold, cox.risk(tabular))
 
 
 def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, progress: bool) -> None:
@@ -109,6 +112,8 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
     )
     folder.mkdir(parents=True, exist_ok=True)
     event, time = (run.cohort.table[column].to_numpy() for column in ("event", "time"))
+    if run.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(run.device)
     started = clock.perf_counter()
     fitted = fit(
         model, call, inputs, event, time, rows["train"], rows["validation"], folder, recipe,
@@ -126,15 +131,15 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
         "device": run.device.type,
         "precision": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "fracsurv": __version__,
         "seconds": round(clock.perf_counter() - started, 2),
         "peak_memory_mib": _peak_memory(run.device),
     }
     write_json(folder / "fit.json", record)
-    if alpha is None:
-        _evaluate(run, name, fold, alpha, key)
 
 
-def _evaluate(run: Run, name: str, fold: int, alpha: float | None, key: str) -> None:
+def _evaluate(run: Run, name: str, fold: int, alpha: float | None) -> None:
     """Predict every patient with the best weights, once, and write predictions and metrics."""
     folder = run.folder(name, fold)
     seed = derive_seed(run.profile.seed, name, fold, alpha)
@@ -142,7 +147,7 @@ def _evaluate(run: Run, name: str, fold: int, alpha: float | None, key: str) -> 
     load_weights(model, folder / "best.safetensors")
     dtype = precision_of(run.device, run.profile.precision)
     risk = predict(model, call, inputs, np.arange(len(run.cohort)), dtype=dtype)
-    write_predictions(run, folder, fold, risk, key)
+    write_predictions(run, name, fold, risk, alpha)
 
 
 def _network(run: Run, experiment: Experiment, fold: int, alpha: float | None, seed: int):
@@ -161,6 +166,8 @@ def _network(run: Run, experiment: Experiment, fold: int, alpha: float | None, s
             frozen=tuple(experiment.pretrained),
         )
     for part, other in experiment.pretrained.items():
+        if not is_done(run.folder(other, fold) / "metrics.json", run.evaluation_key(other, fold)):
+            raise UserError(f"{experiment.name} takes over {other}, whose fold {fold} is not finished; run it first")
         load_weights(getattr(model, part).module, run.folder(other, fold) / "best.safetensors")
     if experiment.encoder in RESNETS:
         model = model.to(memory_format=torch.channels_last)
@@ -199,7 +206,7 @@ def _link_or_copy(source, target) -> None:
 
 
 def _peak_memory(device: torch.device) -> float:
-    """Peak memory in MiB: of the device where it is a GPU, of this process otherwise."""
+    """Peak memory in MiB: of this fit on a GPU, of this process so far on a CPU."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     import resource  # not on every platform

@@ -23,7 +23,7 @@ from fracsurv.curves import (
 from fracsurv.plots import format_p, horizon_label
 from fracsurv.results import risk_of
 from fracsurv.run import Run
-from fracsurv.tables import in_thesis_order
+from fracsurv.tables import in_thesis_order, way_to_true_risk
 from fracsurv.wording import (
     HEADLINE,
     REFERENCE,
@@ -36,6 +36,7 @@ from fracsurv.wording import (
 )
 
 MOST_HIGHLIGHTED = 4
+FEWEST_FOR_SHARES = 300
 PATIENTS = {name: f"the {name} patients" for name in ("validation", "test", "external")}
 
 
@@ -71,7 +72,7 @@ def forest(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> Finding:
     figure = plots.forest(rows, names_of(run, order), splits, provenance=stamp(run))
     split = judged_split(table)
     found = differences[(differences["split"] == split) & (differences["metric"] == "c_index")]
-    found = found[found["experiment"] != TRUE_RISK]
+    found = found[(found["reference"] == REFERENCE) & (found["experiment"] != TRUE_RISK)]
     above = [experiment_name(run, n) for n in found.loc[found["ci_low"] > 0, "experiment"]]
     below = [experiment_name(run, n) for n in found.loc[found["ci_high"] < 0, "experiment"]]
     if found.empty:
@@ -95,14 +96,16 @@ def over_time(run: Run, table: pd.DataFrame, split: str, names: Sequence[str] | 
     last = float(rows["horizon_days"].max())
     curves = metrics_over_time(run, names, split, last)
     shown = [name for name in highlighted(table, split) if name in names]
-    figure = plots.over_time(curves, names_of(run, names), shown, provenance=f"{split} · {stamp(run)}")
-    at = curves[(curves["time"] - last).abs() < 1]
+    unit = run.cohort.time_unit
+    stamped = f"{split} · {stamp(run)}"
+    figure = plots.over_time(curves, names_of(run, names), shown, time_unit=unit, provenance=stamped)
+    at = curves[np.isclose(curves["time"], last)]
     brier = at[at["metric"] == "brier"].set_index("experiment")["value"]
     auc = at[(at["metric"] == "auc") & (at["experiment"] != TRUE_RISK)].set_index("experiment")["value"]
     models = brier.drop([KAPLAN_MEIER, TRUE_RISK], errors="ignore")
     better = int((models < brier[KAPLAN_MEIER]).sum())
     said = (
-        f"At {horizon_label(last)} on {PATIENTS[split]}, the highest AUC of a model is {auc.max():.3f} "
+        f"At {horizon_label(last, unit)} on {PATIENTS[split]}, the highest AUC of a model is {auc.max():.3f} "
         f"({experiment_name(run, auc.idxmax())}); {better} of {len(models)} models have a lower Brier score than the "
         f"Kaplan–Meier curve given to everyone ({brier[KAPLAN_MEIER]:.3f})."
     )
@@ -122,16 +125,21 @@ def calibration(run: Run, table: pd.DataFrame, split: str, names: Sequence[str])
             groups[experiment_name(run, name)] = made
     if not groups:
         return None
-    figure = plots.calibration(groups, horizon, outcome=run.cohort.outcome, provenance=f"{split} · {stamp(run)}")
+    at = horizon_label(horizon, run.cohort.time_unit)
+    figure = plots.calibration(
+        groups, horizon, outcome=run.cohort.outcome, time_unit=run.cohort.time_unit,
+        provenance=f"{split} · {stamp(run)}",
+    )  # fmt: skip
     gaps = [
         f"{name} {100 * np.average((g['predicted'] - g['observed']).abs(), weights=g['n']):.1f}"
         for name, g in groups.items()
     ]
     said = (
-        f"Between predicted and observed probability within {horizon_label(horizon)} on {PATIENTS[split]} lie, on "
-        f"average over the risk groups, in percentage points: {'; '.join(gaps)}."
+        f"Between predicted and observed probability within {at} on {PATIENTS[split]} lie, on average over the risk "
+        f"groups, in percentage points: {'; '.join(gaps)}. Judged is the mean of the fold models' probabilities, not "
+        "any one model; by chance this average of absolute gaps lies above 0 even for a perfect model."
     )
-    return Finding(f"calibration_{split}", figure, f"Calibration at {horizon_label(horizon)} on {split}", said)
+    return Finding(f"calibration_{split}", figure, f"Calibration at {at} on {split}", said)
 
 
 def risk_groups(run: Run, table: pd.DataFrame, name: str, split: str) -> Finding:
@@ -142,15 +150,17 @@ def risk_groups(run: Run, table: pd.DataFrame, name: str, split: str) -> Finding
     labels = {0: "lowest third of risk", 1: "middle third", 2: "highest third"}
     figure = plots.kaplan_meier(
         event, time, third, labels, outcome=run.cohort.outcome, title=experiment_name(run, name),
-        provenance=f"{split} · {stamp(run)}",
+        time_unit=run.cohort.time_unit, provenance=f"{split} · {stamp(run)}",
     )  # fmt: skip
     horizon = headline_horizon(table, split) or float(np.median(time))
     low, high = (100 * event_share(event[third == k], time[third == k], horizon) for k in (0, 2))
     p = format_p(plots.log_rank_p(event, time, third))
+    by = horizon_label(horizon, run.cohort.time_unit)
     said = (
-        f"By {horizon_label(horizon)}, {low:.1f} % of the third that {experiment_name(run, name)} gives the lowest "
-        f"risk among {PATIENTS[split]} have had {run.cohort.outcome}, and {high:.1f} % of the third with the highest "
-        f"(Kaplan–Meier; log-rank over the three {p})."
+        f"By {by}, {low:.1f} % of the third that {experiment_name(run, name)} gives the lowest risk among "
+        f"{PATIENTS[split]} have had {run.cohort.outcome}, and {high:.1f} % of the third with the highest "
+        f"(Kaplan–Meier; log-rank over the three {p}). Thirds are by the mean of the fold models' ranks of a "
+        "patient, not by any one model."
     )
     return Finding(f"tertiles_{name}_{split}", figure, f"Kaplan–Meier by third of risk, {name}, {split}", said)
 
@@ -174,7 +184,9 @@ def learning(run: Run, name: str) -> Finding:
     said = (
         f"{experiment_name(run, name)}: validation is best after epoch {epochs} of {int(history['epoch'].max())} "
         f"(one a fold), with a C-index of {best['validation_c_index'].mean():.3f} on average; after the last epoch "
-        f"training's C-index is {abs(gap):.3f} {'above' if gap > 0 else 'below'} that of validation."
+        f"training's C-index is {abs(gap):.3f} {'above' if gap > 0 else 'below'} that of validation. Training's is "
+        "collected during the epoch, under augmentation and dropout and while the weights still move, so the gap is "
+        "not over-fitting alone."
     )
     return Finding(f"learning_{name}", figure, f"Learning curves of {name}", said)
 
@@ -215,6 +227,24 @@ def chosen_and_judged(run: Run, table: pd.DataFrame) -> Finding | None:
     return Finding("validation_against_test", figure, f"C-index on validation against {judged}", said)
 
 
+def furthest(run: Run, table: pd.DataFrame) -> str:
+    """Who came furthest from Cox PH to the true risk in C; '' without a truth, and for fewer than 300 patients.
+
+    With fewer, the share is mostly noise: its denominator is a difference of two C-indices.
+    """
+    split = judged_split(table)
+    way = way_to_true_risk(table, split).drop([TRUE_RISK, REFERENCE], errors="ignore")
+    n = int(table.loc[table["split"] == split, "n_patients"].iloc[0])
+    if n < FEWEST_FOR_SHARES or way.empty or way.isna().any():
+        return ""
+    share = f"{100 * way.max():.0f} %".replace("-", "−")
+    return (
+        f"From Cox PH (0 %) to the true risk (100 %) in C on {PATIENTS[split]} (n = {n:,}), "
+        f"{experiment_name(run, way.idxmax())} came furthest of {len(way)}: {share}, a point estimate without an "
+        "interval, and as the largest of several biased upwards."
+    )
+
+
 def late_weights(run: Run, name: str) -> Finding:
     """What late fusion's last layer made of the two risks."""
     rows = []
@@ -230,7 +260,9 @@ def late_weights(run: Run, name: str) -> Finding:
     mean = weights.groupby("part")["per_sd"].mean()
     said = (
         f"One SD more of the clinical risk adds {signed(mean['clinical'])} to the fused log hazard, one SD more of "
-        f"the image risk {signed(mean['image'])} (means over the folds; SD over the training patients)."
+        f"the image risk {signed(mean['image'])} (means over the folds; SD over the training patients). Both "
+        "risks are of frozen models on the very patients that they were trained on, as in the thesis: the weights "
+        "favour an image model that over-fitted."
     )
     return Finding(f"late_weights_{name}", figure, "Weights of the two risks in late fusion", said)
 

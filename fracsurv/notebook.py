@@ -7,11 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pandas as pd
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
-from fracsurv.ablation import ablation
 from fracsurv.config import ROOT, TRUE_RISK, load_profile
 from fracsurv.experiments import run_experiment
 from fracsurv.files import atomic_path
@@ -83,15 +81,6 @@ def ensure_ablation(run: Run, names: Iterable[str] = (), *, everything: bool = F
     ensure(run, names)
     done = finished(run)
     return done, [name for name in run.runnable() if name not in done]
-
-
-def write_ablation(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Compute the ablation of what is finished; write `ablation.csv` and `differences.csv` to the run's folder."""
-    table, differences = ablation(run, progress=False)
-    for name, frame in (("ablation", table), ("differences", differences)):
-        with atomic_path(run.out / f"{name}.csv") as temporary:
-            frame.to_csv(temporary, index=False)
-    return table, differences
 
 
 def opening(run: Run) -> None:

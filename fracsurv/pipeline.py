@@ -5,10 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import pandas as pd
 from tqdm import tqdm
@@ -16,24 +20,36 @@ from tqdm import tqdm
 from fracsurv.config import ROOT
 from fracsurv.errors import UserError
 from fracsurv.experiments import alphas
+from fracsurv.files import write_json
 from fracsurv.run import Run, open_run
 
 SNAKEFILE = ROOT / "Snakefile"
+GRACE_SECONDS = 20
 
 
-def run_pipeline(cohort: Path, profile: str, out: Path, experiments: list[str], cores: int) -> None:
+def run_pipeline(
+    cohort: Path, profile: str, out: Path, experiments: list[str], cores: int, per_fit: bool = False
+) -> None:
     """Run what is not done yet and print the report's path and the ablation table.
 
     Parameters
     ----------
     experiments : list of str
         Names to run; those that they build on are run too. Empty: all that the cohort allows.
+    per_fit : bool
+        One job an (experiment, fold, α) in the place of one an experiment; the results are the same.
 
     Raises
     ------
     UserError
-        For a faulty cohort or profile, an unknown experiment, another run at work in `out`, or a failed step.
+        For a faulty cohort or profile, an unknown experiment, a path with braces, another run at work in `out`,
+        or a failed step.
     """
+    paths = {"COHORT": cohort.resolve(), "--out": out.resolve(), "the repository": ROOT}
+    braced = [f"{what}: {path}; braces in a path mean something to Snakemake, choose another"
+              for what, path in paths.items() if set("{}") & set(str(path))]  # fmt: skip
+    if braced:
+        raise UserError(braced)
     run = open_run(cohort, out, profile)  # everything is checked before anything runs
     unknown = [name for name in experiments if name not in run.runnable()]
     if unknown:
@@ -47,20 +63,28 @@ def run_pipeline(cohort: Path, profile: str, out: Path, experiments: list[str], 
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system frees it if this process dies
         except BlockingIOError:
             raise UserError(f"{out}: another run is at work there; wait for it, or choose another --out") from None
+        # as a file: on the command line Snakemake would read '#', ': ' and quotes of a path as YAML's
+        settings = out / "logs" / "snakemake-config.json"
+        write_json(settings, {
+            "cohort": str(cohort.resolve()), "out": str(out), "experiments": ",".join(experiments),
+            "profile": str(Path(profile).resolve()) if profile.endswith((".yaml", ".yml")) else profile,
+            "per_fit": per_fit,
+        })  # fmt: skip
         command = [
             sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out),
             "--cores", str(cores), "--resources", "gpu=1" if run.device.type == "cuda" else f"gpu={cores}",
-            "--nolock", "--rerun-incomplete", "--keep-going",
-            "--config", f"cohort={cohort.resolve()}", f"out={out}", f"experiments={','.join(experiments)}",
-            f"profile={Path(profile).resolve() if profile.endswith(('.yaml', '.yml')) else profile}",
+            "--nolock", "--rerun-incomplete", "--keep-going", "--configfile", str(settings),
         ]  # fmt: skip
-        _call(command, run, experiments or run.runnable())
+        _call(command, run, experiments or run.runnable(), lock)
     print(format_table(pd.read_csv(out / "ablation.csv")))
     print(f"\nreport: {out / 'index.html'}")
 
 
-def _call(command: list[str], run: Run, names: list[str]) -> None:
-    """Run Snakemake with a progress bar over the fits; what it prints goes to `logs/snakemake.log`."""
+def _call(command: list[str], run: Run, names: list[str], lock: IO[str]) -> None:
+    """Run Snakemake with a progress bar over the fits; what it prints goes to `logs/snakemake.log`.
+
+    The child inherits `lock`, so that the folder stays locked should this process be killed and Snakemake live on.
+    """
     log = run.out.resolve() / "logs" / "snakemake.log"
     log.parent.mkdir(exist_ok=True)
     total = sum(run.profile.n_folds * len(alphas(run, name)) for name in names)
@@ -68,9 +92,14 @@ def _call(command: list[str], run: Run, names: list[str]) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with (
         open(log, "w", encoding="utf-8") as output,
-        subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT) as process,
+        _stopped_with_us(
+            subprocess.Popen(
+                command, env=environment, stdout=output, stderr=subprocess.STDOUT,
+                pass_fds=(lock.fileno(),), process_group=0,
+            )
+        ) as process,
         tqdm(total=total, desc="models fitted", unit="fit") as bar,
-    ):
+    ):  # fmt: skip
         while process.poll() is None:
             done = sum(
                 _is_there(run, name, fold, alpha)
@@ -82,11 +111,36 @@ def _call(command: list[str], run: Run, names: list[str]) -> None:
             time.sleep(1)
         bar.update(0 if process.returncode else total - bar.n)
     if process.returncode:
-        failed = re.findall(r"^\s+log: (\S+)", log.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        failed = re.findall(
+            r"^\s+log: (.+) \(check log file\(s\)", log.read_text(encoding="utf-8"), flags=re.MULTILINE
+        )
         raise UserError(
-            [f"step failed; its last words: {_last_line(Path(path))} (all of them: {path})" for path in failed]
+            [
+                f"step failed; its last words: {_last_line(Path(path))} (all of them: {path})"
+                for path in dict.fromkeys(failed)
+            ]
             or [f"the pipeline failed; see {log}"]
         )
+
+
+@contextmanager
+def _stopped_with_us(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
+    """Stop a child and its jobs, a process group of their own, when this process is interrupted or told to end."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield process
+    finally:
+        # Snakemake waits for its jobs when told to end, therefore they are told too
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            if process.poll() is None:
+                os.killpg(process.pid, how)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(GRACE_SECONDS)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _is_there(run: Run, name: str, fold: int, alpha: float | None) -> bool:

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from fracsurv.config import ROOT, as_record
@@ -21,6 +22,7 @@ PACKAGES = (
     "fracsurv", "torch", "torchvision", "numpy", "pandas", "scikit-survival", "scikit-learn", "lifelines",
     "matplotlib", "seaborn", "pydicom", "pillow", "safetensors", "nbconvert", "papermill", "snakemake",
 )  # fmt: skip
+FIT_MADE_WITH = ("torch", "fracsurv", "commit")
 PER_FIT = ("experiment", "fold", "alpha", "seconds", "best_epoch", "seed", "device", "precision", "threads")
 
 
@@ -59,9 +61,15 @@ def provenance(run: Run, names: Sequence[str]) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "commit": commit(),
+        "fits_made_with": made_with(fits),
         "fit_seconds_total": round(float(timed["seconds"].sum()), 1) if len(timed) else 0.0,
         "fits": listed,
     }
+
+
+def made_with(fits: pd.DataFrame) -> dict[str, list[str]]:
+    """Which versions and commits the fits' own records name; an empty list where none does."""
+    return {key: sorted(fits[key].dropna().unique()) if key in fits else [] for key in FIT_MADE_WITH}
 
 
 def processor() -> str:

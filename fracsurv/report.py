@@ -15,7 +15,7 @@ from fracsurv import findings
 from fracsurv.ablation import ablation
 from fracsurv.config import TRUE_RISK
 from fracsurv.errors import UserError
-from fracsurv.files import atomic_path, write_json, write_text
+from fracsurv.files import atomic_path, read_json, write_json, write_text
 from fracsurv.findings import Finding
 from fracsurv.pages import TEMPLATES, css, notebook_pages
 from fracsurv.plots import as_svg, set_style
@@ -23,11 +23,20 @@ from fracsurv.provenance import provenance
 from fracsurv.published import OUTCOME, source
 from fracsurv.results import finished
 from fracsurv.run import Run
-from fracsurv.tables import hyperparameters, main_table, results_table, summary_beside_published, to_html
+from fracsurv.tables import (
+    further_metrics,
+    has_thesis_auc,
+    hyperparameters,
+    main_table,
+    results_table,
+    summary_beside_published,
+    to_html,
+)
 from fracsurv.wording import (
     HEADLINE,
     answer,
     experiment_name,
+    external_note,
     judged_split,
     not_reported,
     provenance_lines,
@@ -36,12 +45,21 @@ from fracsurv.wording import (
 CAPTIONS = {
     "external": "External cohort, layout of Table 4.3",
     "test": "Test set, layout of Tables 4.2 and 4.3",
-    "validation": "Validation, layout of Tables 4.1 and A.2",
+    "validation": "Validation, layout of Tables 4.1 and A.2; epochs (and α) were chosen on these patients",
 }
 READING = (
     "C-index: Harrell's; AUC and Brier score: with inverse-probability-of-censoring weights, the censoring "
     "distribution taken from each fold's training patients. Higher C-index and AUC and lower Brier score are better."
 )
+THESIS_AUC = (
+    "“AUC, thesis's definition” counts whoever was censored before the horizon as without an event, and weights "
+    "nobody."
+)
+FURTHER = (
+    "Uno's C weights pairs for censoring; mean AUC and integrated Brier score are taken over all times up to the "
+    "last horizon that follow-up reaches."
+)
+FURTHER_CAPTION = "Mean ± SD over the fold models, and 95 % bootstrap interval"
 QUESTION = "Does a spine radiograph add to clinical risk factors when predicting {}?"
 
 
@@ -102,15 +120,35 @@ def write_report(run: Run) -> Path:
 
 
 def read_ablation(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`ablation.csv` and `differences.csv`; made first where missing, or where other experiments are finished now."""
+    """`ablation.csv` and `differences.csv`; made anew where missing or not of the fold models finished now."""
     paths = [run.out / f"{name}.csv" for name in ("ablation", "differences")]
-    there = all(path.exists() for path in paths)
-    if not there or set(pd.read_csv(paths[0])["experiment"]) != set(finished(run)):
-        for path, frame in zip(paths, ablation(run, progress=False), strict=True):
-            with atomic_path(path) as temporary:
-                frame.to_csv(temporary, index=False)
+    record = run.out / "ablation.json"
+    there = record.exists() and all(path.exists() for path in paths)
+    if not there or read_json(record) != _keys(run):
+        write_ablation(run)
     table, differences = (pd.read_csv(path) for path in paths)
     return table, differences
+
+
+def write_ablation(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Compute the ablation of what is finished; write `ablation.csv`, `differences.csv` and, last, `ablation.json`.
+
+    The last names the fold models that the tables were made from: each experiment's keys of `metrics.json`.
+    """
+    keys = _keys(run)
+    table, differences = ablation(run, list(keys), progress=False)
+    for name, frame in (("ablation", table), ("differences", differences)):
+        with atomic_path(run.out / f"{name}.csv") as temporary:
+            frame.to_csv(temporary, index=False)
+    write_json(run.out / "ablation.json", keys)
+    return table, differences
+
+
+def _keys(run: Run) -> dict[str, list[str]]:
+    folds = range(run.profile.n_folds)
+    return {
+        name: [read_json(run.folder(name, fold) / "metrics.json")["key"] for fold in folds] for name in finished(run)
+    }
 
 
 def question(run: Run) -> str:
@@ -132,17 +170,26 @@ def _result_sections(run: Run, table: pd.DataFrame, differences: pd.DataFrame, n
     results = Section(
         "results",
         "All experiments",
-        [READING, *missing, *not_reported(run, table)],
+        [sentence for sentence in [READING, external_note(run), *missing, *not_reported(run, table)] if sentence],
         [to_html(main_table(run, table), "Mean ± SD over the fold models, and 95 % bootstrap interval")],
         _figures([findings.forest(run, table, differences)]),
     )
+    splits_text = [_published_note()] if run.cohort.outcome == OUTCOME else []
+    splits_text += [THESIS_AUC] if has_thesis_auc(run, table) else []
+    splits_text += [said] if (said := findings.furthest(run, table)) else []
     splits = Section(
         "splits",
-        "Split by split, with differences from Cox PH",
-        [_published_note()] if run.cohort.outcome == OUTCOME else [],
+        "Split by split, with differences from the clinical models",
+        splits_text,
         [to_html(results_table(run, table, differences, split), CAPTIONS[split]) for split in _splits(table)],
     )
-    return [results, splits]
+    further = Section(
+        "further",
+        "Uno's C and integrated metrics",
+        [FURTHER],
+        [to_html(further_metrics(run, table), FURTHER_CAPTION)],
+    )
+    return [results, splits, further]
 
 
 def _prediction_sections(run: Run, table: pd.DataFrame) -> list[Section]:
@@ -195,8 +242,9 @@ def _answer_note(run: Run) -> str:
     if HEADLINE not in run.runnable():
         return ""
     return (
-        f"The question is put to one row, fixed beforehand: {experiment_name(run, HEADLINE)}, against Cox PH. The "
-        "interval is a paired bootstrap over the patients judged."
+        f"The question is put to one row, fixed beforehand: {experiment_name(run, HEADLINE)}, against Cox PH and "
+        "DeepSurv, which have no image. That the radiograph adds is said only if both paired bootstrap intervals lie "
+        "above 0."
     )
 
 
@@ -222,15 +270,24 @@ def _facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Fits", f"{len(facts['fits'])} networks in {facts['fit_seconds_total']:,.0f} s of training"),
         ("Made", f"{facts['date']}, Python {facts['python']}, {versions}"),
         ("Commit", facts["commit"] or "not known"),
+        *_fits_differ(facts),
     ]
+
+
+def _fits_differ(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """A line where the fits were made at another commit, or under another version, than this report."""
+    here = {"commit": facts["commit"], **{name: facts["packages"][name] for name in ("torch", "fracsurv")}}
+    others = {name: [v for v in facts["fits_made_with"][name] if v != here[name]] for name in here}
+    found = "; ".join(f"{name} {', '.join(versions)}" for name, versions in others.items() if versions)
+    return [("Fits made with", f"{found}: not what this report was made with")] if found else []
 
 
 def _limits(run: Run) -> list[str]:
     limits = [
         "Intervals resample the patients judged and keep the models: they do not say how far another draw of "
         "training patients, or another seed, would have moved a value. The SD is over the fold models.",
-        "Many rows are compared with one reference; no correction for that is made. Only the answer's row was "
-        "fixed beforehand.",
+        "Many rows are compared with the same two references; no correction for that is made. Only the answer's "
+        "row was fixed beforehand.",
         "Cox PH and the networks see the same covariates; those were standardised on each fold's training patients.",
     ]
     if run.cohort.provenance != "real":

@@ -13,7 +13,7 @@ from fracsurv.cohort import Cohort
 from fracsurv.config import DAYS_A_YEAR, HORIZONS_YEARS
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_path, read_json, write_json
-from fracsurv.metrics import breslow_survival, evaluate
+from fracsurv.metrics import breslow_survival, evaluate, integration_grid, usable_horizons
 from fracsurv.run import Run
 
 EVALUATED = ("validation", "test", "external")
@@ -29,7 +29,22 @@ def survival_column(horizon: float) -> str:
     return f"survival_{horizon:g}d"
 
 
-def write_predictions(run: Run, folder: Path, fold: int, risk: np.ndarray, key: str) -> None:
+def integration_times(run: Run, split: str) -> np.ndarray | None:
+    """Times over which a split's mean AUC and integrated Brier score are taken, the same in every fold.
+
+    Up to the last horizon that follow-up reaches in all folds; None where it reaches none.
+    """
+    table = run.cohort.table
+    event, time = table["event"].to_numpy(), table["time"].to_numpy()
+    days = horizons(run.cohort)
+    for fold in range(run.profile.n_folds):
+        rows = run.rows(fold)
+        reached = usable_horizons(event[rows["train"]], time[rows["train"]], time[rows[split]], days)
+        days = np.intersect1d(days, reached)
+    return integration_grid(days) if len(days) else None
+
+
+def write_predictions(run: Run, name: str, fold: int, risk: np.ndarray, alpha: float | None = None) -> None:
     """Write `predictions.parquet` and, last, `metrics.json` of one fold's model.
 
     Parameters
@@ -38,7 +53,7 @@ def write_predictions(run: Run, folder: Path, fold: int, risk: np.ndarray, key: 
         Log hazards of all patients of the cohort, higher = riskier. Probabilities come from them through the
         Breslow baseline of this fold's training patients; so does the censoring distribution.
     """
-    table, rows, days = run.cohort.table, run.rows(fold), horizons(run.cohort)
+    folder, table, rows, days = run.folder(name, fold), run.cohort.table, run.rows(fold), horizons(run.cohort)
     event, time = table["event"].to_numpy(), table["time"].to_numpy()
     train = rows["train"]
     surv = breslow_survival(event[train], time[train], risk[train], risk, days)
@@ -54,12 +69,14 @@ def write_predictions(run: Run, folder: Path, fold: int, risk: np.ndarray, key: 
     for split in EVALUATED:
         if split in rows:
             at = rows[split]
-            found = evaluate(event[train], time[train], risk[train], event[at], time[at], risk[at], horizons=days)
+            grid = integration_times(run, split)
+            found = evaluate(event[train], time[train], risk[train], event[at], time[at], risk[at], days, grid=grid)
             values += [
                 {"split": split, "metric": metric, "horizon_days": horizon, "value": value}
                 for (metric, horizon), value in found.items()
                 if math.isfinite(value)
             ]
+    key = run.evaluation_key(name, fold, alpha)
     write_json(folder / "metrics.json", {"key": key, "fold": fold, "metrics": values})
 
 
@@ -100,9 +117,13 @@ def read_metrics(run: Run, name: str) -> pd.DataFrame:
 
 
 def finished(run: Run) -> list[str]:
-    """The experiments of which every fold is evaluated."""
-    return [
-        name
-        for name in run.runnable()
-        if all((run.folder(name, fold) / "metrics.json").exists() for fold in range(run.profile.n_folds))
-    ]
+    """The experiments of which every fold is evaluated under the run's present settings."""
+    return [name for name in run.runnable() if all(_is_current(run, name, k) for k in range(run.profile.n_folds))]
+
+
+def _is_current(run: Run, name: str, fold: int) -> bool:
+    folder = run.folder(name, fold)
+    if not (folder / "metrics.json").exists():
+        return False
+    alpha = read_json(folder / "fit.json").get("alpha") if (folder / "fit.json").exists() else None
+    return is_done(folder / "metrics.json", run.evaluation_key(name, fold, alpha))

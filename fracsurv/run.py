@@ -18,6 +18,9 @@ from fracsurv.files import atomic_path
 from fracsurv.splits import make_splits
 from fracsurv.store import ImageStore, build_store
 
+RESULTS_VERSION = 1
+"""Raised whenever the same cohort and settings would give other results."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -78,6 +81,7 @@ class Run:
             del profile[irrelevant]
         row = self.experiment(name) if name != TRUE_RISK else None
         parts = {
+            "version": RESULTS_VERSION,
             "experiment": as_record(row) if row else name,
             "pretrained": {part: self.key(other, fold, None) for part, other in row.pretrained.items()}
             if row
@@ -90,6 +94,15 @@ class Run:
             "alpha": alpha,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def evaluation_key(self, name: str, fold: int, alpha: float | None = None) -> str:
+        """Fingerprint of what predictions and metrics depend on: fit, horizons, the α compared, the truth."""
+        parts = [self.key(name, fold, alpha), list(self.cohort.horizons)]
+        if alpha is not None:
+            parts.append(list(self.profile.alphas))
+        if name == TRUE_RISK:
+            parts.append(hashlib.sha256((self.cohort.folder / "truth.parquet").read_bytes()).hexdigest())
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def open_run(cohort: str | Path, out: str | Path, profile: str | Profile) -> Run:
@@ -108,7 +121,8 @@ def open_run(cohort: str | Path, out: str | Path, profile: str | Profile) -> Run
     splits = make_splits(checked, n_folds=profile.n_folds, test_fraction=profile.test_fraction, seed=profile.seed)
     path = out / "splits.csv"
     if path.exists():
-        saved = pd.read_csv(path, dtype={"patient_id": str})
+        types = {"patient_id": str, "split": str, "fold": int}
+        saved = pd.read_csv(path, dtype=types, keep_default_na=False)  # a patient may be called NA
         if not saved.equals(splits.astype(saved.dtypes)):
             raise UserError(
                 f"{path}: made from another cohort, profile or seed; choose another --out, or delete {out}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold, train_test_split
@@ -14,7 +16,8 @@ def make_splits(cohort: Cohort, *, n_folds: int = 3, test_fraction: float = 0.1,
     """Hold out a test set, then cut the rest into cross-validation folds.
 
     A `split` column of the cohort is kept: 'test' and 'external' patients stay there, and as soon as one
-    patient is marked 'test' nobody else is drawn into the test set; everyone else trains.
+    patient is marked 'test' nobody else is drawn into the test set; everyone else trains. Where everybody's
+    split is fixed and none is 'test', there is no test set.
 
     Parameters
     ----------
@@ -31,14 +34,20 @@ def make_splits(cohort: Cohort, *, n_folds: int = 3, test_fraction: float = 0.1,
     Raises
     ------
     UserError
-        Where there are too few patients with, or without, an event to fill the folds.
+        Where there are too few patients with, or without, an event to fill the folds or the test set.
     """
     event = cohort.table["event"].to_numpy()
     fixed = cohort.table["split"].to_numpy() if "split" in cohort.table else np.full(len(cohort), "")
     split = np.where(fixed == "", "train", fixed).astype(object)
-    if not (split == "test").any():
-        free = np.flatnonzero(fixed == "")
+    free = np.flatnonzero(fixed == "")
+    if len(free) and not (split == "test").any():
         _require(event[free], 2, "a test set stratified by event")
+        held_out = math.ceil(test_fraction * len(free))
+        if not 2 <= held_out <= len(free) - 2:  # one with and one without an event, in both parts
+            raise UserError(
+                f"cohort: holding out {test_fraction:g} of {len(free)} patients leaves {held_out} to test and "
+                f"{len(free) - held_out} to train; both need at least 2"
+            )
         _, test = train_test_split(free, test_size=test_fraction, random_state=seed, stratify=event[free])
         split[test] = "test"
     train = np.flatnonzero(split == "train")

@@ -18,9 +18,11 @@ from fracsurv.plots import horizon_label
 from fracsurv.published import METRICS, OUTCOME, published, published_alpha, published_summary, thesis_order
 from fracsurv.run import Run
 from fracsurv.summary import summary_table
-from fracsurv.wording import REFERENCE, experiment_columns, headline_horizon, signed
+from fracsurv.wording import REFERENCE, UNIMODAL, experiment_columns, headline_horizon, signed
 
-METRIC_NAMES = {"c_index": "C-index", "auc": "AUC", "brier": "Brier"}
+METRIC_NAMES = {"c_index": "C-index", "auc": "AUC", "brier": "Brier", "auc_thesis": "AUC, thesis's definition"}
+FURTHER = {"c_index_ipcw": "Uno's C", "mean_auc": "mean AUC", "integrated_brier": "integrated Brier"}
+CHOSEN = "chosen on these patients: biased upwards"
 THESIS = {
     "test": "thesis, test (Tables 4.2, 4.3): private SUPERB cohort, not comparable",
     "validation": "thesis, validation (Tables 4.1, A.2): private SUPERB cohort, not comparable",
@@ -59,15 +61,23 @@ def results_table(
     present = list(dict.fromkeys(rows["experiment"]))
     names = in_thesis_order([name for name in present if experiments is None or name in experiments])
     horizon = headline_horizon(table, split)
-    ours = f"this run, {split} ({run.cohort.provenance})"
+    unit = run.cohort.time_unit
+    metrics = [*METRICS, "auc_thesis"] if has_thesis_auc(run, rows) else METRICS
+    validation = split == "validation"
+    ours = f"this run, {split} ({run.cohort.provenance})" + (f"; {CHOSEN}" if validation else "")
+    compared = differences[differences["split"] == split]
     records = []
     for name in names:
         record = _row_head(run, name)
-        for metric in METRICS:
-            record[(ours, _metric_name(metric, horizon))] = _cell(rows, name, metric, horizon)
-        record[(ours, "ΔC from Cox PH")] = _difference(differences, split, name)
-        if TRUE_RISK in present and REFERENCE in present:
-            record[(ours, "way to true risk")] = _share(rows, name)
+        for metric in metrics:
+            record[(ours, _metric_name(metric, horizon, unit))] = _cell(rows, name, metric, horizon)
+        # epochs (and α) were chosen on the validation patients, so that no difference from Cox PH is fair there
+        if not validation:
+            record[(ours, "ΔC from Cox PH")] = _difference(compared, name, REFERENCE)
+            if (compared["reference"] == UNIMODAL).any():
+                record[(ours, "ΔC from DeepSurv")] = _difference(compared, name, UNIMODAL)
+            if TRUE_RISK in present and REFERENCE in present:
+                record[(ours, "way to true risk, no interval")] = _share(rows, name)
         if split in THESIS and run.cohort.outcome == OUTCOME:
             for metric in METRICS:
                 record[(THESIS[split], METRIC_NAMES[metric])] = _published(name, split, metric)
@@ -75,25 +85,39 @@ def results_table(
     return _frame(records)
 
 
+def has_thesis_auc(run: Run, table: pd.DataFrame) -> bool:
+    """Whether to show the AUC by the thesis's own definition: where it is there, and the outcome is the thesis's."""
+    return run.cohort.outcome == OUTCOME and bool((table["metric"] == "auc_thesis").any())
+
+
 def main_table(run: Run, table: pd.DataFrame) -> pd.DataFrame:
     """All experiments on all splits: C-index, AUC and Brier score at the headline horizon, and the published C."""
     names = in_thesis_order(list(dict.fromkeys(table["experiment"])))
-    splits = [split for split in ("external", "test", "validation") if (table["split"] == split).any()]
     records = []
     for name in names:
-        model, _, fusion = experiment_columns(run, name)
-        shown = {"none": "", "full": "full image, ", "crops": "crops, "}
-        what = "" if name == TRUE_RISK else shown[run.experiments[name].input] + fusion
-        record = {("", "model"): f"{model}\n{what}" if what else model}
-        for split in splits:
-            rows = table[table["split"] == split]
-            horizon = headline_horizon(table, split)
-            n = f"{rows['n_patients'].iloc[0]:,}"
+        record = _one_cell_head(run, name)
+        for split in _splits(table):
+            rows, horizon = table[table["split"] == split], headline_horizon(table, split)
+            group = _group(run, rows, split)
             for metric in METRICS:
-                group = f"{split}, n = {n} ({run.cohort.provenance})"
-                record[(group, _metric_name(metric, horizon))] = _cell(rows, name, metric, horizon)
+                record[(group, _metric_name(metric, horizon, run.cohort.time_unit))] = _cell(
+                    rows, name, metric, horizon
+                )
         if run.cohort.outcome == OUTCOME:
             record[("thesis", "test C (not comparable)")] = _published(name, "test", "c_index")
+        records.append(record)
+    return _frame(records)
+
+
+def further_metrics(run: Run, table: pd.DataFrame) -> pd.DataFrame:
+    """All experiments on all splits: Uno's C, and AUC and Brier score over all times up to the last horizon."""
+    records = []
+    for name in in_thesis_order(list(dict.fromkeys(table["experiment"]))):
+        record = _one_cell_head(run, name)
+        for split in _splits(table):
+            rows = table[table["split"] == split]
+            group = _group(run, rows, split)
+            record |= {(group, called): _cell(rows, name, metric, None) for metric, called in FURTHER.items()}
         records.append(record)
     return _frame(records)
 
@@ -175,16 +199,32 @@ def _row_head(run: Run, name: str) -> dict[tuple[str, str], str]:
     return {("", "model"): model, ("", "crops"): crops, ("", "fusion"): fusion}
 
 
-def _metric_name(metric: str, horizon: float | None) -> str:
+def _one_cell_head(run: Run, name: str) -> dict[tuple[str, str], str]:
+    model, _, fusion = experiment_columns(run, name)
+    shown = {"none": "", "full": "full image, ", "crops": "crops, "}
+    what = "" if name == TRUE_RISK else shown[run.experiments[name].input] + fusion
+    return {("", "model"): f"{model}\n{what}" if what else model}
+
+
+def _splits(table: pd.DataFrame) -> list[str]:
+    return [split for split in ("external", "test", "validation") if (table["split"] == split).any()]
+
+
+def _group(run: Run, rows: pd.DataFrame, split: str) -> str:
+    n = f"{split}, n = {rows['n_patients'].iloc[0]:,} ({run.cohort.provenance})"
+    return f"{n}; {CHOSEN}" if split == "validation" else n
+
+
+def _metric_name(metric: str, horizon: float | None, unit: str) -> str:
     if metric == "c_index" or horizon is None:
         return METRIC_NAMES[metric]
-    return f"{METRIC_NAMES[metric]}, {horizon_label(horizon)}"
+    return f"{METRIC_NAMES[metric]}, {horizon_label(horizon, unit)}"
 
 
 def _cell(rows: pd.DataFrame, name: str, metric: str, horizon: float | None) -> str:
     at = (rows["experiment"] == name) & (rows["metric"] == metric)
-    if metric != "c_index":
-        at &= rows["horizon_days"].sub(horizon or np.nan).abs().lt(0.5)
+    if metric in ("auc", "auc_thesis", "brier"):
+        at &= np.isclose(rows["horizon_days"].to_numpy(float), np.nan if horizon is None else horizon)
     if not at.any():
         return MISSING
     row = rows[at].iloc[0]
@@ -193,8 +233,9 @@ def _cell(rows: pd.DataFrame, name: str, metric: str, horizon: float | None) -> 
     return f"{row['mean']:.3f}{sd}{drawn}"
 
 
-def _difference(differences: pd.DataFrame, split: str, name: str) -> str:
-    at = (differences["split"] == split) & (differences["metric"] == "c_index") & (differences["experiment"] == name)
+def _difference(differences: pd.DataFrame, name: str, reference: str) -> str:
+    at = (differences["metric"] == "c_index") & (differences["experiment"] == name)
+    at &= differences["reference"] == reference
     if not at.any():
         return MISSING
     row = differences[at].iloc[0]

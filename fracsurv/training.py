@@ -218,5 +218,11 @@ def _train_epoch(
 
 
 def _validate(risk: np.ndarray, event: np.ndarray, time: np.ndarray, ties: str) -> dict[str, float]:
+    c_index = concordance_index(event, time, risk)
+    if math.isnan(c_index):
+        raise UserError(
+            f"the validation fold ({len(time)} patients, {int(event.sum())} events) has no comparable pair: nobody "
+            "is followed beyond an event; use fewer folds, or another seed"
+        )
     loss = cox_nll(torch.from_numpy(event), torch.from_numpy(time), torch.from_numpy(risk), ties=ties)
-    return {"validation_loss": float(loss), "validation_c_index": concordance_index(event, time, risk)}
+    return {"validation_loss": float(loss), "validation_c_index": c_index}

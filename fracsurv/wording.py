@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from fracsurv.config import TRUE_RISK
@@ -15,7 +17,7 @@ from fracsurv.run import Run
 
 ENCODERS = {"resnet50": "ResNet-50", "resnet18": "ResNet-18", "vit_b_32": "ViT-B/32", "vit_tiny": "a small ViT"}
 FUSIONS = {"intermediate": "IF-MLP", "late": "LF-FC", "alpha": "α"}
-HEADLINE, REFERENCE = "cds_crops_if", "cox_ph"
+HEADLINE, REFERENCE, UNIMODAL = "cds_crops_if", "cox_ph", "deepsurv"
 HEADLINE_DAYS = 5 * 365.25
 PROVENANCE = {
     "simulated": "Simulated cohort: patients, radiographs and outcomes come from a simulator. No number here says "
@@ -94,22 +96,45 @@ def judged_split(table: pd.DataFrame) -> str:
 
 
 def headline_horizon(table: pd.DataFrame, split: str) -> float | None:
-    """The horizon nearest to 5 years that this split's follow-up allows, days; None if it allows none."""
+    """The horizon nearest to 5 years (1826 of any other unit) that this split allows; None if it allows none."""
     rows = table[(table["split"] == split) & (table["metric"] == "auc")]
     days = rows["horizon_days"].dropna().unique()
     return float(min(days, key=lambda day: abs(day - HEADLINE_DAYS))) if len(days) else None
 
 
 def not_reported(run: Run, table: pd.DataFrame) -> list[str]:
-    """A sentence for each split whose follow-up ends before a horizon."""
+    """A sentence for each split and reason for which AUC or Brier score at some horizon is not there.
+
+    The Brier score needs follow-up beyond the horizon alone; where it is there and the AUC is not, nobody has had an
+    event by then.
+    """
     sentences = []
     for split in dict.fromkeys(table["split"]):
-        rows = table[(table["split"] == split) & table["metric"].isin(["auc", "brier"])]
-        missing = [day for day in horizons(run.cohort) if not (rows["horizon_days"] - day).abs().lt(0.5).any()]
-        if missing:
-            listed = ", ".join(horizon_label(day) for day in missing)
+        at = {
+            m: table.loc[(table["split"] == split) & (table["metric"] == m), "horizon_days"] for m in ("auc", "brier")
+        }
+        no_brier, no_auc = (
+            [day for day in horizons(run.cohort) if not np.isclose(at[metric].to_numpy(float), day).any()]
+            for metric in ("brier", "auc")
+        )
+        if no_brier:
+            listed = ", ".join(horizon_label(day, run.cohort.time_unit) for day in no_brier)
             sentences.append(f"AUC and Brier score at {listed} are not reported on {split}: follow-up ends before.")
+        no_event = [day for day in no_auc if day not in no_brier]
+        if no_event:
+            listed = ", ".join(horizon_label(day, run.cohort.time_unit) for day in no_event)
+            sentences.append(f"AUC at {listed} is not reported on {split}: nobody has had an event by then.")
     return sentences
+
+
+def external_note(run: Run) -> str:
+    """What 'external' means in a simulated cohort; '' where there is none, or where the patients are real."""
+    if run.cohort.provenance != "simulated" or "external" not in set(run.splits["split"]):
+        return ""
+    return (
+        "“External” here means further patients of the same simulator with the same settings: it says nothing about "
+        "transport to another hospital."
+    )
 
 
 def interval(low: float, high: float, *, sign: bool = False) -> str:
@@ -131,32 +156,55 @@ def answer(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> str:
 
 
 def answer_for(run: Run, table: pd.DataFrame, differences: pd.DataFrame, name: str) -> str:
-    """Whether an experiment ranks better than Cox PH, in one sentence with the paired interval of the difference.
+    """What an experiment's paired differences from Cox PH and from DeepSurv say, in one sentence and its caveat.
 
-    An interval that contains 0 is never called a gain or a loss.
+    A fusion row holds a non-linear network of the clinical factors besides the image, so that its lead over Cox PH
+    alone is no gain from the image: 'adds' needs both intervals above 0. An interval that contains 0 is never called
+    a gain or a loss.
     """
     split = judged_split(table)
     at = (differences["split"] == split) & (differences["metric"] == "c_index") & (differences["experiment"] == name)
-    if not at.any():
+    found = {row["reference"]: row for row in differences[at].to_dict("records") if row["reference"] != name}
+    if REFERENCE not in found:
         absent = [row for row in (name, REFERENCE) if row not in set(table["experiment"])]
         return f"Not answered by this run: {' and '.join(absent) or 'an interval'} is not among its results."
-    row = differences[at].iloc[0]
     c_index = table[(table["metric"] == "c_index") & (table["split"] == split)].set_index("experiment")
-    gains = "the radiograph adds to the clinical factors"
-    if run.experiments[name].fusion == "none":  # such a model has the one or the other, not both
-        gains = f"{experiment_name(run, name)} ranks patients better than Cox regression on the clinical factors"
-    if row["ci_low"] > 0:
-        verdict = gains
-    elif row["ci_high"] < 0:
-        verdict = f"{experiment_name(run, name)} ranks patients worse than Cox regression on the clinical factors"
-    else:
-        verdict = f"these data do not tell whether {gains.replace('adds', 'adds anything')}: the interval contains 0"
+    signs = {reference: _sign(row) for reference, row in found.items()}
+    numbers = [f"C-index {c_index.loc[name, 'mean']:.3f} for {experiment_name(run, name)}"]
+    numbers += [
+        f"{c_index.loc[reference, 'mean']:.3f} for {experiment_name(run, reference)}, difference "
+        f"{signed(row['difference'])}, 95 % interval {interval(row['ci_low'], row['ci_high'], sign=True)}"
+        for reference, row in found.items()
+    ]
+    fused = run.experiments[name].fusion != "none"
+    verdict = _verdict(signs) if fused else ""
     return (
-        f"On the {int(c_index.loc[name, 'n_patients']):,} {split} patients, {verdict} (C-index "
-        f"{c_index.loc[name, 'mean']:.3f} for {experiment_name(run, name)}, {c_index.loc[REFERENCE, 'mean']:.3f} for "
-        f"{experiment_name(run, REFERENCE)}, difference {signed(row['difference'])}, 95 % interval "
-        f"{interval(row['ci_low'], row['ci_high'], sign=True)})."
+        f"On the {int(c_index.loc[name, 'n_patients']):,} {split} patients, {verdict}{experiment_name(run, name)} "
+        f"ranks patients {_relations(signs)} ({'; '.join(numbers)}). Intervals are over patients, for these fold "
+        "models."
     )
+
+
+def _sign(row: Mapping[str, float]) -> int:
+    """1 or −1 where the interval lies above or below 0, else 0."""
+    return int(row["ci_low"] > 0) - int(row["ci_high"] < 0)
+
+
+def _relations(signs: Mapping[str, int]) -> str:
+    words = {1: "better than", 0: "not distinguishably better or worse than", -1: "worse than"}
+    called = {REFERENCE: "Cox PH", UNIMODAL: "DeepSurv, which has no image"}
+    return " and ".join(f"{words[sign]} {called[reference]}" for reference, sign in signs.items())
+
+
+def _verdict(signs: Mapping[str, int]) -> str:
+    """What the signs of a fusion row against Cox PH and DeepSurv say of the radiograph."""
+    if UNIMODAL not in signs:
+        return "whether the radiograph adds anything is not answered, for DeepSurv was not run: "
+    if min(signs.values()) > 0:
+        return "the radiograph adds to the clinical factors: "
+    if max(signs.values()) <= 0 and min(signs.values()) < 0:
+        return "nothing shows that the radiograph adds to the clinical factors: "
+    return "these data do not tell whether the radiograph adds anything to the clinical factors: "
 
 
 def split_counts(run: Run) -> pd.DataFrame:

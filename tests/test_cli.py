@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
+import yaml
 
 from fracsurv import cli
 from fracsurv.cohort import read_cohort
+from fracsurv.config import CONFIGS, ROOT
+from fracsurv.errors import UserError
+from fracsurv.pipeline import _call
+from fracsurv.run import open_run
 from tests.conftest import tabular, write_cohort
 
 KINDS = {"age": "continuous", "smoker": "binary"}
@@ -86,11 +98,127 @@ def test_run_refuses_an_experiment_that_the_cohort_cannot_feed(monkeypatch, caps
     assert "'cds_full' is unknown or needs radiographs" in err
 
 
+@pytest.mark.parametrize("braced", ["cohort", "out"])
+def test_run_refuses_braces_before_anything_is_written(monkeypatch, capsys, tmp_path, braced):
+    cohort, out = (tmp_path / (name + "{a}" * (name == braced)) for name in ("cohort", "out"))
+    write_cohort(cohort, tabular(), covariates=KINDS)
+    code, _, err = call(monkeypatch, capsys, "run", str(cohort), "--profile", "tiny", "--out", str(out))
+    assert code == 2
+    assert "braces in a path" in err
+    assert len(err.splitlines()) == 1
+    assert not out.exists()
+
+
+def dry_run(tmp_path, **settings):
+    """The Snakefile's jobs as (rule, log's name), without running them."""
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"out": str(tmp_path / "out"), "profile": "tiny", "experiments": "", **settings}))
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path / "out",
+         "--cores", "1", "--nolock", "--dry-run", "--printshellcmds", "--configfile", config],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_every_notebook_waits_for_the_true_risk(tmp_path):
+    table = tabular()
+    write_cohort(tmp_path / "c", table, covariates=KINDS, provenance="simulated")
+    table[["patient_id"]].assign(log_hazard=table["age"]).to_parquet(tmp_path / "c" / "truth.parquet")
+    printed = dry_run(tmp_path, cohort=str(tmp_path / "c"))
+    rule = printed.split("rule baselines_notebook:")[1].split("output:")[0]
+    assert all(f"true_risk/fold-{fold}/metrics.json" in rule for fold in (0, 1))
+
+
+def test_braces_in_a_profiles_note_are_text(tmp_path):
+    write_cohort(tmp_path / "c", tabular(), covariates=KINDS)
+    profile = tmp_path / "mine.yaml"
+    settings = yaml.safe_load((CONFIGS / "tiny.yaml").read_text(encoding="utf-8"))
+    profile.write_text(yaml.safe_dump({**settings, "note": "{anything} goes"}))
+    assert "baselines_notebook" in dry_run(tmp_path, cohort=str(tmp_path / "c"), profile=str(profile))
+
+
+@pytest.fixture
+def run(tmp_path):
+    write_cohort(tmp_path / "c", tabular(), covariates=KINDS)
+    return open_run(tmp_path / "c", tmp_path / "a b", "tiny")
+
+
+def test_a_failed_steps_log_is_found_in_a_path_with_spaces(run):
+    log = run.out / "logs" / "my step.log"
+    log.parent.mkdir()
+    log.write_text("started\ndied\n")
+    said = f"print('    log: {log.parent}/sound.log'); print('    log: {log} (check log file(s) for error details)')"
+    with open(run.out / ".lock", "w") as lock, pytest.raises(UserError) as caught:
+        _call([sys.executable, "-c", f"{said}; raise SystemExit(1)"], run, [], lock)
+    assert caught.value.faults == [f"step failed; its last words: died (all of them: {log})"]
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGKILL])
+def test_the_child_keeps_the_lock_and_ends_with_us(run, told):
+    pid = run.out / "pid"
+    child = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    code = (
+        "import sys; from fracsurv.run import open_run; from fracsurv.pipeline import _call; import fcntl\n"
+        f"run = open_run({str(run.cohort.folder)!r}, {str(run.out)!r}, 'tiny')\n"
+        f"with open({str(run.out / '.lock')!r}, 'w') as lock:\n"
+        "    fcntl.flock(lock, fcntl.LOCK_EX)\n"
+        f"    _call([sys.executable, '-c', {child!r}], run, [], lock)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    orphan = int(pid.read_text())
+    time.sleep(0.2)
+    parent.send_signal(told)
+    assert parent.wait(30) == (143 if told == signal.SIGTERM else -9)
+    with open(run.out / ".lock") as lock:
+        if told == signal.SIGTERM:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # free again: the child has ended
+        else:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.kill(orphan, signal.SIGKILL)
+
+
+def test_make_clean_leaves_the_users_runs_and_cohorts(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for folder in ("data/demo", "data/mine", "reports/demo", "reports/mine", ".venv", "a/__pycache__"):
+        (tmp_path / folder).mkdir(parents=True)
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == ["Makefile", "a", "data", "data/mine", "reports", "reports/mine"]
+
+
+def test_make_setup_refuses_an_old_python(tmp_path):
+    for file in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / file, tmp_path)
+    old = tmp_path / "python-old"
+    old.write_text(f"#!{sys.executable}\nimport sys\nsys.version_info = (3, 10, 4)\nexec(sys.argv[2])\n")
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", "setup", f"PYTHON={old}"], cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert f"fracsurv needs Python 3.11 or later, {old} is 3.10" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_make_test_forgets_old_fits():
+    done = subprocess.run(["make", "--dry-run", "test"], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert "rm -rf reports/tiny" in done.stdout
+    order = [next(i for i, line in enumerate(lines) if text in line) for text in ("reports/tiny", "-m pytest")]
+    assert order == sorted(order)
+
+
 def test_pipeline_on_a_cohort_without_images(monkeypatch, capsys, tmp_path):
     """The Snakefile end to end: notebooks, table, report; and a second call finds everything done."""
-    write_cohort(tmp_path / "c", tabular(120), covariates=KINDS)
-    out = tmp_path / "r"
-    arguments = ("run", str(tmp_path / "c"), "--profile", "tiny", "--out", str(out))
+    cohort, out = tmp_path / "it's #1: a" / "c", tmp_path / "it's #1: a" / 'the "run"'
+    write_cohort(cohort, tabular(120), covariates=KINDS)
+    arguments = ("run", str(cohort), "--profile", "tiny", "--out", str(out))
     code, printed, err = call(monkeypatch, capsys, *arguments)
     assert code == 0, err
     assert f"report: {out / 'index.html'}" in printed

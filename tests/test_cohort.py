@@ -10,6 +10,7 @@ import pytest
 
 from fracsurv.cohort import read_cohort
 from fracsurv.errors import UserError
+from fracsurv.run import open_run
 from fracsurv.splits import make_splits
 from fracsurv.summary import summary_table
 from tests.conftest import tabular, write_cohort
@@ -82,11 +83,74 @@ def test_all_faults_at_once(tmp_path, table):
         ({"colour": 1}, "cohort.yaml: unknown setting 'colour'"),
         ({"resolution": 0}, "cohort.yaml, resolution: 0; must be a number above 0"),
         ({"horizons": [-1]}, "cohort.yaml, horizons: [-1]; must be a list of days"),
+        ({"horizons": [True]}, "cohort.yaml, horizons: [True]; must be a list of days"),
+        ({"horizons": [365, 365]}, "cohort.yaml, horizons: [365, 365]; must be a list of days"),
+        ({"horizons": [730, 365]}, "cohort.yaml, horizons: [730, 365]; must be a list of days"),
+        ({"horizons": [float("inf")]}, "cohort.yaml, horizons: [inf]; must be a list of days"),
+        ({"horizons": 365}, "cohort.yaml, horizons: 365; must be a list of days"),
+        ({"columns": {"age": 3}}, "cohort.yaml, columns, age: 3; must be text"),
+        ({"columns": {"age": ["a"]}}, "cohort.yaml, columns, age: ['a']; must be text"),
+        ({"columns": {"age": "smoker"}}, "cohort.yaml, columns: age and smoker are all column 'smoker'"),
+        ({"columns": {"age": "event"}}, "cohort.yaml, columns: event and age are all column 'event'"),
+        ({"covariates": {"split": "binary"}}, "cohort.yaml, covariates, split: the name is taken"),
+        ({"covariates": {"time": "continuous"}}, "cohort.yaml, covariates, time: the name is taken"),
+        ({"covariates": {3: "continuous"}}, "cohort.yaml, covariates: 3; a name must be text"),
+        ({"outcome": ""}, "cohort.yaml, outcome: ''; must be text, not empty"),
+        ({"outcome": 3}, "cohort.yaml, outcome: 3; must be text, not empty"),
+        ({"description": ["a"]}, "cohort.yaml, description: ['a']; must be text"),
+        ({"labels": {"age": 3}}, "cohort.yaml, labels, age: 3; must be text"),
+        ({"time_unit": 3}, "cohort.yaml, time_unit: 3; must be text"),
+        ({"time_unit": "x" * 31}, f"cohort.yaml, time_unit: '{'x' * 31}'; must be text"),
         ({"covariates": {"weight": "continuous"}}, "cohort.csv: no column 'weight' (for weight)"),
     ],
 )
 def test_faulty_settings(tmp_path, table, settings, message):
     assert any(fault.startswith(message) for fault in faults_of(write_cohort(tmp_path, table, **settings)))
+
+
+def test_faulty_settings_are_listed_at_once(tmp_path, table):
+    folder = write_cohort(
+        tmp_path, table, horizons=[2, 1], outcome="", columns={"time_days": "FU", "age": 3}, covariates={"event": "x"}
+    )
+    assert [fault.split(";")[0] for fault in faults_of(folder)] == [
+        "cohort.yaml, horizons: [2, 1]",
+        "cohort.yaml, outcome: ''",
+        "cohort.yaml, covariates, event: the name is taken",
+        "cohort.yaml, covariates, event: 'x'",
+        "cohort.yaml, columns, age: 3",
+        "cohort.csv: no column 'FU' (for time_days)",
+    ]
+
+
+def test_time_unit(tmp_path, table):
+    assert read_cohort(write_cohort(tmp_path, table, covariates=KINDS)).time_unit == "days"
+    assert read_cohort(write_cohort(tmp_path, table, covariates=KINDS, time_unit="months")).time_unit == "months"
+
+
+def test_patients_called_na_survive_a_run_opened_twice(tmp_path, table):
+    table.loc[:1, "patient_id"] = ["NA", "nan"]
+    folder = write_cohort(tmp_path / "c", table, covariates=KINDS)
+    for _ in range(2):  # the second reads the first's splits.csv
+        run = open_run(folder, tmp_path / "r", "tiny")
+        assert run.splits["patient_id"].tolist()[:2] == ["NA", "nan"]
+
+
+def test_a_patient_without_an_id_is_not_called_nan(tmp_path, table):
+    folder = write_cohort(tmp_path, table, covariates=KINDS)
+    (folder / "cohort.csv").unlink()
+    table.loc[2, "patient_id"] = None
+    table.to_parquet(folder / "cohort.parquet")
+    assert faults_of(folder) == ["cohort.parquet row 4, column patient_id: empty; must be given"]
+
+
+@pytest.mark.parametrize("file", ["cohort.csv", "vertebrae.csv"])
+@pytest.mark.parametrize(
+    ("content", "error"), [(b"", "EmptyDataError"), (b"patient_id,\xe5\n", "UnicodeDecodeError")]
+)
+def test_unreadable_tables(tmp_path, table, file, content, error):
+    folder = write_cohort(tmp_path, table, covariates=KINDS)
+    (folder / file).write_bytes(content)
+    assert [fault.split(";")[0] for fault in faults_of(folder)] == [f"{file}: not readable ({error})"]
 
 
 def test_yaml_that_is_none(tmp_path, table):
@@ -136,11 +200,28 @@ def test_faulty_boxes(tmp_path, table):
     ]
 
 
+def test_a_box_whose_row_ends_early(tmp_path, table):
+    folder = write_cohort(tmp_path, table, covariates=KINDS)
+    (folder / "vertebrae.csv").write_text("patient_id,x_min,y_min,x_max,y_max\nP000,1,1,5\n")
+    assert faults_of(folder) == [
+        "vertebrae.csv row 2, 1, 1, 5, ; a box needs four numbers, x_min < x_max and y_min < y_max"
+    ]
+
+
 def test_fingerprint_follows_the_values(tmp_path, table):
     first = read_cohort(write_cohort(tmp_path, table, covariates=KINDS)).fingerprint()
     assert read_cohort(write_cohort(tmp_path, table, covariates=KINDS)).fingerprint() == first
     table.loc[0, "age"] += 0.1
     assert read_cohort(write_cohort(tmp_path, table, covariates=KINDS)).fingerprint() != first
+
+
+def test_image_fingerprint_follows_the_files(tmp_path, table):
+    folder = write_cohort(tmp_path, table.assign(image="a.png"), covariates=KINDS)
+    (folder / "a.png").write_bytes(b"1")
+    first = read_cohort(folder).image_fingerprint()
+    assert read_cohort(folder).image_fingerprint() == first
+    (folder / "a.png").write_bytes(b"12")
+    assert read_cohort(folder).image_fingerprint() != first
 
 
 def test_truth_is_read_in_the_tables_order(tmp_path, table):
@@ -200,3 +281,22 @@ class TestSplits:
         cohort = read_cohort(write_cohort(tmp_path, table, covariates=KINDS))
         with pytest.raises(UserError, match="1 training patients with an event; 3 folds need at least 3"):
             make_splits(cohort, test_fraction=0.5)
+
+    @pytest.mark.parametrize("n", [4, 7, 10])
+    def test_too_few_patients_for_a_test_set(self, tmp_path, n):
+        table = tabular(n).assign(event=[0, 1] * (n // 2) + [0] * (n % 2))
+        cohort = read_cohort(write_cohort(tmp_path, table, covariates=KINDS))
+        with pytest.raises(UserError, match=f"holding out 0.1 of {n} patients leaves 1 to test and {n - 1} to train"):
+            make_splits(cohort, n_folds=2)
+
+    def test_too_few_patients_to_train(self, tmp_path):
+        cohort = read_cohort(write_cohort(tmp_path, tabular(6).assign(event=[0, 1] * 3), covariates=KINDS))
+        with pytest.raises(UserError, match="leaves 5 to test and 1 to train"):
+            make_splits(cohort, n_folds=2, test_fraction=0.8)
+
+    def test_nobody_is_free(self, tmp_path, table):
+        fixed = ["external"] * 20 + ["train"] * 40
+        cohort = read_cohort(write_cohort(tmp_path, table.assign(split=fixed), covariates=KINDS))
+        splits = make_splits(cohort)
+        assert splits["split"].tolist() == fixed
+        assert sorted(splits["fold"].unique()) == [-1, 0, 1, 2]

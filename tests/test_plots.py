@@ -82,10 +82,18 @@ def test_format_p(p, text):
 
 
 @pytest.mark.parametrize(
-    ("days", "text"), [(365, "1 year"), (1826, "5 years"), (2922, "8 years"), (1000, "1,000 days"), (30, "30 days")]
+    ("days", "text"),
+    [(365, "1 year"), (1826, "5 years"), (2922, "8 years"), (1000, "1000 days"), (730.5, "730.5 days")],
 )
 def test_horizon_label(days, text):
     assert plots.horizon_label(days) == text
+
+
+@pytest.mark.parametrize(
+    ("horizon", "text"), [(0.3333, "0.3333 months"), (1826, "1826 months"), (1.602, "1.602 months")]
+)
+def test_horizon_label_of_another_unit_is_never_years(horizon, text):
+    assert plots.horizon_label(horizon, "months") == text
 
 
 def test_spread_keeps_order_and_gap_and_moves_no_more_than_needed():
@@ -118,6 +126,26 @@ def test_coefficient_forest_draws_hazard_ratios():
     np.testing.assert_allclose(drawn[0], [2, 8])
     np.testing.assert_allclose(drawn[1], [4])  # geometric mean
     assert "Hazard ratio" in axes.get_xlabel()
+
+
+def test_coefficient_forest_marks_ratios_beyond_its_edges():
+    rows = [(0, "rare", 40.0), (1, "rare", 1000.0), (0, "never", -8.0), (1, "never", 0.0), (0, "age", 0.5)]
+    table = pd.DataFrame(rows, columns=["fold", "covariate", "log_hazard_ratio"])
+    axes = plots.coefficient_forest(table, {"rare": "Rare", "never": "Never", "age": "Age"}).axes[0]
+    marked = {(line.get_marker(), float(np.atleast_1d(line.get_xdata())[0]), int(np.atleast_1d(line.get_ydata())[0]))
+              for line in axes.lines if line.get_marker() in "<>"}  # fmt: skip
+    assert marked == {(">", 10.0, 0), ("<", 0.1, 1)}
+    drawn = np.concatenate([np.atleast_1d(line.get_xdata()) for line in axes.lines[1:]])
+    assert drawn.min() == 0.1
+    assert drawn.max() == 10
+    assert "arrows: beyond 0.1 to 10" in axes.get_xlabel()
+
+
+def test_times_of_another_unit_are_not_drawn_as_years():
+    event, time = np.array([True, False, True, False]), np.array([0.5, 1.0, 1.5, 2.0])
+    figure = plots.kaplan_meier(event, time, np.zeros(4), {0: "all"}, time_unit="months")
+    assert figure.axes[0].lines[0].get_xdata().max() == 2
+    assert figure.axes[1].get_xlabel() == "Time since start of study, months"
 
 
 def test_box_heights_mark_the_limit():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fracsurv import report, wording
+from fracsurv import findings, report, wording
 from fracsurv.config import CONFIGS, ROOT, TRUE_RISK, load_experiments
-from fracsurv.curves import KAPLAN_MEIER, follow_up_groups, metrics_over_time
+from fracsurv.curves import KAPLAN_MEIER, follow_up_groups, metrics_over_time, strongest_effect
 from fracsurv.errors import UserError
 from fracsurv.files import write_json
 from fracsurv.metrics import brier_score, kaplan_meier
@@ -22,7 +23,7 @@ from fracsurv.pages import notebook_html
 from fracsurv.published import published, published_alpha, published_summary, thesis_order
 from fracsurv.results import write_predictions
 from fracsurv.run import open_run
-from fracsurv.tables import in_thesis_order, main_table, results_table, to_html, way_to_true_risk
+from fracsurv.tables import further_metrics, in_thesis_order, main_table, results_table, to_html, way_to_true_risk
 from tests.conftest import tabular, write_cohort
 
 SCRIPT = "<script>alert('x')</script>"
@@ -54,17 +55,17 @@ def run(tmp_path_factory):
     for name, noise in ((TRUE_RISK, 0.0), ("cox_ph", 0.3), ("deepsurv", 0.5)):
         for fold in range(made.profile.n_folds):
             place = made.folder(name, fold)
-            write_predictions(
-                made, place, fold, log_hazard + noise * rng.normal(size=160), made.key(name, fold, None)
-            )
+            write_predictions(made, name, fold, log_hazard + noise * rng.normal(size=160))
             if name == "cox_ph":
                 coefficients = {"covariate": ["age", "smoker"], "log_hazard_ratio": [0.5 + 0.1 * fold, -0.1]}
                 pd.DataFrame(coefficients).to_csv(place / "coefficients.csv", index=False)
+                write_json(place / "fit.json", {"key": made.key(name, fold, None), "note": "penalised: age" * fold})
             if name == "deepsurv":
                 history = {"epoch": [1, 2], "train_loss": [4.0, 3.0], "train_c_index": [0.5, 0.6]}
                 history |= {"validation_loss": [np.nan, 3.5], "validation_c_index": [np.nan, 0.58]}
                 pd.DataFrame(history).to_csv(place / "history.csv", index=False)
-                write_json(place / "fit.json", {"key": made.key(name, fold, None), "seconds": 1.5, "threads": 1})
+                write_json(place / "fit.json", {"key": made.key(name, fold, None), "seconds": 1.5, "threads": 1,
+                                             "torch": f"1.{fold}", "commit": "abc"})  # fmt: skip
     return made
 
 
@@ -187,6 +188,8 @@ def test_provenance_record(run, page):
     assert counts["external"] == (60, int(event[100:].sum()))
     assert counts["train"][0] + counts["test"][0] == 100
     assert facts["fit_seconds_total"] == 3.0
+    assert facts["fits_made_with"] == {"torch": ["1.0", "1.1"], "fracsurv": [], "commit": ["abc"]}
+    assert "commit abc; torch 1.0, 1.1: not what this report was made with" in page
     assert [fit["experiment"] for fit in facts["fits"]] == ["deepsurv"] * 2
     assert facts["packages"]["torch"].startswith("2.")
     assert facts["profile"]["name"] == "tiny"
@@ -202,12 +205,12 @@ def test_report_of_one_experiment_alone(tmp_path, run):
     one = open_run(run.cohort.folder, tmp_path / "one", "tiny")
     for fold in range(2):
         risk = run.cohort.table["age"].to_numpy()
-        write_predictions(one, one.folder("cox_ph", fold), fold, risk, one.key("cox_ph", fold, None))
+        write_predictions(one, "cox_ph", fold, risk)
     text = report.write_report(one).read_text(encoding="utf-8")
     assert_self_contained(text)
     assert "Not run: true_risk, deepsurv." in text
     for fold in range(2):  # a table from before another experiment was finished is made anew
-        write_predictions(one, one.folder("deepsurv", fold), fold, -risk, one.key("deepsurv", fold, None))
+        write_predictions(one, "deepsurv", fold, -risk)
     assert set(report.read_ablation(one)[0]["experiment"]) == {"cox_ph", "deepsurv"}
 
 
@@ -219,11 +222,14 @@ def test_notebook_page_is_sanitised_folded_and_self_contained():
     assert "<td>1&lt;script&gt;" in text
 
 
-def differences(low, high):
-    rows = [("deepsurv", "external", "c_index", np.nan, (low + high) / 2, low, high)]
-    return pd.DataFrame(
-        rows, columns=["experiment", "split", "metric", "horizon_days", "difference", "ci_low", "ci_high"]
-    )
+def differences(name, **intervals):
+    """Differences in C of one experiment on external patients, by reference."""
+    rows = [
+        (name, reference, "external", "c_index", np.nan, (low + high) / 2, low, high)
+        for reference, (low, high) in intervals.items()
+    ]
+    columns = ["experiment", "reference", "split", "metric", "horizon_days", "difference", "ci_low", "ci_high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def c_index_rows(**means):
@@ -240,19 +246,47 @@ def c_index_rows(**means):
     [
         (0.01, 0.05, "patients, DeepSurv ranks patients better than"),
         (-0.05, -0.01, "patients, DeepSurv ranks patients worse than"),
-        (-0.01, 0.03, "do not tell whether"),
-        (0.0, 0.03, "do not tell whether"),
+        (-0.01, 0.03, "not distinguishably better or worse than"),
+        (0.0, 0.03, "not distinguishably better or worse than"),
     ],
 )
 def test_an_interval_with_zero_is_no_gain(run, low, high, words):
-    said = wording.answer_for(run, c_index_rows(cox_ph=0.6, deepsurv=0.62), differences(low, high), "deepsurv")
+    found = differences("deepsurv", cox_ph=(low, high))
+    said = wording.answer_for(run, c_index_rows(cox_ph=0.6, deepsurv=0.62), found, "deepsurv")
     assert words in said
-    assert "0.620 for DeepSurv, 0.600 for Cox PH" in said
+    assert "radiograph" not in said
+    assert "0.620 for DeepSurv; 0.600 for Cox PH" in said
     assert wording.signed((low + high) / 2) in said
+    assert said.endswith("Intervals are over patients, for these fold models.")
+
+
+ABOVE, AROUND, BELOW = (0.01, 0.05), (-0.01, 0.03), (-0.05, -0.01)
+
+
+@pytest.mark.parametrize(
+    ("cox", "deep", "verdict", "relation"),
+    [
+        (ABOVE, ABOVE, "the radiograph adds to", "better than Cox PH and better than DeepSurv, which has no image"),
+        (ABOVE, AROUND, "do not tell", "better than Cox PH and not distinguishably better or worse than DeepSurv"),
+        (ABOVE, BELOW, "do not tell", "better than Cox PH and worse than DeepSurv"),
+        (AROUND, ABOVE, "do not tell", "not distinguishably better or worse than Cox PH and better than DeepSurv"),
+        (AROUND, AROUND, "do not tell", "not distinguishably better or worse than Cox PH and not disting"),
+        (BELOW, AROUND, "nothing shows that the radiograph adds", "worse than Cox PH and not distinguishably"),
+        (BELOW, BELOW, "nothing shows that the radiograph adds", "worse than Cox PH and worse than DeepSurv"),
+        (ABOVE, None, "is not answered, for DeepSurv was not run", "better than Cox PH (C-index"),
+    ],
+)
+def test_the_radiograph_adds_only_if_both_models_without_it_are_beaten(run, cox, deep, verdict, relation):
+    intervals = {"cox_ph": cox} | ({"deepsurv": deep} if deep else {})
+    rows = c_index_rows(cox_ph=0.6, deepsurv=0.61, cds_crops_if=0.64)
+    said = wording.answer_for(run, rows, differences("cds_crops_if", **intervals), "cds_crops_if")
+    assert verdict in said
+    assert relation in said
+    assert ("patients, the radiograph adds to" in said) == (cox == deep == ABOVE)
 
 
 def test_answer_names_what_is_missing(run):
-    none = differences(0, 0).iloc[:0]
+    none = differences("deepsurv")
     assert "cox_ph is not among" in wording.answer_for(run, c_index_rows(deepsurv=0.6), none, "deepsurv")
     assert "no radiographs" in wording.answer(run, c_index_rows(cox_ph=0.6), none)
 
@@ -264,14 +298,16 @@ def test_way_to_true_risk():
     assert way_to_true_risk(table[1:], "external").empty
 
 
-def test_not_reported_names_the_horizons_that_follow_up_does_not_reach(run):
+def test_not_reported_names_horizons_and_the_reason(run):
+    there = {"auc": (1096.0,), "brier": (365.0, 1096.0)}
     rows = [
-        {"experiment": "cox_ph", "split": "test", "metric": m, "horizon_days": d}
-        for m in ("auc", "brier")
-        for d in (365.0, 1096.0)
+        {"experiment": "cox_ph", "split": "test", "metric": metric, "horizon_days": day}
+        for metric, days in there.items()
+        for day in days
     ]
     assert wording.not_reported(run, pd.DataFrame(rows)) == [
-        "AUC and Brier score at 5 years, 8 years are not reported on test: follow-up ends before."
+        "AUC and Brier score at 5 years, 8 years are not reported on test: follow-up ends before.",
+        "AUC at 1 year is not reported on test: nobody has had an event by then.",
     ]
 
 
@@ -316,8 +352,103 @@ def test_results_table_keeps_published_values_in_columns_of_their_own(run, page)
     assert not any("thesis" in g for g, _ in results_table(run, table, found, "external").columns)
     cox = shown[shown["", "model"] == "Cox PH"].iloc[0]
     assert cox["this run, test (simulated)", "ΔC from Cox PH"] == "–"
-    assert cox["this run, test (simulated)", "way to true risk"] == "0 %"
+    assert cox["this run, test (simulated)", "way to true risk, no interval"] == "0 %"
+    row = table.query(
+        "experiment == 'cox_ph' and split == 'test' and metric == 'auc_thesis' and horizon_days == 1826"
+    )
+    assert cox["this run, test (simulated)", "AUC, thesis's definition, 5 years"].startswith(
+        f"{row['mean'].item():.3f}"
+    )
+    without = results_table(run, table[table["metric"] != "auc_thesis"], found, "test")
+    assert not any("definition" in name for _, name in without.columns)
     assert len(main_table(run, table)) == 3
+
+
+def test_validation_has_no_differences_and_says_why(run, page):
+    table, found = report.read_ablation(run)
+    shown = results_table(run, table, found, "validation")
+    ours = "this run, validation (simulated); chosen on these patients: biased upwards"
+    assert [name for group, name in shown.columns if group == ours] == [
+        "C-index", "AUC, 5 years", "Brier, 5 years", "AUC, thesis's definition, 5 years",
+    ]  # fmt: skip
+    groups = {group for group, _ in main_table(run, table).columns}
+    assert [g for g in groups if "biased upwards" in g] == [g for g in groups if g.startswith("validation")] != []
+
+
+def test_each_reference_has_its_own_column_of_differences(run, page):
+    table, found = report.read_ablation(run)
+    shown = results_table(run, table, found, "external").set_index(("", "model"))
+    ours = "this run, external (simulated)"
+    for reference, column in (("cox_ph", "ΔC from Cox PH"), ("deepsurv", "ΔC from DeepSurv")):
+        row = found.query("experiment == 'true_risk' and split == 'external' and metric == 'c_index'")
+        row = row[row["reference"] == reference]
+        cell = shown.loc["True risk (simulator)", (ours, column)]
+        assert cell.startswith(wording.signed(row["difference"].item()) + "\n")
+    assert shown.loc["DeepSurv", (ours, "ΔC from DeepSurv")] == "–"
+
+
+def test_further_metrics_holds_uno_and_the_integrated_forms(run, page):
+    table, _ = report.read_ablation(run)
+    shown = further_metrics(run, table).set_index(("", "model"))
+    for metric, column in (
+        ("c_index_ipcw", "Uno's C"),
+        ("mean_auc", "mean AUC"),
+        ("integrated_brier", "integrated Brier"),
+    ):
+        rows = table.query("experiment == 'cox_ph' and split == 'test'")
+        value = rows.loc[rows["metric"] == metric, "mean"].item()
+        group = next(group for group, _ in shown.columns if group.startswith("test"))
+        assert shown.loc["Cox PH\ntabular only", (group, column)].startswith(f"{value:.3f} ±")
+    assert "Uno's C" in page.replace("&#39;", "'").replace("&#x27;", "'")
+
+
+def test_a_table_of_other_fold_models_is_made_anew(run, page):
+    before, record = report.read_ablation(run)[0], run.out / "ablation.json"
+    marked = before.assign(mean=0.123)
+    marked.to_csv(run.out / "ablation.csv", index=False)
+    assert (report.read_ablation(run)[0]["mean"] == 0.123).all()  # same fold models: taken as it is
+    keys = json.loads(record.read_text())
+    assert len(keys["deepsurv"]) == 2
+    keys["deepsurv"][1] = "of another setting"
+    record.write_text(json.dumps(keys))
+    pd.testing.assert_frame_equal(report.read_ablation(run)[0], before)
+    record.unlink()
+    marked.to_csv(run.out / "ablation.csv", index=False)
+    pd.testing.assert_frame_equal(report.read_ablation(run)[0], before)
+
+
+def test_came_furthest_is_said_of_300_patients_or_more(run):
+    # by hand: from 0.60 to 0.75 is 0.15; 0.66 went 0.06 of it
+    table = c_index_rows(true_risk=0.75, cox_ph=0.60, deepsurv=0.66)
+    assert findings.furthest(run, table.assign(n_patients=299)) == ""
+    said = findings.furthest(run, table.assign(n_patients=300))
+    assert "on the external patients (n = 300), DeepSurv came furthest of 1: 40 %, a point estimate without" in said
+
+
+def test_external_of_a_simulator_is_no_other_hospital(run, page, tmp_path):
+    assert wording.external_note(run) in page
+    assert "transport to another hospital" in wording.external_note(run)
+    real = open_run(write_cohort(tmp_path / "c", tabular(), covariates={"age": "continuous"}), tmp_path / "o", "tiny")
+    assert wording.external_note(real) == ""
+
+
+def test_sentences_say_what_is_judged(run, page):
+    table, _ = report.read_ablation(run)
+    assert "the mean of the fold models' prob" in findings.calibration(run, table, "external", ["cox_ph"]).said
+    assert "above 0 even for a perfect model" in findings.calibration(run, table, "external", ["cox_ph"]).said
+    assert "mean of the fold models' ranks" in findings.risk_groups(run, table, "cox_ph", "external").said
+    assert (
+        "under augmentation and dropout and while the weights still move" in findings.learning(run, "deepsurv").said
+    )
+
+
+def test_strongest_effect_skips_what_is_no_estimate():
+    effects = {"rare": (9.0, 9.0), "none": (0.0, 0.0), "turns": (5.0, -4.0), "age": (-0.5, -0.5), "bmi": (0.1, 0.1)}
+    rows = [(fold, name, values[fold]) for name, values in effects.items() for fold in (0, 1)]
+    table = pd.DataFrame(rows, columns=["fold", "covariate", "log_hazard_ratio"])
+    assert strongest_effect(table, ["", ""]) == "rare"
+    assert strongest_effect(table, ["", "constant, left out: none; penalised: rare"]) == "age"
+    assert strongest_effect(table, ["penalised: rare, age, bmi", ""]) is None
 
 
 def test_another_outcome_has_no_published_values_and_is_escaped(tmp_path):
@@ -325,7 +456,7 @@ def test_another_outcome_has_no_published_values_and_is_escaped(tmp_path):
     other = open_run(write_cohort(tmp_path / "c", tabular(), **settings), tmp_path / "out", "tiny")
     for fold in range(2):
         risk = other.cohort.table["age"].to_numpy()
-        write_predictions(other, other.folder("cox_ph", fold), fold, risk, other.key("cox_ph", fold, None))
+        write_predictions(other, "cox_ph", fold, risk)
     text = report.write_report(other).read_text(encoding="utf-8")
     assert_self_contained(text)
     assert "thesis" not in text
@@ -358,8 +489,8 @@ def test_groups_without_prior_fracture_and_without_binary_covariates(tmp_path):
     assert labels[0].startswith("Age, years: at most")
 
 
-@pytest.mark.parametrize("stem", ["01_eda_kaplan_meier", "03_baselines", "05_ablation_tables"])
-def test_notebooks_run_on_a_cohort_without_images(run, page, stem, monkeypatch):
+def execute(stem, cohort, out, monkeypatch):
+    """Run a notebook's cells in this process; what it displayed."""
     shown = []
     monkeypatch.setattr("fracsurv.notebook.display", lambda data, **_: shown.append(data))
     monkeypatch.chdir(ROOT / "notebooks")
@@ -369,7 +500,62 @@ def test_notebooks_run_on_a_cohort_without_images(run, page, stem, monkeypatch):
         if cell.cell_type == "code":
             exec(compile(cell.source, stem, "exec"), names)
         if "parameters" in cell.metadata.get("tags", []):
-            names |= {"cohort": str(run.cohort.folder), "out": str(run.out)}
+            names |= {"cohort": str(cohort), "out": str(out)}
+    return shown
+
+
+def made_up_baselines(run, rng):
+    """Predictions of Cox PH and DeepSurv and what notebook 03 reads, no model trained."""
+    for name in ("cox_ph", "deepsurv"):
+        for fold in range(run.profile.n_folds):
+            place = run.folder(name, fold)
+            write_predictions(run, name, fold, rng.normal(size=len(run.cohort)))
+            write_json(
+                place / "fit.json", {"key": run.key(name, fold, None), "note": "", "seconds": 1.0, "threads": 1}
+            )
+            effects = {"covariate": list(run.cohort.covariates), "log_hazard_ratio": 0.5}
+            pd.DataFrame(effects).to_csv(place / "coefficients.csv", index=False)
+            history = {"epoch": [1], "train_loss": [4.0], "train_c_index": [0.5]}
+            history |= {"validation_loss": [3.5], "validation_c_index": [0.58]}
+            pd.DataFrame(history).to_csv(place / "history.csv", index=False)
+
+
+@pytest.mark.parametrize("stem", ["01_eda_kaplan_meier", "03_baselines"])
+def test_notebooks_on_horizons_below_one_of_another_unit(tmp_path, stem, monkeypatch):
+    table = tabular(n=120, seed=2)
+    table["time_days"] = table["time_days"] / 1000  # events up to 3 months
+    folder = write_cohort(
+        tmp_path / "c", table, covariates={"age": "continuous"}, time_unit="months", horizons=[0.3333, 0.825, 1.602]
+    )
+    run = open_run(folder, tmp_path / "out", "tiny")
+    made_up_baselines(run, np.random.default_rng(1))
+    shown = execute(stem, folder, tmp_path / "out", monkeypatch)
+    texts = " ".join(s.data for s in shown if hasattr(s, "data"))
+    assert re.search(r"\b1\.602 months", texts)
+    assert "years" not in texts.replace("Age, years", "")
+    if stem == "03_baselines":  # every horizon has its own value
+        found = json.loads((run.folder("cox_ph", 0) / "metrics.json").read_text())["metrics"]
+        assert len({row["value"] for row in found if row["metric"] == "brier" and row["split"] == "test"}) == 3
+
+
+def test_notebook_02_escapes_hostile_patient_ids(simulated, tmp_path, monkeypatch):
+    folder = shutil.copytree(simulated, tmp_path / "c")
+    patients = pd.read_csv(folder / "cohort.csv")["patient_id"][:40]
+    for path in (folder / "cohort.csv", folder / "vertebrae.csv"):
+        table = pd.read_csv(path)
+        table = table[table["patient_id"].isin(patients)]
+        table["patient_id"] = "<script>*" + table["patient_id"] + "*"
+        table.to_csv(path, index=False)
+    (folder / "truth.parquet").unlink()
+    shown = execute("02_crop_extraction", folder, tmp_path / "out", monkeypatch)
+    texts = [s.data for s in shown if hasattr(s, "data")]
+    assert any(r"&lt;script&gt;\*" in text for text in texts)
+    assert not any("<script>" in text for text in texts)
+
+
+@pytest.mark.parametrize("stem", ["01_eda_kaplan_meier", "03_baselines", "05_ablation_tables"])
+def test_notebooks_run_on_a_cohort_without_images(run, page, stem, monkeypatch):
+    shown = execute(stem, run.cohort.folder, run.out, monkeypatch)
     texts = [s.data for s in shown if hasattr(s, "data")]
     assert sum(isinstance(s, dict) and "image/png" in s for s in shown) >= 2
     assert texts[0].startswith("> Simulated cohort")

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import fracsurv.training as training
 from fracsurv.checkpoint import load_weights, save_weights
 from fracsurv.errors import UserError
 from fracsurv.metrics import concordance_index
-from fracsurv.models import DeepSurv
+from fracsurv.models import ConvDeepSurv, DeepSurv
 from fracsurv.training import Recipe, derive_seed, fit, learning_rate, predict
 
 N = 200
@@ -95,6 +96,41 @@ def test_a_killed_fit_resumes_to_the_same(data, tmp_path, monkeypatch, epoch):
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [
         "best.safetensors", "history.csv", "last.safetensors",
     ]  # fmt: skip
+
+
+def test_resume_is_exact_for_channels_last_convolutions(tmp_path, monkeypatch):
+    """Fused Adam walks raw memory: moments laid out otherwise than the weights would go to the wrong ones."""
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.normal(size=(60, 13, 34, 34)).astype(np.float32))
+    time = rng.exponential(size=60)
+    event = time < 2
+
+    def run_conv(folder):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = ConvDeepSurv(channels=13, encoder="resnet18").to(memory_format=torch.channels_last)
+        recipe = Recipe(lr=1e-3, scheduler="none", epochs=3, batch_size=20, seed=1, validate_every=1)
+        fit(
+            model, model, lambda rows, _: (None, images[rows]), event, time,
+            np.arange(40), np.arange(40, 60), folder, recipe, progress=False,
+        )  # fmt: skip
+        return load_file(folder / "last.safetensors")
+
+    expected = run_conv(tmp_path / "a")
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    whole = training._train_epoch
+
+    def dies(*arguments):
+        if arguments[-2] == 2:
+            raise Killed
+        return whole(*arguments)
+
+    monkeypatch.setattr(training, "_train_epoch", dies)
+    with pytest.raises(Killed):
+        run_conv(tmp_path / "b")
+    monkeypatch.setattr(training, "_train_epoch", whole)
+    found = run_conv(tmp_path / "b")
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
 def test_another_settings_state_is_not_resumed(data, tmp_path, monkeypatch):

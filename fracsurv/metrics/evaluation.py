@@ -64,7 +64,7 @@ def evaluate(
     Returns
     -------
     dict
-        ('c_index', None), ('c_index_ipcw', None), ('auc', h), ('mean_auc', None), ('brier', h) and
+        ('c_index', None), ('c_index_ipcw', None), ('auc', h), ('auc_thesis', h), ('mean_auc', None), ('brier', h) and
         ('integrated_brier', None), a float each: NaN at a horizon that follow-up does not reach
         (`usable_horizons`), and for the integrated metrics if it does not reach the whole grid.
     """
@@ -117,14 +117,16 @@ def evaluate_draws(
     usable = reaches(event_train, time_train, time, times)
     own = inverse_censoring_weights(event_train, time_train, time)
     auc = auc_of_draws(event, time, risk, times, own, usable, counts)
+    thesis = auc_of_draws(event, time, risk, horizons, np.ones(len(time)), np.ones(len(horizons), bool), counts)
     surv = breslow_survival(event_train, time_train, risk_train, risk, times)
     terms = brier_terms(event_train, time_train, event, time, surv, times)
     brier = (terms.T @ counts) / counts.sum(axis=0)
     # A draw in which nobody is followed beyond a time says as little there as a whole group would.
     followed = (time[:, None] > times).T.astype(float) @ counts
     brier[~usable[:, None] | (followed == 0)] = np.nan
-    for horizon, k in zip(horizons, at_horizon, strict=True):
+    for i, (horizon, k) in enumerate(zip(horizons, at_horizon, strict=True)):
         result["auc", float(horizon)], result["brier", float(horizon)] = auc[k], brier[k]
+        result["auc_thesis", float(horizon)] = thesis[i]
     survival = survival_of_draws(event, time, grid, counts)
     result["mean_auc", None] = mean_auc_of_draws(auc[on_grid], survival)
     result["integrated_brier", None] = integrate(brier[on_grid], grid)

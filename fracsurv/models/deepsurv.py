@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 N_FEATURES = 128
@@ -36,9 +37,11 @@ class DeepSurv(nn.Module):
         self.head = nn.Linear(N_FEATURES, 1)
 
     def features(self, tabular: Tensor) -> Tensor:
-        """(n, n_inputs) covariates to (n, 128) features."""
-        return self.body(tabular)
+        """(n, n_inputs) covariates to (n, 128) features, in float32 under any autocast."""
+        with torch.autocast(tabular.device.type, enabled=False):
+            return self.body(tabular)
 
     def forward(self, tabular: Tensor, image: Tensor | None = None) -> Tensor:
         """(n, n_inputs) float32 covariates to (n,) log hazards, higher = riskier; `image` is not looked at."""
-        return self.head(self.features(tabular)).squeeze(1)
+        with torch.autocast(tabular.device.type, enabled=False):
+            return self.head(self.features(tabular)).squeeze(1)

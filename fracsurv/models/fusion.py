@@ -62,7 +62,8 @@ class LateFusion(nn.Module):
 
     def combine(self, tabular_risk: Tensor, image_risk: Tensor) -> Tensor:
         """Log hazard from two that are already known, so that frozen models need not be run again."""
-        return self.head(torch.stack([tabular_risk, image_risk], dim=1)).squeeze(1)
+        with torch.autocast(tabular_risk.device.type, enabled=False):
+            return self.head(torch.stack([tabular_risk, image_risk], dim=1)).squeeze(1)
 
     def forward(self, tabular: Tensor, image: Tensor) -> Tensor:
         """Log hazards from covariates and image, through both frozen models."""

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fracsurv.plots.style import COLOURS, DAYS_A_YEAR, GREY, label_ends, new_figure
+from fracsurv.plots.style import COLOURS, GREY, label_ends, new_figure, time_axis
 
 INPUT_COLOURS = {"truth": "#000000", "none": COLOURS[0], "full": COLOURS[1], "crops": COLOURS[2]}
 INPUT_NAMES = {"truth": "true risk", "none": "clinical only", "full": "full image", "crops": "vertebra crops"}
@@ -62,18 +62,24 @@ def forest(
 
 
 def over_time(
-    curves: pd.DataFrame, labels: Mapping[str, str], highlight: Sequence[str], *, provenance: str = ""
+    curves: pd.DataFrame,
+    labels: Mapping[str, str],
+    highlight: Sequence[str],
+    *,
+    time_unit: str = "days",
+    provenance: str = "",
 ) -> Figure:
     """AUC(t) and Brier(t) over the time since start of study; Brier with the Kaplan–Meier reference.
 
     Parameters
     ----------
     curves : DataFrame
-        `experiment, metric` ('auc' or 'brier'), `time` (days), `value`: means over the folds. Experiment
+        `experiment, metric` ('auc' or 'brier'), `time` (in `time_unit`), `value`: means over the folds. Experiment
         'kaplan_meier' is the reference that gives every patient the training fold's survival curve.
     highlight : sequence of str
         Experiments in colour and named; the others are grey.
     """
+    divisor, called = time_axis(time_unit)
     figure = new_figure(8.6, 3.2, provenance)
     panels = figure.subplots(1, 2)
     chosen = dict(zip(highlight, [COLOURS[i] for i in (0, 2, 3, 4, 1, 5)], strict=False))
@@ -84,18 +90,18 @@ def over_time(
             rows = rows.dropna().sort_values("time")
             if rows.empty:
                 continue
-            years = rows["time"] / DAYS_A_YEAR
+            elapsed = rows["time"] / divisor
             reference = name == "kaplan_meier"
             colour = GREY if reference else chosen.get(name, "#c9c9c9")
             axes.plot(
-                years, rows["value"], color=colour, linestyle="--" if reference else "-",
+                elapsed, rows["value"], color=colour, linestyle="--" if reference else "-",
                 linewidth=1.7 if name in chosen or reference else 0.9, zorder=3 if name in chosen else 2,
                 marker="." if len(rows) == 1 else None,
             )  # fmt: skip
             if name in chosen or reference:
                 text = "Kaplan–Meier" if reference else labels[name]
-                ends.append((years.iloc[-1], rows["value"].iloc[-1], text, colour))
-        axes.set(xlabel="Time since start of study, years", ylabel=METRIC_NAMES[metric])
+                ends.append((elapsed.iloc[-1], rows["value"].iloc[-1], text, colour))
+        axes.set(xlabel=called, ylabel=METRIC_NAMES[metric])
         if ends:
             label_ends(axes, *zip(*ends, strict=True), gap=0.075)
     panels[0].axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")

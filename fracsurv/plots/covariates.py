@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fracsurv.plots.style import COLOURS, GREY, new_figure
 
 BINS = 18
+SHOWN_RATIOS = (0.1, 10.0)
 
 
 def covariate_distributions(
@@ -90,6 +91,9 @@ def _shares(axes, values: pd.DataFrame, event: NDArray, labels: Mapping[str, str
 def coefficient_forest(coefficients: pd.DataFrame, labels: Mapping[str, str], *, provenance: str = "") -> Figure:
     """Hazard ratios of a Cox model: a small point for each fold's model, a large one for their geometric mean.
 
+    Ratios below 0.1 or above 10 (a factor that nearly nobody has) are drawn as an arrow at that edge, so that they do
+    not press all others together.
+
     Parameters
     ----------
     coefficients : DataFrame
@@ -101,16 +105,34 @@ def coefficient_forest(coefficients: pd.DataFrame, labels: Mapping[str, str], *,
     figure = new_figure(6.6, 0.9 + 0.3 * len(names), provenance)
     axes = figure.subplots()
     axes.axvline(1, color=GREY, linewidth=1, linestyle=":")
+    clipped = False
     for row, name in enumerate(names):
-        ratios = np.exp(coefficients.loc[coefficients["covariate"] == name, "log_hazard_ratio"].to_numpy())
-        axes.hlines(row, ratios.min(), ratios.max(), color=COLOURS[0], linewidth=1, alpha=0.6)
-        axes.plot(ratios, [row] * len(ratios), "o", color=COLOURS[0], markersize=3.5, alpha=0.6)
-        axes.plot(np.exp(np.log(ratios).mean()), row, "D", color=COLOURS[0], markersize=6)
+        log_ratios = coefficients.loc[coefficients["covariate"] == name, "log_hazard_ratio"].to_numpy()
+        with np.errstate(over="ignore"):  # exp of a coefficient that ran away is infinite, and clipped
+            ratios, mean = np.exp(log_ratios), np.exp(log_ratios.mean())
+        axes.hlines(
+            row, *np.clip([ratios.min(), ratios.max()], *SHOWN_RATIOS), color=COLOURS[0], linewidth=1, alpha=0.6
+        )
+        clipped |= _points(axes, row, ratios, marker="o", markersize=3.5, alpha=0.6)
+        clipped |= _points(axes, row, np.array([mean]), marker="D", markersize=6)
     axes.set_xscale("log")
     axes.set_yticks(range(len(names)), [labels[name] for name in names])
-    axes.set(xlabel="Hazard ratio (log scale); diamonds: mean over the folds", ylim=(len(names) - 0.5, -0.5))
+    beyond = "; arrows: beyond 0.1 to 10" if clipped else ""
+    axes.set(xlabel=f"Hazard ratio (log scale); diamonds: mean over the folds{beyond}", ylim=(len(names) - 0.5, -0.5))
     low, high = axes.get_xlim()
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     return figure
+
+
+def _points(axes, row: int, ratios: NDArray, *, marker: str, **style) -> bool:
+    """Draw ratios on a row, those beyond the edges as arrows; whether there were such."""
+    low, high = SHOWN_RATIOS
+    inside = ratios[(ratios >= low) & (ratios <= high)]
+    if len(inside):
+        axes.plot(inside, [row] * len(inside), marker, color=COLOURS[0], **style)
+    for edge, arrow, beyond in ((low, "<", ratios < low), (high, ">", ratios > high)):
+        if beyond.any():
+            axes.plot([edge], [row], arrow, color=COLOURS[3], markersize=7)
+    return len(inside) < len(ratios)

@@ -11,7 +11,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-DAYS_A_YEAR = 365.25
+from fracsurv.config import DAYS_A_YEAR, HORIZONS_YEARS
+
 COLOURS = tuple(sns.color_palette("colorblind").as_hex())
 """Wong's palette, told apart by people with any of the common colour deficiencies."""
 GREY = "#6b6b6b"
@@ -59,12 +60,18 @@ def new_figure(width: float, height: float, provenance: str) -> Figure:
     return figure
 
 
-def horizon_label(days: float) -> str:
-    """'5 years' where it is a whole number of years, '1,000 days' else."""
-    years = days / DAYS_A_YEAR
-    if years >= 0.99 and abs(years - round(years)) < 0.01:
-        return f"{round(years)} year{'s' if round(years) > 1 else ''}"
-    return f"{days:,.0f} days"
+def horizon_label(horizon: float, unit: str = "days") -> str:
+    """'5 years' for the protocol's horizons where times are in days; the number and its unit for any other."""
+    years = {round(DAYS_A_YEAR * year): year for year in HORIZONS_YEARS} if unit == "days" else {}
+    if horizon in years:
+        return f"{years[horizon]} year{'s' if years[horizon] > 1 else ''}"
+    return f"{horizon:g} {unit}"
+
+
+def time_axis(unit: str) -> tuple[float, str]:
+    """By what to divide times for an axis, and what the axis is called: days are drawn as years."""
+    divisor, name = (DAYS_A_YEAR, "years") if unit == "days" else (1.0, unit)
+    return divisor, f"Time since start of study, {name}"
 
 
 def spread(wanted: Sequence[float], gap: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from fracsurv.plots.style import COLOURS, DAYS_A_YEAR, GREY, horizon_label, new_figure
+from fracsurv.plots.style import COLOURS, GREY, horizon_label, new_figure, time_axis
 
 
 def numbers_at_risk(time: NDArray, at: Sequence[float]) -> list[int]:
@@ -42,6 +42,7 @@ def kaplan_meier(
     *,
     outcome: str = "any fracture",
     title: str = "",
+    time_unit: str = "days",
     provenance: str = "",
 ) -> Figure:
     """Kaplan–Meier curves by group with 95 % bands (log–log Greenwood), numbers at risk and the log-rank p.
@@ -49,7 +50,7 @@ def kaplan_meier(
     Parameters
     ----------
     event, time : arrays, shape (n,)
-        Bool, True = event; days, > 0.
+        Bool, True = event; times in `time_unit`, > 0.
     group : array, shape (n,)
         Each patient's group, a key of `labels`. Patients of other groups are left out.
     labels : mapping
@@ -59,11 +60,12 @@ def kaplan_meier(
     present = [key for key in labels if (group == key).any()]
     figure = new_figure(6.4, 3.9 + 0.2 * len(present), provenance)
     axes, table = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 0.3 + 0.26 * len(present)])
-    years = time / DAYS_A_YEAR
+    divisor, called = time_axis(time_unit)
+    elapsed = time / divisor
     lowest = 1.0
     for key, colour in zip(present, COLOURS, strict=False):
         at = group == key
-        fitted = KaplanMeierFitter().fit(years[at], event[at])
+        fitted = KaplanMeierFitter().fit(elapsed[at], event[at])
         curve, band = fitted.survival_function_.iloc[:, 0], fitted.confidence_interval_
         axes.step(curve.index, curve, where="post", color=colour, label=f"{labels[key]} (n = {at.sum():,})")
         axes.fill_between(
@@ -71,20 +73,20 @@ def kaplan_meier(
         )
         lowest = min(lowest, float(np.nanmin(band.to_numpy())))
     kept = np.isin(group, np.array(present))
-    p = log_rank_p(event[kept], years[kept], group[kept])
+    p = log_rank_p(event[kept], elapsed[kept], group[kept])
     axes.text(0.02, 0.04, f"log-rank {format_p(p)}\nbands: 95 % interval", transform=axes.transAxes, fontsize=8)
     axes.set(ylabel=f"Without {outcome}, %", ylim=(max(0.0, np.floor(lowest * 10 - 1.5) / 10), 1.02), title=title)
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 0.17))
-    ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= years.max()]
+    ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= elapsed.max()]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set_xlim(-0.03 * years.max(), years.max() * 1.03)
-    _risk_table(table, [years[group == key] for key in present], [labels[key] for key in present], ticks)
+    axes.set_xlim(-0.03 * elapsed.max(), elapsed.max() * 1.03)
+    _risk_table(table, [elapsed[group == key] for key in present], [labels[key] for key in present], ticks, called)
     return figure
 
 
-def _risk_table(axes, times: list[NDArray], names: list[str], ticks: Sequence[float]) -> None:
-    axes.set(ylim=(len(times) - 0.4, -0.9), xlabel="Time since start of study, years", yticks=range(len(times)))
+def _risk_table(axes, times: list[NDArray], names: list[str], ticks: Sequence[float], called: str) -> None:
+    axes.set(ylim=(len(times) - 0.4, -0.9), xlabel=called, yticks=range(len(times)))
     axes.set_yticklabels([name if len(name) <= 26 else name[:25] + "…" for name in names])
     axes.tick_params(axis="y", length=0)
     for spine in ("left", "bottom"):
@@ -98,9 +100,14 @@ def _risk_table(axes, times: list[NDArray], names: list[str], ticks: Sequence[fl
 
 
 def calibration(
-    tables: Mapping[str, pd.DataFrame], horizon: float, *, outcome: str = "any fracture", provenance: str = ""
+    tables: Mapping[str, pd.DataFrame],
+    horizon: float,
+    *,
+    outcome: str = "any fracture",
+    time_unit: str = "days",
+    provenance: str = "",
 ) -> Figure:
-    """Predicted against observed probability of the event by `horizon` (days), a panel a model.
+    """Predicted against observed probability of the event by `horizon` (in `time_unit`), a panel a model.
 
     Parameters
     ----------
@@ -126,6 +133,6 @@ def calibration(
         axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     for axes in panels.flat[len(tables) :]:
         axes.set_visible(False)
-    figure.supxlabel(f"Predicted probability of {outcome} within {horizon_label(horizon)}, %", fontsize=9)
+    figure.supxlabel(f"Predicted probability of {outcome} within {horizon_label(horizon, time_unit)}, %", fontsize=9)
     figure.supylabel("Observed by Kaplan–Meier, %", fontsize=9)
     return figure

@@ -18,9 +18,9 @@ def learning_curves(history: pd.DataFrame, *, title: str = "", provenance: str =
     ----------
     history : DataFrame
         `fold, epoch, train_c_index, validation_c_index, train_loss, validation_loss`; validation values may be
-        missing in epochs that were not validated. Training values are means over the epoch, while the weights
-        still changed and images were augmented;
-    the training loss compares patients within a batch, so it lies below that of all validation patients.
+        missing in epochs that were not validated. Training values are collected during the epoch, while the
+        weights still changed, under dropout and augmentation; the training loss compares patients within a
+        batch, so it lies below that of all validation patients.
     """
     figure = new_figure(7.6, 3.1, provenance)
     panels = figure.subplots(1, 2)

@@ -1,0 +1,87 @@
+"""The README is true: its commands run, its files are there, its claims about make targets hold."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fracsurv.config import ROOT, load_experiments, load_profile
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+COMMANDS = [
+    line.split("#")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    for line in block.splitlines()
+    if line.strip()
+]
+
+
+def yolo(folder: Path) -> None:
+    """A folder of three radiographs with twelve boxes each, as object detectors export them."""
+    rng = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 255, (400, 200), dtype=np.uint8)).save(folder / "images" / f"r{i}.png")
+        rows = [f"0 0.5 {0.06 + 0.07 * k + 0.002 * rng.random():.4f} 0.3 0.05" for k in range(12)]
+        (folder / "labels" / f"r{i}.txt").write_text("\n".join(rows))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """An empty folder in which the README's paths mean the repository's notebooks and new data."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "notebooks").symlink_to(ROOT / "notebooks")
+    yolo(folder / "path" / "to" / "yolo")
+    return folder
+
+
+def test_every_command_runs_in_the_readmes_order(workplace):
+    # papermill's example comes first in the text but uses the cohort that a later one makes
+    ordered = sorted(COMMANDS, key=lambda command: "papermill" in command)
+    assert len(ordered) == 6
+    for command in ordered:
+        assert command.startswith(".venv/bin/")
+        done = subprocess.run(
+            command.replace(".venv/bin/", f"{BIN}/", 1),
+            shell=True, cwd=workplace, capture_output=True, text=True, check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    assert (workplace / "reports" / "mine" / "index.html").exists()
+    assert (workplace / "out.ipynb").exists()
+    assert (workplace / "data" / "whas500" / "cohort.csv").exists()
+
+
+@pytest.mark.parametrize("target", ["report", "test", "lab", "setup", "bench", "clean"])
+def test_make_targets_exist(target):
+    done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_path_named_exists():
+    named = set(re.findall(r"\]\(([\w./-]+)\)", README)) | set(
+        re.findall(r"`((?:notebooks|configs|docs)/[\w./]+)`", README)
+    )
+    assert named
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+def test_the_layout_names_every_module():
+    for path in (ROOT / "fracsurv").iterdir():
+        if path.suffix == ".py" and path.name != "__init__.py":
+            assert path.name in README, path.name
+
+
+def test_experiments_and_sizes_are_those_of_the_configuration():
+    assert all(f"`{name}`" in README for name in load_experiments())
+    size = load_profile("demo").simulate
+    assert f"{size['patients']:,} women and {size['external']:,} external" in README
