@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
