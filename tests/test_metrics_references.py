@@ -122,6 +122,7 @@ def test_evaluate_is_scikit_survivals(folds, surv):
     brier = sksurv.metrics.brier_score(y_train, y_test, surv, TIMES)[1]
     expected |= {("auc", t): value for t, value in zip(TIMES, auc, strict=True)}
     expected |= {("brier", t): value for t, value in zip(TIMES, brier, strict=True)}
+    expected |= {("auc_thesis", t): metrics.auc_censored_as_nonevent(*test, t) for t in TIMES}
     assert found == pytest.approx(expected, rel=1e-10)
 
 
