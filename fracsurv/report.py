@@ -52,8 +52,7 @@ READING = (
     "distribution taken from each fold's training patients. Higher C-index and AUC and lower Brier score are better."
 )
 THESIS_AUC = (
-    "“AUC, thesis's definition” counts whoever was censored before the horizon as without an event, and weights "
-    "nobody."
+    "“AUC, thesis's definition” leaves whoever was censored before the horizon out of every pair, and weights nobody."
 )
 FURTHER = (
     "Uno's C weights pairs for censoring; mean AUC and integrated Brier score are taken over all times up to the "

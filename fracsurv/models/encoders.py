@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer, resnet18, resnet50
 
-RESNETS = {"resnet50": resnet50, "resnet18": resnet18}
+# torchvision is imported where a network is made: it takes seconds, and much of fracsurv makes none
+
+RESNETS = ("resnet50", "resnet18")
 VITS = {
     "vit_b_32": {"num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072},
     "vit_tiny": {"num_layers": 3, "num_heads": 4, "hidden_dim": 128, "mlp_dim": 512},
@@ -25,8 +26,10 @@ class ConvEncoder(nn.Module):
     """A ResNet without its classification layer: (n, channels, H, W) to (n, 2,048) features (ResNet-50)."""
 
     def __init__(self, name: str, *, channels: int) -> None:
+        from torchvision import models
+
         super().__init__()
-        self.backbone = RESNETS[name](weights=None)
+        self.backbone = getattr(models, name)(weights=None)
         first = self.backbone.conv1
         self.backbone.conv1 = nn.Conv2d(
             channels, first.out_channels, first.kernel_size, first.stride, first.padding, bias=False
@@ -53,6 +56,8 @@ class ViTEncoder(nn.Module):
     """
 
     def __init__(self, name: str, *, channels: int, image_size: int) -> None:
+        from torchvision.models import VisionTransformer
+
         super().__init__()
         patch = round(image_size * 32 / 272)  # 32 at the protocol's size, 8 at a quarter of it
         if image_size // patch != N_TOKENS_A_SIDE:
