@@ -15,16 +15,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from fracsurv.cohort import read_cohort
 from fracsurv.config import load_experiments, load_profile
 from fracsurv.experiments import _network, alphas
 from fracsurv.feeding import RiskColumns
 from fracsurv.losses import cox_nll
+from fracsurv.models import build
 from fracsurv.run import Run, open_run
 from fracsurv.simulate import simulate_cohort
 from fracsurv.training import precision_of, predict
@@ -37,8 +38,6 @@ FULL_BATCH_ON_CPU = 8  # 32 full images do not fit into 24 GB
 
 def network(run: Run, name: str):
     """A row's network as `experiments` makes it; frozen parts are as initialised, their risks are drawn."""
-    from dataclasses import replace
-
     experiment, alpha = run.experiment(name), alphas(run, name)[0]
     made = (
         _network(run, replace(experiment, pretrained={}), 0, alpha, seed=0) if experiment.fusion != "late" else None
@@ -47,8 +46,6 @@ def network(run: Run, name: str):
         if "tabular" in experiment.pretrained:
             made[0].tabular.requires_grad_(False)
         return made
-    from fracsurv.models import build
-
     model = build(fusion="late", input=experiment.input, encoder=experiment.encoder).to(run.device)
     risks = np.random.default_rng(0).normal(size=(2, len(run.cohort)))
     return model, model.combine, RiskColumns(*risks, run.device)
@@ -125,7 +122,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cohort, out = f"{folder}/cohort", f"{folder}/run"
         simulate_cohort(Path(cohort), patients=PATIENTS, seed=0, resolution=load_profile("paper").scale)
-        read_cohort(cohort)
         for name, row in load_experiments().items():
             if row.model == "network":
                 command = [sys.executable, "-m", "benchmarks.paper_step", "--row", cohort, out, name]
