@@ -22,13 +22,12 @@ import numpy as np
 import torch
 
 from fracsurv.config import load_experiments, load_profile
-from fracsurv.experiments import _network, alphas
+from fracsurv.experiments import alphas, make_network
 from fracsurv.feeding import RiskColumns
-from fracsurv.losses import cox_nll
 from fracsurv.models import build
 from fracsurv.run import Run, open_run
 from fracsurv.simulate import simulate_cohort
-from fracsurv.training import precision_of, predict
+from fracsurv.training import precision_of, predict, train_step
 
 RESULTS = Path(__file__).parent / "results" / "paper_step.json"
 PATIENTS = 220
@@ -39,10 +38,8 @@ FULL_BATCH_ON_CPU = 8  # 32 full images do not fit into 24 GB
 def network(run: Run, name: str):
     """A row's network as `experiments` makes it; frozen parts are as initialised, their risks are drawn."""
     experiment, alpha = run.experiment(name), alphas(run, name)[0]
-    made = (
-        _network(run, replace(experiment, pretrained={}), 0, alpha, seed=0) if experiment.fusion != "late" else None
-    )
-    if made is not None:
+    if experiment.fusion != "late":
+        made = make_network(run, replace(experiment, pretrained={}), 0, alpha, seed=0)
         if "tabular" in experiment.pretrained:
             made[0].tabular.requires_grad_(False)
         return made
@@ -66,15 +63,9 @@ def measure(cohort: str, out: str, name: str) -> dict[str, float]:
     at = rows["train"][:batch]
     index = torch.from_numpy(at).to(run.device)
 
-    def step() -> float:
+    def step() -> None:
         model.train()
-        with torch.autocast(run.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            risk = call(*inputs(at, generator))
-        loss = cox_nll(event[index], days[index], risk.float())
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        return loss.item()
+        train_step(call, inputs(at, generator), event[index], days[index], optimiser, dtype=dtype)
 
     def seconds(work) -> float:
         start = time.perf_counter()

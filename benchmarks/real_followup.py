@@ -3,8 +3,9 @@
     python -m benchmarks.real_followup [--data FOLDER] [--only NAME,NAME]
 
 FOLDER holds `deepsurv/*.h5` and `splits/*.npz`; it defaults to $FRACSURV_SHARED_DATA, else to `shared/data` beside
-the repository. Models are fitted on the whole training part; the test part is looked at once, at the end. The
-settings of DeepSurv are the same for all cohorts. How many epochs it trains is chosen within the training part.
+the repository. Models are fitted on the whole training part; the test part is looked at once, at the end. DeepSurv is
+trained in two ways, each the same for all cohorts: "chosen" (the number of epochs by inner folds of the training
+part) and "protocol" (the study's own row of Table A.1, in which nothing is chosen).
 Prints a table and writes benchmarks/results/real_followup.json.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import h5py
@@ -25,14 +26,15 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 from tqdm import tqdm
 
+from fracsurv.config import load_experiments
 from fracsurv.files import write_json
-from fracsurv.losses import cox_nll
 from fracsurv.metrics import concordance_index
 from fracsurv.models.deepsurv import DeepSurv
+from fracsurv.training import train_step
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = range(5)
-DROPOUT, LEARNING_RATE, WEIGHT_DECAY, BATCH, MAX_EPOCHS, N_INNER = 0.2, 1e-3, 1e-4, 128, 60, 5
+MAX_EPOCHS, N_INNER = 60, 5
 
 # Test C-index of (Cox PH, DeepSurv, SD of DeepSurv over 5 seeds), measured once on these splits with this
 # preprocessing by other implementations; no SD was recorded where it is None.
@@ -50,6 +52,23 @@ HDF5 = {
     "support": "support_train_test.h5",
     "linear": "linear_survival_data.h5",
     "gaussian": "gaussian_survival_data.h5",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How DeepSurv is trained; `epochs` None = chosen by inner folds, up to `MAX_EPOCHS`."""
+
+    lr: float
+    batch: int
+    weight_decay: float
+    epochs: int | None
+
+
+_ROW = load_experiments()["deepsurv"]
+SETTINGS = {
+    "chosen": Setting(lr=1e-3, batch=128, weight_decay=1e-4, epochs=None),
+    "protocol": Setting(lr=_ROW.lr, batch=_ROW.batch_size, weight_decay=0.0, epochs=_ROW.epochs),
 }
 
 
@@ -100,34 +119,37 @@ def cox(train: Part, test: Part) -> float:
     return concordance_index(test.event, test.time, model.predict(test.x))
 
 
-def deepsurv(train: Part, test: Part, seed: int) -> tuple[float, int]:
+def deepsurv(train: Part, test: Part, seed: int, setting: Setting) -> tuple[float, int]:
     """Test C-index of DeepSurv fitted on the whole training part, and for how many epochs it was."""
+    n_epochs = setting.epochs or _best_epoch(train, seed, setting)
+    *_, (model, _) = epochs(train, None, seed, setting, n_epochs)
+    return c_index(model, test), n_epochs
+
+
+def _best_epoch(train: Part, seed: int, setting: Setting) -> int:
+    """The epoch with the best mean C-index over the inner folds."""
     inner = np.random.default_rng(seed).permutation(len(train.time)) % N_INNER
     curves = [
-        np.array([c for _, c in epochs(train[inner != k], train[inner == k], seed, MAX_EPOCHS)])
+        np.array([c for _, c in epochs(train[inner != k], train[inner == k], seed, setting, MAX_EPOCHS)])
         for k in range(N_INNER)
     ]
     # A running mean over three epochs, so that one lucky epoch does not decide.
     curve = np.convolve(np.pad(np.mean(curves, axis=0), 1, mode="edge"), np.ones(3) / 3, mode="valid")
-    n_epochs = int(curve.argmax()) + 1
-    *_, (model, _) = epochs(train, None, seed, n_epochs)
-    return c_index(model, test), n_epochs
+    return int(curve.argmax()) + 1
 
 
-def epochs(train: Part, validation: Part | None, seed: int, n_epochs: int):
+def epochs(train: Part, validation: Part | None, seed: int, setting: Setting, n_epochs: int):
     """Train DeepSurv; after each epoch yield it and its C-index on `validation` (NaN without one)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # weights and dropout; the global state comes back afterwards
-        model = DeepSurv(n_inputs=train.x.shape[1], dropout=DROPOUT)
-        optimiser = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        model = DeepSurv(n_inputs=train.x.shape[1])
+        optimiser = torch.optim.AdamW(model.parameters(), setting.lr, weight_decay=setting.weight_decay)
         x = torch.from_numpy(train.x).float()
         event, time = torch.from_numpy(train.event), torch.from_numpy(train.time)
         for _ in range(n_epochs):
             model.train()
-            for rows in torch.randperm(len(x)).split(BATCH):
-                optimiser.zero_grad()
-                cox_nll(event[rows], time[rows], model(x[rows])).backward()
-                optimiser.step()
+            for rows in torch.randperm(len(x)).split(setting.batch):
+                train_step(model, (x[rows],), event[rows], time[rows], optimiser, dtype=torch.float32)
             yield model, float("nan") if validation is None else c_index(model, validation)
 
 
@@ -142,24 +164,29 @@ def c_index(model: DeepSurv, part: Part) -> float:
 def measure(name: str, folder: Path) -> dict[str, object]:
     """One row of the table."""
     train, test = load(name, folder)
-    runs = [deepsurv(train, test, seed) for seed in tqdm(SEEDS, desc=name, leave=False, disable=None)]
-    values = np.array([value for value, _ in runs])
     ours, (cox_reference, net_reference, net_sd) = cox(train, test), PUBLISHED[name]
-    margin = 2 * (values.std(ddof=1) if net_sd is None else net_sd)
-    return {
+    row = {
         "cohort": name,
         "n_train": len(train.time),
         "n_test": len(test.time),
         "cox": ours,
         "cox_reference": cox_reference,
         "cox_agrees": bool(round(ours, 3) == cox_reference),
-        "deepsurv": values.mean(),
-        "deepsurv_sd": values.std(ddof=1),
         "deepsurv_reference": net_reference,
         "deepsurv_reference_sd": net_sd,
-        "deepsurv_not_lower": bool(values.mean() >= net_reference - margin),
-        "epochs": [n for _, n in runs],
     }
+    for way, setting in SETTINGS.items():
+        bar = tqdm(SEEDS, desc=f"{name}, {way}", leave=False, disable=None)
+        runs = [deepsurv(train, test, seed, setting) for seed in bar]
+        values = np.array([value for value, _ in runs])
+        margin = 2 * (values.std(ddof=1) if net_sd is None else net_sd)
+        row |= {
+            f"deepsurv_{way}": values.mean(),
+            f"deepsurv_{way}_sd": values.std(ddof=1),
+            f"deepsurv_{way}_not_lower": bool(values.mean() >= net_reference - margin),
+            f"epochs_{way}": [n for _, n in runs],
+        }
+    return row
 
 
 def line(row: dict) -> str:
@@ -167,8 +194,12 @@ def line(row: dict) -> str:
     sd = "" if row["deepsurv_reference_sd"] is None else f" ± {row['deepsurv_reference_sd']:.3f}"
     counts = f"{row['cohort']:<10} {row['n_train']:>5} {row['n_test']:>5}"
     cox_part = f"{row['cox']:.3f} {row['cox_reference']:.3f}{'' if row['cox_agrees'] else ' differs'}"
-    net_part = f"{row['deepsurv']:.3f} ± {row['deepsurv_sd']:.3f} {row['deepsurv_reference']:.3f}{sd}"
-    return f"{counts} | {cox_part} | {net_part}{'' if row['deepsurv_not_lower'] else ' lower'}"
+    parts = [
+        f"{row[f'deepsurv_{way}']:.3f} ± {row[f'deepsurv_{way}_sd']:.3f}"
+        f"{'' if row[f'deepsurv_{way}_not_lower'] else ' lower'}"
+        for way in SETTINGS
+    ]
+    return " | ".join([counts, cox_part, *parts, f"{row['deepsurv_reference']:.3f}{sd}"])
 
 
 def main() -> None:
@@ -182,21 +213,16 @@ def main() -> None:
         parser.error(f"--only: {', '.join(sorted(unknown))} not among {', '.join(PUBLISHED)}")
     if not (arguments.data / "deepsurv").is_dir():
         parser.error(f"--data: {arguments.data} has no folder deepsurv")
-    print("cohort     train  test | Cox, reference | DeepSurv (5 seeds), reference")
+    print(
+        f"cohort     train  test | Cox, reference | {' | '.join(f'DeepSurv, {way}' for way in SETTINGS)} | reference"
+    )
     rows = []
     for name in names:
         row = measure(name, arguments.data)
         rows.append(row)
         print(line(row), flush=True)
-    settings = {
-        "dropout": DROPOUT,
-        "learning_rate": LEARNING_RATE,
-        "weight_decay": WEIGHT_DECAY,
-        "batch": BATCH,
-        "max_epochs": MAX_EPOCHS,
-        "inner_folds": N_INNER,
-        "seeds": list(SEEDS),
-    }
+    settings = {way: asdict(setting) for way, setting in SETTINGS.items()}
+    settings |= {"max_epochs": MAX_EPOCHS, "inner_folds": N_INNER, "seeds": list(SEEDS)}
     write_json(ROOT / "benchmarks" / "results" / "real_followup.json", {"settings": settings, "rows": rows})
 
 

@@ -100,7 +100,7 @@ def _fit_cox(run: Run, name: str, fold: int, key: str) -> None:
 def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, progress: bool) -> None:
     experiment, folder, rows = run.experiment(name), run.folder(name, fold, alpha), run.rows(fold)
     seed = derive_seed(run.profile.seed, name, fold, alpha)
-    model, call, inputs = _network(run, experiment, fold, alpha, seed)
+    model, call, inputs = make_network(run, experiment, fold, alpha, seed)
     dtype = precision_of(run.device, run.profile.precision)
     recipe = Recipe(
         lr=experiment.lr,
@@ -143,14 +143,14 @@ def _evaluate(run: Run, name: str, fold: int, alpha: float | None) -> None:
     """Predict every patient with the best weights, once, and write predictions and metrics."""
     folder = run.folder(name, fold)
     seed = derive_seed(run.profile.seed, name, fold, alpha)
-    model, call, inputs = _network(run, run.experiment(name), fold, alpha, seed)
+    model, call, inputs = make_network(run, run.experiment(name), fold, alpha, seed)
     load_weights(model, folder / "best.safetensors")
     dtype = precision_of(run.device, run.profile.precision)
     risk = predict(model, call, inputs, np.arange(len(run.cohort)), dtype=dtype)
     write_predictions(run, name, fold, risk, alpha)
 
 
-def _network(run: Run, experiment: Experiment, fold: int, alpha: float | None, seed: int):
+def make_network(run: Run, experiment: Experiment, fold: int, alpha: float | None, seed: int):
     """An experiment's model on the run's device, what to call of it, and what feeds it."""
     train = run.rows(fold)["train"]
     store = run.store(experiment.input) if experiment.needs_images else None

@@ -1,10 +1,11 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,26 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; rename it to `path` on success, remove it on failure.
+
+    An empty folder at `path` gives way; one that holds something only with `replace`, else an OSError is raised.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, aside = (path.with_name(f".{path.name}.{secrets.token_hex(4)}") for _ in range(2))
+    temporary.mkdir()
+    try:
+        yield temporary
+        if replace and path.exists():
+            path.rename(aside)  # so that no moment shows half a folder under this name
+        os.replace(temporary, path)
+        shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import yaml
 from sksurv.datasets import load_flchain, load_gbsg2, load_whas500
 
 from fracsurv.errors import UserError
+from fracsurv.files import atomic_folder
 
 LOADERS = {"flchain": load_flchain, "whas500": load_whas500, "gbsg2": load_gbsg2}
 OUTCOMES = {"flchain": "death", "whas500": "death", "gbsg2": "recurrence or death"}
@@ -33,8 +32,8 @@ def import_survival(source: str, out: str | Path) -> None:
     Its missing creatinine becomes the median over all patients, which the cohort format cannot fit on a fold.
     """
     out = Path(out)
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out}: exists and is not empty; give a new folder")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: is there already and not empty; give a new folder")
     if source in LOADERS:
         table, kinds, about = _from_sksurv(source)
     elif Path(source).suffix in (".h5", ".hdf5") and Path(source).is_file():
@@ -43,17 +42,11 @@ def import_survival(source: str, out: str | Path) -> None:
         raise UserError(f"{source!r}: neither an HDF5 file nor one of {', '.join(LOADERS)}")
     kinds = {name: kind for name, kind in kinds.items() if table[name].nunique() > 1}
     table = table.drop(columns=[name for name in table if name not in kinds and name not in _OURS])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    temporary.mkdir()
-    try:
+    with atomic_folder(out) as temporary:
         table.to_csv(temporary / "cohort.csv", index=False)
         (temporary / "cohort.yaml").write_text(
             yaml.safe_dump({**about, "covariates": kinds}, sort_keys=False, allow_unicode=True), encoding="utf-8"
         )
-        temporary.replace(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 _OURS = ("patient_id", "time_days", "event", "split")
@@ -105,6 +98,7 @@ def _from_hdf5(path: Path) -> tuple[pd.DataFrame, dict[str, str], dict]:
     about = {
         "provenance": provenance,
         "outcome": "event",
+        "time_unit": "time units of the file",
         "horizons": [float(f"{times.quantile(q):.4g}") for q in (0.25, 0.5, 0.75)],
         "description": f"{path.name}, of DeepSurv's repository; times are in the file's own unit, not days",
     }

@@ -6,7 +6,6 @@ from what is truly measured in each radiograph, and the cohort says so (provenan
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from scipy.stats import norm, rankdata
 from fracsurv.cohort import PROTOCOL_COVARIATES
 from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS
 from fracsurv.errors import UserError
+from fracsurv.files import atomic_folder
 from fracsurv.radiographs import read_radiograph
 from fracsurv.simulate import (
     calibrated_scale,
@@ -96,10 +96,8 @@ def import_yolo(src: str | Path, out: str | Path, *, seed: int = 0) -> None:
     truth.insert(0, "patient_id", table["patient_id"])
     table["image"] = [f"images/{radiograph.path.name}" for radiograph in found]
     table["split"] = ""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    try:
-        (temporary / "images").mkdir(parents=True)
+    with atomic_folder(out) as temporary:
+        (temporary / "images").mkdir()
         for radiograph in found:
             shutil.copyfile(radiograph.path, temporary / "images" / radiograph.path.name)
         table.to_csv(temporary / "cohort.csv", index=False)
@@ -107,11 +105,6 @@ def import_yolo(src: str | Path, out: str | Path, *, seed: int = 0) -> None:
         truth.to_parquet(temporary / "truth.parquet", index=False)
         settings = _settings(resolution, seed, len(found))
         (temporary / "cohort.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _read_source(src: Path) -> tuple[list[_Radiograph], list[str]]:

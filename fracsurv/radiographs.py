@@ -101,14 +101,6 @@ def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.rint(np.asarray(small)).clip(image.min(), image.max()).astype(np.uint16)
 
 
-def downscale(image: np.ndarray, factor: float) -> np.ndarray:
-    """Shrink by `factor` (0 < factor ≤ 1; 0.25 = a quarter of the height and width), antialiased."""
-    if not 0 < factor <= 1:
-        raise ValueError(f"factor must be above 0 and at most 1, got {factor}")
-    height, width = image.shape
-    return resize(image, (max(1, round(height * factor)), max(1, round(width * factor))))
-
-
 def full_image_shape(scale: float) -> tuple[tuple[int, int], tuple[int, int]]:
     """Shape of the resized full image and of the zero-padded one that loses nothing under ±15° rotation.
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import secrets
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from tqdm import tqdm
 from fracsurv.cohort import Cohort
 from fracsurv.cohort_checks import BOX_COLUMNS
 from fracsurv.errors import UserError
-from fracsurv.files import read_json, write_json
+from fracsurv.files import atomic_folder, read_json, write_json
 from fracsurv.radiographs import full_image_shape
 from fracsurv.store_rows import COUNTS, INPUTS, RANGES, Task, common_dtype, write_rows
 from fracsurv.vertebrae import MAX_HEIGHT, N_SLOTS, crop_shape
@@ -142,16 +140,10 @@ def build_store(
     old = _read_meta(folder)
     if old is not None and old["fingerprint"] == fingerprint:
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-    temporary.mkdir()
-    try:
+    with atomic_folder(folder, replace=True) as temporary:
         meta = {"format": FORMAT, "version": VERSION, "fingerprint": fingerprint, "settings": settings}
         meta |= {name: settings[name] for name in ("scale", "resolution", "provenance")}
         _write(temporary, tasks, settings, meta, workers=workers, progress=progress)
-        _put_in_place(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
@@ -249,12 +241,3 @@ def _run(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, n), mp_context=context) as pool:
         yield from pool.map(write_rows, [folder] * n, chunks, [settings] * n)
-
-
-def _put_in_place(temporary: Path, folder: Path) -> None:
-    # An old store gives way by renaming, so that no moment shows half a store under this name.
-    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-    if folder.exists():
-        folder.rename(aside)
-    temporary.rename(folder)
-    shutil.rmtree(aside, ignore_errors=True)

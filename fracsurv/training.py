@@ -171,6 +171,34 @@ def predict(
     return np.concatenate(risks).astype(float) if risks else np.empty(0)
 
 
+def train_step(
+    call: Callable[..., Tensor],
+    batch: tuple[Tensor, ...],
+    event: Tensor,
+    time: Tensor,
+    optimiser: torch.optim.Optimizer,
+    *,
+    dtype: torch.dtype,
+    ties: str = "efron",
+) -> tuple[Tensor, Tensor]:
+    """One optimiser step on a batch of (event, time): the loss (scalar) and the log hazards (n,), both detached.
+
+    Raises
+    ------
+    FloatingPointError
+        Where a log hazard is not finite; nothing has been changed then.
+    """
+    with torch.autocast(event.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        risk = call(*batch)
+    if not torch.isfinite(risk).all():
+        raise FloatingPointError("the network's output is no longer finite")
+    loss = cox_nll(event, time, risk.float(), ties=ties)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.detach(), risk.detach().float()
+
+
 def _train_epoch(
     model: nn.Module,
     call: Callable[..., Tensor],
@@ -196,19 +224,14 @@ def _train_epoch(
         if len(rows) < 2:  # a risk set of one teaches nothing, and BatchNorm cannot take it
             continue
         batch = inputs(rows, generator)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            risk = call(*batch)
-        if not torch.isfinite(risk).all():
+        try:
+            loss, risk = train_step(call, batch, event[rows], time[rows], optimiser, dtype=dtype, ties=recipe.ties)
+        except FloatingPointError as error:
             raise UserError(
-                f"the network's output is no longer finite in epoch {epoch + 1}; lower the learning rate "
-                f"({recipe.lr:g}), or use precision: float32"
-            )
-        loss = cox_nll(event[rows], time[rows], risk.float(), ties=recipe.ties)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.detach())
-        risks.append(risk.detach().float())
+                f"{error} in epoch {epoch + 1}; lower the learning rate ({recipe.lr:g}), or use precision: float32"
+            ) from None
+        losses.append(loss)
+        risks.append(risk)
         seen.append(rows)
     seen_rows = torch.from_numpy(np.concatenate(seen))
     c_index = concordance_index(

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -20,6 +15,7 @@ import yaml
 from tqdm import tqdm
 
 from fracsurv.errors import UserError
+from fracsurv.files import atomic_folder
 
 from .anatomy import simulate_spine
 from .boxes import COLUMNS, list_boxes
@@ -76,7 +72,7 @@ def simulate_cohort(
     table, truth = simulate_tables(patients + external, seed, settings)
     table["image"] = "images/" + table["patient_id"] + SUFFIX[image_format]
     table["split"] = np.where(np.arange(len(table)) < patients, "", "external")
-    with _folder(out) as folder:
+    with atomic_folder(out) as folder:
         (folder / "images").mkdir()
         task = _Task(folder, seed, resolution, image_format, settings)
         boxes = pd.DataFrame(_draw_all(task, truth, table["t_score"], workers, progress))
@@ -126,19 +122,6 @@ def _check(
         faults.append(f"{out}: is there already and not an empty folder; name a new one")
     if faults:
         raise UserError(faults)
-
-
-@contextmanager
-def _folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out`, renamed to it on success and removed on failure."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    temporary.mkdir()
-    try:
-        yield temporary
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @dataclass(frozen=True)
