@@ -3,12 +3,13 @@
 # seconds that importing torch takes. With per_fit=true one job an (experiment, fold, α), for clusters; notebooks
 # then show what the jobs wrote. Either way re-running does only what is left, and gives the same.
 import hashlib
+import json
 import shlex
 import sys
 
 from fracsurv.config import ROOT, TRUE_RISK, as_record
 from fracsurv.experiments import alphas
-from fracsurv.run import open_run
+from fracsurv.run import RESULTS_VERSION, open_run
 
 COHORT, OUT, PROFILE = config["cohort"], config["out"], config["profile"]
 RUN = open_run(COHORT, OUT, PROFILE)
@@ -51,14 +52,17 @@ SHOWN = (
 RADIOGRAPHS = RUN.cohort.image_fingerprint()
 
 
-def settings(name):
+def settings(name, notebook=None):
     """What a job's results depend on besides its files; Snakemake runs the job again when it changes.
 
-    A hash, since Snakemake would take braces in it for wildcards.
+    A hash, since Snakemake would take braces in it for wildcards. Of a notebook only the cells' text counts: running
+    it in JupyterLab changes no result.
     """
     row = RUN.experiments.get(name)
     seen = RADIOGRAPHS if name == "prepare" or row and row.needs_images else ""
-    parts = (as_record(RUN.profile), as_record(row) if row else name, seen)
+    cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"] if notebook else []
+    text = ["".join(cell["source"]) for cell in cells]
+    parts = (RESULTS_VERSION, as_record(RUN.profile), as_record(row) if row else name, seen, text)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -175,7 +179,7 @@ rule cohort_notebook:
     log:
         f"{OUT}/logs/{{number}}_{{title}}.log",
     params:
-        settings("cohort"),
+        lambda w: settings("cohort", f"{w.number}_{w.title}"),
     shell:
         "{PAPERMILL} {NOTEBOOKS:q}/{wildcards.number}_{wildcards.title}.ipynb {output:q}"
         " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
@@ -189,7 +193,7 @@ rule baselines_notebook:
     log:
         f"{OUT}/logs/03_baselines.log",
     params:
-        [settings(name) for name in BASELINES],
+        [settings(name, "03_baselines") for name in BASELINES],
     shell:
         "{PAPERMILL} {NOTEBOOKS:q}/03_baselines.ipynb {output:q}"
         " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
@@ -213,7 +217,7 @@ for rank, network in enumerate(sorted(NETWORKS, key=length)):
             notebook(network),
         params:
             experiment=network,
-            settings=settings(network),
+            settings=settings(network, "04_fusion_training"),
         log:
             f"{OUT}/logs/04_fusion_training_{network}.log",
         priority: rank
@@ -234,7 +238,7 @@ rule ablation_notebook:
     log:
         f"{OUT}/logs/05_ablation_tables.log",
     params:
-        [settings(name) for name in NAMES],
+        [settings(name, "05_ablation_tables") for name in NAMES],
     shell:
         "{PAPERMILL} {NOTEBOOKS:q}/05_ablation_tables.ipynb {output[0]:q}"
         " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"

@@ -25,6 +25,8 @@ COLUMNS = [
 ]  # fmt: skip
 REFERENCES = ("cox_ph", "deepsurv")
 """The models without an image, that the others are held against."""
+LEAST_ANSWERED = 0.95
+"""Share of the bootstrap draws that must have an answer for an interval to be given."""
 Draws = dict[tuple[str, str, float], np.ndarray]
 
 
@@ -72,8 +74,7 @@ def _rows(run: Run, name: str, draws: Draws) -> list[dict]:
     ):
         if len(group) < n_folds:  # follow-up reaches the horizon in some folds only
             continue
-        drawn = draws[split, metric, _none(horizon)]
-        low, high = np.nanpercentile(drawn, [2.5, 97.5]) if np.isfinite(drawn).any() else (np.nan, np.nan)
+        low, high = _interval(draws[split, metric, _none(horizon)])
         rows.append(
             {
                 **about,
@@ -107,6 +108,7 @@ def _draws(run: Run, name: str) -> Draws:
         grid = integration_times(run, split)
         for folds in groups:
             at = rows[folds[0]][split]
+            by = rows[folds[0]]["external"] if split == "external" else None
             drawn = bootstrap_metrics(
                 [event[rows[fold]["train"]] for fold in folds],
                 [time[rows[fold]["train"]] for fold in folds],
@@ -116,6 +118,7 @@ def _draws(run: Run, name: str) -> Draws:
                 np.stack([risks[fold][at] for fold in folds]),
                 days,
                 grid=grid,
+                censoring=None if by is None else (event[by], time[by]),
                 n_draws=run.profile.bootstrap_draws,
                 seed=derive_seed(run.profile.seed, "bootstrap", split, *folds),
             )
@@ -139,12 +142,24 @@ def _differences(table: pd.DataFrame, draws: dict[str, Draws]) -> pd.DataFrame:
             if name == reference or (reference, *key) not in means:
                 continue
             paired = draws[name][split, metric, horizon] - draws[reference][split, metric, horizon]
-            if not np.isfinite(paired).any():
+            low, high = _interval(paired)
+            if np.isnan(low):
                 continue
-            low, high = np.nanpercentile(paired, [2.5, 97.5])
             days = np.nan if horizon < 0 else horizon
             rows.append([name, reference, split, metric, days, mean - means[reference, *key], low, high])
     return pd.DataFrame(rows, columns=columns)
+
+
+def _interval(drawn: np.ndarray) -> tuple[float, float]:
+    """95 % percentile interval; NaN where too many draws have no answer (say, nobody followed beyond the horizon).
+
+    Those without one are not any draws: leaving many out would narrow and shift the interval.
+    """
+    answered = np.isfinite(drawn)
+    if answered.mean() < LEAST_ANSWERED:
+        return np.nan, np.nan
+    low, high = np.percentile(drawn[answered], [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _none(horizon: float) -> float:

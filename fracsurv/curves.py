@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fracsurv.cohort import Cohort
 from fracsurv.metrics import breslow_survival, brier_score, cumulative_dynamic_auc, kaplan_meier
-from fracsurv.results import read_predictions, risk_of, survival_column
+from fracsurv.results import censoring_rows, read_predictions, risk_of, survival_column
 from fracsurv.run import Run
 from fracsurv.summary import label
 
@@ -35,7 +35,8 @@ def metrics_over_time(run: Run, names: Iterable[str], split: str, last: float) -
     for fold in range(run.profile.n_folds):
         rows = run.rows(fold)
         train, at = rows["train"], rows[split]
-        known = (event[train], time[train], event[at], time[at])
+        by = censoring_rows(rows, split)
+        known = (event[by], time[by], event[at], time[at])
         for name in names:
             risk = risk_of(run, name, fold)
             surv = breslow_survival(event[train], time[train], risk[train], risk[at], times)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time as clock
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import torch
 from fracsurv import __version__
 from fracsurv.baselines import fit_cox
 from fracsurv.checkpoint import load_weights
+from fracsurv.commit import commit
 from fracsurv.config import TRUE_RISK, Experiment
 from fracsurv.errors import UserError
 from fracsurv.feeding import ImageFeed, NetworkInputs, RiskColumns, standardise
@@ -77,6 +79,7 @@ def evaluate_best_alpha(run: Run, name: str) -> float:
         source, folder = run.folder(name, fold, best), run.folder(name, fold)
         if is_done(folder / "metrics.json", run.evaluation_key(name, fold, best)):
             continue
+        _forget(folder)
         for file in ("best.safetensors", "last.safetensors", "history.csv", "fit.json"):
             with atomic_path(folder / file) as temporary:
                 _link_or_copy(source / file, temporary)
@@ -110,6 +113,7 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
         seed=seed,
         validate_every=run.profile.validate_every,
     )
+    _forget(folder)
     folder.mkdir(parents=True, exist_ok=True)
     event, time = (run.cohort.table[column].to_numpy() for column in ("event", "time"))
     if run.device.type == "cuda":
@@ -133,6 +137,7 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "fracsurv": __version__,
+        "commit": commit(),
         "seconds": round(clock.perf_counter() - started, 2),
         "peak_memory_mib": _peak_memory(run.device),
     }
@@ -144,7 +149,7 @@ def _evaluate(run: Run, name: str, fold: int, alpha: float | None) -> None:
     folder = run.folder(name, fold)
     seed = derive_seed(run.profile.seed, name, fold, alpha)
     model, call, inputs = make_network(run, run.experiment(name), fold, alpha, seed)
-    load_weights(model, folder / "best.safetensors")
+    _load_best(model, folder)
     dtype = precision_of(run.device, run.profile.precision)
     risk = predict(model, call, inputs, np.arange(len(run.cohort)), dtype=dtype)
     write_predictions(run, name, fold, risk, alpha)
@@ -168,7 +173,7 @@ def make_network(run: Run, experiment: Experiment, fold: int, alpha: float | Non
     for part, other in experiment.pretrained.items():
         if not is_done(run.folder(other, fold) / "metrics.json", run.evaluation_key(other, fold)):
             raise UserError(f"{experiment.name} takes over {other}, whose fold {fold} is not finished; run it first")
-        load_weights(getattr(model, part).module, run.folder(other, fold) / "best.safetensors")
+        _load_best(getattr(model, part).module, run.folder(other, fold))
     if experiment.encoder in RESNETS:
         model = model.to(memory_format=torch.channels_last)
     model = model.to(run.device)
@@ -184,6 +189,19 @@ def make_network(run: Run, experiment: Experiment, fold: int, alpha: float | Non
             how=run.profile.normalise, square=experiment.encoder not in RESNETS, device=run.device,
         )  # fmt: skip
     return model, model, NetworkInputs(standardise(run.cohort, train), images, run.device)
+
+
+def _forget(folder: Path) -> None:
+    """Take away what says that a fit is done, before its weights are overwritten."""
+    for file in ("metrics.json", "predictions.parquet", "fit.json"):
+        (folder / file).unlink(missing_ok=True)
+
+
+def _load_best(model: torch.nn.Module, folder: Path) -> None:
+    """Load a finished fit's best weights, if they are those that its record speaks of."""
+    about, record = load_weights(model, folder / "best.safetensors"), read_json(folder / "fit.json")
+    if (about.get("key"), about.get("epoch")) != (record["key"], record["best_epoch"]):
+        raise UserError(f"{folder / 'best.safetensors'}: not the weights that fit.json tells of; delete {folder}")
 
 
 def _true_risk(run: Run) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +12,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from fracsurv.config import ROOT, as_record
+from fracsurv.commit import commit
+from fracsurv.config import as_record
 from fracsurv.run import Run
 from fracsurv.training import precision_of
 from fracsurv.wording import fit_records, split_counts
@@ -80,18 +80,6 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def commit() -> str | None:
-    """The repository's commit, with '+changes' if files differ from it; None without git or repository."""
-    try:
-        found, changed = (
-            subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True).stdout
-            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.strip() + ("+changes" if changed.strip() else "")
 
 
 def _version(package: str) -> str | None:

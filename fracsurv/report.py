@@ -49,7 +49,8 @@ CAPTIONS = {
 }
 READING = (
     "C-index: Harrell's; AUC and Brier score: with inverse-probability-of-censoring weights, the censoring "
-    "distribution taken from each fold's training patients. Higher C-index and AUC and lower Brier score are better."
+    "distribution taken from each fold's training patients, for external patients from themselves. Higher C-index "
+    "and AUC and lower Brier score are better."
 )
 THESIS_AUC = (
     "“AUC, thesis's definition” leaves whoever was censored before the horizon out of every pair, and weights nobody."
@@ -123,7 +124,7 @@ def read_ablation(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     paths = [run.out / f"{name}.csv" for name in ("ablation", "differences")]
     record = run.out / "ablation.json"
     there = record.exists() and all(path.exists() for path in paths)
-    if not there or read_json(record) != _keys(run):
+    if not there or read_json(record) != _made_from(run):
         write_ablation(run)
     table, differences = (pd.read_csv(path) for path in paths)
     return table, differences
@@ -132,22 +133,23 @@ def read_ablation(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
 def write_ablation(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Compute the ablation of what is finished; write `ablation.csv`, `differences.csv` and, last, `ablation.json`.
 
-    The last names the fold models that the tables were made from: each experiment's keys of `metrics.json`.
+    The last says what the tables were made from: each experiment's keys of `metrics.json`, and the number of draws.
     """
-    keys = _keys(run)
-    table, differences = ablation(run, list(keys), progress=False)
+    made_from = _made_from(run)
+    table, differences = ablation(run, list(made_from["experiments"]), progress=False)
     for name, frame in (("ablation", table), ("differences", differences)):
         with atomic_path(run.out / f"{name}.csv") as temporary:
             frame.to_csv(temporary, index=False)
-    write_json(run.out / "ablation.json", keys)
+    write_json(run.out / "ablation.json", made_from)
     return table, differences
 
 
-def _keys(run: Run) -> dict[str, list[str]]:
+def _made_from(run: Run) -> dict[str, Any]:
     folds = range(run.profile.n_folds)
-    return {
+    keys = {
         name: [read_json(run.folder(name, fold) / "metrics.json")["key"] for fold in folds] for name in finished(run)
     }
+    return {"bootstrap_draws": run.profile.bootstrap_draws, "experiments": keys}
 
 
 def question(run: Run) -> str:

@@ -39,9 +39,20 @@ def integration_times(run: Run, split: str) -> np.ndarray | None:
     days = horizons(run.cohort)
     for fold in range(run.profile.n_folds):
         rows = run.rows(fold)
-        reached = usable_horizons(event[rows["train"]], time[rows["train"]], time[rows[split]], days)
-        days = np.intersect1d(days, reached)
-    return integration_grid(days) if len(days) else None
+        for given in (rows["train"], censoring_rows(rows, split)):
+            days = np.intersect1d(days, usable_horizons(event[given], time[given], time[rows[split]], days))
+            if not len(days):
+                return None
+    return integration_grid(days)
+
+
+def censoring_rows(rows: dict[str, np.ndarray], split: str) -> np.ndarray:
+    """The patients whose censoring distribution weights a split's metrics.
+
+    Validation and test patients were drawn from the same cohort as the training patients, so these, who are more,
+    stand for them. External patients may have been followed otherwise: they stand for themselves.
+    """
+    return rows["external" if split == "external" else "train"]
 
 
 def write_predictions(run: Run, name: str, fold: int, risk: np.ndarray, alpha: float | None = None) -> None:
@@ -51,7 +62,8 @@ def write_predictions(run: Run, name: str, fold: int, risk: np.ndarray, alpha: f
     ----------
     risk : ndarray of shape (n,)
         Log hazards of all patients of the cohort, higher = riskier. Probabilities come from them through the
-        Breslow baseline of this fold's training patients; so does the censoring distribution.
+        Breslow baseline of this fold's training patients; the censoring distribution is that of
+        `censoring_rows`.
     """
     folder, table, rows, days = run.folder(name, fold), run.cohort.table, run.rows(fold), horizons(run.cohort)
     event, time = table["event"].to_numpy(), table["time"].to_numpy()
@@ -70,7 +82,11 @@ def write_predictions(run: Run, name: str, fold: int, risk: np.ndarray, alpha: f
         if split in rows:
             at = rows[split]
             grid = integration_times(run, split)
-            found = evaluate(event[train], time[train], risk[train], event[at], time[at], risk[at], days, grid=grid)
+            by = censoring_rows(rows, split)
+            found = evaluate(
+                event[train], time[train], risk[train], event[at], time[at], risk[at], days,
+                grid=grid, censoring=(event[by], time[by]),
+            )  # fmt: skip
             values += [
                 {"split": split, "metric": metric, "horizon_days": horizon, "value": value}
                 for (metric, horizon), value in found.items()

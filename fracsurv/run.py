@@ -18,7 +18,7 @@ from fracsurv.files import atomic_path
 from fracsurv.splits import make_splits
 from fracsurv.store import ImageStore, build_store
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 """Raised whenever the same cohort and settings would give other results."""
 
 

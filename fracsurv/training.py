@@ -101,8 +101,8 @@ def fit(
     train, validation : ndarray of int
         Row numbers.
     folder : Path
-        Gets `best.safetensors`, `last.safetensors` and `history.csv`; meanwhile `resume.safetensors`, every
-        minute.
+        Gets `best.safetensors`, `last.safetensors` (with key and epoch in their headers) and `history.csv`; meanwhile
+        `resume.safetensors`, every minute and whenever validation is best.
     dtype : torch.dtype
         Autocast precision of the network's body; risk and loss are float32.
     key : str
@@ -116,9 +116,12 @@ def fit(
     device = next(model.parameters()).device
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=recipe.lr, fused=True)
     history: list[dict[str, float]] = []
-    resume = folder / "resume.safetensors"
+    resume, best_weights = folder / "resume.safetensors", folder / "best.safetensors"
     if resume.exists() and (about := load_state(resume, model, optimiser, key)) is not None:
         history = about["history"]
+        best = _best(history)
+        if best and best == len(history):  # in case it was interrupted between the two files
+            save_weights(model, best_weights, {"key": key, "epoch": best})
     event_on, time_on = torch.from_numpy(event).to(device), torch.from_numpy(time).to(device)
     last_saved = clock.monotonic()
     bar = tqdm(total=recipe.epochs, initial=len(history), desc="epochs", disable=not progress, leave=False)
@@ -131,23 +134,25 @@ def fit(
             if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == recipe.epochs:
                 risk = predict(model, call, inputs, validation, dtype=dtype)
                 row |= _validate(risk, event[validation], time[validation], recipe.ties)
-                best = max((h.get("validation_c_index", -1.0) for h in history), default=-1.0)
-                if row["validation_c_index"] > best:
-                    save_weights(model, folder / "best.safetensors", {"epoch": epoch + 1})
             history.append(row)
+            improved = _best(history) == epoch + 1
             bar.update()
             bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if "c_index" in k})
-            if clock.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
+            # never the best weights without the state from which they are reached again: on a GPU, or with another
+            # number of threads, a repeated epoch is not the same one
+            if improved or clock.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
                 save_state(resume, model, optimiser, {"key": key, "history": history})
                 last_saved = clock.monotonic()
+            if improved:
+                save_weights(model, best_weights, {"key": key, "epoch": epoch + 1})
     bar.close()
-    save_weights(model, folder / "last.safetensors", {"epoch": recipe.epochs})
+    save_weights(model, folder / "last.safetensors", {"key": key, "epoch": recipe.epochs})
     table = pd.DataFrame(history)
     with atomic_path(folder / "history.csv") as temporary:
         table.to_csv(temporary, index=False)
     resume.unlink(missing_ok=True)
-    best = table["validation_c_index"].idxmax()  # the first of equals
-    return Fit(int(table["epoch"][best]), float(table["validation_c_index"][best]), table)
+    best = _best(history)
+    return Fit(best, float(table["validation_c_index"][best - 1]), table)
 
 
 def predict(
@@ -238,6 +243,12 @@ def _train_epoch(
         event[seen_rows].cpu().numpy(), time[seen_rows].cpu().numpy(), torch.cat(risks).cpu().numpy()
     )
     return {"train_loss": float(torch.stack(losses).mean()), "train_c_index": c_index}
+
+
+def _best(history: list[dict[str, float]]) -> int:
+    """The epoch with the highest validation C-index, the first of equals; 0 before there is any."""
+    found = [(row["validation_c_index"], -row["epoch"]) for row in history if "validation_c_index" in row]
+    return -max(found)[1] if found else 0
 
 
 def _validate(risk: np.ndarray, event: np.ndarray, time: np.ndarray, ties: str) -> dict[str, float]:

@@ -15,15 +15,16 @@ from sksurv.metrics import concordance_index_censored
 from sksurv.util import Surv
 
 import fracsurv.experiments as experiments
-from fracsurv.ablation import COLUMNS, ablation
+from fracsurv.ablation import COLUMNS, _interval, ablation
 from fracsurv.baselines import fit_cox
 from fracsurv.cohort import read_cohort
 from fracsurv.config import TRUE_RISK, load_profile
 from fracsurv.errors import UserError
 from fracsurv.experiments import alphas, fit_fold, run_experiment
 from fracsurv.feeding import ImageFeed, standardise
-from fracsurv.files import read_json
+from fracsurv.files import read_json, write_json
 from fracsurv.metrics import breslow_survival, concordance_index
+from fracsurv.provenance import provenance
 from fracsurv.results import finished, read_metrics, read_predictions, risk_of
 from fracsurv.run import open_run
 from tests.conftest import tabular, write_cohort
@@ -241,6 +242,94 @@ class TestAblation:
         found = ablation(run, progress=False)[0].query("metric == 'c_index' and split == 'external'")
         # the SD of C at 600 patients without signal is 0.017
         assert (found["mean"] - 0.5).abs().max() < 0.05
+
+    def test_the_permuted_profile_deals_out_whole_outcomes(self, tmp_path):
+        folder = write_cohort(tmp_path / "c", tabular(90), covariates=KINDS)
+        plain = open_run(folder, tmp_path / "r", "tiny").cohort.table
+        dealt = open_run(folder, tmp_path / "p", replace(load_profile("tiny"), permute_outcomes=True)).cohort.table
+        others = [column for column in plain if column not in ("time", "event")]
+        pd.testing.assert_frame_equal(dealt[others], plain[others])
+        assert sorted(zip(dealt["time"], dealt["event"], strict=True)) == sorted(
+            zip(plain["time"], plain["event"], strict=True)
+        )
+        assert (dealt["time"] != plain["time"]).mean() > 0.5  # many share the time at which follow-up ends
+
+    def test_external_patients_are_weighted_by_their_own_censoring(self, tmp_path):
+        """Those of another hospital, of whom most are lost early, score as if nobody were; the truth is Cox's."""
+        rng = np.random.default_rng(4)
+        n = 2400
+        age, smoker = rng.normal(size=n), rng.integers(0, 2, n)
+        true = rng.exponential(2500 * np.exp(-0.8 * age))
+        external = np.arange(n) >= 1200
+        follow_up = np.where(external & (rng.random(n) < 0.6), rng.uniform(100, 1900, n), rng.uniform(2200, 4000, n))
+        table = pd.DataFrame(
+            {
+                "patient_id": [f"P{i}" for i in range(n)],
+                "time_days": np.minimum(true, follow_up).round().clip(1),
+                "event": (true <= follow_up).astype(int),
+                "age": age,
+                "smoker": smoker,
+                "split": np.where(external, "external", ""),
+            }
+        )
+        folder = write_cohort(tmp_path / "c", table, covariates=KINDS, horizons=[1826])
+        run = open_run(folder, tmp_path / "r", "tiny")
+        run_experiment(run, "cox_ph", progress=False)
+        found = read_metrics(run, "cox_ph").query("metric == 'brier' and split == 'external'")["value"].mean()
+        surv = read_predictions(run, "cox_ph", 0).query("split == 'external'")["survival_1826d"].to_numpy()
+        uncensored = np.mean(((true[external] > 1826) - surv) ** 2)
+        assert found == pytest.approx(uncensored, abs=0.01)  # by the training patients' censoring it is 0.07 off
+        table = ablation(run, progress=False)[0].query("metric == 'brier' and split == 'external'")
+        assert table["ci_low"].item() < found < table["ci_high"].item()
+
+
+class TestInterruptedRefit:
+    """A setting changed and changed back, with a kill between."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        return write_cohort(tmp_path / "c", tabular(120), covariates=KINDS)
+
+    def test_overwritten_weights_do_not_pass_as_finished(self, folder, tmp_path, monkeypatch):
+        def opened(**changes):
+            return open_run(folder, tmp_path / "r", replace(load_profile("tiny"), **changes))
+
+        first, second = opened(), opened(validate_every=1)
+        run_experiment(first, "deepsurv", progress=False)
+        expected = risk_of(first, "deepsurv", 0)
+        monkeypatch.setattr(experiments, "write_json", lambda *_: 1 / 0)  # dies with the weights written
+        with pytest.raises(ZeroDivisionError):
+            run_experiment(second, "deepsurv", progress=False)
+        monkeypatch.undo()
+        assert finished(first) == []
+        run_experiment(first, "deepsurv", progress=False)
+        np.testing.assert_array_equal(risk_of(first, "deepsurv", 0), expected)
+
+    def test_weights_that_the_record_does_not_speak_of_are_refused(self, folder, tmp_path):
+        run = open_run(folder, tmp_path / "r", "tiny")
+        run_experiment(run, "deepsurv", progress=False)
+        place = run.folder("deepsurv", 0)
+        record = read_json(place / "fit.json")
+        write_json(place / "fit.json", record | {"best_epoch": record["best_epoch"] + 1})
+        (place / "metrics.json").unlink()
+        with pytest.raises(UserError, match=r"best.safetensors: not the weights that fit.json tells of; delete"):
+            run_experiment(run, "deepsurv", progress=False)
+
+    def test_a_fit_says_which_commit_made_it(self, folder, tmp_path, monkeypatch):
+        monkeypatch.setattr(experiments, "commit", lambda: "abc")
+        run = open_run(folder, tmp_path / "r", "tiny")
+        run_experiment(run, "deepsurv", progress=False)
+        assert provenance(run, ["deepsurv"])["fits_made_with"]["commit"] == ["abc"]
+
+
+def test_too_many_unanswered_draws_give_no_interval():
+    draws = np.linspace(0, 1, 200)
+    assert _interval(draws) == pytest.approx((0.025, 0.975))
+    draws[:10] = np.nan
+    low, high = _interval(draws)
+    assert (low, high) == pytest.approx(np.percentile(draws[10:], [2.5, 97.5]))
+    draws[:11] = np.nan
+    assert np.isnan(_interval(draws)).all()
 
 
 class TestOpening:

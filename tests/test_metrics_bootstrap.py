@@ -94,6 +94,26 @@ def test_draws_without_an_answer_are_nan_and_the_others_are_not():
     assert np.isfinite(found["integrated_brier", None]).all()
 
 
+def test_given_censoring_weights_every_model(models):
+    folds, event, time, risks = models
+    by = (event, time)
+    drawn = run(models, grid=GRID, n_draws=4, seed=1, censoring=by)
+    counts = metrics.draw_counts(len(time), 4, 1)
+    for model, fold in enumerate(folds):
+        rows = np.repeat(np.arange(len(time)), counts[:, 2])
+        patients = (event[rows], time[rows], risks[model, rows])
+        expected = metrics.evaluate(*fold, *patients, HORIZONS, grid=GRID, censoring=by)
+        other = metrics.evaluate(*fold, *patients, HORIZONS, grid=GRID)
+        for key, value in expected.items():
+            np.testing.assert_allclose(drawn[key][2, model], value, rtol=1e-10)
+        changed = {
+            metric
+            for (metric, _), value in expected.items()
+            if value != pytest.approx(other[metric, _], rel=1e-9, nan_ok=True)
+        }
+        assert changed == {"c_index_ipcw", "auc", "mean_auc", "brier", "integrated_brier"}
+
+
 def test_spread_is_that_of_samples():
     # The SD over draws against the SD over 300 fresh samples of the same size: each is known to about 5 %.
     train = draw(1, 400, tied=False)

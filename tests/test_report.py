@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -407,11 +408,14 @@ def test_a_table_of_other_fold_models_is_made_anew(run, page):
     marked = before.assign(mean=0.123)
     marked.to_csv(run.out / "ablation.csv", index=False)
     assert (report.read_ablation(run)[0]["mean"] == 0.123).all()  # same fold models: taken as it is
-    keys = json.loads(record.read_text())
-    assert len(keys["deepsurv"]) == 2
-    keys["deepsurv"][1] = "of another setting"
-    record.write_text(json.dumps(keys))
+    made_from = json.loads(record.read_text())
+    assert len(made_from["experiments"]["deepsurv"]) == 2
+    made_from["experiments"]["deepsurv"][1] = "of another setting"
+    record.write_text(json.dumps(made_from))
     pd.testing.assert_frame_equal(report.read_ablation(run)[0], before)
+    marked.to_csv(run.out / "ablation.csv", index=False)
+    more = replace(run, profile=replace(run.profile, bootstrap_draws=run.profile.bootstrap_draws + 30))
+    assert (report.read_ablation(more)[0]["mean"] != 0.123).all()  # another number of draws
     record.unlink()
     marked.to_csv(run.out / "ablation.csv", index=False)
     pd.testing.assert_frame_equal(report.read_ablation(run)[0], before)

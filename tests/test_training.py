@@ -60,8 +60,8 @@ def test_best_is_the_first_of_the_highest_validation_c(data, tmp_path):
     assert fitted.best_c_index == history["validation_c_index"].max()
     _, event, time = data
     assert concordance_index(event[150:], time[150:], risk[150:]) == pytest.approx(fitted.best_c_index, abs=1e-12)
-    assert load_weights(model, tmp_path / "best.safetensors") == {"epoch": fitted.best_epoch}
-    assert load_weights(model, tmp_path / "last.safetensors") == {"epoch": 7}
+    assert load_weights(model, tmp_path / "best.safetensors") == {"key": "k", "epoch": fitted.best_epoch}
+    assert load_weights(model, tmp_path / "last.safetensors") == {"key": "k", "epoch": 7}
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "history.csv"), history)
 
 
@@ -96,6 +96,49 @@ def test_a_killed_fit_resumes_to_the_same(data, tmp_path, monkeypatch, epoch):
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [
         "best.safetensors", "history.csv", "last.safetensors",
     ]  # fmt: skip
+
+
+def killed_in(monkeypatch, epoch, what, *arguments, **options):
+    """Run a fit that dies when it begins `epoch` (0, 1, …)."""
+    whole = training._train_epoch
+
+    def dies(*given):
+        if given[-2] == epoch:
+            raise Killed
+        return whole(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_train_epoch", dies)
+        with pytest.raises(Killed):
+            what(*arguments, **options)
+
+
+def test_the_best_weights_are_of_the_fit_that_is_resumed(data, tmp_path, monkeypatch):
+    """Another setting's fit between a kill and its resumption overwrites the best weights, not for good."""
+    undisturbed, expected, _ = run(data, tmp_path / "a")
+    assert undisturbed.best_epoch < RECIPE.epochs  # or the last epoch would save them anyway
+    killed_in(monkeypatch, 6, run, data, tmp_path / "b")
+    killed_in(monkeypatch, 3, run, data, tmp_path / "b", key="another")
+    resumed, found, model = run(data, tmp_path / "b")
+    np.testing.assert_array_equal(found, expected)
+    assert load_weights(model, tmp_path / "b" / "best.safetensors") == {"key": "k", "epoch": undisturbed.best_epoch}
+    assert resumed.best_c_index == undisturbed.best_c_index
+
+
+def test_a_kill_between_resume_state_and_best_weights_loses_nothing(data, tmp_path, monkeypatch):
+    undisturbed, expected, _ = run(data, tmp_path / "a")
+
+    def dies(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save_weights", dies)
+        with pytest.raises(Killed):
+            run(data, tmp_path / "b")
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["resume.safetensors"]
+    resumed, found, _ = run(data, tmp_path / "b")
+    np.testing.assert_array_equal(found, expected)
+    assert resumed.best_epoch == undisturbed.best_epoch
 
 
 def test_resume_is_exact_for_channels_last_convolutions(tmp_path, monkeypatch):

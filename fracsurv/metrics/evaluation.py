@@ -11,7 +11,7 @@ from fracsurv.metrics._checks import check_risk, check_survival, check_times
 from fracsurv.metrics.auc import auc_of_draws, mean_auc_of_draws, survival_of_draws
 from fracsurv.metrics.breslow import breslow_survival
 from fracsurv.metrics.brier import brier_terms, integrate
-from fracsurv.metrics.censoring import inverse_censoring_weights, reaches, usable_horizons
+from fracsurv.metrics.censoring import inverse_censoring_weights, reaches
 from fracsurv.metrics.concordance import pair_counts, uno_weights
 
 Key = tuple[str, float | None]
@@ -43,11 +43,12 @@ def evaluate(
     horizons: ArrayLike,
     *,
     grid: ArrayLike | None = None,
+    censoring: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> dict[Key, float]:
     """All metrics of one model, fitted on one training fold, in one group of patients.
 
-    The training fold gives the censoring distribution and Breslow's baseline, hence the probabilities that
-    the Brier scores judge.
+    The training fold gives Breslow's baseline, hence the probabilities that the Brier scores judge, and, unless
+    `censoring` is given, the censoring distribution.
 
     Parameters
     ----------
@@ -60,6 +61,9 @@ def evaluate(
     grid : array, optional
         Times of the integrated metrics; `integration_grid` of the usable horizons if not given. Give one to
         compare folds whose follow-up does not end together.
+    censoring : (event, time), optional
+        Patients whose censoring distribution weights the metrics, in the place of the training fold's. Weights are
+        right only if those judged are censored as these are: judged patients from elsewhere need their own.
 
     Returns
     -------
@@ -72,16 +76,18 @@ def evaluate(
     risk = check_risk(risk, len(time))
     horizons = check_times(horizons, "horizons")
     ones = np.ones((len(time), 1))
-    grid = grid_for(event_train, time_train, time, horizons, grid)
-    values = evaluate_draws(event_train, time_train, risk_train, risk, horizons, grid, DrawnSample(event, time, ones))
+    censoring = censoring or (event_train, time_train)
+    grid = grid_for(event_train, time_train, time, horizons, grid, censoring)
+    sample = DrawnSample(event, time, ones)
+    values = evaluate_draws(event_train, time_train, risk_train, risk, horizons, grid, sample, censoring)
     return {key: float(value[0]) for key, value in values.items()}
 
 
-def grid_for(event_train, time_train, time, horizons, grid) -> NDArray:
+def grid_for(event_train, time_train, time, horizons, grid, censoring) -> NDArray:
     """The caller's grid; without one, that of the usable horizons, or empty if there are none."""
     if grid is not None:
         return check_times(grid, "grid")
-    usable = usable_horizons(event_train, time_train, time, horizons)
+    usable = horizons[reaches(event_train, time_train, time, horizons) & reaches(*censoring, time, horizons)]
     return integration_grid(usable) if len(usable) else usable
 
 
@@ -102,24 +108,26 @@ def evaluate_draws(
     horizons: NDArray,
     grid: NDArray,
     sample: DrawnSample,
+    censoring: tuple[ArrayLike, ArrayLike],
 ) -> dict[Key, NDArray]:
     """As `evaluate`, an array of shape (n_draws,) a metric."""
     event, time, counts = sample.event, sample.time, sample.counts
     result: dict[Key, NDArray] = {}
     lower, comparable = pair_counts(event, time, risk, counts)
-    uno = uno_weights(event_train, time_train, event, time)
+    uno = uno_weights(*censoring, event, time)
     for name, weight in (("c_index", event.astype(float)), ("c_index_ipcw", uno)):
         weighted = weight[:, None] * counts
         result[name, None] = _ratio((weighted * lower).sum(axis=0), (weighted * comparable).sum(axis=0))
 
     times = np.union1d(horizons, grid)
     at_horizon, on_grid = np.searchsorted(times, horizons), np.searchsorted(times, grid)
-    usable = reaches(event_train, time_train, time, times)
-    own = inverse_censoring_weights(event_train, time_train, time)
+    # beyond the training fold's follow-up there is no baseline, beyond `censoring`'s no weight
+    usable = reaches(event_train, time_train, time, times) & reaches(*censoring, time, times)
+    own = inverse_censoring_weights(*censoring, time)
     auc = auc_of_draws(event, time, risk, times, own, usable, counts)
     thesis = auc_of_draws(event, time, risk, horizons, np.ones(len(time)), np.ones(len(horizons), bool), counts)
     surv = breslow_survival(event_train, time_train, risk_train, risk, times)
-    terms = brier_terms(event_train, time_train, event, time, surv, times)
+    terms = brier_terms(*censoring, event, time, surv, times)
     brier = (terms.T @ counts) / counts.sum(axis=0)
     # A draw in which nobody is followed beyond a time says as little there as a whole group would.
     followed = (time[:, None] > times).T.astype(float) @ counts

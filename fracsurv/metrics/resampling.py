@@ -29,6 +29,7 @@ def bootstrap_metrics(
     horizons: ArrayLike,
     *,
     grid: ArrayLike | None = None,
+    censoring: tuple[ArrayLike, ArrayLike] | None = None,
     n_draws: int,
     seed: int,
 ) -> dict[Key, NDArray]:
@@ -48,6 +49,8 @@ def bootstrap_metrics(
         Each model's log hazards of them, higher = riskier.
     horizons, grid
         As for `evaluate`. Without a grid each model has the one `evaluate` gives it.
+    censoring : (event, time), optional
+        As for `evaluate`, for all models.
     n_draws : int
         Bootstrap samples.
     seed : int
@@ -70,7 +73,10 @@ def bootstrap_metrics(
     if n_draws < 1:
         raise ValueError(f"n_draws must be at least 1, got {n_draws}")
     counts = draw_counts(len(time), n_draws, seed)
-    grids = [grid_for(e, t, time, horizons, grid) for e, t in zip(event_train, time_train, strict=True)]
+    weighting = [censoring or fold for fold in zip(event_train, time_train, strict=True)]
+    grids = [
+        grid_for(e, t, time, horizons, grid, by) for e, t, by in zip(event_train, time_train, weighting, strict=True)
+    ]
     result: dict[Key, NDArray] = {}
     step = max(1, _CHUNK_ELEMENTS // len(time))
     for start in range(0, n_draws, step):
@@ -78,6 +84,7 @@ def bootstrap_metrics(
         sample = DrawnSample(event, time, np.ascontiguousarray(counts[:, chunk], dtype=float))
         for model, model_grid in enumerate(grids):
             fold = (event_train[model], time_train[model], risk_train[model])
-            for key, values in evaluate_draws(*fold, risks[model], horizons, model_grid, sample).items():
+            found = evaluate_draws(*fold, risks[model], horizons, model_grid, sample, weighting[model])
+            for key, values in found.items():
                 result.setdefault(key, np.empty((n_draws, len(risks))))[chunk, model] = values
     return result
