@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from fracsurv import plots
 from fracsurv.curves import calibration_groups, event_share, risk_tertiles, standardised_differences
+from fracsurv.plots.images import shortened
 from fracsurv.plots.survival import format_p
 
 YEAR = 365.25
@@ -172,6 +173,12 @@ def test_radiograph_draws_a_box_for_each_state():
         "empty slot": 1,
     }
     assert [text.strip() for text in texts(figure.axes[0])][-1] == "T10"
+
+
+def test_long_ids_are_shortened_in_the_middle():
+    assert shortened("P00017") == "P00017"
+    assert shortened("12_jpg.rf.37ddaa041791c4bb20f98a283b7ca083") == "12_jpg.rf.…83b7ca083"
+    assert len(shortened("x" * 40)) == 20
 
 
 def test_crop_montage_names_slots_and_says_empty():

@@ -24,7 +24,7 @@ def box_heights(heights: NDArray, limit: float, *, provenance: str = "") -> Figu
     axes.hist(heights, bins=np.linspace(0, max(float(np.max(heights)), limit) * 1.06, 48), color=COLOURS[0])
     axes.axvline(limit, color=COLOURS[3], linewidth=1.5)
     axes.annotate(
-        f"limit: {limit:g} px", (limit, 0.95), xycoords=("data", "axes fraction"), xytext=(-5, 0),
+        f"limit: {limit:.4g} px", (limit, 0.95), xycoords=("data", "axes fraction"), xytext=(-5, 0),
         textcoords="offset points", ha="right", va="top", fontsize=8, color=COLOURS[3],
     )  # fmt: skip
     axes.set_yscale("log")  # a handful of boxes above the limit must not vanish beside thousands
@@ -61,12 +61,17 @@ def radiograph_with_slots(
         low, high = np.percentile(image, [1, 99.5])
         axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
         axes.set_axis_off()
-        axes.set_title(title, fontsize=8)
+        axes.set_title(shortened(title), fontsize=8)
         _draw_boxes(axes, np.asarray(box, float).reshape(-1, 4), np.asarray(slot), max_height)
         axes.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
     handles = [Rectangle((0, 0), 1, 1, fill=False, edgecolor=colour, linewidth=1.5) for colour in STATES.values()]
     figure.legend(handles, list(STATES), loc="outside lower left", ncols=4, fontsize=8)
     return figure
+
+
+def shortened(name: str, most: int = 20) -> str:
+    """A patient's id as it fits over a picture: both ends of it if it is longer than `most` characters."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[len(name) - (most - most // 2 - 1) :]}"
 
 
 def _draw_boxes(axes, boxes: NDArray, index: NDArray, max_height: float) -> None:
@@ -132,7 +137,7 @@ def crop_montage(
                 axes.text(width / 2, height / 2, "empty", ha="center", va="center", fontsize=6.5, color=GREY)
             if row == 0:
                 axes.set_title(slots[column], fontsize=8, loc="center")
-        panels[row, 0].set_ylabel(titles[row], rotation=0, ha="right", va="center", fontsize=8)
+        panels[row, 0].set_ylabel(shortened(titles[row]), rotation=0, ha="right", va="center", fontsize=8)
     return figure
 
 
