@@ -399,3 +399,11 @@ class TestSplits:
         splits = make_splits(cohort)
         assert splits["split"].tolist() == fixed
         assert sorted(splits["fold"].unique()) == [-1, 0, 1, 2]
+
+    def test_nobody_is_left_to_judge_on(self, tmp_path, table):
+        cohort = read_cohort(write_cohort(tmp_path, table.assign(split="train"), covariates=KINDS))
+        with pytest.raises(
+            UserError, match=r"every patient is marked 'train'.*leave some patients' split empty"
+        ) as e:
+            make_splits(cohort)
+        assert len(e.value.faults) == 1
