@@ -227,15 +227,18 @@ def chosen_and_judged(run: Run, table: pd.DataFrame) -> Finding | None:
     return Finding("validation_against_test", figure, f"C-index on validation against {judged}", said)
 
 
-def furthest(run: Run, table: pd.DataFrame) -> str:
-    """Who came furthest from Cox PH to the true risk in C; '' without a truth, and for fewer than 300 patients.
+def furthest(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """Who came furthest from Cox PH to the true risk in C; '' where there is no way to go, or under 300 patients.
 
-    With fewer, the share is mostly noise: its denominator is a difference of two C-indices.
+    With fewer, the share is mostly noise: its denominator is a difference of two C-indices. For the same reason there
+    is a way to go only where `tables.way_to_true_risk` finds one.
     """
     split = judged_split(table)
-    way = way_to_true_risk(table, split).drop([TRUE_RISK, REFERENCE], errors="ignore")
+    way = way_to_true_risk(run, table, differences, split).drop([TRUE_RISK, REFERENCE], errors="ignore")
+    if way.empty:
+        return ""
     n = int(table.loc[table["split"] == split, "n_patients"].iloc[0])
-    if n < FEWEST_FOR_SHARES or way.empty or way.isna().any():
+    if n < FEWEST_FOR_SHARES:
         return ""
     share = f"{100 * way.max():.0f} %".replace("-", "−")
     return (
