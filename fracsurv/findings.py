@@ -103,12 +103,19 @@ def over_time(run: Run, table: pd.DataFrame, split: str, names: Sequence[str] | 
     brier = at[at["metric"] == "brier"].set_index("experiment")["value"]
     auc = at[(at["metric"] == "auc") & (at["experiment"] != TRUE_RISK)].set_index("experiment")["value"]
     models = brier.drop([KAPLAN_MEIER, TRUE_RISK], errors="ignore")
-    better = int((models < brier[KAPLAN_MEIER]).sum())
-    said = (
-        f"At {horizon_label(last, unit)} on {PATIENTS[split]}, the highest AUC of a model is {auc.max():.3f} "
-        f"({experiment_name(run, auc.idxmax())}); {better} of {len(models)} models have a lower Brier score than the "
-        f"Kaplan–Meier curve given to everyone ({brier[KAPLAN_MEIER]:.3f})."
-    )
+    said = f"At {horizon_label(last, unit)} on {PATIENTS[split]}, "
+    if models.empty:
+        said += (
+            f"the Kaplan–Meier curve given to everyone has a Brier score of {brier[KAPLAN_MEIER]:.3f}; no model is "
+            "judged in this run."
+        )
+    else:
+        better = int((models < brier[KAPLAN_MEIER]).sum())
+        said += (
+            f"the highest AUC of a model is {auc.max():.3f} ({experiment_name(run, auc.idxmax())}); {better} of "
+            f"{len(models)} models have a lower Brier score than the Kaplan–Meier curve given to everyone "
+            f"({brier[KAPLAN_MEIER]:.3f})."
+        )
     return Finding(f"over_time_{split}", figure, f"AUC and Brier score over time on {split}", said)
 
 

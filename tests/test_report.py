@@ -215,6 +215,47 @@ def test_report_of_one_experiment_alone(tmp_path, run):
     assert set(report.read_ablation(one)[0]["experiment"]) == {"cox_ph", "deepsurv"}
 
 
+def test_report_of_the_true_risk_alone(tmp_path, run):
+    alone = open_run(run.cohort.folder, tmp_path / "alone", "tiny")
+    for fold in range(2):
+        write_predictions(alone, TRUE_RISK, fold, run.cohort.truth()["log_hazard"].to_numpy())
+    text = report.write_report(alone).read_text(encoding="utf-8")
+    assert_self_contained(text)
+    assert "Not run: cox_ph, deepsurv." in text
+    table, found = report.read_ablation(alone)
+    said = findings.over_time(alone, table, "external").said
+    assert re.fullmatch(
+        r"At 8 years on the external patients, the Kaplan–Meier curve given to everyone has a Brier score of "
+        r"0\.\d{3}; no model is judged in this run\.",
+        said,
+    )
+    assert findings.furthest(alone, table.assign(n_patients=300), found) == ""
+
+
+def test_a_cohort_with_fixed_training_and_external_patients_alone(tmp_path, monkeypatch):
+    table = tabular(n=120, seed=5).assign(split=["train"] * 80 + ["external"] * 40)
+    folder = write_cohort(tmp_path / "c", table, covariates={"age": "continuous"})
+    made = open_run(folder, tmp_path / "out", "tiny")
+    made_up_baselines(made, np.random.default_rng(1))
+    text = report.write_report(made).read_text(encoding="utf-8")
+    assert "On the external patients, the 95 % interval" in text
+    assert "Test set, layout of" not in text
+    shown = execute("03_baselines", folder, tmp_path / "out", monkeypatch)
+    assert any("On external (40 patients) Cox PH" in s.data for s in shown if hasattr(s, "data"))
+
+
+def test_records_are_of_the_profiles_values_of_alpha(tmp_path, run):
+    made = replace(run, out=tmp_path)
+    name, (first, *_) = "cds_crops_alpha", run.profile.alphas
+    for alpha in (first, 0.123):  # 0.123: of a profile before this one
+        for fold in range(2):
+            write_json(made.folder(name, fold, alpha) / "fit.json", {"alpha": alpha, "seconds": 2.0})
+    for fold in range(2):  # a copy of the chosen α's record
+        write_json(made.folder(name, fold) / "fit.json", {"alpha": first, "seconds": 2.0})
+    found = wording.fit_records(made, [name])
+    assert found[["alpha", "fold", "seconds"]].to_numpy().tolist() == [[first, 0, 2], [first, 1, 2]]
+
+
 def test_notebook_page_is_sanitised_folded_and_self_contained():
     notebook = nbformat.v4.new_notebook(cells=[hostile_cell()])
     text = notebook_html(notebook, "name")
