@@ -14,7 +14,15 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from fracsurv.cohort_checks import check_images, check_settings, check_values, read_vertebrae
+from fracsurv.cohort_checks import (
+    check_images,
+    check_settings,
+    check_types,
+    check_values,
+    read_text_table,
+    read_truth,
+    read_vertebrae,
+)
 from fracsurv.errors import UserError
 
 PROTOCOL_COVARIATES = {
@@ -78,11 +86,18 @@ class Cohort:
         return [name for name in self.covariates if self.table[name].nunique() == 1]
 
     def truth(self) -> pd.DataFrame | None:
-        """The simulator's truth, indexed by patient; None for a real cohort. For the evaluation alone."""
-        path = self.folder / "truth.parquet"
-        if not path.exists():
-            return None
-        return pd.read_parquet(path).set_index("patient_id").loc[self.table["patient_id"]]
+        """The simulator's truth, indexed by patient; None for a real cohort. For the evaluation alone.
+
+        Raises
+        ------
+        UserError
+            Where `truth.parquet` has no `patient_id` or `log_hazard`, or not one number for each patient.
+        """
+        faults: list[str] = []
+        truth = read_truth(self.folder, self.table["patient_id"], faults)
+        if faults:
+            raise UserError(faults)
+        return truth
 
     def fingerprint(self) -> str:
         """SHA-256 over the table, the kinds of covariates and the boxes (not the images' bytes)."""
@@ -121,11 +136,14 @@ def read_cohort(folder: str | Path) -> Cohort:
         raise UserError(faults)
     covariates = _covariates(table, settings, file, faults)
     table = _rename(table, settings.get("columns", {}), covariates, file, faults)
+    check_types(table, covariates, settings.get("columns", {}), file, faults)
     if faults:  # without the right columns every further fault would be an echo of these
         raise UserError(faults)
     values = check_values(table, covariates, settings.get("columns", {}), file, faults)
     check_images(folder, values, file, faults)
     vertebrae = read_vertebrae(folder, set(values["patient_id"]), faults)
+    if not faults:  # without sound patient ids its faults would be echoes
+        read_truth(folder, values["patient_id"], faults)  # checked here, used by the evaluation alone
     if faults:
         raise UserError(faults)
     keep = ["patient_id", "time", "event", *covariates]
@@ -169,14 +187,15 @@ def _read_table(folder: Path, faults: list[str]) -> tuple[pd.DataFrame | None, s
         faults.append(f"{folder}: {what}")
         return None, "cohort.csv"
     file = found[0]
-    try:
-        if file.endswith(".csv"):
-            # as text: what cannot be read as a number is shown to the user as it stands in the file
-            table = pd.read_csv(folder / file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        else:
+    if file.endswith(".csv"):
+        table = read_text_table(folder / file, faults)
+    else:
+        try:
             table = pd.read_parquet(folder / file)
-    except (ValueError, OSError) as error:
-        faults.append(f"{file}: not readable ({type(error).__name__}); CSV must be comma-separated UTF-8")
+        except (ValueError, OSError) as error:
+            faults.append(f"{file}: not readable ({type(error).__name__}); it must be Parquet")
+            return None, file
+    if table is None:
         return None, file
     if table.empty:
         faults.append(f"{file}: holds no patients")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+import csv
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ SETTINGS = (
 RESERVED = ("patient_id", "time", "time_days", "event", "image", "split")  # columns of ours, never covariates
 LONGEST_UNIT = 30  # characters; it stands on axes
 SPLITS = ("train", "test", "external")
+DATES = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period")  # as pandas infers them
 BOX_COLUMNS = ["x_min", "y_min", "x_max", "y_max"]
 KEYPOINT_COLUMNS = [f"{axis}{k}" for k in range(1, 7) for axis in "xy"]
 
@@ -90,6 +92,47 @@ def _are_horizons(days: object) -> bool:
     if not isinstance(days, list) or not all(_is_number(day) and day > 0 for day in days):
         return False
     return all(earlier < later for earlier, later in pairwise(days))
+
+
+def read_text_table(path: Path, faults: list[str]) -> pd.DataFrame | None:
+    """A CSV file, every field as text; None, and faults, where it is not readable or a row does not fit the header.
+
+    A row may end early: spreadsheets leave out the empty fields at its end. It may not hold more fields than the
+    header, even empty ones, for then it is not known which field belongs to which column.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            counts = [len(fields) for fields in csv.reader(stream)]  # 0 for a blank line
+        header = next((count for count in counts if count), 0)
+        rows = range(1, len(counts) + 1)
+        for count, group in groupby(rows, key=lambda row: counts[row - 1]):
+            first, *others = group
+            if count > header:
+                where = f"rows {first} to {others[-1]}" if others else f"row {first}"
+                faults.append(
+                    f"{path.name} {where}: {count} fields, but the header has {header}; look for a comma too many, "
+                    "or for a column without a name"
+                )
+        if any(count > header for count in counts):
+            return None
+        # as text: what cannot be read as a number is shown to the user as it stands in the file
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError, csv.Error) as error:
+        faults.append(f"{path.name}: not readable ({type(error).__name__}); it must be comma-separated UTF-8")
+        return None
+
+
+def check_types(
+    table: pd.DataFrame, covariates: dict[str, str], columns: dict[str, str], file: str, faults: list[str]
+) -> None:
+    """No time and no covariate of a Parquet file holds dates or durations, which would be taken as nanoseconds."""
+    for name in ("time_days", *covariates):
+        kind = pd.api.types.infer_dtype(table[name], skipna=True) if name in table else ""
+        if kind in DATES:
+            faults.append(
+                f"{file}, column {columns.get(name, name)}: holds {kind} values; must be plain numbers, no dates or "
+                "durations"
+            )
 
 
 def check_values(
@@ -170,10 +213,8 @@ def read_vertebrae(folder: Path, patients: set[str], faults: list[str]) -> pd.Da
     path = folder / "vertebrae.csv"
     if not path.exists():
         return None
-    try:
-        raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:
-        faults.append(f"vertebrae.csv: not readable ({type(error).__name__}); it must be comma-separated UTF-8")
+    raw = read_text_table(path, faults)
+    if raw is None:
         return None
     missing = [name for name in ("patient_id", *BOX_COLUMNS) if name not in raw]
     if missing:
@@ -195,3 +236,31 @@ def read_vertebrae(folder: Path, patients: set[str], faults: list[str]) -> pd.Da
             what = f"{shown}; a box needs four numbers, x_min < x_max and y_min < y_max"
         faults.append(f"vertebrae.csv row {row + 2}, {what}")
     return table
+
+
+def read_truth(folder: Path, patients: pd.Series, faults: list[str]) -> pd.DataFrame | None:
+    """`truth.parquet` in the order of `patients`, indexed by them; None without the file, or with faults."""
+    path = folder / "truth.parquet"
+    if not path.exists():
+        return None
+    try:
+        truth = pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        faults.append(f"truth.parquet: not readable ({type(error).__name__})")
+        return None
+    if missing := [name for name in ("patient_id", "log_hazard") if name not in truth]:
+        faults.append(f"truth.parquet: no column {', '.join(missing)}")
+        return None
+    truth = truth.set_index(truth["patient_id"].astype(str).str.strip()).drop(columns="patient_id")
+    truth = truth[truth.index.isin(patients)]
+    twice = truth.index[truth.index.duplicated()]
+    absent = patients[~patients.isin(truth.index)]
+    if len(twice):
+        faults.append(f"truth.parquet: patient_id {twice[0]!r} stands in more than one row")
+    elif len(absent):
+        faults.append(f"truth.parquet: no row for {len(absent)} of the cohort's patients, {absent.iloc[0]} first")
+    elif not np.isfinite(pd.to_numeric(truth["log_hazard"], errors="coerce").astype(float)).all():
+        faults.append("truth.parquet: log_hazard must be a number in every row")
+    else:
+        return truth.loc[patients]
+    return None

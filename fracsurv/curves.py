@@ -152,7 +152,10 @@ def calibration_groups(
     -------
     DataFrame
         `n, predicted` (mean), `observed` (1 − Kaplan–Meier at the horizon), `low, high` (95 %, log–log
-        Greenwood). Groups in which nobody is followed until the horizon are left out.
+        Greenwood). Greenwood's variance is 0 where nobody, and undefined where everybody, has had the event by the
+        horizon; there the bounds are Clopper and Pearson's exact ones for as many patients as are still at risk at
+        the horizon (`time >= horizon`): 0 to 1 − 0.025^(1/n), and 0.025^(1/n) to 1. Groups in which nobody is
+        followed until the horizon are left out.
     """
     event, time = np.asarray(event, bool), np.asarray(time, float)
     if n_groups is None:
@@ -165,14 +168,20 @@ def calibration_groups(
         if not at.any() or time[at].max() < horizon:
             continue
         fitted = KaplanMeierFitter().fit(time[at], event[at])
-        band = fitted.confidence_interval_survival_function_.loc[:horizon].iloc[-1]
+        observed = 1 - float(fitted.predict(horizon))
+        if 0 < observed < 1:
+            band = 1 - fitted.confidence_interval_survival_function_.loc[:horizon].iloc[-1]
+            low, high = float(band.min()), float(band.max())
+        else:
+            exact = 0.025 ** (1 / (time[at] >= horizon).sum())
+            low, high = (0.0, 1 - exact) if observed == 0 else (exact, 1.0)
         rows.append(
             {
                 "n": int(at.sum()),
                 "predicted": float(np.mean(np.asarray(probability)[at])),
-                "observed": 1 - float(fitted.predict(horizon)),
-                "low": 1 - float(band.max()),
-                "high": 1 - float(band.min()),
+                "observed": observed,
+                "low": low,
+                "high": high,
             }
         )
     return pd.DataFrame(rows, columns=["n", "predicted", "observed", "low", "high"])

@@ -103,12 +103,19 @@ def over_time(run: Run, table: pd.DataFrame, split: str, names: Sequence[str] | 
     brier = at[at["metric"] == "brier"].set_index("experiment")["value"]
     auc = at[(at["metric"] == "auc") & (at["experiment"] != TRUE_RISK)].set_index("experiment")["value"]
     models = brier.drop([KAPLAN_MEIER, TRUE_RISK], errors="ignore")
-    better = int((models < brier[KAPLAN_MEIER]).sum())
-    said = (
-        f"At {horizon_label(last, unit)} on {PATIENTS[split]}, the highest AUC of a model is {auc.max():.3f} "
-        f"({experiment_name(run, auc.idxmax())}); {better} of {len(models)} models have a lower Brier score than the "
-        f"Kaplan–Meier curve given to everyone ({brier[KAPLAN_MEIER]:.3f})."
-    )
+    said = f"At {horizon_label(last, unit)} on {PATIENTS[split]}, "
+    if models.empty:
+        said += (
+            f"the Kaplan–Meier curve given to everyone has a Brier score of {brier[KAPLAN_MEIER]:.3f}; no model is "
+            "judged in this run."
+        )
+    else:
+        better = int((models < brier[KAPLAN_MEIER]).sum())
+        said += (
+            f"the highest AUC of a model is {auc.max():.3f} ({experiment_name(run, auc.idxmax())}); {better} of "
+            f"{len(models)} models have a lower Brier score than the Kaplan–Meier curve given to everyone "
+            f"({brier[KAPLAN_MEIER]:.3f})."
+        )
     return Finding(f"over_time_{split}", figure, f"AUC and Brier score over time on {split}", said)
 
 
@@ -227,15 +234,18 @@ def chosen_and_judged(run: Run, table: pd.DataFrame) -> Finding | None:
     return Finding("validation_against_test", figure, f"C-index on validation against {judged}", said)
 
 
-def furthest(run: Run, table: pd.DataFrame) -> str:
-    """Who came furthest from Cox PH to the true risk in C; '' without a truth, and for fewer than 300 patients.
+def furthest(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """Who came furthest from Cox PH to the true risk in C; '' where there is no way to go, or under 300 patients.
 
-    With fewer, the share is mostly noise: its denominator is a difference of two C-indices.
+    With fewer, the share is mostly noise: its denominator is a difference of two C-indices. For the same reason there
+    is a way to go only where `tables.way_to_true_risk` finds one.
     """
     split = judged_split(table)
-    way = way_to_true_risk(table, split).drop([TRUE_RISK, REFERENCE], errors="ignore")
+    way = way_to_true_risk(run, table, differences, split).drop([TRUE_RISK, REFERENCE], errors="ignore")
+    if way.empty:
+        return ""
     n = int(table.loc[table["split"] == split, "n_patients"].iloc[0])
-    if n < FEWEST_FOR_SHARES or way.empty or way.isna().any():
+    if n < FEWEST_FOR_SHARES:
         return ""
     share = f"{100 * way.max():.0f} %".replace("-", "−")
     return (

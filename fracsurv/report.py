@@ -177,7 +177,7 @@ def _result_sections(run: Run, table: pd.DataFrame, differences: pd.DataFrame, n
     )
     splits_text = [_published_note()] if run.cohort.outcome == OUTCOME else []
     splits_text += [THESIS_AUC] if has_thesis_auc(run, table) else []
-    splits_text += [said] if (said := findings.furthest(run, table)) else []
+    splits_text += [said] if (said := findings.furthest(run, table, differences)) else []
     splits = Section(
         "splits",
         "Split by split, with differences from the clinical models",

@@ -17,7 +17,7 @@ def make_splits(cohort: Cohort, *, n_folds: int = 3, test_fraction: float = 0.1,
 
     A `split` column of the cohort is kept: 'test' and 'external' patients stay there, and as soon as one
     patient is marked 'test' nobody else is drawn into the test set; everyone else trains. Where everybody's
-    split is fixed and none is 'test', there is no test set.
+    split is fixed and none is 'test', there is no test set, and 'external' patients alone are judged on.
 
     Parameters
     ----------
@@ -34,7 +34,8 @@ def make_splits(cohort: Cohort, *, n_folds: int = 3, test_fraction: float = 0.1,
     Raises
     ------
     UserError
-        Where there are too few patients with, or without, an event to fill the folds or the test set.
+        Where there are too few patients with, or without, an event to fill the folds or the test set, or where
+        everybody is marked 'train', so that nobody is left to judge on.
     """
     event = cohort.table["event"].to_numpy()
     fixed = cohort.table["split"].to_numpy() if "split" in cohort.table else np.full(len(cohort), "")
@@ -50,6 +51,11 @@ def make_splits(cohort: Cohort, *, n_folds: int = 3, test_fraction: float = 0.1,
             )
         _, test = train_test_split(free, test_size=test_fraction, random_state=seed, stratify=event[free])
         split[test] = "test"
+    if (split == "train").all():
+        raise UserError(
+            "cohort: every patient is marked 'train', so that nobody is left to judge the models on; leave some "
+            "patients' split empty, or mark some 'test' or 'external'"
+        )
     train = np.flatnonzero(split == "train")
     _require(event[train], n_folds, f"{n_folds} folds")
     fold = np.full(len(cohort), -1)

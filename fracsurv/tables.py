@@ -60,6 +60,7 @@ def results_table(
     rows = table[table["split"] == split]
     present = list(dict.fromkeys(rows["experiment"]))
     names = in_thesis_order([name for name in present if experiments is None or name in experiments])
+    way = way_to_true_risk(run, table, differences, split)
     horizon = headline_horizon(table, split)
     unit = run.cohort.time_unit
     metrics = [*METRICS, "auc_thesis"] if has_thesis_auc(run, rows) else METRICS
@@ -76,8 +77,8 @@ def results_table(
             record[(ours, "ΔC from Cox PH")] = _difference(compared, name, REFERENCE)
             if (compared["reference"] == UNIMODAL).any():
                 record[(ours, "ΔC from DeepSurv")] = _difference(compared, name, UNIMODAL)
-            if TRUE_RISK in present and REFERENCE in present:
-                record[(ours, "way to true risk, no interval")] = _share(rows, name)
+            if not way.empty:
+                record[(ours, "way to true risk, no interval")] = f"{100 * way[name]:.0f} %".replace("-", "−")
         if split in THESIS and run.cohort.outcome == OUTCOME:
             for metric in METRICS:
                 record[(THESIS[split], METRIC_NAMES[metric])] = _published(name, split, metric)
@@ -157,16 +158,20 @@ def summary_beside_published(cohort: Cohort) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def way_to_true_risk(table: pd.DataFrame, split: str) -> pd.Series:
+def way_to_true_risk(run: Run, table: pd.DataFrame, differences: pd.DataFrame, split: str) -> pd.Series:
     """Share of the way from Cox PH (0: clinical only) to the true risk (1) that each experiment's C-index went.
 
-    NaN where Cox PH ranks as well as the true risk, so that there is no way to go.
+    Empty where there is no way to go: without a truth or Cox PH, with permuted outcomes, and unless the paired 95 %
+    interval of true risk minus Cox PH in C lies above 0 on this split. Else the share would be noise over noise.
     """
+    at = (differences["split"] == split) & (differences["metric"] == "c_index")
+    at &= (differences["experiment"] == TRUE_RISK) & (differences["reference"] == REFERENCE)
+    if run.profile.permute_outcomes or not (differences.loc[at, "ci_low"] > 0).any():
+        return pd.Series(dtype=float)
     c_index = table[(table["metric"] == "c_index") & (table["split"] == split)].set_index("experiment")["mean"]
     if not {TRUE_RISK, REFERENCE} <= set(c_index.index):
         return pd.Series(dtype=float)
-    way = c_index[TRUE_RISK] - c_index[REFERENCE]
-    return (c_index - c_index[REFERENCE]) / way if way > 0 else c_index * np.nan
+    return (c_index - c_index[REFERENCE]) / (c_index[TRUE_RISK] - c_index[REFERENCE])
 
 
 def to_html(frame: pd.DataFrame, caption: str, *, css_class: str = "fs") -> str:
@@ -240,11 +245,6 @@ def _difference(differences: pd.DataFrame, name: str, reference: str) -> str:
         return MISSING
     row = differences[at].iloc[0]
     return f"{signed(row['difference'])}\n[{signed(row['ci_low'])}, {signed(row['ci_high'])}]"
-
-
-def _share(rows: pd.DataFrame, name: str) -> str:
-    share = way_to_true_risk(rows, rows["split"].iloc[0]).get(name, np.nan)
-    return MISSING if pd.isna(share) else f"{100 * share:.0f} %".replace("-", "−")
 
 
 def _published(name: str, split: str, metric: str) -> str:

@@ -218,12 +218,17 @@ def split_counts(run: Run) -> pd.DataFrame:
 
 
 def fit_records(run: Run, names: list[str]) -> pd.DataFrame:
-    """Every fit's record (`fit.json`) of these experiments, with experiment and fold: seconds, device and so on."""
+    """Every fit's record (`fit.json`) of these experiments, with experiment and fold: seconds, device and so on.
+
+    Fits of an α that is no longer in the profile's grid may lie beside the others; they are no part of the run.
+    """
     records = []
     for name in names:
-        for path in sorted(run.folder(name).glob("**/fit.json")):
-            # An α-model's evaluated folds hold copies of the chosen α's records.
-            copied = name != TRUE_RISK and run.experiments[name].fusion == "alpha" and path.parent.parent.name == name
-            if not copied:
-                records.append({"experiment": name, "fold": int(path.parent.name[5:]), **read_json(path)})
+        swept = name != TRUE_RISK and run.experiments[name].fusion == "alpha"
+        # An α-model's evaluated folds, which lie in no α's folder, hold copies of the chosen α's records.
+        for alpha in run.profile.alphas if swept else (None,):
+            paths = {fold: run.folder(name, fold, alpha) / "fit.json" for fold in range(run.profile.n_folds)}
+            records += [
+                {"experiment": name, "fold": fold, **read_json(path)} for fold, path in paths.items() if path.exists()
+            ]
     return pd.DataFrame(records)

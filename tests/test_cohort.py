@@ -208,6 +208,71 @@ def test_a_box_whose_row_ends_early(tmp_path, table):
     ]
 
 
+def rewrite(path, change):
+    """Change a file's lines: `change(number, line)` with the header as number 0."""
+    lines = path.read_text().splitlines()
+    path.write_text("".join(f"{change(number, line)}\n" for number, line in enumerate(lines)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda number, line: line if number == 0 else line + ",",
+        lambda number, line: line if number == 0 else f"{number},{line}",
+    ],
+    ids=["a trailing comma", "a leading row name"],
+)
+def test_more_fields_than_the_header_has(tmp_path, table, change):
+    folder = write_cohort(tmp_path, table, covariates=KINDS)
+    (folder / "vertebrae.csv").write_text("patient_id,x_min,y_min,x_max,y_max\nP000,1,1,5,9\nP001,1,1,5,9\n")
+    reason = "look for a comma too many, or for a column without a name"
+    rewrite(folder / "vertebrae.csv", change)
+    assert faults_of(folder) == [f"vertebrae.csv rows 2 to 3: 6 fields, but the header has 5; {reason}"]
+    (folder / "vertebrae.csv").unlink()
+    rewrite(folder / "cohort.csv", change)
+    assert faults_of(folder) == [f"cohort.csv rows 2 to 61: 6 fields, but the header has 5; {reason}"]
+
+
+def test_rows_with_a_comma_too_many_are_named(tmp_path, table):
+    folder = write_cohort(tmp_path, table, covariates=KINDS)
+    rewrite(folder / "cohort.csv", lambda number, line: line + {3: ",", 7: ",1,2", 8: ",1,2"}.get(number, ""))
+    assert [fault.split(";")[0] for fault in faults_of(folder)] == [
+        "cohort.csv row 4: 6 fields, but the header has 5",
+        "cohort.csv rows 8 to 9: 7 fields, but the header has 5",
+    ]
+
+
+def test_spreadsheets_commas_at_the_end_are_harmless(tmp_path, table):
+    wanted = read_cohort(write_cohort(tmp_path / "a", table, covariates=KINDS))
+    folder = write_cohort(tmp_path / "b", table, covariates=KINDS)
+    (folder / "vertebrae.csv").write_text("patient_id,x_min,y_min,x_max,y_max,\nP000,1,1,5,9,\n")
+    # an empty column, which spreadsheets leave out again in some rows, and a blank line at the end
+    rewrite(folder / "cohort.csv", lambda number, line: line + ("," if number < 50 else ""))
+    with (folder / "cohort.csv").open("a") as stream:
+        stream.write("\n")
+    cohort = read_cohort(folder)
+    pd.testing.assert_frame_equal(cohort.table, wanted.table)
+    assert cohort.vertebrae[["x_min", "y_min", "x_max", "y_max"]].to_numpy().tolist() == [[1, 1, 5, 9]]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "kind"),
+    [
+        ("time_days", lambda t: pd.to_timedelta(t["time_days"], unit="D"), "timedelta64"),
+        ("time_days", lambda t: pd.Timestamp("2020-01-01") + pd.to_timedelta(t["time_days"], unit="D"), "datetime64"),
+        ("age", lambda t: pd.Timestamp("2020-01-01", tz="UTC") - pd.to_timedelta(t["age"], unit="D"), "datetime64"),
+        ("age", lambda t: [pd.Timestamp("1940-01-01").date()] * len(t), "date"),
+    ],
+)
+def test_dates_and_durations_are_no_numbers(tmp_path, table, column, values, kind):
+    folder = write_cohort(tmp_path, table, covariates=KINDS)
+    (folder / "cohort.csv").unlink()
+    table.assign(**{column: values(table)}).to_parquet(folder / "cohort.parquet")
+    assert faults_of(folder) == [
+        f"cohort.parquet, column {column}: holds {kind} values; must be plain numbers, no dates or durations"
+    ]
+
+
 def test_fingerprint_follows_the_values(tmp_path, table):
     first = read_cohort(write_cohort(tmp_path, table, covariates=KINDS)).fingerprint()
     assert read_cohort(write_cohort(tmp_path, table, covariates=KINDS)).fingerprint() == first
@@ -229,6 +294,40 @@ def test_truth_is_read_in_the_tables_order(tmp_path, table):
     assert read_cohort(folder).truth() is None
     truth = pd.DataFrame({"patient_id": table["patient_id"], "log_hazard": np.arange(60.0)})
     truth.sample(frac=1, random_state=1).to_parquet(folder / "truth.parquet")
+    np.testing.assert_array_equal(read_cohort(folder).truth()["log_hazard"], np.arange(60.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda t: t.drop(columns="patient_id"), "no column patient_id"),
+        (lambda t: t.drop(columns="log_hazard"), "no column log_hazard"),
+        (lambda t: t[2:], "no row for 2 of the cohort's patients, P000 first"),
+        (lambda t: pd.concat([t, t[:1]]), "patient_id 'P000' stands in more than one row"),
+        (lambda t: t.assign(log_hazard=[np.nan, *[0.1] * 59]), "log_hazard must be a number in every row"),
+        (lambda t: t.assign(log_hazard="high"), "log_hazard must be a number in every row"),
+    ],
+)
+def test_faulty_truth(tmp_path, table, change, fault):
+    folder = write_cohort(tmp_path, table, covariates=KINDS)
+    cohort = read_cohort(folder)
+    truth = pd.DataFrame({"patient_id": table["patient_id"], "log_hazard": np.arange(60.0)})
+    change(truth).to_parquet(folder / "truth.parquet")
+    with pytest.raises(UserError) as caught:
+        cohort.truth()
+    assert caught.value.faults == [f"truth.parquet: {fault}"]
+    assert faults_of(folder) == [f"truth.parquet: {fault}"]  # and at the door
+
+
+def test_truth_that_is_no_parquet(tmp_path, table):
+    folder = write_cohort(tmp_path, table, covariates=KINDS)
+    (folder / "truth.parquet").write_bytes(b"patient_id,log_hazard\n")
+    assert faults_of(folder) == ["truth.parquet: not readable (ArrowInvalid)"]
+
+
+def test_truth_of_numbered_patients(tmp_path, table):
+    folder = write_cohort(tmp_path, table.assign(patient_id=range(60)), covariates=KINDS)
+    pd.DataFrame({"patient_id": range(60), "log_hazard": np.arange(60.0)}).to_parquet(folder / "truth.parquet")
     np.testing.assert_array_equal(read_cohort(folder).truth()["log_hazard"], np.arange(60.0))
 
 
@@ -300,3 +399,11 @@ class TestSplits:
         splits = make_splits(cohort)
         assert splits["split"].tolist() == fixed
         assert sorted(splits["fold"].unique()) == [-1, 0, 1, 2]
+
+    def test_nobody_is_left_to_judge_on(self, tmp_path, table):
+        cohort = read_cohort(write_cohort(tmp_path, table.assign(split="train"), covariates=KINDS))
+        with pytest.raises(
+            UserError, match=r"every patient is marked 'train'.*leave some patients' split empty"
+        ) as e:
+            make_splits(cohort)
+        assert len(e.value.faults) == 1

@@ -292,6 +292,24 @@ def test_calibration_groups_against_a_hand_count():
     np.testing.assert_allclose(np.asarray(axes.containers[0][0].get_ydata(), float), [0.25, 0.75])
 
 
+def test_calibration_groups_without_and_with_only_events_have_exact_bounds():
+    # Low group: nobody has an event by day 100, of whom three are followed to it, one is censored before.
+    # High group: everybody has one, the last two on day 100 itself.
+    probability = np.array([0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.9])
+    time = np.array([60.0, 100, 200, 300, 20, 40, 100, 100])
+    event = np.array([False, False, True, False, True, True, True, True])
+    groups = calibration_groups(event, time, probability, 100, n_groups=2)
+    np.testing.assert_array_equal(groups["observed"], [0, 1])
+    # scipy.stats.binomtest(0, 3).proportion_ci(0.95, "exact").high and binomtest(2, 2).proportion_ci(...).low
+    np.testing.assert_allclose(groups["low"], [0, 0.15811388300839305], rtol=1e-10)
+    np.testing.assert_allclose(groups["high"], [0.7075982261787133, 1], rtol=1e-10)
+    axes = plots.calibration({"model": groups}, 100).axes[0]
+    bars = axes.containers[0][2][0].get_segments()
+    np.testing.assert_allclose([bar[:, 1] for bar in bars], [[0, 0.7075982261787133], [0.15811388300839305, 1]])
+    assert axes.get_ylim() == (0, 1)
+    assert not axes.containers[0][0].get_clip_on()  # else half of a point at 0 or 1 is cut off
+
+
 def test_risk_tertiles_are_thirds():
     np.testing.assert_array_equal(risk_tertiles(np.array([0.9, 0.1, 0.5, 0.2, 0.8, 0.6])), [2, 0, 1, 0, 2, 1])
 

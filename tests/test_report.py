@@ -215,6 +215,47 @@ def test_report_of_one_experiment_alone(tmp_path, run):
     assert set(report.read_ablation(one)[0]["experiment"]) == {"cox_ph", "deepsurv"}
 
 
+def test_report_of_the_true_risk_alone(tmp_path, run):
+    alone = open_run(run.cohort.folder, tmp_path / "alone", "tiny")
+    for fold in range(2):
+        write_predictions(alone, TRUE_RISK, fold, run.cohort.truth()["log_hazard"].to_numpy())
+    text = report.write_report(alone).read_text(encoding="utf-8")
+    assert_self_contained(text)
+    assert "Not run: cox_ph, deepsurv." in text
+    table, found = report.read_ablation(alone)
+    said = findings.over_time(alone, table, "external").said
+    assert re.fullmatch(
+        r"At 8 years on the external patients, the Kaplan–Meier curve given to everyone has a Brier score of "
+        r"0\.\d{3}; no model is judged in this run\.",
+        said,
+    )
+    assert findings.furthest(alone, table.assign(n_patients=300), found) == ""
+
+
+def test_a_cohort_with_fixed_training_and_external_patients_alone(tmp_path, monkeypatch):
+    table = tabular(n=120, seed=5).assign(split=["train"] * 80 + ["external"] * 40)
+    folder = write_cohort(tmp_path / "c", table, covariates={"age": "continuous"})
+    made = open_run(folder, tmp_path / "out", "tiny")
+    made_up_baselines(made, np.random.default_rng(1))
+    text = report.write_report(made).read_text(encoding="utf-8")
+    assert "On the external patients, the 95 % interval" in text
+    assert "Test set, layout of" not in text
+    shown = execute("03_baselines", folder, tmp_path / "out", monkeypatch)
+    assert any("On external (40 patients) Cox PH" in s.data for s in shown if hasattr(s, "data"))
+
+
+def test_records_are_of_the_profiles_values_of_alpha(tmp_path, run):
+    made = replace(run, out=tmp_path)
+    name, (first, *_) = "cds_crops_alpha", run.profile.alphas
+    for alpha in (first, 0.123):  # 0.123: of a profile before this one
+        for fold in range(2):
+            write_json(made.folder(name, fold, alpha) / "fit.json", {"alpha": alpha, "seconds": 2.0})
+    for fold in range(2):  # a copy of the chosen α's record
+        write_json(made.folder(name, fold) / "fit.json", {"alpha": first, "seconds": 2.0})
+    found = wording.fit_records(made, [name])
+    assert found[["alpha", "fold", "seconds"]].to_numpy().tolist() == [[first, 0, 2], [first, 1, 2]]
+
+
 def test_notebook_page_is_sanitised_folded_and_self_contained():
     notebook = nbformat.v4.new_notebook(cells=[hostile_cell()])
     text = notebook_html(notebook, "name")
@@ -292,11 +333,36 @@ def test_answer_names_what_is_missing(run):
     assert "no radiographs" in wording.answer(run, c_index_rows(cox_ph=0.6), none)
 
 
-def test_way_to_true_risk():
+def test_way_to_true_risk(run):
     # by hand: from 0.60 to 0.75 is 0.15; 0.66 went 0.06 of it
-    table = c_index_rows(true_risk=0.75, cox_ph=0.60, deepsurv=0.66)
-    assert dict(way_to_true_risk(table, "external").round(6)) == {"true_risk": 1, "cox_ph": 0, "deepsurv": 0.4}
-    assert way_to_true_risk(table[1:], "external").empty
+    table, found = c_index_rows(true_risk=0.75, cox_ph=0.60, deepsurv=0.66), differences(TRUE_RISK, cox_ph=ABOVE)
+    way = way_to_true_risk(run, table, found, "external")
+    assert dict(way.round(6)) == {"true_risk": 1, "cox_ph": 0, "deepsurv": 0.4}
+    assert way_to_true_risk(run, table[1:], found, "external").empty
+
+
+def permuted(run):
+    return replace(run, profile=replace(run.profile, permute_outcomes=True))
+
+
+def test_no_way_where_noise_may_have_made_it(run):
+    table, found = c_index_rows(true_risk=0.75, cox_ph=0.60, deepsurv=0.66), differences(TRUE_RISK, cox_ph=ABOVE)
+    assert way_to_true_risk(run, table, differences(TRUE_RISK, cox_ph=AROUND), "external").empty
+    assert way_to_true_risk(run, table, differences(TRUE_RISK, cox_ph=(0.0, 0.03)), "external").empty
+    assert way_to_true_risk(run, table, differences(TRUE_RISK, deepsurv=ABOVE), "external").empty
+    assert way_to_true_risk(run, table, found.assign(split="test"), "external").empty
+    assert way_to_true_risk(permuted(run), table, found, "external").empty
+
+
+def test_the_table_has_a_way_to_true_risk_only_where_there_is_one(run, page):
+    table, found = report.read_ablation(run)
+    column = ("this run, external (simulated)", "way to true risk, no interval")
+    way = (found["experiment"] == TRUE_RISK) & (found["reference"] == "cox_ph") & (found["metric"] == "c_index")
+    sure, unsure = (found.assign(ci_low=found["ci_low"].mask(way, low)) for low in (0.001, 0.0))
+    shown = results_table(run, table, sure, "external").set_index(("", "model"))
+    assert shown.loc[["True risk (simulator)", "Cox PH"], [column]].to_numpy().ravel().tolist() == ["100 %", "0 %"]
+    assert column not in results_table(run, table, unsure, "external")
+    assert column not in results_table(permuted(run), table, sure, "external")
 
 
 def test_not_reported_names_horizons_and_the_reason(run):
@@ -353,7 +419,6 @@ def test_results_table_keeps_published_values_in_columns_of_their_own(run, page)
     assert not any("thesis" in g for g, _ in results_table(run, table, found, "external").columns)
     cox = shown[shown["", "model"] == "Cox PH"].iloc[0]
     assert cox["this run, test (simulated)", "ΔC from Cox PH"] == "–"
-    assert cox["this run, test (simulated)", "way to true risk, no interval"] == "0 %"
     row = table.query(
         "experiment == 'cox_ph' and split == 'test' and metric == 'auc_thesis' and horizon_days == 1826"
     )
@@ -423,10 +488,13 @@ def test_a_table_of_other_fold_models_is_made_anew(run, page):
 
 def test_came_furthest_is_said_of_300_patients_or_more(run):
     # by hand: from 0.60 to 0.75 is 0.15; 0.66 went 0.06 of it
-    table = c_index_rows(true_risk=0.75, cox_ph=0.60, deepsurv=0.66)
-    assert findings.furthest(run, table.assign(n_patients=299)) == ""
-    said = findings.furthest(run, table.assign(n_patients=300))
+    table, found = c_index_rows(true_risk=0.75, cox_ph=0.60, deepsurv=0.66), differences(TRUE_RISK, cox_ph=ABOVE)
+    assert findings.furthest(run, table.assign(n_patients=299), found) == ""
+    said = findings.furthest(run, table.assign(n_patients=300), found)
     assert "on the external patients (n = 300), DeepSurv came furthest of 1: 40 %, a point estimate without" in said
+    unsure = differences(TRUE_RISK, cox_ph=AROUND)
+    assert findings.furthest(run, table.assign(n_patients=300), unsure) == ""
+    assert findings.furthest(permuted(run), table.assign(n_patients=300), found) == ""
 
 
 def test_external_of_a_simulator_is_no_other_hospital(run, page, tmp_path):

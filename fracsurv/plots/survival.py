@@ -125,7 +125,7 @@ def calibration(
         errors = np.clip([table["observed"] - table["low"], table["high"] - table["observed"]], 0, None)
         axes.errorbar(
             table["predicted"], table["observed"], yerr=errors,
-            fmt="o", markersize=4, linewidth=1, color=COLOURS[0],
+            fmt="o", markersize=4, linewidth=1, color=COLOURS[0], clip_on=False,  # points at 0 and 1 are seen whole
         )  # fmt: skip
         axes.set_title(name, fontsize=9)
         axes.set(xlim=(0, min(1, top * 1.05)), ylim=(0, min(1, top * 1.05)), aspect="equal")
