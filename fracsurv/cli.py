@@ -21,7 +21,7 @@ app = typer.Typer(
 
 CohortPath = Annotated[Path, typer.Argument(help="Cohort folder, as data/README.md describes it.")]
 OutPath = Annotated[Path, typer.Option("--out", help="Folder of the run's results.")]
-ProfileName = Annotated[str, typer.Option("--profile", help="tiny, demo, paper, or a YAML file.")]
+ProfileName = Annotated[str, typer.Option("--profile", help="tiny, demo, paper, permuted, or a YAML file.")]
 
 
 @app.command()
@@ -169,6 +169,9 @@ def main() -> None:
     """Entry point of `fracsurv`."""
     try:
         app()
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from here", err=True)
+        sys.exit(130)
     except UserError as error:
         for fault in error.faults:
             typer.echo(f"error: {fault}", err=True)

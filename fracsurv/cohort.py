@@ -136,11 +136,12 @@ def read_cohort(folder: str | Path) -> Cohort:
         raise UserError(faults)
     covariates = _covariates(table, settings, file, faults)
     table = _rename(table, settings.get("columns", {}), covariates, file, faults)
-    check_types(table, covariates, settings.get("columns", {}), file, faults)
-    if faults:  # without the right columns every further fault would be an echo of these
-        raise UserError(faults)
+    table = check_types(table, covariates, settings.get("columns", {}), file, faults)
+    # where columns are missing, those that are there are checked all the same
     values = check_values(table, covariates, settings.get("columns", {}), file, faults)
     check_images(folder, values, file, faults)
+    if "patient_id" not in values:
+        raise UserError(faults)
     vertebrae = read_vertebrae(folder, set(values["patient_id"]), faults)
     if not faults:  # without sound patient ids its faults would be echoes
         read_truth(folder, values["patient_id"], faults)  # checked here, used by the evaluation alone

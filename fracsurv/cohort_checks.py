@@ -124,8 +124,12 @@ def read_text_table(path: Path, faults: list[str]) -> pd.DataFrame | None:
 
 def check_types(
     table: pd.DataFrame, covariates: dict[str, str], columns: dict[str, str], file: str, faults: list[str]
-) -> None:
-    """No time and no covariate of a Parquet file holds dates or durations, which would be taken as nanoseconds."""
+) -> pd.DataFrame:
+    """The table without the times and covariates of a Parquet file that are dates or durations: each is a fault.
+
+    They would be taken as nanoseconds.
+    """
+    wrong = []
     for name in ("time_days", *covariates):
         kind = pd.api.types.infer_dtype(table[name], skipna=True) if name in table else ""
         if kind in DATES:
@@ -133,22 +137,29 @@ def check_types(
                 f"{file}, column {columns.get(name, name)}: holds {kind} values; must be plain numbers, no dates or "
                 "durations"
             )
+            wrong.append(name)
+    return table.drop(columns=wrong)
 
 
 def check_values(
     table: pd.DataFrame, covariates: dict[str, str], columns: dict[str, str], file: str, faults: list[str]
 ) -> pd.DataFrame:
-    """The table with its types, `time` in the place of `time_days`; faults are appended to `faults`."""
+    """The table with its types, `time` in the place of `time_days`; faults are appended to `faults`.
+
+    Only the columns that the table has are checked; those that it should have are told of before.
+    """
     values = table.copy()
-    values["patient_id"] = values["patient_id"].fillna("").astype(str).str.strip()
-    event = values["event"].astype(str).str.strip().str.lower()
-    values["event"] = event.map({"1": 1.0, "0": 0.0, "true": 1.0, "false": 0.0, "1.0": 1.0, "0.0": 0.0})
+    for name in ("patient_id", "split"):
+        if name in values:
+            values[name] = values[name].fillna("").astype(str).str.strip()
+    if "event" in values:
+        event = values["event"].astype(str).str.strip().str.lower()
+        values["event"] = event.map({"1": 1.0, "0": 0.0, "true": 1.0, "false": 0.0, "1.0": 1.0, "0.0": 0.0})
     for name in ("time_days", *covariates):
-        values[name] = pd.to_numeric(values[name], errors="coerce").astype(float)
-    if "split" in values:
-        values["split"] = values["split"].fillna("").astype(str).str.strip()
+        if name in values:
+            values[name] = pd.to_numeric(values[name], errors="coerce").astype(float)
     try:
-        _schema(covariates, with_split="split" in values).validate(values, lazy=True)
+        _schema(covariates, present=values.columns).validate(values, lazy=True)
     except pa.errors.SchemaErrors as errors:
         for case in errors.failure_cases.sort_values(["index", "column"]).to_dict("records"):
             row, column = int(case["index"]), case["column"]
@@ -156,14 +167,15 @@ def check_values(
             shown = "empty" if pd.isna(raw) or not str(raw).strip() else repr(str(raw))[:60]
             name = columns.get(column, column)
             faults.append(f"{file} row {row + 2}, column {name}: {shown}; {case['check']}")
-    if (values["event"] == 0).all():
-        faults.append(f"{file}, column event: no patient has an event; nothing can be learnt")
-    values["event"] = values["event"] == 1
+    if "event" in values:
+        if (values["event"] == 0).all():
+            faults.append(f"{file}, column event: no patient has an event; nothing can be learnt")
+        values["event"] = values["event"] == 1
     return values.rename(columns={"time_days": "time"})
 
 
-def _schema(covariates: dict[str, str], *, with_split: bool) -> pa.DataFrameSchema:
-    """Pandera's schema of a cohort's table; a check's `error` is what the user reads."""
+def _schema(covariates: dict[str, str], *, present: pd.Index) -> pa.DataFrameSchema:
+    """Pandera's schema of the columns present of a cohort's table; a check's `error` is what the user reads."""
     finite = pa.Check(lambda s: s.notna() & np.isfinite(s), error="must be a number", ignore_na=False)
     binary = pa.Check(lambda s: s.isin([0, 1]), error="must be 0 or 1", ignore_na=False)
     columns = {
@@ -187,10 +199,9 @@ def _schema(covariates: dict[str, str], *, with_split: bool) -> pa.DataFrameSche
     }
     for name, kind in covariates.items():
         columns[name] = pa.Column(float, binary if kind == "binary" else finite, nullable=True)
-    if with_split:
-        allowed = pa.Check(lambda s: s.isin(["", *SPLITS]), error=f"must be empty or one of {', '.join(SPLITS)}")
-        columns["split"] = pa.Column(str, allowed)
-    return pa.DataFrameSchema(columns)
+    allowed = pa.Check(lambda s: s.isin(["", *SPLITS]), error=f"must be empty or one of {', '.join(SPLITS)}")
+    columns["split"] = pa.Column(str, allowed)
+    return pa.DataFrameSchema({name: column for name, column in columns.items() if name in present})
 
 
 def check_images(folder: Path, values: pd.DataFrame, file: str, faults: list[str]) -> None:

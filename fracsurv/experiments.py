@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time as clock
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,7 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
         "device": run.device.type,
         "precision": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        "torch": version("torch"),
         "fracsurv": __version__,
         "commit": commit(),
         "seconds": round(clock.perf_counter() - started, 2),

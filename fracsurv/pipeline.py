@@ -20,8 +20,9 @@ from tqdm import tqdm
 from fracsurv.config import ROOT
 from fracsurv.errors import UserError
 from fracsurv.experiments import alphas
-from fracsurv.files import write_json
+from fracsurv.files import write_json, write_text
 from fracsurv.run import Run, open_run
+from fracsurv.wording import stamp
 
 SNAKEFILE = ROOT / "Snakefile"
 GRACE_SECONDS = 20
@@ -62,7 +63,9 @@ def run_pipeline(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system frees it if this process dies
         except BlockingIOError:
-            raise UserError(f"{out}: another run is at work there; wait for it, or choose another --out") from None
+            raise UserError(
+                f"{out}: another run is at work there{_process(out)}; wait for it, stop it, or choose another --out"
+            ) from None
         # as a file: on the command line Snakemake would read '#', ': ' and quotes of a path as YAML's
         settings = out / "logs" / "snakemake-config.json"
         write_json(settings, {
@@ -76,7 +79,7 @@ def run_pipeline(
             "--nolock", "--rerun-incomplete", "--keep-going", "--configfile", str(settings),
         ]  # fmt: skip
         _call(command, run, experiments or run.runnable(), lock)
-    print(format_table(pd.read_csv(out / "ablation.csv")))
+    print(format_table(pd.read_csv(out / "ablation.csv"), stamp(run)))
     print(f"\nreport: {out / 'index.html'}")
 
 
@@ -96,7 +99,8 @@ def _call(command: list[str], run: Run, names: list[str], lock: IO[str]) -> None
             subprocess.Popen(
                 command, env=environment, stdout=output, stderr=subprocess.STDOUT,
                 pass_fds=(lock.fileno(),), process_group=0,
-            )
+            ),
+            run.out.resolve() / ".process",
         ) as process,
         tqdm(total=total, desc="models fitted", unit="fit") as bar,
     ):  # fmt: skip
@@ -124,8 +128,12 @@ def _call(command: list[str], run: Run, names: list[str], lock: IO[str]) -> None
 
 
 @contextmanager
-def _stopped_with_us(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
-    """Stop a child and its jobs, a process group of their own, when this process is interrupted or told to end."""
+def _stopped_with_us(process: subprocess.Popen, number: Path) -> Iterator[subprocess.Popen]:
+    """Stop a child and its jobs, a process group of their own, when this process is interrupted or told to end.
+
+    The group's number stands in the file `number` meanwhile: should this process be killed, the child lives on.
+    """
+    write_text(number, str(process.pid))
 
     def end(*_: object) -> None:
         raise SystemExit(128 + signal.SIGTERM)
@@ -141,6 +149,15 @@ def _stopped_with_us(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(GRACE_SECONDS)
         signal.signal(signal.SIGTERM, before)
+        number.unlink(missing_ok=True)
+
+
+def _process(out: Path) -> str:
+    """How to find the run at work in `out`, where it is known."""
+    number = out / ".process"
+    if not number.exists():
+        return ""
+    return f" (process group {number.read_text()}: `kill -- -{number.read_text()}` stops it; log: {out}/logs)"
 
 
 def _is_there(run: Run, name: str, fold: int, alpha: float | None) -> bool:
@@ -152,8 +169,11 @@ def _last_line(path: Path) -> str:
     return lines[-1] if lines else "none"
 
 
-def format_table(table: pd.DataFrame) -> str:
-    """The ablation's C-index in plain text: a row an experiment, a column a split, mean ± SD [95 % interval]."""
+def format_table(table: pd.DataFrame, stamped: str) -> str:
+    """The ablation's C-index in plain text: a row an experiment, a column a split, mean ± SD [95 % interval].
+
+    `stamped` says what it was made from.
+    """
     c_index = table[table["metric"] == "c_index"].copy()
     c_index["text"] = [
         f"{row.mean:.3f} ± {row.sd:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]"
@@ -161,4 +181,4 @@ def format_table(table: pd.DataFrame) -> str:
     ]
     wide = c_index.pivot(index="experiment", columns="split", values="text")
     wide = wide.loc[c_index["experiment"].unique(), [s for s in ("validation", "test", "external") if s in wide]]
-    return "C-index, mean ± SD over folds [95 % bootstrap interval]\n" + wide.to_string()
+    return f"C-index, mean ± SD over folds [95 % bootstrap interval]; {stamped}\n" + wide.to_string()

@@ -35,7 +35,7 @@ from fracsurv.tables import (
 from fracsurv.wording import (
     HEADLINE,
     answer,
-    experiment_name,
+    answer_note,
     external_note,
     judged_split,
     not_reported,
@@ -102,7 +102,7 @@ def write_report(run: Run) -> Path:
         "title": f"fracsurv report: {run.cohort.provenance} cohort, profile {run.profile.name}",
         "question": question(run),
         "answer": answer(run, table, differences),
-        "answer_note": _answer_note(run),
+        "answer_note": answer_note(run, table, differences),
         "provenance": provenance_lines(run),
         "provenance_kind": run.cohort.provenance,
         "sections": [s for s in _sections(run, table, differences, names) if s.text or s.tables or s.figures],
@@ -237,16 +237,6 @@ def _figures(found: Sequence[Finding | None]) -> list[dict[str, str]]:
 def data_uri(figure) -> str:
     """The figure as an SVG that stands in the page itself."""
     return "data:image/svg+xml;base64," + base64.b64encode(as_svg(figure)).decode("ascii")
-
-
-def _answer_note(run: Run) -> str:
-    if HEADLINE not in run.runnable():
-        return ""
-    return (
-        f"The question is put to one row, fixed beforehand: {experiment_name(run, HEADLINE)}, against Cox PH and "
-        "DeepSurv, which have no image. That the radiograph adds is said only if both paired bootstrap intervals lie "
-        "above 0."
-    )
 
 
 def _published_note() -> str:

@@ -26,6 +26,8 @@ PROVENANCE = {
     "number here says anything about the real patients' fractures.",
     "real": "Real cohort.",
 }
+FEW_EVENTS = 30
+"""Events in the patients judged below which a report warns: the SD of C is then about 0.05 or more."""
 
 
 def plain(text: str) -> str:
@@ -145,7 +147,7 @@ def interval(low: float, high: float, *, sign: bool = False) -> str:
 
 def signed(value: float) -> str:
     """'+0.042', with a true minus sign."""
-    return f"{value:+.3f}".replace("-", "−")
+    return f"{round(value, 3) + 0.0:+.3f}".replace("-", "−")  # + 0.0: never minus nothing
 
 
 def answer(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> str:
@@ -185,6 +187,43 @@ def answer_for(run: Run, table: pd.DataFrame, differences: pd.DataFrame, name: s
     )
 
 
+def answer_note(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """What is to be known beside the answer: its rule, too few events, and what the test patients say."""
+    notes = []
+    if HEADLINE in run.runnable():
+        notes.append(
+            f"The question is put to one row, fixed beforehand: {experiment_name(run, HEADLINE)}, against Cox PH and "
+            "DeepSurv, which have no image. That the radiograph adds is said only if both paired bootstrap intervals "
+            "lie above 0."
+        )
+    counts = split_counts(run).set_index("split")
+    split = judged_split(table)
+    if split in counts.index and counts.loc[split, "events"] < FEW_EVENTS:
+        notes.append(
+            f"Judged are {counts.loc[split, 'patients']:,} {split} patients, {counts.loc[split, 'events']:,} of them "
+            "with an event: too few to tell models apart, or for curves of groups. The cohort's column split can "
+            "hold out more."
+        )
+    if split == "external":
+        notes += _test_says(differences, counts)
+    return " ".join(notes)
+
+
+def _test_says(differences: pd.DataFrame, counts: pd.DataFrame) -> list[str]:
+    """The headline's row on the test patients, where the answer is of the external ones."""
+    at = (differences["metric"] == "c_index") & (differences["experiment"] == HEADLINE)
+    at &= (differences["reference"] == REFERENCE) & (differences["split"] == "test")
+    if not at.any():
+        return []
+    row = differences[at].iloc[0]
+    verdict = {1: "above Cox PH there too", 0: "there it cannot be told", -1: "below Cox PH there"}[_sign(row)]
+    return [
+        f"On the {counts.loc['test', 'patients']:,} test patients, {counts.loc['test', 'events']:,} with an event, "
+        f"the difference from Cox PH is {signed(row['difference'])}, 95 % interval "
+        f"{interval(row['ci_low'], row['ci_high'], sign=True)}: {verdict}."
+    ]
+
+
 def _sign(row: Mapping[str, float]) -> int:
     """1 or −1 where the interval lies above or below 0, else 0."""
     return int(row["ci_low"] > 0) - int(row["ci_high"] < 0)
@@ -192,7 +231,7 @@ def _sign(row: Mapping[str, float]) -> int:
 
 def _relations(signs: Mapping[str, int]) -> str:
     words = {1: "better than", 0: "not distinguishably better or worse than", -1: "worse than"}
-    called = {REFERENCE: "Cox PH", UNIMODAL: "DeepSurv, which has no image"}
+    called = {REFERENCE: "Cox PH", UNIMODAL: "DeepSurv"}
     return " and ".join(f"{words[sign]} {called[reference]}" for reference, sign in signs.items())
 
 

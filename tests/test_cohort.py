@@ -407,3 +407,26 @@ class TestSplits:
         ) as e:
             make_splits(cohort)
         assert len(e.value.faults) == 1
+
+
+def test_missing_columns_do_not_hide_the_faults_of_others(tmp_path, table):
+    table.loc[1, "patient_id"] = table.loc[0, "patient_id"]
+    table["time_days"] = table["time_days"].astype(object)
+    table.loc[2, "time_days"] = -5
+    table["age"] = table["age"].astype(object)
+    table.loc[3, "age"] = "old"
+    covariates = {"age": "continuous", "smoker": "binary", "bmi": "continuous"}
+    folder = write_cohort(tmp_path / "c", table, covariates=covariates, colour="blue")
+    with pytest.raises(UserError) as raised:
+        read_cohort(folder)
+    said = "\n".join(raised.value.faults)
+    assert "unknown setting 'colour'" in said
+    assert "no column 'bmi'" in said
+    assert "patient_id: 'P000'; must be unique" in said
+    assert "row 4, column time_days: '-5'; must be days" in said
+    assert "row 5, column age: 'old'; must be a number" in said
+    write_cohort(folder, table.drop(columns=["patient_id", "event"]), covariates=covariates)
+    with pytest.raises(UserError, match="no column 'patient_id'") as raised:
+        read_cohort(folder)
+    assert any("no column 'event'" in fault for fault in raised.value.faults)
+    assert any("'old'" in fault for fault in raised.value.faults)

@@ -319,7 +319,11 @@ class TestInterruptedRefit:
         monkeypatch.setattr(experiments, "commit", lambda: "abc")
         run = open_run(folder, tmp_path / "r", "tiny")
         run_experiment(run, "deepsurv", progress=False)
-        assert provenance(run, ["deepsurv"])["fits_made_with"]["commit"] == ["abc"]
+        facts = provenance(run, ["deepsurv"])
+        assert facts["fits_made_with"]["commit"] == ["abc"]
+        # told alike in both places, or every report would warn
+        assert facts["fits_made_with"]["torch"] == [facts["packages"]["torch"]]
+        assert facts["fits_made_with"]["fracsurv"] == [facts["packages"]["fracsurv"]]
 
 
 def test_too_many_unanswered_draws_give_no_interval():

@@ -56,7 +56,7 @@ def test_kaplan_meier_shows_numbers_at_risk_p_units_and_provenance():
     p = logrank_test(time[group == 0], time[group == 1], event[group == 0], event[group == 1]).p_value
     assert p < 0.05
     assert format_p(p) in texts(axes)[0]
-    assert table.get_xlabel() == "Time since start of study, years"
+    assert table.get_xlabel() == "Time since start of follow-up, years"
     assert axes.get_ylabel() == "Without any fracture, %"
     assert stamped(figure, "simulated cohort")
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {
@@ -146,7 +146,7 @@ def test_times_of_another_unit_are_not_drawn_as_years():
     event, time = np.array([True, False, True, False]), np.array([0.5, 1.0, 1.5, 2.0])
     figure = plots.kaplan_meier(event, time, np.zeros(4), {0: "all"}, time_unit="months")
     assert figure.axes[0].lines[0].get_xdata().max() == 2
-    assert figure.axes[1].get_xlabel() == "Time since start of study, months"
+    assert figure.axes[1].get_xlabel() == "Time since start of follow-up, months"
 
 
 def test_box_heights_mark_the_limit():

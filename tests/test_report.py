@@ -308,7 +308,7 @@ ABOVE, AROUND, BELOW = (0.01, 0.05), (-0.01, 0.03), (-0.05, -0.01)
 @pytest.mark.parametrize(
     ("cox", "deep", "verdict", "relation"),
     [
-        (ABOVE, ABOVE, "the radiograph adds to", "better than Cox PH and better than DeepSurv, which has no image"),
+        (ABOVE, ABOVE, "the radiograph adds to", "better than Cox PH and better than DeepSurv"),
         (ABOVE, AROUND, "do not tell", "better than Cox PH and not distinguishably better or worse than DeepSurv"),
         (ABOVE, BELOW, "do not tell", "better than Cox PH and worse than DeepSurv"),
         (AROUND, ABOVE, "do not tell", "not distinguishably better or worse than Cox PH and better than DeepSurv"),
@@ -661,3 +661,40 @@ def test_provenance_names_the_commit_if_there_is_one():
 
     found = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     assert (commit() or "").removesuffix("+changes") == (found.stdout.strip() if found.returncode == 0 else "")
+
+
+def answer_note_of(run, events, low, high):
+    """The note beside an answer on external patients, with the headline's row on test between `low` and `high`."""
+    table = pd.DataFrame({"split": ["external", "test"], "metric": "c_index", "experiment": "cds_crops_if"})
+    columns = ["experiment", "reference", "split", "metric", "difference", "ci_low", "ci_high"]
+    row = ["cds_crops_if", "cox_ph", "test", "c_index", (low + high) / 2, low, high]
+    with pytest.MonkeyPatch.context() as patch:
+        counts = pd.DataFrame({"split": ["external", "test"], "patients": [60, 10], "events": [events, 4]})
+        patch.setattr(wording, "split_counts", lambda _: counts)
+        return wording.answer_note(run, table, pd.DataFrame([row], columns=columns))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.01, 0.05, "above Cox PH there too"),
+        (-0.1, 0.05, "there it cannot be told"),
+        (-0.1, -0.02, "below Cox PH there"),
+    ],
+)
+def test_the_answer_on_external_patients_owns_up_to_the_test_set(run, low, high, words):
+    said = answer_note_of(run, 40, low, high)
+    assert (
+        f"On the 10 test patients, 4 with an event, the difference from Cox PH is {wording.signed((low + high) / 2)}"
+        in said
+    )
+    assert said.endswith(f": {words}.")
+    assert "too few" not in said
+    assert "60 external patients, 29 of them with an event: too few to tell models apart" in answer_note_of(
+        run, 29, 0, 1
+    )
+
+
+def test_nothing_is_not_negative():
+    assert wording.signed(-0.0004) == "+0.000"
+    assert wording.signed(-0.0006) == "−0.001"

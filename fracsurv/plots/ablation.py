@@ -69,7 +69,7 @@ def over_time(
     time_unit: str = "days",
     provenance: str = "",
 ) -> Figure:
-    """AUC(t) and Brier(t) over the time since start of study; Brier with the Kaplan–Meier reference.
+    """AUC(t) and Brier(t) over the time since start of follow-up; Brier with the Kaplan–Meier reference.
 
     Parameters
     ----------

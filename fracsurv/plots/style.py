@@ -71,7 +71,7 @@ def horizon_label(horizon: float, unit: str = "days") -> str:
 def time_axis(unit: str) -> tuple[float, str]:
     """By what to divide times for an axis, and what the axis is called: days are drawn as years."""
     divisor, name = (DAYS_A_YEAR, "years") if unit == "days" else (1.0, unit)
-    return divisor, f"Time since start of study, {name}"
+    return divisor, f"Time since start of follow-up, {name}"
 
 
 def spread(wanted: Sequence[float], gap: float) -> np.ndarray:
