@@ -38,6 +38,11 @@ def load_weights(model: nn.Module, path: Path) -> dict[str, Any]:
     return about
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """What `save_weights` was told about the weights in a file; errors as `load_weights`."""
+    return _load(path)[1]
+
+
 def save_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, about: dict[str, Any]) -> None:
     """Write model and optimiser so that training goes on from here exactly."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}

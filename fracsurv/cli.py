@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fracsurv.cli_detect import app as detect
 from fracsurv.errors import UserError
 
 # Imports stand inside the commands: torch and scikit-survival take seconds, `--help` and `check` should not.
@@ -18,6 +19,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(detect, name="detect")
 
 CohortPath = Annotated[Path, typer.Argument(help="Cohort folder, as data/README.md describes it.")]
 OutPath = Annotated[Path, typer.Option("--out", help="Folder of the run's results.")]

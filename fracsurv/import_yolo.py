@@ -7,7 +7,6 @@ from what is truly measured in each radiograph, and the cohort says so (provenan
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,22 +27,11 @@ from fracsurv.simulate import (
 )
 from fracsurv.simulate.settings import DEFAULT
 from fracsurv.vertebrae import CROP_SHAPE, MAX_HEIGHT, slots
+from fracsurv.yolo import YoloRadiograph, read_yolo
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".dcm")
-PARTS = ("train", "valid", "val", "test")
 MIN_BOXES = 3
 """A vertebra's height is compared with both neighbours', so fewer boxes measure nothing."""
 FEATURES = ("brightness", "contrast", "height_width_ratio", "height_loss")
-_EDGE = 1e-3
-
-
-@dataclass(frozen=True)
-class _Radiograph:
-    """One image of the source: its file, its boxes (n, 4) in pixels, its pixels' measures once read."""
-
-    path: Path
-    boxes: np.ndarray
-    shape: tuple[int, int]
 
 
 def import_yolo(src: str | Path, out: str | Path, *, seed: int = 0) -> None:
@@ -86,7 +74,7 @@ def import_yolo(src: str | Path, out: str | Path, *, seed: int = 0) -> None:
     src, out = Path(src), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is there already and not empty; give a new folder")
-    found, faults = _read_source(src)
+    found, faults = read_yolo(src, min_boxes=MIN_BOXES)
     if faults:
         raise UserError(faults)
     resolution = _resolution([radiograph.boxes for radiograph in found])
@@ -107,110 +95,6 @@ def import_yolo(src: str | Path, out: str | Path, *, seed: int = 0) -> None:
         (temporary / "cohort.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 
-def _read_source(src: Path) -> tuple[list[_Radiograph], list[str]]:
-    """All radiographs, ordered by stem, and every fault."""
-    if not src.is_dir():
-        return [], [f"{src}: no such folder"]
-    places = [src, *(src / part for part in PARTS)]
-    places = [place for place in places if (place / "images").is_dir()]
-    if not places:
-        return [], [f"{src}: holds neither images/ nor train/images/, valid/images/ or test/images/"]
-    found, faults, seen = [], [], {}
-    for place in places:
-        used = set()
-        for path in sorted((place / "images").iterdir()):
-            if path.name.startswith("."):
-                continue
-            name = path.relative_to(src).as_posix()
-            label = place / "labels" / f"{path.stem}.txt"
-            used.add(label.name)
-            fault = _file_fault(src, path, label, seen)
-            if fault:
-                faults.append(f"{name}: {fault}")
-                continue
-            seen[path.stem] = name
-            radiograph, wrong = _read_one(src, path, label, name)
-            faults += wrong
-            if radiograph is not None:
-                found.append(radiograph)
-        labels = sorted((place / "labels").glob("*.txt")) if (place / "labels").is_dir() else []
-        faults += [f"{label.relative_to(src).as_posix()}: no image of that name" for label in labels
-                   if label.name not in used]  # fmt: skip
-    if not found and not faults:
-        faults = [f"{src}: images/ is empty"]
-    return sorted(found, key=lambda radiograph: radiograph.path.stem), faults
-
-
-def _file_fault(src: Path, path: Path, label: Path, seen: dict[str, str]) -> str | None:
-    if path.suffix.lower() not in SUFFIXES or not path.is_file():
-        return f"not a radiograph file; expected {', '.join(SUFFIXES)}"
-    if not all(file.resolve().is_relative_to(src.resolve()) for file in (path, label)):
-        return "the file or its label is a link out of the folder"
-    if path.stem in seen:
-        return f"same stem as {seen[path.stem]}; stems are patient ids and must be unique"
-    if path.stem != path.stem.strip() or not path.stem.isprintable():
-        return "its stem is no patient id: blanks at the ends or characters that cannot be printed"
-    if not label.is_file():
-        return f"no label file {label.relative_to(src).as_posix()}"
-    return None
-
-
-def _read_one(src: Path, path: Path, label: Path, name: str) -> tuple[_Radiograph | None, list[str]]:
-    faults = []
-    rows = []
-    where = label.relative_to(src).as_posix()
-    try:
-        text = label.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None, [f"{where}: not readable as text"]
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(relative_box(line))
-        except ValueError as error:
-            faults.append(f"{where} line {number}: {error}")
-    if not faults and len(rows) < MIN_BOXES:
-        faults.append(f"{where}: {len(rows)} boxes; at least {MIN_BOXES} vertebrae are needed")
-    try:
-        shape = read_radiograph(path, name=name).shape
-    except UserError as error:
-        faults += error.faults
-    if faults:
-        return None, faults
-    # As they are written to vertebrae.csv: 37.0000001 would take in one more row of pixels than 37.
-    boxes = (np.array(rows) * np.array([shape[1], shape[0]] * 2)).round(3)
-    return _Radiograph(path, boxes, shape), []
-
-
-def relative_box(line: str) -> tuple[float, float, float, float]:
-    """A YOLO label row to x_min, y_min, x_max, y_max relative to the image.
-
-    Five numbers are a box, seven or more (an odd count) a polygon. ValueError for anything else, for values
-    outside [0, 1] by more than 0.001 (rounding of the exporter) and for a box without width or height.
-    """
-    try:
-        values = np.array([float(word) for word in line.split()])
-    except ValueError:
-        raise ValueError(f"{line.strip()[:60]!r} holds something that is no number") from None
-    if len(values) != 5 and (len(values) < 7 or len(values) % 2 == 0):
-        raise ValueError(f"{len(values)} numbers; expected 5 (box) or 1 + 2 a corner (polygon)")
-    if not np.isfinite(values).all() or values[0] < 0 or values[0] != int(values[0]):
-        raise ValueError("expected a class number 0, 1, 2 … and finite coordinates")
-    if len(values) == 5:
-        centre, half = values[1:3], values[3:5] / 2
-        low, high = centre - half, centre + half
-    else:
-        corners = values[1:].reshape(-1, 2)
-        low, high = corners.min(axis=0), corners.max(axis=0)
-    if (low < -_EDGE).any() or (high > 1 + _EDGE).any():
-        raise ValueError("box leaves the image; coordinates must be relative to it, 0 to 1")
-    low, high = low.clip(0, 1), high.clip(0, 1)
-    if (high <= low).any():
-        raise ValueError("box without width or height")
-    return (*low.tolist(), *high.tolist())
-
-
 def _resolution(boxes: list[np.ndarray]) -> float:
     """Image pixels per protocol pixel, such that its crop frame holds 99.5 % of the widths and of the heights."""
     sides = np.concatenate([box[:, 2:] - box[:, :2] for box in boxes])
@@ -218,7 +102,7 @@ def _resolution(boxes: list[np.ndarray]) -> float:
     return round(float(max(width / CROP_SHAPE[1], height / CROP_SHAPE[0])), 4)
 
 
-def _measure(radiograph: _Radiograph, resolution: float) -> tuple[float, ...]:
+def _measure(radiograph: YoloRadiograph, resolution: float) -> tuple[float, ...]:
     """`FEATURES` of one radiograph, over the vertebrae that fill its slots."""
     image = read_radiograph(radiograph.path).astype(float)
     chosen = slots(radiograph.boxes, max_height=MAX_HEIGHT * resolution, image_height=image.shape[0]).index
@@ -263,7 +147,7 @@ def rank_normal(values: np.ndarray) -> np.ndarray:
     return norm.ppf((rankdata(values) - 0.375) / (len(values) + 0.25))
 
 
-def _vertebrae(found: list[_Radiograph]) -> pd.DataFrame:
+def _vertebrae(found: list[YoloRadiograph]) -> pd.DataFrame:
     tables = []
     for radiograph in found:
         rows = pd.DataFrame(radiograph.boxes, columns=BOX_COLUMNS)

@@ -1,4 +1,4 @@
-"""Detected boxes to 13 ordered vertebra slots and a stack of crops; keypoints to Genant's grade."""
+"""Detected boxes to 13 ordered vertebra slots and a stack of crops."""
 
 from __future__ import annotations
 
@@ -19,9 +19,6 @@ GAP_FACTOR = 1.5
 """A distance between neighbours of this many expected ones, or more, holds a missing vertebra."""
 MAX_SPACING_PER_HEIGHT = 1.5
 """No disc is thicker than half a vertebra; bounds the first estimate where most vertebrae are missing."""
-GENANT_TOLERANCES = (0.20, 0.25, 0.40)
-"""Loss of height from which a vertebra has grade 1, 2 and 3 (Genant 1993)."""
-DEFORMITIES = ("normal", "wedge", "biconcave", "crush")
 
 
 @dataclass(frozen=True)
@@ -48,19 +45,6 @@ class CropStack(NamedTuple):
     stack: np.ndarray
     sizes: np.ndarray
     n_shrunk: int
-
-
-class KeypointHeights(NamedTuple):
-    """Heights (n,) in the keypoints' unit, their ratios, Genant's grade (int, 0 to 3) and type (str)."""
-
-    ha: np.ndarray
-    hm: np.ndarray
-    hp: np.ndarray
-    apr: np.ndarray
-    mpr: np.ndarray
-    mar: np.ndarray
-    grade: np.ndarray
-    type: np.ndarray
 
 
 def slots(
@@ -195,42 +179,6 @@ def crop_stack(
         stack[slot, top : top + h, left : left + w] = resize(crop, (h, w))
         sizes[slot] = h, w
     return CropStack(stack, sizes, int(n_shrunk))
-
-
-def keypoint_heights(
-    keypoints: np.ndarray, tolerances: tuple[float, float, float] = GENANT_TOLERANCES
-) -> KeypointHeights:
-    """Heights, ratios and Genant grade of vertebrae with six keypoints each.
-
-    Parameters
-    ----------
-    keypoints : ndarray (n, 6, 2)
-        x, y of the superior anterior, middle, posterior, then the inferior anterior, middle, posterior
-        corner. NaN gives NaN ratios, grade 0 and type 'normal'.
-    tolerances : three increasing floats
-        Loss from which the grade is 1, 2 and 3.
-
-    Returns
-    -------
-    KeypointHeights
-        ha, hm, hp: distances of the corner pairs. apr = ha/hp, mpr = hm/hp, mar = hm/ha. The loss is that of
-        the most reduced height against the vertebra's own others: wedge 1 − apr, biconcave 1 − min(mpr, mar),
-        crush (posterior) 1 − 1/apr; the largest of the three gives grade and type. A vertebra that lost the
-        same height all over is not seen: that takes its neighbours (Genant et al., J Bone Miner Res
-        1993;8:1137).
-    """
-    points = np.asarray(keypoints, float)
-    if points.ndim != 3 or points.shape[1:] != (6, 2):
-        raise ValueError(f"keypoints must be (n, 6, 2), got {points.shape}")
-    ha, hm, hp = np.linalg.norm(points[:, :3] - points[:, 3:], axis=2).T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        apr, mpr, mar = ha / hp, hm / hp, hm / ha
-        losses = np.stack([1 - apr, 1 - np.minimum(mpr, mar), 1 - hp / ha], axis=1)
-    losses = np.nan_to_num(losses, nan=0.0, neginf=0.0)
-    # 1 − 0.8 is a little below 0.2 in floating point; a loss of exactly the tolerance has the grade.
-    grade = np.searchsorted(tolerances, losses.max(axis=1) + 1e-9, side="right")
-    kind = np.where(grade > 0, losses.argmax(axis=1) + 1, 0)
-    return KeypointHeights(ha, hm, hp, apr, mpr, mar, grade, np.array(DEFORMITIES)[kind])
 
 
 def _checked(boxes: np.ndarray) -> np.ndarray:

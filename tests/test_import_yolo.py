@@ -10,7 +10,8 @@ from PIL import Image
 
 from fracsurv.cohort import read_cohort
 from fracsurv.errors import UserError
-from fracsurv.import_yolo import FEATURES, import_yolo, rank_normal, relative_box
+from fracsurv.import_yolo import FEATURES, import_yolo, rank_normal
+from fracsurv.yolo import relative_box
 
 SHARED = Path(os.environ.get("FRACSURV_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 REAL = SHARED / "spine-region"

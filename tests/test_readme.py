@@ -25,11 +25,11 @@ COMMANDS = [
 
 
 def yolo(folder: Path) -> None:
-    """A folder of three radiographs with twelve boxes each, as object detectors export them."""
+    """A folder of twenty radiographs with twelve boxes each, as object detectors export them."""
     rng = np.random.default_rng(0)
     for kind in ("images", "labels"):
         (folder / kind).mkdir(parents=True)
-    for i in range(12):
+    for i in range(20):
         Image.fromarray(rng.integers(0, 255, (400, 200), dtype=np.uint8)).save(folder / "images" / f"r{i}.png")
         rows = [f"0 0.5 {0.06 + 0.07 * k + 0.002 * rng.random():.4f} 0.3 0.05" for k in range(12)]
         (folder / "labels" / f"r{i}.txt").write_text("\n".join(rows))
@@ -45,7 +45,7 @@ def workplace(tmp_path_factory):
 
 
 def test_every_command_runs_in_the_readmes_order(workplace):
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 9
     for command in COMMANDS:
         assert command.startswith(".venv/bin/")
         done = subprocess.run(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fracsurv.radiographs import resize
-from fracsurv.vertebrae import crop_shape, crop_stack, keypoint_heights, slots
+from fracsurv.vertebrae import crop_shape, crop_stack, slots
 
 
 def spine(n=13, *, top=100.0, first=50.0, growth=3.0, disc=0.25):
@@ -260,53 +260,3 @@ def test_crop_shape_is_the_protocols():
     assert crop_shape(1, square=True) == (272, 272)
     assert crop_shape(0.25) == (58, 68)
     assert crop_shape(0.25, square=True) == (68, 68)
-
-
-# --- keypoints
-
-
-def vertebra(ha, hm, hp):
-    return [[0, 0], [5, 0], [10, 0], [0, ha], [5, hm], [10, hp]]
-
-
-@pytest.mark.parametrize(
-    ("heights", "grade", "kind"),
-    [
-        ((10, 10, 10), 0, "normal"),
-        ((8.01, 9.5, 10), 0, "normal"),
-        ((8, 9.5, 10), 1, "wedge"),
-        ((7.51, 9, 10), 1, "wedge"),
-        ((7.5, 9, 10), 2, "wedge"),
-        ((6, 8, 10), 3, "wedge"),
-        ((10, 7.8, 10), 1, "biconcave"),
-        ((9.5, 7, 10), 2, "biconcave"),
-        ((10, 7.8, 9), 1, "biconcave"),
-        ((10, 8.8, 7.9), 1, "crush"),
-        ((10, 8, 5), 3, "crush"),
-    ],
-)
-def test_genant_grade_and_type(heights, grade, kind):
-    result = keypoint_heights(np.array([vertebra(*heights)], float))
-    assert (result.grade[0], result.type[0]) == (grade, kind)
-
-
-def test_height_ratios():
-    result = keypoint_heights(np.array([vertebra(6, 7, 8)], float))
-    np.testing.assert_allclose([result.ha, result.hm, result.hp], [[6], [7], [8]])
-    np.testing.assert_allclose([result.apr, result.mpr, result.mar], [[6 / 8], [7 / 8], [7 / 6]])
-
-
-@given(st.floats(-np.pi, np.pi), st.floats(0.1, 10), st.floats(4, 10), st.floats(4, 10), st.floats(4, 10))
-def test_ratios_do_not_depend_on_tilt_or_size(angle, size, ha, hm, hp):
-    points = np.array([vertebra(ha, hm, hp)], float)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    a, b = keypoint_heights(points), keypoint_heights(points @ turn.T * size)
-    np.testing.assert_allclose([a.apr, a.mpr, a.mar], [b.apr, b.mpr, b.mar], rtol=1e-9)
-
-
-def test_unknown_keypoints_have_no_grade():
-    result = keypoint_heights(np.full((1, 6, 2), np.nan))
-    assert (result.grade[0], result.type[0]) == (0, "normal")
-    assert np.isnan(result.apr[0])
-    with pytest.raises(ValueError, match="keypoints must be"):
-        keypoint_heights(np.zeros((6, 2)))

@@ -1,0 +1,68 @@
+"""`fracsurv detect`: train a vertebra finder, use it on a cohort, judge it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fracsurv.errors import UserError
+
+app = typer.Typer(
+    help="Find vertebrae in radiographs: boxes, and keypoints where they can be learnt.", no_args_is_help=True
+)
+
+WeightsPath = Annotated[Path, typer.Option("--weights", help="A finder's weights, as `detect train` writes them.")]
+Source = Annotated[Path, typer.Argument(help="YOLO folder, or cohort folder with vertebrae.csv.")]
+
+
+@app.command()
+def train(
+    src: Source,
+    out: Annotated[Path, typer.Option("--out", help="New weights file, .safetensors.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the radiographs.")] = 30,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Train a finder from scratch on radiographs with boxes, and keypoints if the source has them."""
+    from fracsurv.detection import DetectorRecipe, read_labelled, save_finder, train_finder
+
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out {out}: must end in .safetensors")
+    found, provenance = read_labelled(src)
+    finder = train_finder(found, provenance, DetectorRecipe(epochs=epochs, seed=seed))
+    save_finder(finder, out)
+    typer.echo(f"{out}: {finder.summary()}")
+
+
+@app.command()
+def predict(
+    cohort: Annotated[Path, typer.Argument(help="Cohort folder.")],
+    weights: WeightsPath,
+    replace: Annotated[bool, typer.Option(help="Overwrite a vertebrae.csv that is there.")] = False,
+) -> None:
+    """Write a cohort's vertebrae.csv: boxes with scores, and keypoints if the finder knows them."""
+    from fracsurv.cohort import read_cohort
+    from fracsurv.detection import find_vertebrae, load_finder
+    from fracsurv.files import atomic_path
+
+    checked = read_cohort(cohort)
+    path = cohort / "vertebrae.csv"
+    if path.exists() and not replace:
+        raise UserError(f"{path}: is there already; give --replace to overwrite it")
+    table = find_vertebrae(load_finder(weights), checked)
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False)
+    per_patient = table.groupby("patient_id").size().reindex(checked.table["patient_id"], fill_value=0)
+    typer.echo(f"{path}: {len(table):,} vertebrae in {len(checked):,} radiographs, {per_patient.median():g} typical")
+
+
+@app.command()
+def score(src: Source, weights: WeightsPath) -> None:
+    """Judge a finder on radiographs with boxes that it was not trained on."""
+    from fracsurv.detection import load_finder, read_labelled, score_finder
+
+    found, provenance = read_labelled(src)
+    typer.echo(f"{src}: {provenance}")
+    for name, value in score_finder(load_finder(weights), found).items():
+        typer.echo(f"{name:<22} {value:,}" if isinstance(value, int) else f"{name:<22} {value:.3f}")

@@ -1,0 +1,106 @@
+"""Six keypoints on a vertebra's crop, each coordinate with a scale: where it is, and how sure that is."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fracsurv.detection.network import _convolution, _Residual
+from fracsurv.radiographs import resize
+
+SIZE = (48, 64)
+"""Height and width, in pixels, of the picture of one vertebra."""
+MARGIN = 0.15
+"""Share of the box's sides that is shown around it on every side: the keypoints of a box a little off stay inside."""
+N_KEYPOINTS = 6
+LEAST_SCALE = 1e-3
+CHI2_90 = 4.605
+"""90 % of a two-dimensional normal's squared standardised distances are below this."""
+
+
+class KeypointNetwork(nn.Module):
+    """Pictures of vertebrae (n, 1, 48, 64) to means and scales (n, 6, 2) of their keypoints, shares of the picture.
+
+    The means are expectations over six maps (Sun et al., ECCV 2018: integral regression), so they are finer than a
+    pixel and differentiable; the scales come from pooled features. `calibration`, one factor for each keypoint, is
+    set after training on vertebrae that were not trained on.
+    """
+
+    def __init__(self, *, width: int = 32) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.PixelUnshuffle(2), _convolution(4, width), _Residual(width))
+        self.down = nn.Sequential(_convolution(width, 2 * width, stride=2), _Residual(2 * width))
+        self.deep = nn.Sequential(
+            _convolution(2 * width, 3 * width, stride=2), _Residual(3 * width), _Residual(3 * width)
+        )
+        self.up_deep = nn.Conv2d(3 * width, 2 * width, 1)
+        self.up_down = nn.Conv2d(2 * width, width, 1)
+        self.maps = nn.Sequential(_convolution(width, width), nn.Conv2d(width, N_KEYPOINTS, 1))
+        self.spread = nn.Sequential(nn.Linear(3 * width, 64), nn.ReLU(), nn.Linear(64, 2 * N_KEYPOINTS))
+        self.register_buffer("calibration", torch.ones(N_KEYPOINTS))
+        nn.init.constant_(self.spread[-1].bias, -3.0)
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and calibrated standard deviations, (n, 6, 2) each, float32, x before y, in shares of the picture."""
+        shallow = self.stem(picture)
+        middle = self.down(shallow)
+        deep = self.deep(middle)
+        x = middle + functional.interpolate(self.up_deep(deep), scale_factor=2.0, mode="nearest")
+        x = shallow + functional.interpolate(self.up_down(x), scale_factor=2.0, mode="nearest")
+        with torch.autocast(picture.device.type, enabled=False):
+            weight = self.maps[1](self.maps[0](x.float())).flatten(2).softmax(dim=2)
+            height, width = x.shape[2:]
+            y, column = torch.meshgrid(
+                (torch.arange(height, device=x.device) + 0.5) / height,
+                (torch.arange(width, device=x.device) + 0.5) / width,
+                indexing="ij",
+            )
+            mean = weight @ torch.stack([column.flatten(), y.flatten()], dim=1)
+            spread = self.spread(deep.float().mean(dim=(2, 3))).view(-1, N_KEYPOINTS, 2)
+            return mean, (functional.softplus(spread) + LEAST_SCALE) * self.calibration[:, None]
+
+
+def keypoint_loss(mean: Tensor, scale: Tensor, keypoints: Tensor) -> Tensor:
+    """Negative log-likelihood of normal errors, a coordinate; keypoints (n, 6, 2), NaN = unknown and left out."""
+    known = torch.isfinite(keypoints)
+    error = torch.where(known, keypoints, mean.detach()) - mean
+    loss = torch.log(scale) + (error / scale).square() / 2
+    return loss[known].mean()
+
+
+def calibrate(model: KeypointNetwork, mean: Tensor, scale: Tensor, keypoints: Tensor) -> None:
+    """Set `calibration` so that 90 % of these vertebrae's keypoints lie in their 90 % ellipses.
+
+    `mean`, `scale`: the model's, uncalibrated, for vertebrae that it was not trained on.
+    """
+    distance = ((keypoints - mean) / scale).square().sum(dim=2)
+    for k in range(N_KEYPOINTS):
+        known = distance[:, k][torch.isfinite(distance[:, k])]
+        if len(known):
+            model.calibration[k] = torch.sqrt(torch.quantile(known, 0.9) / CHI2_90)
+
+
+def vertebra_picture(image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A vertebra and its surroundings at the network's size, and the rectangle of the image that it shows.
+
+    Parameters
+    ----------
+    image : ndarray (h, w), uint8 or uint16
+    box : (4,) x_min, y_min, x_max, y_max in image pixels
+
+    Returns
+    -------
+    picture : ndarray `SIZE`, float32
+        Grey levels with mean 0 and SD 1 (a constant picture is 0). What lies outside the image repeats its edge.
+    shown : ndarray (4,)
+        The rectangle, in image pixels: keypoint = shown[:2] + share · (shown[2:] − shown[:2]).
+    """
+    box = np.asarray(box, float)
+    border = MARGIN * np.tile(box[2:] - box[:2], 2) * [-1, -1, 1, 1]
+    low, high = np.floor(box + border)[:2].astype(int), np.ceil(box + border)[2:].astype(int)
+    rows = np.arange(low[1], high[1]).clip(0, image.shape[0] - 1)
+    columns = np.arange(low[0], high[0]).clip(0, image.shape[1] - 1)
+    picture = resize(np.ascontiguousarray(image[rows[:, None], columns]), SIZE).astype(np.float32)
+    return (picture - picture.mean()) / max(float(picture.std()), 1e-6), np.r_[low, high].astype(float)

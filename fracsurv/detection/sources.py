@@ -1,0 +1,83 @@
+"""Radiographs with vertebra boxes to train or judge a detector on: a YOLO folder or a cohort."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fracsurv.cohort import Cohort, read_cohort
+from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS
+from fracsurv.errors import UserError
+from fracsurv.vertebrae import MAX_HEIGHT
+from fracsurv.yolo import read_yolo
+
+FEWEST = 20
+"""Fewer radiographs than this teach nothing that holds for another."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A radiograph's file, how messages call it, and its vertebrae in its pixels.
+
+    `boxes` (n, 4); `keypoints` (n, 6, 2), NaN = unknown.
+    """
+
+    path: Path
+    name: str
+    boxes: np.ndarray
+    keypoints: np.ndarray
+
+
+def read_labelled(src: str | Path) -> tuple[list[Labelled], str]:
+    """Radiographs with boxes, and their provenance: 'real' for a YOLO folder, else what the cohort says.
+
+    A folder with a `cohort.csv` or `cohort.parquet` is a cohort; boxes over the protocol's limit of height hold
+    several vertebrae and are left out. Anything else is read as a YOLO folder.
+
+    Raises
+    ------
+    UserError
+        For every fault of the source, a cohort without radiographs or boxes, and fewer than 20 radiographs.
+    """
+    src = Path(src)
+    if any((src / name).exists() for name in ("cohort.csv", "cohort.parquet")):
+        cohort = read_cohort(src)
+        found, provenance = _of_cohort(cohort), cohort.provenance
+    else:
+        radiographs, faults = read_yolo(src)
+        if faults:
+            raise UserError(faults)
+        found = [
+            Labelled(each.path, each.path.relative_to(src).as_posix(), each.boxes, _unknown(len(each.boxes)))
+            for each in radiographs
+        ]
+        provenance = "real"
+    if len(found) < FEWEST:
+        raise UserError(f"{src}: {len(found)} radiographs with boxes; at least {FEWEST} are needed")
+    return found, provenance
+
+
+def _of_cohort(cohort: Cohort) -> list[Labelled]:
+    if not cohort.has_images or cohort.vertebrae is None:
+        raise UserError(
+            f"{cohort.folder}: radiographs or boxes (vertebrae.csv) are missing; a detector learns from both"
+        )
+    height = cohort.vertebrae["y_max"] - cohort.vertebrae["y_min"]
+    single = cohort.vertebrae[height <= MAX_HEIGHT * cohort.resolution]
+    of = dict(list(single.groupby("patient_id")))
+    return [
+        Labelled(
+            cohort.folder / image,
+            image,
+            of[patient][BOX_COLUMNS].to_numpy(float),
+            of[patient][KEYPOINT_COLUMNS].to_numpy(float).reshape(-1, 6, 2),
+        )
+        for patient, image in zip(cohort.table["patient_id"], cohort.table["image"], strict=True)
+        if patient in of
+    ]
+
+
+def _unknown(n: int) -> np.ndarray:
+    return np.full((n, 6, 2), np.nan)

@@ -1,0 +1,131 @@
+"""Train the vertebra detector from scratch on radiographs with boxes."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from torch import Tensor
+from tqdm import tqdm
+
+from fracsurv.detection.augment import DetectorAugment, augment
+from fracsurv.detection.frames import into_frame
+from fracsurv.detection.inference import Detections, answer, as_input, decode
+from fracsurv.detection.network import FRAME, VertebraDetector
+from fracsurv.detection.scores import best_threshold
+from fracsurv.detection.sources import Labelled
+from fracsurv.detection.targets import detection_loss
+from fracsurv.radiographs import read_radiograph
+from fracsurv.training import precision_of
+
+
+@dataclass(frozen=True)
+class DetectorRecipe:
+    """How a detector is trained.
+
+    Attributes
+    ----------
+    epochs, batch_size, lr : AdamW with one cycle of the learning rate, up to `lr` and down to nothing.
+    average : decay of the running mean of the weights, which is what is kept.
+    held_out : share of the radiographs that the threshold is chosen on; they are not trained on.
+    """
+
+    epochs: int = 30
+    batch_size: int = 8
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    average: float = 0.995
+    held_out: float = 0.1
+    seed: int = 0
+
+
+def train_detector(
+    found: Sequence[Labelled], recipe: DetectorRecipe, *, progress: bool = True
+) -> tuple[VertebraDetector, float]:
+    """Train on radiographs with boxes.
+
+    Returns
+    -------
+    model : VertebraDetector
+        The running mean of the weights over the last steps, in evaluation mode.
+    threshold : float
+        The score from which a box is taken for a vertebra: the one with the best F1 on the held-out radiographs.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    order = np.random.default_rng(recipe.seed).permutation(len(found))
+    n_held = max(1, round(recipe.held_out * len(found)))
+    held, train = np.sort(order[:n_held]), order[n_held:]
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        frames, boxes = _frames(found, Path(folder) / "frames.npy", progress)
+        model = _fit(frames, boxes, train, recipe, device, progress)
+        dtype = precision_of(device, "auto")
+        seen = []
+        for start in range(0, n_held, recipe.batch_size):
+            batch = as_input(frames[held[start : start + recipe.batch_size]]).to(device)
+            seen += [Detections(*each) for each in decode(*answer(model, batch, dtype))]
+        threshold = best_threshold(seen, [boxes[row].numpy() for row in held])
+    return model.cpu(), threshold
+
+
+def _frames(found: Sequence[Labelled], path: Path, progress: bool) -> tuple[np.ndarray, list[Tensor]]:
+    """Every radiograph in its frame, on disk, and its boxes in frame pixels."""
+    frames = open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(found), *FRAME))
+    boxes = []
+    for row, each in enumerate(tqdm(found, desc="radiographs", unit="image", disable=not progress, leave=False)):
+        frames[row], placing = into_frame(read_radiograph(each.path, name=each.name))
+        boxes.append(torch.from_numpy(placing.to_frame(each.boxes)).float())
+    return frames, boxes
+
+
+def _fit(
+    frames: np.ndarray,
+    boxes: list[Tensor],
+    train: np.ndarray,
+    recipe: DetectorRecipe,
+    device: torch.device,
+    progress: bool,
+) -> VertebraDetector:
+    model = VertebraDetector().to(device, memory_format=torch.channels_last)
+    average = copy.deepcopy(model).requires_grad_(False)
+    optimiser = torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    n_steps = recipe.epochs * -(-len(train) // recipe.batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, total_steps=n_steps, pct_start=0.15)
+    generator = torch.Generator(device).manual_seed(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
+    dtype = precision_of(device, "auto")
+    how = DetectorAugment()
+    model.train()
+    with tqdm(total=n_steps, desc="detector", unit="step", disable=not progress) as bar:
+        for epoch in range(recipe.epochs):
+            for rows in np.array_split(rng.permutation(train), -(-len(train) // recipe.batch_size)):
+                image = as_input(frames[rows]).to(device)
+                image, wanted = augment(image, [boxes[row].to(device) for row in rows], generator, how)
+                image = image.contiguous(memory_format=torch.channels_last)
+                with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                    logits, sides = model(image)
+                loss = detection_loss(logits, sides, wanted)
+                optimiser.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+                optimiser.step()
+                schedule.step()
+                _average(average, model, min(recipe.average, bar.n / (bar.n + 10)))
+                bar.update()
+            bar.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.3f}")
+    return average.eval()
+
+
+def _average(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
+    with torch.no_grad():
+        for mean, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(new, 1 - decay)
+            else:
+                mean.copy_(new)

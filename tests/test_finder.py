@@ -1,0 +1,271 @@
+"""The vertebra finder as a whole: learns, is saved, finds, writes vertebrae.csv, and refuses what it cannot take."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from fracsurv.cli import app
+from fracsurv.cohort import read_cohort
+from fracsurv.detection import (
+    DetectorRecipe,
+    Finder,
+    KeypointRecipe,
+    VertebraDetector,
+    Vertebrae,
+    find,
+    find_vertebrae,
+    load_finder,
+    read_labelled,
+    save_finder,
+    score_finder,
+    train_finder,
+)
+from fracsurv.detection.finder import _table
+from fracsurv.detection.keypoint_training import _pictures, locate, train_keypoints
+from fracsurv.detection.keypoints import (
+    CHI2_90,
+    SIZE,
+    KeypointNetwork,
+    calibrate,
+    keypoint_loss,
+    vertebra_picture,
+)
+from fracsurv.errors import UserError
+
+N = 24
+
+
+def write_yolo(src, n=N, seed=0):
+    """Dark noisy pictures with a column of bright boxes, a little aslant."""
+    rng = np.random.default_rng(seed)
+    for part in ("images", "labels"):
+        (src / part).mkdir(parents=True)
+    for i in range(n):
+        pixels = rng.integers(20, 70, (224, 128)).astype(np.uint8)
+        rows = []
+        for k in range(8):
+            x, y = 56 + rng.integers(-4, 5) + k, 14 + 25 * k
+            pixels[y : y + 17, x : x + 24] = rng.integers(180, 220, (17, 24))
+            rows.append(f"0 {(x + 12) / 128} {(y + 8.5) / 224} {24 / 128} {17 / 224}")
+        Image.fromarray(pixels).save(src / "images" / f"r{i:02d}.png")
+        (src / "labels" / f"r{i:02d}.txt").write_text("\n".join(rows))
+    return src
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return write_yolo(tmp_path_factory.mktemp("yolo") / "src")
+
+
+RECIPE = DetectorRecipe(epochs=12, batch_size=6, held_out=0.2, average=0.8)
+
+
+@pytest.fixture(scope="module")
+def finder(source) -> Finder:
+    found, provenance = read_labelled(source)
+    return train_finder(found, provenance, RECIPE, progress=False)
+
+
+def test_it_learns_to_find_what_it_has_not_seen(finder, tmp_path):
+    found, _ = read_labelled(write_yolo(tmp_path / "other", seed=1))
+    score = score_finder(finder, found, progress=False)
+    assert score["n_images"] == N
+    assert score["n_vertebrae"] == 8 * N
+    assert score["ap50"] > 0.9
+    assert score["recall"] > 0.9
+    assert score["precision"] > 0.9
+
+
+def test_the_same_seed_gives_the_same_finder(source, finder):
+    found, provenance = read_labelled(source)
+    short = DetectorRecipe(epochs=1, batch_size=12)
+    one, two = (train_finder(found, provenance, short, progress=False).detector.state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_training_leaves_the_global_generator_alone(source):
+    found, provenance = read_labelled(source)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    train_finder(found, provenance, DetectorRecipe(epochs=1, batch_size=12), progress=False)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_saved_and_loaded_it_finds_the_same(finder, source, tmp_path):
+    save_finder(finder, tmp_path / "w.safetensors")
+    again = load_finder(tmp_path / "w.safetensors")
+    assert again.threshold == finder.threshold
+    assert again.about == finder.about
+    assert again.keypoints is None
+    image = np.asarray(Image.open(source / "images" / "r00.png"))
+    (one,), (two,) = find(finder, [image]), find(again, [image])
+    assert len(one.boxes) == 8
+    np.testing.assert_allclose(one.boxes, two.boxes, atol=0.5)  # float16 weights
+    assert (np.diff(one.boxes[:, 1]) > 0).all()
+    assert np.isnan(one.keypoints).all()
+
+
+def test_pictures_of_any_size_and_depth(finder, source):
+    image = np.asarray(Image.open(source / "images" / "r01.png"))
+    large = np.kron(image, np.ones((3, 3), np.uint8)).astype(np.uint16) * 200
+    (small_found,), (large_found,) = find(finder, [image]), find(finder, [large])
+    np.testing.assert_allclose(large_found.boxes / 3, small_found.boxes, atol=1.5)
+    (nothing,) = find(finder, [np.full((30, 20), 9, np.uint8)])
+    assert nothing.boxes.shape[1] == 4
+
+
+def test_wrong_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no such weights file"):
+        load_finder(tmp_path / "none.safetensors")
+    (tmp_path / "text.safetensors").write_text("no weights")
+    with pytest.raises(UserError, match="not a safetensors file"):
+        load_finder(tmp_path / "text.safetensors")
+    save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="holds no vertebra finder"):
+        load_finder(tmp_path / "other.safetensors")
+
+
+def test_sources_are_checked(tmp_path, simulated):
+    with pytest.raises(UserError, match="at least 20 are needed"):
+        read_labelled(write_yolo(tmp_path / "few", n=5))
+    with pytest.raises(UserError, match="holds neither images/"):
+        read_labelled(tmp_path)
+    found, provenance = read_labelled(simulated)
+    cohort = read_cohort(simulated)
+    assert provenance == "simulated"
+    heights = np.concatenate([each.boxes[:, 3] - each.boxes[:, 1] for each in found])
+    assert heights.max() <= 230 * cohort.resolution
+    assert len(heights) == (cohort.vertebrae["y_max"] - cohort.vertebrae["y_min"] <= 230 * cohort.resolution).sum()
+    assert np.isfinite(np.concatenate([each.keypoints for each in found])).all(axis=(1, 2)).mean() > 0.9
+
+
+# keypoints
+
+
+def test_keypoint_network_shapes_and_range():
+    mean, scale = KeypointNetwork()(torch.randn(3, 1, *SIZE))
+    assert mean.shape == scale.shape == (3, 6, 2)
+    assert ((mean > 0) & (mean < 1)).all()
+    assert (scale > 0).all()
+
+
+def test_keypoint_loss_is_the_normal_likelihood_without_its_constant():
+    generator = torch.Generator().manual_seed(0)
+    mean, truth = (torch.rand((4, 6, 2), generator=generator, dtype=torch.float64) for _ in range(2))
+    scale = torch.rand((4, 6, 2), generator=generator, dtype=torch.float64) + 0.1
+    wanted = -torch.distributions.Normal(mean, scale).log_prob(truth).mean() - 0.5 * np.log(2 * np.pi)
+    assert keypoint_loss(mean, scale, truth) == pytest.approx(wanted.item(), rel=1e-12)
+    truth[0, 2] = torch.nan  # an unknown point neither counts nor spoils the gradient
+    mean.requires_grad_()
+    keypoint_loss(mean, scale, truth).backward()
+    assert torch.isfinite(mean.grad).all()
+    assert (mean.grad[0, 2] == 0).all()
+
+
+def test_calibration_makes_nine_in_ten_fall_inside():
+    generator = torch.Generator().manual_seed(1)
+    truth = torch.zeros(4000, 6, 2)
+    mean = 0.3 * torch.randn(truth.shape, generator=generator)
+    scale = torch.full_like(mean, 0.1)  # three times too sure of itself
+    network = KeypointNetwork()
+    calibrate(network, mean, scale, truth)
+    assert network.calibration.numpy() == pytest.approx(np.full(6, 3.0), rel=0.05)
+    inside = ((truth - mean) / (scale * network.calibration[:, None])).square().sum(dim=2) <= CHI2_90
+    assert inside.double().mean().item() == pytest.approx(0.9, abs=0.002)
+
+
+def test_vertebra_picture_shows_what_it_says():
+    image = np.zeros((60, 80), np.uint16)
+    image[20:30, 30:50] = 4000
+    picture, shown = vertebra_picture(image, np.array([30.0, 20, 50, 30]))
+    assert picture.shape == SIZE
+    assert picture.mean() == pytest.approx(0, abs=1e-5)
+    np.testing.assert_allclose(shown, [27, 18, 53, 32])
+    y, x = np.nonzero(picture > 0)
+    share = (np.array([30, 20, 50, 30]) - np.tile(shown[:2], 2)) / np.tile(shown[2:] - shown[:2], 2)
+    assert np.abs(np.array([x.min(), x.max() + 1]) / SIZE[1] - share[[0, 2]]).max() < 0.03
+    assert np.abs(np.array([y.min(), y.max() + 1]) / SIZE[0] - share[[1, 3]]).max() < 0.03
+    corner, _ = vertebra_picture(image, np.array([-5.0, -4, 6, 5]))  # partly outside
+    assert np.isfinite(corner).all()
+
+
+def test_keypoints_are_learnt_from_a_simulated_cohort(simulated, tmp_path):
+    found, _ = read_labelled(simulated)
+    network = train_keypoints(found[:60], KeypointRecipe(epochs=4), progress=False)
+    pictures, keypoints, _ = _pictures(found[60:90], np.random.default_rng(0), 0.0, False)
+    mean, _ = locate(network, pictures)
+    error = np.abs(mean.numpy() - keypoints)
+    guess = np.abs(keypoints - keypoints.mean(axis=0))
+    assert error.mean() < 0.6 * guess.mean()  # better than the mean shape
+    untrained, _ = locate(KeypointNetwork(), pictures)
+    assert error.mean() < 0.5 * np.abs(untrained.numpy() - keypoints).mean()
+    # and through a file, with a detector that is never asked
+    whole = Finder(VertebraDetector(), 0.5, network, {"provenance": "simulated", "n_images": 1, "n_vertebrae": 1})
+    save_finder(whole, tmp_path / "k.safetensors")
+    again, _ = locate(load_finder(tmp_path / "k.safetensors").keypoints, pictures)
+    np.testing.assert_allclose(again, mean, atol=0.02)
+
+
+def test_grades_are_written_where_keypoints_are_known():
+    """A wedge, known exactly, and a body whose anterior height may or may not be a fifth lower."""
+    upper = [[0.0, 0], [15, 0], [30, 0]]
+    sure = [*upper, [0.0, 14], [15, 19], [30, 20]]
+    close = [*upper, [0.0, 16], [15, 20], [30, 20]]
+    keypoints = np.array([sure, close])
+    scale = np.full((2, 6, 2), 1e-9)
+    scale[1, 3, 1] = 1.0
+    boxes = np.array([[0.0, 0, 30, 20], [0, 30, 30, 50]])
+    table = _table("P1", Vertebrae(boxes, np.array([0.9, 0.8]), keypoints, scale))
+    assert table["grade"].tolist() == [2, 1]
+    assert table["p_fracture"][0] == table["p_grade_2_or_more"][0] == 1
+    assert table["p_fracture"][1] == pytest.approx(0.5, abs=0.1)
+    assert table["patient_id"].tolist() == ["P1", "P1"]
+
+
+# a cohort's vertebrae.csv
+
+
+def test_a_cohort_gets_its_boxes_from_the_command_line(finder, simulated, tmp_path):
+    folder = tmp_path / "cohort"
+    folder.mkdir()
+    source = write_yolo(tmp_path / "yolo", n=20, seed=2)
+    (source / "images").rename(folder / "images")
+    table = pd.DataFrame(
+        {"patient_id": [f"r{i:02d}" for i in range(20)], "time_days": 100.0, "event": 1, "age": 70.0}
+    )
+    table["image"] = "images/" + table["patient_id"] + ".png"
+    table.to_csv(folder / "cohort.csv", index=False)
+    save_finder(finder, tmp_path / "w.safetensors")
+    command = ["detect", "predict", str(folder), "--weights", str(tmp_path / "w.safetensors")]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "20 radiographs, 8 typical" in done.output
+    written = pd.read_csv(folder / "vertebrae.csv")
+    assert written[["grade", "p_fracture", "x1", "sx1"]].isna().all(axis=None)  # it never learnt keypoints
+    found = read_cohort(folder).vertebrae
+    assert found["patient_id"].nunique() == 20
+    assert (found["score"] >= round(finder.threshold, 4)).all()
+    for _, rows in found.groupby("patient_id"):
+        assert rows["y_min"].is_monotonic_increasing
+    with pytest.raises(UserError, match="is there already; give --replace"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    assert CliRunner().invoke(app, [*command, "--replace"], catch_exceptions=False).exit_code == 0
+
+
+def test_unreadable_radiographs_are_all_named(finder, simulated, tmp_path):
+    cohort = read_cohort(simulated)
+    folder = tmp_path / "broken"
+    (folder / "images").mkdir(parents=True)
+    for name in cohort.table["image"]:
+        (folder / name).write_bytes(b"no picture")
+    table = cohort.table.rename(columns={"time": "time_days"}).astype({"event": int})
+    table.to_csv(folder / "cohort.csv", index=False)
+    with pytest.raises(UserError) as raised:
+        find_vertebrae(finder, read_cohort(folder), progress=False)
+    assert len(raised.value.faults) == len(cohort)
