@@ -22,9 +22,13 @@ PAPERMILL = shlex.join(
 )
 TABLES = [
     str(RUN.cohort.folder / file)
-    for file in ("cohort.csv", "cohort.parquet", "cohort.yaml", "truth.parquet", "vertebrae.csv")
+    for file in (
+        "cohort.csv", "cohort.parquet", "cohort.yaml", "truth.parquet", "vertebrae.csv", "vertebrae_corrections.csv"
+    )
     if (RUN.cohort.folder / file).exists()
 ]
+if RUN.cohort.boxes_from not in ("", "vertebrae.csv"):
+    TABLES.append(f"{OUT}/prepared/vertebrae.csv")  # what the finder found; opening the run has written it
 
 
 def wanted():
@@ -38,8 +42,8 @@ def wanted():
 NAMES = wanted()
 SWEPT = [name for name in NAMES if alphas(RUN, name) != (None,)]
 PLAIN = [name for name in NAMES if name not in SWEPT]
-BASELINES = [name for name in ("cox_ph", "deepsurv") if name in NAMES]
-NETWORKS = [name for name in NAMES if name not in (TRUE_RISK, "cox_ph", "deepsurv")]
+BASELINES = [name for name in NAMES if name in RUN.tabular()]
+NETWORKS = [name for name in NAMES if name not in (TRUE_RISK, *BASELINES)]
 KINDS = sorted({RUN.experiments[name].input for name in NETWORKS})
 SHOWN = (
     ["01_eda_kaplan_meier"]

@@ -23,8 +23,8 @@ COLUMNS = [
     "experiment", "input", "encoder", "fusion", "split", "metric", "horizon_days",
     "mean", "sd", "ci_low", "ci_high", "n_folds", "n_patients",
 ]  # fmt: skip
-REFERENCES = ("cox_ph", "deepsurv")
-"""The models without an image, that the others are held against."""
+REFERENCES = ("cox_ph", "deepsurv", "cox_ph_vf")
+"""The models that the others are held against: two of clinical factors, and one with graded vertebral fractures."""
 LEAST_ANSWERED = 0.95
 """Share of the bootstrap draws that must have an answer for an interval to be given."""
 Draws = dict[tuple[str, str, float], np.ndarray]
@@ -33,7 +33,7 @@ Draws = dict[tuple[str, str, float], np.ndarray]
 def ablation(
     run: Run, names: Iterable[str] | None = None, *, progress: bool = True
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Mean, SD and 95 % interval of every metric, and paired differences from the models without an image.
+    """Mean, SD and 95 % interval of every metric, and paired differences from `REFERENCES`.
 
     Parameters
     ----------
@@ -46,13 +46,13 @@ def ablation(
         Columns `COLUMNS`; `horizon_days` is empty for metrics without a horizon, `sd` (n − 1) for one fold.
         Metrics that follow-up does not allow in every fold are not listed.
     differences : DataFrame
-        `experiment, reference, split, metric, horizon_days, difference, ci_low, ci_high`: experiment minus Cox PH,
-        and minus DeepSurv, on the same patients in the same bootstrap draws.
+        `experiment, reference, split, metric, horizon_days, difference, ci_low, ci_high`: experiment minus each
+        of `REFERENCES`, on the same patients in the same bootstrap draws.
     """
     names = list(names) if names is not None else finished(run)
     rows, draws = [], {}
     for name in tqdm(names, desc="bootstrap", disable=not progress, leave=False):
-        draws[name] = _draws(run, name)
+        draws[name] = metric_draws(run, name)
         rows += _rows(run, name, draws[name])
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table, _differences(table, draws)
@@ -74,7 +74,7 @@ def _rows(run: Run, name: str, draws: Draws) -> list[dict]:
     ):
         if len(group) < n_folds:  # follow-up reaches the horizon in some folds only
             continue
-        low, high = _interval(draws[split, metric, _none(horizon)])
+        low, high = percentile_interval(draws[split, metric, _none(horizon)])
         rows.append(
             {
                 **about,
@@ -92,7 +92,7 @@ def _rows(run: Run, name: str, draws: Draws) -> list[dict]:
     return rows
 
 
-def _draws(run: Run, name: str) -> Draws:
+def metric_draws(run: Run, name: str) -> Draws:
     """Each metric's mean over the folds in every bootstrap draw, by (split, metric, horizon or −1)."""
     table, days = run.cohort.table, horizons(run.cohort)
     event, time = table["event"].to_numpy(), table["time"].to_numpy()
@@ -142,7 +142,7 @@ def _differences(table: pd.DataFrame, draws: dict[str, Draws]) -> pd.DataFrame:
             if name == reference or (reference, *key) not in means:
                 continue
             paired = draws[name][split, metric, horizon] - draws[reference][split, metric, horizon]
-            low, high = _interval(paired)
+            low, high = percentile_interval(paired)
             if np.isnan(low):
                 continue
             days = np.nan if horizon < 0 else horizon
@@ -150,7 +150,7 @@ def _differences(table: pd.DataFrame, draws: dict[str, Draws]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _interval(drawn: np.ndarray) -> tuple[float, float]:
+def percentile_interval(drawn: np.ndarray) -> tuple[float, float]:
     """95 % percentile interval; NaN where too many draws have no answer (say, nobody followed beyond the horizon).
 
     Those without one are not any draws: leaving many out would narrow and shift the interval.

@@ -37,6 +37,8 @@ def check(cohort: CohortPath) -> None:
     typer.echo(summary_table(checked).to_string())
     images = "with radiographs" if checked.has_images else "without radiographs: only tabular experiments can run"
     boxes = "none" if checked.vertebrae is None else f"{len(checked.vertebrae):,}"
+    if checked.vertebrae is None and checked.has_images:
+        boxes = "none, so `run` looks for vertebrae with the finder that ships with fracsurv"
     for name in checked.constant_covariates:
         typer.echo(f"warning: column {name}: the same for everybody; it tells nothing")
     typer.echo(f"\nno faults; {checked.provenance}; {images}; vertebra boxes: {boxes}")
@@ -50,6 +52,9 @@ def simulate(
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same cohort.", min=0)] = None,
     image_format: Annotated[str, typer.Option("--format", help="png or dicom, 16 bit.")] = "png",
     resolution: Annotated[float, typer.Option(help="Pixels per pixel of the protocol's radiographs.")] = 0.25,
+    boxes: Annotated[
+        str, typer.Option(help="vertebrae.csv: none (a finder is asked), true (to train one on), or faulty.")
+    ] = "none",
     profile: Annotated[str, typer.Option(help="Takes patients, external and seed from here if not given.")] = "demo",
     workers: Annotated[int, typer.Option(help="Processes that render.", min=1)] = 1,
 ) -> None:
@@ -63,7 +68,7 @@ def simulate(
         raise UserError(f"--patients: not given, and profile {profile} has no cohort of its own")
     if patients is not None and external is None:
         size["external"] = 0
-    simulate_cohort(out, **size, resolution=resolution, image_format=image_format, workers=workers)
+    simulate_cohort(out, **size, resolution=resolution, image_format=image_format, boxes=boxes, workers=workers)
     typer.echo(f"{out}: {size['patients'] + size.get('external', 0):,} simulated patients")
 
 

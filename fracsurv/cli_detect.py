@@ -13,7 +13,10 @@ app = typer.Typer(
     help="Find vertebrae in radiographs: boxes, and keypoints where they can be learnt.", no_args_is_help=True
 )
 
-WeightsPath = Annotated[Path, typer.Option("--weights", help="A finder's weights, as `detect train` writes them.")]
+WeightsPath = Annotated[
+    Path | None,
+    typer.Option("--weights", help="A finder's weights, as `detect train` writes them; fracsurv's own if not given."),
+]
 Source = Annotated[Path, typer.Argument(help="YOLO folder, or cohort folder with vertebrae.csv.")]
 
 
@@ -38,10 +41,11 @@ def train(
 @app.command()
 def predict(
     cohort: Annotated[Path, typer.Argument(help="Cohort folder.")],
-    weights: WeightsPath,
+    weights: WeightsPath = None,
     replace: Annotated[bool, typer.Option(help="Overwrite a vertebrae.csv that is there.")] = False,
 ) -> None:
     """Write a cohort's vertebrae.csv: boxes with scores, and keypoints if the finder knows them."""
+    from fracsurv.boxes import SHIPPED
     from fracsurv.cohort import read_cohort
     from fracsurv.detection import find_vertebrae, load_finder
     from fracsurv.files import atomic_path
@@ -50,19 +54,22 @@ def predict(
     path = cohort / "vertebrae.csv"
     if path.exists() and not replace:
         raise UserError(f"{path}: is there already; give --replace to overwrite it")
-    table = find_vertebrae(load_finder(weights), checked)
+    finder = load_finder(weights or SHIPPED)
+    table = find_vertebrae(finder, checked)
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False)
     per_patient = table.groupby("patient_id").size().reindex(checked.table["patient_id"], fill_value=0)
+    typer.echo(f"finder: {finder.summary()}")
     typer.echo(f"{path}: {len(table):,} vertebrae in {len(checked):,} radiographs, {per_patient.median():g} typical")
 
 
 @app.command()
-def score(src: Source, weights: WeightsPath) -> None:
+def score(src: Source, weights: WeightsPath = None) -> None:
     """Judge a finder on radiographs with boxes that it was not trained on."""
+    from fracsurv.boxes import SHIPPED
     from fracsurv.detection import load_finder, read_labelled, score_finder
 
     found, provenance = read_labelled(src)
     typer.echo(f"{src}: {provenance}")
-    for name, value in score_finder(load_finder(weights), found).items():
+    for name, value in score_finder(load_finder(weights or SHIPPED), found).items():
         typer.echo(f"{name:<22} {value:,}" if isinstance(value, int) else f"{name:<22} {value:.3f}")

@@ -1,13 +1,14 @@
 """A cohort on disk, read and checked whole: every fault is listed at once, nothing is half-read.
 
 The format is described in `data/README.md`. A cohort folder holds `cohort.csv` (or `.parquet`), and
-optionally `cohort.yaml`, `images/`, `vertebrae.csv` and, where the outcome is simulated, `truth.parquet`.
+optionally `cohort.yaml`, `images/`, `vertebrae.csv`, `vertebrae_corrections.csv` and, where the outcome is
+simulated, `truth.parquet`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pandas as pd
 import yaml
 
 from fracsurv.cohort_checks import (
+    BOX_COLUMNS,
+    KEYPOINT_COLUMNS,
     check_images,
     check_settings,
     check_types,
@@ -24,7 +27,9 @@ from fracsurv.cohort_checks import (
     read_vertebrae,
 )
 from fracsurv.errors import UserError
+from fracsurv.vertebrae import LEVELS
 
+CORRECTIONS = "vertebrae_corrections.csv"
 PROTOCOL_COVARIATES = {
     "age": "continuous",
     "bmi": "continuous",
@@ -53,7 +58,13 @@ class Cohort:
     resolution : float
         Image pixels per pixel of the protocol's radiographs (which are 1,200 to 1,600 pixels tall).
     vertebrae : DataFrame or None
-        One row a box, in pixels of the patient's radiograph.
+        One row a box, in pixels of the patient's radiograph, corrections applied.
+    boxes_from : str
+        Where the boxes come from: '' without any, 'vertebrae.csv', or what a finder says of itself.
+    corrections : DataFrame or None
+        Patients whose boxes are overridden, as `vertebrae_corrections.csv` has them.
+    uncorrected : DataFrame or None
+        These patients' boxes before that.
     horizons : tuple of float
         Times at which AUC and Brier score are reported, increasing; empty = the protocol's 1, 3, 5 and 8 years.
     time_unit : str
@@ -66,6 +77,9 @@ class Cohort:
     provenance: str = "real"
     resolution: float = 1.0
     vertebrae: pd.DataFrame | None = None
+    boxes_from: str = ""
+    corrections: pd.DataFrame | None = None
+    uncorrected: pd.DataFrame | None = None
     labels: dict[str, str] = field(default_factory=dict)
     outcome: str = "any fracture"
     horizons: tuple[float, ...] = ()
@@ -79,6 +93,24 @@ class Cohort:
     def has_images(self) -> bool:
         """Whether every patient has a radiograph (a cohort has all of them or none)."""
         return "image" in self.table
+
+    @property
+    def has_keypoints(self) -> bool:
+        """Whether the keypoints of any vertebra are known."""
+        return self.vertebrae is not None and bool(self.vertebrae[KEYPOINT_COLUMNS].notna().all(axis=1).any())
+
+    def with_boxes(self, vertebrae: pd.DataFrame, boxes_from: str) -> Cohort:
+        """The cohort with these boxes, in which the corrected patients have their corrections and nothing else."""
+        if self.corrections is None:
+            return replace(self, vertebrae=vertebrae, boxes_from=boxes_from)
+        theirs = vertebrae["patient_id"].isin(self.corrections["patient_id"])
+        given = self.corrections[self.corrections[BOX_COLUMNS].notna().all(axis=1)]
+        return replace(
+            self,
+            vertebrae=pd.concat([vertebrae[~theirs], given], ignore_index=True),
+            boxes_from=boxes_from,
+            uncorrected=vertebrae[theirs].reset_index(drop=True),
+        )
 
     @property
     def constant_covariates(self) -> list[str]:
@@ -98,6 +130,21 @@ class Cohort:
         if faults:
             raise UserError(faults)
         return truth
+
+    def true_vertebrae(self) -> pd.DataFrame | None:
+        """Boxes, levels and keypoints as the simulator drew them, for the evaluation alone.
+
+        None without `truth_vertebrae.csv`, and unless `truth.parquet` has the grades that belong to it. Rows of
+        patients who are not in the cohort are left alone.
+        """
+        faults: list[str] = []
+        table, truth = read_vertebrae(self.folder, None, faults, file="truth_vertebrae.csv"), self.truth()
+        if faults:
+            raise UserError(faults)
+        graded = truth is not None and {f"grade_{level}" for level in LEVELS} <= set(truth)
+        if table is None or not graded:
+            return None
+        return table[table["patient_id"].isin(self.table["patient_id"])].reset_index(drop=True)
 
     def fingerprint(self) -> str:
         """SHA-256 over the table, the kinds of covariates and the boxes (not the images' bytes)."""
@@ -142,26 +189,31 @@ def read_cohort(folder: str | Path) -> Cohort:
     check_images(folder, values, file, faults)
     if "patient_id" not in values:
         raise UserError(faults)
-    vertebrae = read_vertebrae(folder, set(values["patient_id"]), faults)
+    patients = set(values["patient_id"])
+    vertebrae = read_vertebrae(folder, patients, faults)
+    corrections = read_vertebrae(folder, patients, faults, file=CORRECTIONS, none_allowed=True)
+    if corrections is not None and "image" not in values:
+        faults.append(f"{CORRECTIONS}: corrects boxes on radiographs, but the cohort has none (no column `image`)")
     if not faults:  # without sound patient ids its faults would be echoes
         read_truth(folder, values["patient_id"], faults)  # checked here, used by the evaluation alone
     if faults:
         raise UserError(faults)
     keep = ["patient_id", "time", "event", *covariates]
     keep += [name for name in ("image", "split") if name in values]
-    return Cohort(
+    cohort = Cohort(
         folder=folder,
         table=values[keep].reset_index(drop=True),
         covariates=covariates,
         provenance=settings.get("provenance", "real"),
         resolution=float(settings.get("resolution", 1.0)),
-        vertebrae=vertebrae,
+        corrections=corrections,
         labels=settings.get("labels", {}),
         outcome=settings.get("outcome", "any fracture"),
         horizons=tuple(float(day) for day in settings.get("horizons", ())),
         description=settings.get("description", ""),
         time_unit=settings.get("time_unit", "days"),
     )
+    return cohort if vertebrae is None else cohort.with_boxes(vertebrae, "vertebrae.csv")
 
 
 def _read_settings(folder: Path, faults: list[str]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ SPLITS = ("train", "test", "external")
 DATES = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period")  # as pandas infers them
 BOX_COLUMNS = ["x_min", "y_min", "x_max", "y_max"]
 KEYPOINT_COLUMNS = [f"{axis}{k}" for k in range(1, 7) for axis in "xy"]
+SCALE_COLUMNS = [f"s{name}" for name in KEYPOINT_COLUMNS]  # standard deviations of those
 
 
 def check_settings(settings: dict[str, Any], faults: list[str]) -> None:
@@ -219,9 +220,20 @@ def check_images(folder: Path, values: pd.DataFrame, file: str, faults: list[str
             faults.append(f"{where}: {path!r}; no such file in the cohort folder")
 
 
-def read_vertebrae(folder: Path, patients: set[str], faults: list[str]) -> pd.DataFrame | None:
-    """The boxes of `vertebrae.csv`, in pixels; None without the file."""
-    path = folder / "vertebrae.csv"
+def read_vertebrae(
+    folder: Path,
+    patients: set[str] | None,
+    faults: list[str],
+    *,
+    file: str = "vertebrae.csv",
+    none_allowed: bool = False,
+) -> pd.DataFrame | None:
+    """The boxes of `vertebrae.csv`, or of another file like it, in pixels; None without the file.
+
+    Every row must be of one of `patients`, if given. With `none_allowed` a row with a patient and four empty fields
+    is sound: that patient has no vertebra.
+    """
+    path = folder / file
     if not path.exists():
         return None
     raw = read_text_table(path, faults)
@@ -229,15 +241,16 @@ def read_vertebrae(folder: Path, patients: set[str], faults: list[str]) -> pd.Da
         return None
     missing = [name for name in ("patient_id", *BOX_COLUMNS) if name not in raw]
     if missing:
-        faults.append(f"vertebrae.csv: no column {', '.join(missing)}")
+        faults.append(f"{file}: no column {', '.join(missing)}")
         return None
     table = pd.DataFrame({"patient_id": raw["patient_id"].str.strip()})
     table["level"] = raw.get("level", "")
-    for name in [*BOX_COLUMNS, "score", *KEYPOINT_COLUMNS]:
+    for name in [*BOX_COLUMNS, "score", *KEYPOINT_COLUMNS, *SCALE_COLUMNS]:
         table[name] = pd.to_numeric(raw[name], errors="coerce") if name in raw else np.nan
     box = table[BOX_COLUMNS].to_numpy()
-    unknown = ~table["patient_id"].isin(patients)
-    broken = ~np.isfinite(box).all(axis=1)
+    unknown = ~table["patient_id"].isin(patients) if patients is not None else pd.Series(False, table.index)
+    empty = (raw[BOX_COLUMNS].apply(lambda column: column.str.strip()) == "").all(axis=1) & none_allowed
+    broken = ~np.isfinite(box).all(axis=1) & ~empty
     flat = ~broken & ((box[:, 2] <= box[:, 0]) | (box[:, 3] <= box[:, 1]))
     for row in np.flatnonzero(unknown | broken | flat):
         if unknown.iloc[row]:
@@ -245,7 +258,7 @@ def read_vertebrae(folder: Path, patients: set[str], faults: list[str]) -> pd.Da
         else:
             shown = ", ".join(raw.loc[row, BOX_COLUMNS])
             what = f"{shown}; a box needs four numbers, x_min < x_max and y_min < y_max"
-        faults.append(f"vertebrae.csv row {row + 2}, {what}")
+        faults.append(f"{file} row {row + 2}, {what}")
     return table
 
 

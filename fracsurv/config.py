@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -11,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from fracsurv.config_checks import type_fault, type_faults
 from fracsurv.errors import UserError
 from fracsurv.models import ENCODERS, RESNETS
 
@@ -24,7 +24,10 @@ VITS = tuple(name for name in ENCODERS if name not in RESNETS)
 
 @dataclass(frozen=True)
 class Experiment:
-    """A row of the ablation: what goes in, what is trained and how (`configs/experiments.yaml`)."""
+    """A row of the ablation: what goes in, what is trained and how (`configs/experiments.yaml`).
+
+    With `morphometry`, vertebral fractures graded from keypoints (`vertebral.VERTEBRAL`) join the clinical factors.
+    """
 
     name: str
     title: str
@@ -33,6 +36,7 @@ class Experiment:
     fusion: str = "none"
     model: str = "network"
     pretrained: dict[str, str] = field(default_factory=dict)
+    morphometry: bool = False
     lr: float = 0.0
     scheduler: str = "none"
     epochs: int = 0
@@ -100,7 +104,7 @@ def load_experiments(path: Path | None = None) -> dict[str, Experiment]:
     experiments = {}
     for name, row in _read(path).items():
         found = [] if _is_name(name) else [f"must be called by letters, digits, _ and -, and not {TRUE_RISK}"]
-        found += _type_faults(row, Experiment) if isinstance(row, dict) else ["must hold `name: value` pairs"]
+        found += type_faults(row, Experiment) if isinstance(row, dict) else ["must hold `name: value` pairs"]
         faults += [f"{path.name}, {name}: {fault}" for fault in found]
         if not found:
             experiments[name] = Experiment(name=name, **{"title": name, **row})
@@ -120,11 +124,9 @@ def load_profile(name: str) -> Profile:
     row = _read(path)
     missing = [name for name in ("scale", "n_folds", "alphas", "bootstrap_draws") if name not in row]
     kinds = {f.name: f.type for f in fields(Profile)}
-    sound = {
-        name: value for name, value in row.items() if name in kinds and not _type_fault(name, value, kinds[name])
-    }
+    sound = {name: value for name, value in row.items() if name in kinds and not type_fault(name, value, kinds[name])}
     faults = [f"missing {', '.join(missing)}"] if missing else []
-    if faults := faults + _type_faults(row, Profile) + _profile_faults(sound):
+    if faults := faults + type_faults(row, Profile) + _profile_faults(sound):
         raise UserError([f"{path.name}: {fault}" for fault in faults])
     row = {"note": "", "epochs": {}, "encoders": {}, "full_scale": row["scale"], **row, "name": path.stem}
     return Profile(**{**row, "alphas": tuple(row["alphas"])})
@@ -164,6 +166,8 @@ def _faults(row: Experiment, others: Mapping[str, Experiment]) -> list[str]:
         faults.append("an image input needs an encoder, and an encoder an image input")
     if row.input == "full" and row.encoder in VITS:
         faults.append("a vision transformer takes crops alone, as in the protocol")
+    if row.morphometry and row.input != "none" and row.fusion == "none":
+        faults.append("an image model without fusion takes no covariates, so no `morphometry`")
     if row.model == "cox_ph" and row.input != "none":
         faults.append("cox_ph takes no image")
     if row.input == "none" and row.fusion != "none":
@@ -187,6 +191,8 @@ def _pretrained_faults(row: Experiment, others: Mapping[str, Experiment]) -> lis
     image, tabular = (others.get(row.pretrained.get(part, "")) for part in ("image", "tabular"))
     if image and (image.input, image.encoder, image.fusion) != (row.input, row.encoder, "none"):
         faults.append(f"pretrained image model {image.name!r} has another input or encoder, or is a fusion")
+    if tabular and tabular.morphometry != row.morphometry:
+        faults.append(f"pretrained tabular model {tabular.name!r} has other covariates; let `morphometry` agree")
     if tabular and (tabular.input, tabular.model) != ("none", "network"):
         faults.append(f"pretrained tabular model {tabular.name!r} is not a network of clinical factors alone")
     paths = [[row.name]]
@@ -237,63 +243,3 @@ def _profile_faults(row: Mapping[str, Any]) -> list[str]:
 
 def _is_name(name: object) -> bool:
     return isinstance(name, str) and name != TRUE_RISK and re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _holds(of: type, check) -> Any:
-    """A check of a dictionary from text, or of a list, whose every value passes `check`."""
-    if of is list:
-        return lambda value: isinstance(value, list) and all(map(check, value))
-    return lambda value: (
-        isinstance(value, dict) and all(isinstance(name, str) for name in value) and all(map(check, value.values()))
-    )
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-# by a field's annotation: how to tell the type, and what to call it
-_TYPES = {
-    "str": (_is_text, "text"),
-    "float": (_is_number, "a number"),
-    "int": (_is_whole, "a whole number"),
-    "bool": (lambda value: isinstance(value, bool), "true or false"),
-    "tuple[float, ...]": (_holds(list, _is_number), "a list of numbers"),
-    "dict[str, str]": (_holds(dict, _is_text), "`name: text` pairs"),
-    "dict[str, int]": (_holds(dict, _is_whole), "`name: whole number` pairs"),
-}
-
-
-def _type_faults(row: Mapping[Any, Any], of: type) -> list[str]:
-    """Entries that `of` does not have, and those of another type than it has."""
-    known = {f.name: f.type for f in fields(of)}
-    unknown = sorted(str(name) for name in row if name not in known)
-    faults = [f"unknown {', '.join(unknown)}"] if unknown else []
-    return faults + [
-        fault for name, kind in known.items() if name in row and (fault := _type_fault(name, row[name], kind))
-    ]
-
-
-def _type_fault(name: str, value: object, kind: str) -> str:
-    """What is wrong with a value's type; empty if nothing is. `kind` is a field's annotation."""
-    right, called = _TYPES[kind]
-    if right(value):
-        return ""
-    verb = "hold" if called.startswith("`") else "be"
-    fault = f"{name}: {value!r}; must {verb} {called}"
-    written = re.fullmatch(r"([+-]?\d+)(\.\d*)?(?:[eE]([+-]?)(\d+))?", value) if isinstance(value, str) else None
-    if kind == "int" and written and value.lstrip("+-").isdigit():
-        return f"{fault}: write {value} without quotes"
-    if kind == "float" and written:
-        whole, decimals, sign, power = written.groups()
-        # YAML takes 1e-4 for text: its numbers need a point, and their exponents a sign
-        return f"{fault}: write {whole}{decimals or '.0'}" + (f"e{sign or '+'}{power}" if power else "")
-    return fault

@@ -90,14 +90,15 @@ def evaluate_best_alpha(run: Run, name: str) -> float:
 
 def _fit_cox(run: Run, name: str, fold: int, key: str) -> None:
     rows = run.rows(fold)["train"]
-    tabular = standardise(run.cohort, rows)
+    experiment = run.experiment(name)
+    tabular, covariates = standardise(run.cohort, rows, morphometry=experiment.morphometry), run.covariates(name)
     outcome = run.cohort.table.iloc[rows]
     cox = fit_cox(tabular[rows], outcome["event"].to_numpy(), outcome["time"].to_numpy())
     folder = run.folder(name, fold)
-    coefficients = pd.DataFrame({"covariate": list(run.cohort.covariates), "log_hazard_ratio": cox.coefficients})
+    coefficients = pd.DataFrame({"covariate": covariates, "log_hazard_ratio": cox.coefficients})
     with atomic_path(folder / "coefficients.csv") as temporary:
         coefficients.to_csv(temporary, index=False)
-    write_json(folder / "fit.json", {"key": key, "note": cox.note(list(run.cohort.covariates))})
+    write_json(folder / "fit.json", {"key": key, "note": cox.note(covariates)})
     write_predictions(run, name, fold, cox.risk(tabular))
 
 
@@ -166,7 +167,7 @@ def make_network(run: Run, experiment: Experiment, fold: int, alpha: float | Non
             fusion=experiment.fusion,
             input=experiment.input,
             encoder=experiment.encoder,
-            n_covariates=len(run.cohort.covariates),
+            n_covariates=len(run.covariates(experiment.name)),
             image_size=store.crops.shape[3] if store is not None and experiment.input == "crops" else 0,
             alpha=alpha,
             frozen=tuple(experiment.pretrained),
@@ -189,7 +190,11 @@ def make_network(run: Run, experiment: Experiment, fold: int, alpha: float | Non
             scale=run.profile.scale if kind == "crops" else run.profile.full_scale,
             how=run.profile.normalise, square=experiment.encoder not in RESNETS, device=run.device,
         )  # fmt: skip
-    return model, model, NetworkInputs(standardise(run.cohort, train), images, run.device)
+    return (
+        model,
+        model,
+        NetworkInputs(standardise(run.cohort, train, morphometry=experiment.morphometry), images, run.device),
+    )
 
 
 def _forget(folder: Path) -> None:

@@ -11,15 +11,24 @@ from fracsurv.augment import augment_crops, augment_full, mask_padding, normalis
 from fracsurv.cohort import Cohort
 from fracsurv.radiographs import full_image_shape
 from fracsurv.store import ImageStore
+from fracsurv.vertebral import vertebral_covariates
 
 
-def standardise(cohort: Cohort, train: np.ndarray) -> np.ndarray:
-    """Covariates (n, p) float32; continuous ones have mean 0 and SD 1 over the rows `train`, others are as given."""
+def standardise(cohort: Cohort, train: np.ndarray, *, morphometry: bool = False) -> np.ndarray:
+    """Covariates (n, p) float32; continuous ones have mean 0 and SD 1 over the rows `train`, others are as given.
+
+    With `morphometry` the block of `vertebral_covariates` follows, standardised likewise; a patient whose vertebrae
+    could not be measured gets the training patients' mean.
+    """
     values = cohort.table[list(cohort.covariates)].to_numpy(float).copy()
     continuous = [i for i, kind in enumerate(cohort.covariates.values()) if kind == "continuous"]
     if continuous:
         scaler = StandardScaler().fit(values[np.ix_(train, continuous)])
         values[:, continuous] = scaler.transform(values[:, continuous])
+    if morphometry:
+        block = vertebral_covariates(cohort)
+        block = StandardScaler().fit(block[train]).transform(block)
+        values = np.hstack([values, np.nan_to_num(block)])
     return values.astype(np.float32)
 
 

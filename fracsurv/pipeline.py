@@ -51,7 +51,7 @@ def run_pipeline(
               for what, path in paths.items() if set("{}") & set(str(path))]  # fmt: skip
     if braced:
         raise UserError(braced)
-    run = open_run(cohort, out, profile)  # everything is checked before anything runs
+    run = open_run(cohort, out, profile, progress=True)  # everything is checked before anything runs
     unknown = [name for name in experiments if name not in run.runnable()]
     if unknown:
         raise UserError(

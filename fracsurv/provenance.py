@@ -87,3 +87,30 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """What `provenance` gathered, as a report shows it: (what, value)."""
+    splits = "; ".join(f"{s['split']} {s['patients']:,} ({s['events']:,} events)" for s in facts["cohort"]["splits"])
+    shown = ("torch", "torchvision", "scikit-survival", "lifelines", "numpy", "pandas")
+    versions = ", ".join(f"{name} {facts['packages'][name]}" for name in shown)
+    return [
+        ("Cohort", f"{facts['cohort']['provenance']}, fingerprint {facts['cohort']['fingerprint']}"),
+        ("Outcome", facts["cohort"]["outcome"]),
+        ("Patients", splits),
+        ("Cross-validation", f"{facts['folds']} folds of the training patients, seed {facts['seed']}"),
+        ("Profile", facts["profile"]["name"]),
+        ("Device", f"{facts['device']}; {facts['processor']}; {facts['precision']}"),
+        ("Fits", f"{len(facts['fits'])} networks in {facts['fit_seconds_total']:,.0f} s of training"),
+        ("Made", f"{facts['date']}, Python {facts['python']}, {versions}"),
+        ("Commit", facts["commit"] or "not known"),
+        *_fits_differ(facts),
+    ]
+
+
+def _fits_differ(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """A line where the fits were made at another commit, or under another version, than this report."""
+    here = {"commit": facts["commit"], **{name: facts["packages"][name] for name in ("torch", "fracsurv")}}
+    others = {name: [v for v in facts["fits_made_with"][name] if v != here[name]] for name in here}
+    found = "; ".join(f"{name} {', '.join(versions)}" for name, versions in others.items() if versions)
+    return [("Fits made with", f"{found}: not what this report was made with")] if found else []

@@ -63,8 +63,8 @@ def read_radiograph(path: str | Path, *, name: str | None = None) -> np.ndarray:
         ) from None
 
 
-def source_dtype(path: str | Path, *, name: str | None = None) -> np.dtype:
-    """The dtype that `read_radiograph` would give, from the file's header alone."""
+def source_kind(path: str | Path, *, name: str | None = None) -> tuple[np.dtype, tuple[int, int]]:
+    """The dtype and the shape (H, W) of what `read_radiograph` would give, from the file's header alone."""
     path = Path(path)
     name = name or path.name
     is_dicom = _is_dicom(path, name)
@@ -72,9 +72,10 @@ def source_dtype(path: str | Path, *, name: str | None = None) -> np.dtype:
         if is_dicom:
             with warnings.catch_warnings():
                 _quiet_pydicom()
-                return _dicom_dtype(pydicom.dcmread(path, stop_before_pixels=True))
+                header = pydicom.dcmread(path, stop_before_pixels=True)
+                return _dicom_dtype(header), (int(header.Rows), int(header.Columns))
         with _open_picture(path, name) as picture:
-            return np.dtype(np.uint16 if picture.mode.startswith("I") else np.uint8)
+            return np.dtype(np.uint16 if picture.mode.startswith("I") else np.uint8), picture.size[::-1]
     except UserError:
         raise
     except Exception as error:

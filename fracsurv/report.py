@@ -19,7 +19,7 @@ from fracsurv.files import atomic_path, read_json, write_json, write_text
 from fracsurv.findings import Finding
 from fracsurv.pages import TEMPLATES, css, notebook_pages
 from fracsurv.plots import as_svg, set_style
-from fracsurv.provenance import provenance
+from fracsurv.provenance import fact_lines, provenance
 from fracsurv.published import OUTCOME, source
 from fracsurv.results import finished
 from fracsurv.run import Run
@@ -31,6 +31,7 @@ from fracsurv.tables import (
     results_table,
     summary_beside_published,
     to_html,
+    vertebral_table,
 )
 from fracsurv.wording import (
     HEADLINE,
@@ -40,6 +41,7 @@ from fracsurv.wording import (
     judged_split,
     not_reported,
     provenance_lines,
+    vertebral_says,
 )
 
 CAPTIONS = {
@@ -60,6 +62,11 @@ FURTHER = (
     "last horizon that follow-up reaches."
 )
 FURTHER_CAPTION = "Mean ± SD over the fold models, and 95 % bootstrap interval"
+VERTEBRAL_TEXT = (
+    "The rows “+ vertebral fractures” (VF) are not in the thesis. Their further covariates come from six keypoints "
+    "of each vertebra from T4 to L4: worst Genant grade, number of fractured vertebrae (grade 1 or more), and mean "
+    "anterior and middle height over posterior height. Grading looks at no outcome."
+)
 QUESTION = "Does a spine radiograph add to clinical risk factors when predicting {}?"
 
 
@@ -107,7 +114,7 @@ def write_report(run: Run) -> Path:
         "provenance_kind": run.cohort.provenance,
         "sections": [s for s in _sections(run, table, differences, names) if s.text or s.tables or s.figures],
         "notebooks": notebook_pages(run.out / "notebooks"),
-        "facts": _facts(facts),
+        "facts": fact_lines(facts),
         "limits": _limits(run),
         "css": css(),
     }
@@ -190,7 +197,17 @@ def _result_sections(run: Run, table: pd.DataFrame, differences: pd.DataFrame, n
         [FURTHER],
         [to_html(further_metrics(run, table), FURTHER_CAPTION)],
     )
-    return [results, splits, further]
+    return [results, splits, _vertebral_section(run, table, differences), further]
+
+
+def _vertebral_section(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> Section:
+    """With and without vertebral fractures as covariates; an empty section where no such row was run."""
+    section = Section("vertebral", "What graded vertebral fractures add")
+    rows = vertebral_table(run, table, differences)
+    if len(rows):
+        section.text = [VERTEBRAL_TEXT, *vertebral_says(run, table, differences)]
+        section.tables = [to_html(rows, "With and without the vertebral fractures (VF) as covariates")]
+    return section
 
 
 def _prediction_sections(run: Run, table: pd.DataFrame) -> list[Section]:
@@ -245,32 +262,6 @@ def _published_note() -> str:
         f"Columns headed “thesis” hold published values ({work}), from {cohort}; they were measured on other "
         "patients and at a horizon that the thesis does not name, so they are not comparable with this run's."
     )
-
-
-def _facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    splits = "; ".join(f"{s['split']} {s['patients']:,} ({s['events']:,} events)" for s in facts["cohort"]["splits"])
-    shown = ("torch", "torchvision", "scikit-survival", "lifelines", "numpy", "pandas")
-    versions = ", ".join(f"{name} {facts['packages'][name]}" for name in shown)
-    return [
-        ("Cohort", f"{facts['cohort']['provenance']}, fingerprint {facts['cohort']['fingerprint']}"),
-        ("Outcome", facts["cohort"]["outcome"]),
-        ("Patients", splits),
-        ("Cross-validation", f"{facts['folds']} folds of the training patients, seed {facts['seed']}"),
-        ("Profile", facts["profile"]["name"]),
-        ("Device", f"{facts['device']}; {facts['processor']}; {facts['precision']}"),
-        ("Fits", f"{len(facts['fits'])} networks in {facts['fit_seconds_total']:,.0f} s of training"),
-        ("Made", f"{facts['date']}, Python {facts['python']}, {versions}"),
-        ("Commit", facts["commit"] or "not known"),
-        *_fits_differ(facts),
-    ]
-
-
-def _fits_differ(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """A line where the fits were made at another commit, or under another version, than this report."""
-    here = {"commit": facts["commit"], **{name: facts["packages"][name] for name in ("torch", "fracsurv")}}
-    others = {name: [v for v in facts["fits_made_with"][name] if v != here[name]] for name in here}
-    found = "; ".join(f"{name} {', '.join(versions)}" for name, versions in others.items() if versions)
-    return [("Fits made with", f"{found}: not what this report was made with")] if found else []
 
 
 def _limits(run: Run) -> list[str]:

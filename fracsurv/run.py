@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from fracsurv.boxes import locate_vertebrae
 from fracsurv.cohort import Cohort, read_cohort
 from fracsurv.config import TRUE_RISK, Experiment, Profile, as_record, load_experiments, load_profile
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_path
 from fracsurv.splits import make_splits
 from fracsurv.store import ImageStore, build_store
+from fracsurv.vertebral import VERTEBRAL
 
 RESULTS_VERSION = 2
 """Raised whenever the same cohort and settings would give other results."""
@@ -58,8 +60,21 @@ class Run:
             "full": self.cohort.has_images,
             "crops": self.cohort.has_images and self.cohort.vertebrae is not None,
         }
-        names = [name for name, row in self.experiments.items() if possible[row.input]]
+        measured = self.cohort.has_keypoints
+        names = [
+            name
+            for name, row in self.experiments.items()
+            if possible[row.input] and (measured or not row.morphometry)
+        ]
         return [TRUE_RISK, *names] if (self.cohort.folder / "truth.parquet").exists() else names
+
+    def tabular(self) -> list[str]:
+        """The runnable experiments that look at no picture, in the file's order."""
+        return [name for name in self.runnable() if name != TRUE_RISK and not self.experiments[name].needs_images]
+
+    def covariates(self, name: str) -> list[str]:
+        """Names of an experiment's covariates, in the order in which its model takes them."""
+        return [*self.cohort.covariates, *(VERTEBRAL if self.experiments[name].morphometry else ())]
 
     def folder(self, name: str, fold: int | None = None, alpha: float | None = None) -> Path:
         """Where an experiment's, an α's, or a fold's files lie."""
@@ -105,8 +120,13 @@ class Run:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def open_run(cohort: str | Path, out: str | Path, profile: str | Profile) -> Run:
-    """Read the cohort and the settings; take the splits from `out`, or draw and save them.
+def open_run(cohort: str | Path, out: str | Path, profile: str | Profile, *, progress: bool = False) -> Run:
+    """Read the cohort and the settings; take boxes and splits from `out`, or find the one and draw the other.
+
+    Parameters
+    ----------
+    progress : bool
+        A progress bar while vertebrae are looked for; only the first run of a cohort without boxes takes long.
 
     Raises
     ------
@@ -118,6 +138,7 @@ def open_run(cohort: str | Path, out: str | Path, profile: str | Profile) -> Run
     if profile.permute_outcomes:
         checked = _permuted(checked, profile.seed)
     out = Path(out)
+    checked = locate_vertebrae(checked, out / "prepared", progress=progress)
     splits = make_splits(checked, n_folds=profile.n_folds, test_fraction=profile.test_fraction, seed=profile.seed)
     path = out / "splits.csv"
     if path.exists():

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fracsurv.errors import UserError
-from fracsurv.radiographs import read_radiograph, resize, source_dtype
+from fracsurv.radiographs import read_radiograph, resize, source_kind
 from fracsurv.vertebrae import crop_stack, slots
 
 INPUTS = ("crops", "full")
@@ -38,7 +38,7 @@ def common_dtype(tasks: list[Task]) -> np.dtype:
     dtype = np.dtype(np.uint8)
     for task in tasks:
         with suppress(UserError):  # told, with all others, when it is read
-            dtype = np.promote_types(dtype, source_dtype(task.path, name=task.name))
+            dtype = np.promote_types(dtype, source_kind(task.path, name=task.name)[0])
     return dtype
 
 

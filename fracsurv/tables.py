@@ -18,7 +18,15 @@ from fracsurv.plots import horizon_label
 from fracsurv.published import METRICS, OUTCOME, published, published_alpha, published_summary, thesis_order
 from fracsurv.run import Run
 from fracsurv.summary import summary_table
-from fracsurv.wording import REFERENCE, UNIMODAL, experiment_columns, headline_horizon, signed
+from fracsurv.wording import (
+    HEADLINE,
+    REFERENCE,
+    UNIMODAL,
+    VERTEBRAL_ROW,
+    experiment_columns,
+    headline_horizon,
+    signed,
+)
 
 METRIC_NAMES = {"c_index": "C-index", "auc": "AUC", "brier": "Brier", "auc_thesis": "AUC, thesis's definition"}
 FURTHER = {"c_index_ipcw": "Uno's C", "mean_auc": "mean AUC", "integrated_brier": "integrated Brier"}
@@ -106,6 +114,24 @@ def main_table(run: Run, table: pd.DataFrame) -> pd.DataFrame:
                 )
         if run.cohort.outcome == OUTCOME:
             record[("thesis", "test C (not comparable)")] = _published(name, "test", "c_index")
+        records.append(record)
+    return _frame(records)
+
+
+def vertebral_table(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
+    """With and without vertebral fractures as covariates: C-index and differences; empty where none was run."""
+    present = list(dict.fromkeys(table["experiment"]))
+    graded = [name for name in present if name != TRUE_RISK and run.experiments[name].morphometry]
+    names = [name for name in (REFERENCE, UNIMODAL, *graded, HEADLINE) if name in present]
+    records = []
+    for name in dict.fromkeys(names if graded else []):
+        record = _one_cell_head(run, name)
+        for split in [split for split in _splits(table) if split != "validation"]:
+            rows, compared = (frame[frame["split"] == split] for frame in (table, differences))
+            group = _group(run, rows, split)
+            record[(group, METRIC_NAMES["c_index"])] = _cell(rows, name, "c_index", None)
+            record[(group, "ΔC from Cox PH")] = _difference(compared, name, REFERENCE)
+            record[(group, "ΔC from Cox PH + VF")] = _difference(compared, name, VERTEBRAL_ROW)
         records.append(record)
     return _frame(records)
 

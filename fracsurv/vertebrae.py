@@ -9,8 +9,8 @@ import numpy as np
 
 from fracsurv.radiographs import resize
 
-N_SLOTS = 13
-"""T4 to L4."""
+LEVELS = ("T4", "T5", "T6", "T7", "T8", "T9", "T10", "T11", "T12", "L1", "L2", "L3", "L4")
+N_SLOTS = len(LEVELS)
 MAX_HEIGHT = 230.0
 """A taller box holds several vertebrae; pixels of the protocol's radiographs."""
 CROP_SHAPE = (230, 272)
@@ -179,6 +179,26 @@ def crop_stack(
         stack[slot, top : top + h, left : left + w] = resize(crop, (h, w))
         sizes[slot] = h, w
     return CropStack(stack, sizes, int(n_shrunk))
+
+
+def overlapping_pairs(first: np.ndarray, second: np.ndarray) -> list[tuple[int, int]]:
+    """Which of two sets of boxes (n, 4) and (m, 4) go together: one to one, the best overlap first, by half at least.
+
+    Overlap is intersection over union.
+    """
+    low, high = (
+        np.maximum(first[:, None, :2], second[None, :, :2]),
+        np.minimum(first[:, None, 2:], second[None, :, 2:]),
+    )
+    shared = (high - low).clip(0).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
+    overlap = shared / (areas[0][:, None] + areas[1][None] - shared)
+    pairs = []
+    while overlap.size and overlap.max() >= 0.5:
+        i, j = np.unravel_index(overlap.argmax(), overlap.shape)
+        pairs.append((int(i), int(j)))
+        overlap[i], overlap[:, j] = 0, 0
+    return pairs
 
 
 def _checked(boxes: np.ndarray) -> np.ndarray:

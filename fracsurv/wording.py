@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from fracsurv.boxes import boxes_line
 from fracsurv.config import TRUE_RISK
 from fracsurv.files import read_json
 from fracsurv.plots import horizon_label
@@ -17,7 +18,7 @@ from fracsurv.run import Run
 
 ENCODERS = {"resnet50": "ResNet-50", "resnet18": "ResNet-18", "vit_b_32": "ViT-B/32", "vit_tiny": "a small ViT"}
 FUSIONS = {"intermediate": "IF-MLP", "late": "LF-FC", "alpha": "α"}
-HEADLINE, REFERENCE, UNIMODAL = "cds_crops_if", "cox_ph", "deepsurv"
+HEADLINE, REFERENCE, UNIMODAL, VERTEBRAL_ROW = "cds_crops_if", "cox_ph", "deepsurv", "cox_ph_vf"
 HEADLINE_DAYS = 5 * 365.25
 PROVENANCE = {
     "simulated": "Simulated cohort: patients, radiographs and outcomes come from a simulator. No number here says "
@@ -26,6 +27,7 @@ PROVENANCE = {
     "number here says anything about the real patients' fractures.",
     "real": "Real cohort.",
 }
+CLINICAL = (REFERENCE, UNIMODAL)
 FEW_EVENTS = 30
 """Events in the patients judged below which a report warns: the SD of C is then about 0.05 or more."""
 
@@ -54,8 +56,8 @@ def replaced_encoders(run: Run) -> str:
 def provenance_lines(run: Run) -> list[str]:
     """What a reader must know before any number: provenance, the cohort's own words, the profile, the encoders."""
     note = f"Profile {run.profile.name}: {run.profile.note}" if run.profile.note else f"Profile {run.profile.name}."
-    lines = [PROVENANCE[run.cohort.provenance], run.cohort.description, note, replaced_encoders(run)]
-    return [line for line in lines if line]
+    lines = [PROVENANCE[run.cohort.provenance], run.cohort.description, boxes_line(run.cohort), note]
+    return [line for line in [*lines, replaced_encoders(run)] if line]
 
 
 def experiment_name(run: Run, name: str) -> str:
@@ -166,7 +168,7 @@ def answer_for(run: Run, table: pd.DataFrame, differences: pd.DataFrame, name: s
     """
     split = judged_split(table)
     at = (differences["split"] == split) & (differences["metric"] == "c_index") & (differences["experiment"] == name)
-    found = {row["reference"]: row for row in differences[at].to_dict("records") if row["reference"] != name}
+    found = {row["reference"]: row for row in differences[at].to_dict("records") if row["reference"] in CLINICAL}
     if REFERENCE not in found:
         absent = [row for row in (name, REFERENCE) if row not in set(table["experiment"])]
         return f"Not answered by this run: {' and '.join(absent) or 'an interval'} is not among its results."
@@ -206,6 +208,7 @@ def answer_note(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> str
         )
     if split == "external":
         notes += _test_says(differences, counts)
+    notes += vertebral_says(run, table, differences)
     return " ".join(notes)
 
 
@@ -222,6 +225,22 @@ def _test_says(differences: pd.DataFrame, counts: pd.DataFrame) -> list[str]:
         f"the difference from Cox PH is {signed(row['difference'])}, 95 % interval "
         f"{interval(row['ci_low'], row['ci_high'], sign=True)}: {verdict}."
     ]
+
+
+def vertebral_says(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
+    """What graded vertebral fractures add to Cox PH, and the headline's row to both; empty where not run."""
+    split = judged_split(table)
+    at = (differences["metric"] == "c_index") & (differences["split"] == split)
+    pairs = [(VERTEBRAL_ROW, REFERENCE), (HEADLINE, VERTEBRAL_ROW)]
+    says = []
+    for name, reference in pairs:
+        rows = differences[at & (differences["experiment"] == name) & (differences["reference"] == reference)]
+        for row in rows.to_dict("records"):
+            says.append(
+                f"{experiment_name(run, name)} minus {experiment_name(run, reference)} in C on the {split} patients: "
+                f"{signed(row['difference'])}, 95 % interval {interval(row['ci_low'], row['ci_high'], sign=True)}."
+            )
+    return says
 
 
 def _sign(row: Mapping[str, float]) -> int:

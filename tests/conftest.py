@@ -48,7 +48,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny profile's simulated cohort."""
     folder = tmp_path_factory.mktemp("cohorts") / "tiny"
     profile = load_profile("tiny")
-    simulate_cohort(folder, **profile.simulate, resolution=profile.scale, progress=False)
+    simulate_cohort(folder, **profile.simulate, resolution=profile.scale, boxes="faulty", progress=False)
     return folder
 
 

@@ -26,7 +26,6 @@ from fracsurv.detection import (
     score_finder,
     train_finder,
 )
-from fracsurv.detection.finder import _table
 from fracsurv.detection.keypoint_training import _pictures, locate, train_keypoints
 from fracsurv.detection.keypoints import (
     CHI2_90,
@@ -36,6 +35,7 @@ from fracsurv.detection.keypoints import (
     keypoint_loss,
     vertebra_picture,
 )
+from fracsurv.detection.tables import graded_table
 from fracsurv.errors import UserError
 
 N = 24
@@ -221,11 +221,24 @@ def test_grades_are_written_where_keypoints_are_known():
     scale = np.full((2, 6, 2), 1e-9)
     scale[1, 3, 1] = 1.0
     boxes = np.array([[0.0, 0, 30, 20], [0, 30, 30, 50]])
-    table = _table("P1", Vertebrae(boxes, np.array([0.9, 0.8]), keypoints, scale))
+    table = graded_table(
+        "P1", Vertebrae(boxes, np.array([0.9, 0.8]), keypoints, scale), image_height=400, resolution=1.0
+    )
+    assert table["level"].tolist() == ["L3", "L4"]  # the stack hangs on its lowest box
     assert table["grade"].tolist() == [2, 1]
     assert table["p_fracture"][0] == table["p_grade_2_or_more"][0] == 1
     assert table["p_fracture"][1] == pytest.approx(0.5, abs=0.1)
     assert table["patient_id"].tolist() == ["P1", "P1"]
+
+
+def test_a_vertebra_that_lost_height_all_over_is_seen_beside_its_neighbours():
+    body = np.array([[0.0, 0], [15, 0], [30, 0], [0, 20], [15, 20], [30, 20]])
+    keypoints = np.stack([body + np.array([0, 30 * k]) for k in range(5)])
+    keypoints[2, 3:, 1] -= 6  # 30 % of every height
+    boxes = np.stack([keypoints.min(axis=1), keypoints.max(axis=1)], axis=1).reshape(-1, 4)
+    table = graded_table("P1", Vertebrae(boxes, np.ones(5), keypoints, np.full((5, 6, 2), 1e-9)), 400, 1.0)
+    assert table["grade"].tolist() == [0, 0, 2, 0, 0]
+    assert table["p_grade_2_or_more"].tolist() == [0, 0, 1, 0, 0]
 
 
 # a cohort's vertebrae.csv

@@ -11,7 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 
 from fracsurv import radiographs
 from fracsurv.errors import UserError
-from fracsurv.radiographs import full_image_shape, read_radiograph, resize, source_dtype
+from fracsurv.radiographs import full_image_shape, read_radiograph, resize, source_kind
 
 rng = np.random.default_rng(0)
 EIGHT = rng.integers(0, 256, (23, 17), dtype=np.uint8)
@@ -49,7 +49,7 @@ def test_lossless_pictures_come_back_as_they_were(tmp_path, pixels, suffix):
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(pixels).save(path)
     read = read_radiograph(path)
-    assert read.dtype == pixels.dtype == source_dtype(path)
+    assert read.dtype == pixels.dtype == source_kind(path)[0]
     np.testing.assert_array_equal(read, pixels)
 
 
@@ -62,7 +62,7 @@ def test_dicom_photometric_round_trip(tmp_path, pixels, stored):
     )
     for path in (plain, turned):
         read = read_radiograph(path)
-        assert read.dtype == pixels.dtype == source_dtype(path)
+        assert read.dtype == pixels.dtype == source_kind(path)[0]
         np.testing.assert_array_equal(read, pixels)
 
 
@@ -89,7 +89,8 @@ def test_rescale_slope_and_intercept_are_applied_before_monochrome1(tmp_path):
 def test_8_bit_dicom_with_a_rescale_is_16_bit(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", EIGHT, RescaleSlope="4", RescaleIntercept="0")
     read = read_radiograph(path)
-    assert read.dtype == np.uint16 == source_dtype(path)
+    assert read.dtype == np.uint16 == source_kind(path)[0]
+    assert source_kind(path)[1] == read.shape
     np.testing.assert_array_equal(read, EIGHT.astype(int) * 4)
 
 
@@ -197,7 +198,7 @@ def test_missing_empty_and_foreign_files(tmp_path):
         ("text.png", "cannot be read as a radiograph"),
         ("text.dcm", "cannot be read as a radiograph"),
     ]:
-        for function in (read_radiograph, source_dtype):
+        for function in (read_radiograph, source_kind):
             with pytest.raises(UserError, match=rf"^{name}: {message}"):
                 function(tmp_path / name)
     with pytest.raises(UserError, match="cannot be opened"):

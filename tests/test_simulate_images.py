@@ -40,7 +40,7 @@ def women():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("cohort") / "png"
-    simulate_cohort(out, patients=20, external=4, resolution=SMALL, progress=False)
+    simulate_cohort(out, patients=20, external=4, resolution=SMALL, boxes="faulty", progress=False)
     return out
 
 
@@ -191,15 +191,17 @@ def test_grey_values_use_twelve_bits_without_much_clipping(women):
 
 
 def test_workers_and_totals_do_not_change_a_woman(folder, tmp_path):
-    simulate_cohort(tmp_path / "two", patients=20, external=4, resolution=SMALL, workers=2, progress=False)
+    simulate_cohort(
+        tmp_path / "two", patients=20, external=4, resolution=SMALL, boxes="faulty", workers=2, progress=False
+    )
     assert _files(folder) == _files(tmp_path / "two")
     match, mismatch, errors = filecmp.cmpfiles(folder, tmp_path / "two", _files(folder), shallow=False)
     assert (mismatch, errors) == ([], [])
-    assert len(match) == 24 + 5
-    simulate_cohort(tmp_path / "part", patients=6, resolution=SMALL, progress=False)
+    assert len(match) == 24 + 6
+    simulate_cohort(tmp_path / "part", patients=6, resolution=SMALL, boxes="faulty", progress=False)
     pictures = [f"images/P{i:05d}.png" for i in range(1, 7)]
     assert filecmp.cmpfiles(folder, tmp_path / "part", pictures, shallow=False)[0] == pictures
-    for name in ("cohort.csv", "vertebrae.csv"):
+    for name in ("cohort.csv", "vertebrae.csv", "truth_vertebrae.csv"):
         part = (tmp_path / "part" / name).read_text().splitlines()
         assert (folder / name).read_text().splitlines()[: len(part)] == part
 
@@ -218,6 +220,20 @@ def test_folder_has_what_a_cohort_needs_and_the_truth_apart(folder):
     assert set(description["covariates"]) <= set(table.columns)
     boxes = pd.read_csv(folder / "vertebrae.csv")
     assert set(boxes["patient_id"]) == set(table["patient_id"])
+
+
+def test_boxes_are_left_out_true_or_faulty(folder, tmp_path):
+    """Without being asked no vertebrae.csv: whoever has radiographs has no boxes yet. The truth is always apart."""
+    for boxes in ("none", "true"):
+        simulate_cohort(tmp_path / boxes, patients=20, resolution=SMALL, boxes=boxes, progress=False)
+    assert not (tmp_path / "none" / "vertebrae.csv").exists()
+    truth = (tmp_path / "none" / "truth_vertebrae.csv").read_text()
+    assert (tmp_path / "true" / "vertebrae.csv").read_text() == truth
+    assert (folder / "truth_vertebrae.csv").read_text().startswith(truth)
+    true = pd.read_csv(tmp_path / "true" / "vertebrae.csv")
+    assert set(true["level"]) == set(LEVELS)
+    assert not true.duplicated(["patient_id", "level"]).any()
+    assert true["x1"].notna().mean() > 0.95
 
 
 def test_dicom_holds_the_same_pixels_and_no_name(folder, tmp_path):
@@ -239,10 +255,17 @@ def test_every_wrong_argument_is_named_at_once(tmp_path):
     (tmp_path / "old" / "file").write_text("kept")
     with pytest.raises(UserError) as error:
         simulate_cohort(
-            tmp_path / "old", patients=0, external=-1, seed=-1, resolution=2, image_format="bmp", workers=0
+            tmp_path / "old",
+            patients=0,
+            external=-1,
+            seed=-1,
+            resolution=2,
+            image_format="bmp",
+            boxes="all",
+            workers=0,
         )
     named = [fault.split(":")[0].rsplit("/")[-1] for fault in error.value.faults]
-    assert named == ["patients", "external", "seed", "resolution", "image format", "workers", "old"]
+    assert named == ["patients", "external", "seed", "resolution", "image format", "boxes", "workers", "old"]
     assert (tmp_path / "old" / "file").read_text() == "kept"
 
 

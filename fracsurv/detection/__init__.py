@@ -10,7 +10,6 @@ from fracsurv.detection.finder import (
     Finder,
     Vertebrae,
     find,
-    find_vertebrae,
     load_finder,
     save_finder,
     score_finder,
@@ -21,6 +20,7 @@ from fracsurv.detection.keypoint_training import KeypointRecipe
 from fracsurv.detection.network import VertebraDetector
 from fracsurv.detection.scores import average_precision, scores
 from fracsurv.detection.sources import Labelled, read_labelled
+from fracsurv.detection.tables import find_vertebrae, measure_vertebrae
 from fracsurv.detection.training import DetectorRecipe
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "find",
     "find_vertebrae",
     "load_finder",
+    "measure_vertebrae",
     "one_column",
     "read_labelled",
     "save_finder",

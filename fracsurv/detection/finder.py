@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from fracsurv import __version__
 from fracsurv.checkpoint import load_weights, read_about, save_weights
-from fracsurv.cohort import Cohort
-from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS
 from fracsurv.detection.inference import Detections, detect
 from fracsurv.detection.keypoint_training import FEWEST, KeypointRecipe, locate, train_keypoints
 from fracsurv.detection.keypoints import KeypointNetwork, vertebra_picture
@@ -26,12 +23,10 @@ from fracsurv.detection.scores import scores
 from fracsurv.detection.sources import Labelled
 from fracsurv.detection.training import DetectorRecipe, train_detector
 from fracsurv.errors import UserError
-from fracsurv.morphometry import grade_probabilities, morphometry
 from fracsurv.radiographs import read_radiograph
 from fracsurv.training import precision_of
 
 FORMAT = "fracsurv vertebra finder"
-SCALE_COLUMNS = [f"s{axis}{k}" for k in range(1, 7) for axis in "xy"]
 
 
 @dataclass(frozen=True)
@@ -100,52 +95,20 @@ def train_finder(
 
 def find(finder: Finder, images: Sequence[np.ndarray]) -> list[Vertebrae]:
     """The column of vertebrae in each radiograph (uint8 or uint16, any size)."""
-    dtype = precision_of(torch.device("cpu"), "auto")
+    dtype = precision_of(_device(finder), "auto")
     found = []
     for image, seen in zip(images, detect(finder.detector, images, dtype=dtype), strict=True):
         column = seen.column(finder.threshold)
-        found.append(Vertebrae(column.boxes, column.score, *_keypoints(finder.keypoints, image, column.boxes)))
+        points = find_keypoints(finder.keypoints, image, column.boxes)
+        found.append(Vertebrae(column.boxes, column.score, *points))
     return found
-
-
-def find_vertebrae(finder: Finder, cohort: Cohort, *, progress: bool = True) -> pd.DataFrame:
-    """A cohort's `vertebrae.csv`: boxes and scores; with keypoints, Genant's grade and its chances too.
-
-    Columns besides those of a cohort's boxes: `grade` (0 to 3), `p_fracture` and `p_grade_2_or_more`, and for each
-    keypoint coordinate `x1 …` its standard deviation `sx1 …`, in pixels. All of these are empty for a finder without
-    keypoints.
-
-    Raises
-    ------
-    UserError
-        For a cohort without radiographs, and for every radiograph that cannot be read.
-    """
-    if not cohort.has_images:
-        raise UserError(f"{cohort.folder}: has no radiographs (no column `image`); there is nothing to look at")
-    rows, faults = [], []
-    pairs = list(zip(cohort.table["patient_id"], cohort.table["image"], strict=True))
-    with tqdm(total=len(pairs), desc="radiographs", unit="image", disable=not progress, leave=False) as bar:
-        for start in range(0, len(pairs), 8):
-            images, patients = [], []
-            for patient, name in pairs[start : start + 8]:
-                bar.update()
-                try:
-                    images.append(read_radiograph(cohort.folder / name, name=name))
-                    patients.append(patient)
-                except UserError as error:
-                    faults += error.faults
-            for patient, each in zip(patients, find(finder, images), strict=True):
-                rows.append(_table(patient, each))
-    if faults:
-        raise UserError(faults)
-    return pd.concat(rows, ignore_index=True)
 
 
 def score_finder(finder: Finder, found: Sequence[Labelled], *, progress: bool = True) -> dict[str, float]:
     """Every score of a finder on radiographs with boxes; see `scores`."""
     bar = tqdm(found, desc="radiographs", unit="image", disable=not progress, leave=False)
     images = (read_radiograph(each.path, name=each.name) for each in bar)
-    dtype = precision_of(torch.device("cpu"), "auto")
+    dtype = precision_of(_device(finder), "auto")
     seen: list[Detections] = list(detect(finder.detector, images, dtype=dtype))
     return scores(seen, [each.boxes for each in found], finder.threshold)
 
@@ -163,7 +126,7 @@ def save_finder(finder: Finder, path: Path) -> None:
 
 
 def load_finder(path: Path) -> Finder:
-    """Read what `save_finder` wrote.
+    """Read what `save_finder` wrote; on the GPU if there is one.
 
     Raises
     ------
@@ -177,16 +140,21 @@ def load_finder(path: Path) -> Finder:
     if about["keypoints"]:
         parts["keypoints"] = KeypointNetwork()
     load_weights(parts, path)
-    parts.eval()
+    parts.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     parts["detector"].to(memory_format=torch.channels_last)
     known = {name: value for name, value in about.items() if name not in ("format", "threshold", "keypoints")}
     finder = Finder(parts["detector"], about["threshold"], None, known)
     return replace(finder, keypoints=parts["keypoints"]) if about["keypoints"] else finder
 
 
-def _keypoints(
+def _device(finder: Finder) -> torch.device:
+    return next(finder.detector.parameters()).device
+
+
+def find_keypoints(
     network: KeypointNetwork | None, image: np.ndarray, boxes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints in boxes (n, 4) of a radiograph, and their standard deviations, (n, 6, 2) in its pixels."""
     unknown = np.full((len(boxes), 6, 2), np.nan)
     if network is None or len(boxes) == 0:
         return unknown, unknown
@@ -195,24 +163,3 @@ def _keypoints(
     shown = np.stack(shown)
     side = (shown[:, 2:] - shown[:, :2])[:, None]
     return shown[:, None, :2] + mean * side, scale * side
-
-
-def _table(patient: str, found: Vertebrae) -> pd.DataFrame:
-    table = pd.DataFrame(found.boxes.round(3), columns=BOX_COLUMNS)
-    table.insert(0, "patient_id", patient)
-    table.insert(1, "level", "")
-    table["score"] = found.score.round(4)
-    n = len(found.boxes)
-    mean, scale = torch.from_numpy(found.keypoints), torch.from_numpy(found.scale)
-    known = np.isfinite(found.keypoints).all(axis=(1, 2))
-    chance = grade_probabilities(mean, scale).numpy()
-    grades = pd.DataFrame(
-        {
-            "grade": pd.Series(morphometry(mean).grade.numpy()).where(known).astype("Int64"),
-            "p_fracture": chance[:, 1:].sum(axis=1).round(3),
-            "p_grade_2_or_more": chance[:, 2:].sum(axis=1).round(3),
-        }
-    )
-    points = pd.DataFrame(found.keypoints.reshape(n, 12).round(3), columns=KEYPOINT_COLUMNS)
-    spread = pd.DataFrame(found.scale.reshape(n, 12).round(3), columns=SCALE_COLUMNS)
-    return pd.concat([table, grades, points, spread], axis=1)

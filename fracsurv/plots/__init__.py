@@ -10,6 +10,7 @@ from fracsurv.plots.images import LEVELS, augmentation_samples, box_heights, cro
 from fracsurv.plots.style import COLOURS, as_png, as_svg, horizon_label, set_style, spread
 from fracsurv.plots.survival import calibration, format_p, kaplan_meier, log_rank_p, numbers_at_risk
 from fracsurv.plots.training import alpha_sweep, late_fusion_weights, learning_curves
+from fracsurv.plots.vertebrae import boxes_per_patient, corrections, grade_matrix, keypoints
 
 __all__ = [
     "COLOURS",
@@ -19,14 +20,18 @@ __all__ = [
     "as_svg",
     "augmentation_samples",
     "box_heights",
+    "boxes_per_patient",
     "calibration",
     "coefficient_forest",
+    "corrections",
     "covariate_distributions",
     "crop_montage",
     "forest",
     "format_p",
+    "grade_matrix",
     "horizon_label",
     "kaplan_meier",
+    "keypoints",
     "late_fusion_weights",
     "learning_curves",
     "log_rank_p",

@@ -12,8 +12,8 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from fracsurv.plots.style import COLOURS, GREY, new_figure
+from fracsurv.vertebrae import LEVELS
 
-LEVELS = ("T4", "T5", "T6", "T7", "T8", "T9", "T10", "T11", "T12", "L1", "L2", "L3", "L4")
 STATES = {"used": COLOURS[2], "too tall": COLOURS[3], "topmost, dropped": COLOURS[1], "empty slot": COLOURS[9]}
 
 
@@ -41,6 +41,7 @@ def radiograph_with_slots(
     max_height: float,
     titles: Sequence[str],
     *,
+    scores: Sequence[NDArray] | None = None,
     provenance: str = "",
 ) -> Figure:
     """Radiographs with their boxes: used (with its slot), too tall, dropped at the top; and the empty slots.
@@ -52,17 +53,20 @@ def radiograph_with_slots(
         x_min, y_min, x_max, y_max in pixels of its image.
     index : sequence of arrays (13,)
         Box of each slot, −1 = empty (`vertebrae.SlotResult.index`).
+    scores : sequence of arrays (n,), optional
+        Written beside the levels; NaN and 1 (a given box) are not.
     """
+    scores = scores if scores is not None else [np.ones(len(box)) for box in boxes]
     tallest = max(image.shape[0] / image.shape[1] for image in images)
     width = min(7.6, 2.5 * len(images))
     figure = new_figure(width, width / len(images) * min(tallest, 2.6) + 0.75, provenance)
     panels = figure.subplots(1, len(images), squeeze=False)[0]
-    for axes, image, box, slot, title in zip(panels, images, boxes, index, titles, strict=True):
+    for axes, image, box, slot, title, score in zip(panels, images, boxes, index, titles, scores, strict=True):
         low, high = np.percentile(image, [1, 99.5])
         axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
         axes.set_axis_off()
         axes.set_title(shortened(title), fontsize=8)
-        _draw_boxes(axes, np.asarray(box, float).reshape(-1, 4), np.asarray(slot), max_height)
+        _draw_boxes(axes, np.asarray(box, float).reshape(-1, 4), np.asarray(slot), max_height, score)
         axes.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
     handles = [Rectangle((0, 0), 1, 1, fill=False, edgecolor=colour, linewidth=1.5) for colour in STATES.values()]
     figure.legend(handles, list(STATES), loc="outside lower left", ncols=4, fontsize=8)
@@ -74,7 +78,7 @@ def shortened(name: str, most: int = 20) -> str:
     return name if len(name) <= most else f"{name[: most // 2]}…{name[len(name) - (most - most // 2 - 1) :]}"
 
 
-def _draw_boxes(axes, boxes: NDArray, index: NDArray, max_height: float) -> None:
+def _draw_boxes(axes, boxes: NDArray, index: NDArray, max_height: float, score: NDArray) -> None:
     slot_of = {int(box): slot for slot, box in enumerate(index) if box >= 0}
     for number, (x_min, y_min, x_max, y_max) in enumerate(boxes):
         state = "used" if number in slot_of else "too tall" if y_max - y_min > max_height else "topmost, dropped"
@@ -82,9 +86,8 @@ def _draw_boxes(axes, boxes: NDArray, index: NDArray, max_height: float) -> None
             Rectangle((x_min, y_min), x_max - x_min, y_max - y_min, fill=False, edgecolor=STATES[state], linewidth=1)
         )
         if number in slot_of:
-            axes.text(
-                x_max, (y_min + y_max) / 2, f" {LEVELS[slot_of[number]]}", color="white", fontsize=6, va="center"
-            )
+            said = f" {LEVELS[slot_of[number]]}" + (f"  {score[number]:.2f}" if score[number] < 1 else "")
+            axes.text(x_max, (y_min + y_max) / 2, said, color="white", fontsize=6, va="center")
     for slot, box in _between(boxes, index).items():
         axes.add_patch(
             Rectangle(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,6 +27,8 @@ from .render import render
 from .settings import COVARIATES, DEFAULT, LEVELS, SimulationSettings
 from .streams import stream
 
+BOXES = ("none", "true", "faulty")
+
 
 def simulate_cohort(
     out: Path | str,
@@ -36,11 +38,12 @@ def simulate_cohort(
     seed: int = 0,
     resolution: float = 0.25,
     image_format: str = "png",
+    boxes: str = "none",
     settings: SimulationSettings = DEFAULT,
     workers: int = 1,
     progress: bool = True,
 ) -> None:
-    """Write a simulated cohort folder: cohort.csv, cohort.yaml, images/, vertebrae.csv, truth.parquet.
+    """Write a simulated cohort folder: cohort.csv, cohort.yaml, images/, truth.parquet, truth_vertebrae.csv.
 
     Patient i is the same whatever the number of patients, of workers, or the format of the images.
 
@@ -56,6 +59,9 @@ def simulate_cohort(
         Picture pixels a protocol pixel, above 0 and at most 1 (1 = 1,200 to 1,600 × 600 pixels).
     image_format : str
         "png" (16 bit) or "dicom".
+    boxes : str
+        What vertebrae.csv holds: "none", there is no such file, and a finder has to be asked; "true", every vertebra
+        with level and keypoints, to train a finder on; "faulty", as a detector with `settings`' faults lists them.
     settings : SimulationSettings
     workers : int
         Processes that draw the pictures.
@@ -68,16 +74,18 @@ def simulate_cohort(
         Every argument out of its range, and a folder that is not empty.
     """
     out = Path(out)
-    _check(out, patients, external, seed, resolution, image_format, workers)
+    _check(out, patients, external, seed, resolution, image_format, boxes, workers)
     table, truth = simulate_tables(patients + external, seed, settings)
     table["image"] = "images/" + table["patient_id"] + SUFFIX[image_format]
     table["split"] = np.where(np.arange(len(table)) < patients, "", "external")
     with atomic_folder(out) as folder:
         (folder / "images").mkdir()
         task = _Task(folder, seed, resolution, image_format, settings)
-        boxes = pd.DataFrame(_draw_all(task, truth, table["t_score"], workers, progress))
+        true, faulty = _draw_all(task, truth, table["t_score"], workers, progress)
         table.to_csv(folder / "cohort.csv", index=False)
-        boxes[["patient_id", *COLUMNS]].to_csv(folder / "vertebrae.csv", index=False)
+        true.to_csv(folder / "truth_vertebrae.csv", index=False)
+        if boxes != "none":
+            (true if boxes == "true" else faulty).to_csv(folder / "vertebrae.csv", index=False)
         truth.to_parquet(folder / "truth.parquet", index=False)
         _describe(folder, patients, external, seed, resolution, settings)
 
@@ -103,7 +111,14 @@ def simulate_tables(
 
 
 def _check(
-    out: Path, patients: int, external: int, seed: int, resolution: float, image_format: str, workers: int
+    out: Path,
+    patients: int,
+    external: int,
+    seed: int,
+    resolution: float,
+    image_format: str,
+    boxes: str,
+    workers: int,
 ) -> None:
     faults = []
     if patients < 1:
@@ -116,6 +131,8 @@ def _check(
         faults.append(f"resolution: expected 0.05 to 1 picture pixels a protocol pixel, got {resolution}")
     if image_format not in SUFFIX:
         faults.append(f"image format: expected {' or '.join(SUFFIX)}, got {image_format!r}")
+    if boxes not in BOXES:
+        faults.append(f"boxes: expected {', '.join(BOXES)}, got {boxes!r}")
     if workers < 1:
         faults.append(f"workers: expected at least 1, got {workers}")
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
@@ -137,8 +154,8 @@ class _Task:
 
 def _draw_all(
     task: _Task, truth: pd.DataFrame, t_score: pd.Series, workers: int, progress: bool
-) -> list[dict[str, object]]:
-    """Draw every picture; all the boxes, patients in order."""
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Draw every picture; all the true and all the faulty boxes, patients in order."""
     grades = truth[[f"grade_{level}" for level in LEVELS]].to_numpy()
     types = truth[[f"type_{level}" for level in LEVELS]].to_numpy()
     women = list(
@@ -147,21 +164,30 @@ def _draw_all(
     draw = partial(_draw, task)
     bar = partial(tqdm, total=len(women), desc="radiographs", unit="image", disable=not progress)
     if workers == 1:
-        return [row for rows in bar(map(draw, women)) for row in rows]
-    # Spawned, not forked: the caller may hold threads (torch), which a fork would lose.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return [row for rows in bar(pool.map(draw, women, chunksize=16)) for row in rows]
+        drawn = list(bar(map(draw, women)))
+    else:
+        # Spawned, not forked: the caller may hold threads (torch), which a fork would lose.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            drawn = list(bar(pool.map(draw, women, chunksize=16)))
+    tables = (pd.DataFrame([row for rows in part for row in rows]) for part in zip(*drawn, strict=True))
+    true, faulty = (table[["patient_id", *COLUMNS]] for table in tables)
+    return true, faulty
 
 
-def _draw(task: _Task, woman: tuple) -> list[dict[str, object]]:
-    """Write one woman's picture and return her boxes."""
+def _draw(task: _Task, woman: tuple) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """Write one woman's picture and return her boxes, true and faulty."""
     patient, patient_id, bone_quality, t_score, grades, types = woman
     spine = simulate_spine(stream(task.seed, patient, "anatomy"), grades, types, task.settings)
     pixels = render(spine, bone_quality, t_score, task.seed, patient, task.resolution)
     path = task.folder / "images" / (patient_id + SUFFIX[task.image_format])
     write_picture(path, pixels, patient_id, f"fracsurv {task.seed}", 1 / (spine.scale * task.resolution))
-    boxes = list_boxes(spine, stream(task.seed, patient, "boxes"), task.resolution, task.settings)
-    return [{"patient_id": patient_id, **box} for box in boxes]
+    true = replace(task.settings, box_faults=0.0, neck_boxes=0.0)
+    listed = (
+        list_boxes(spine, stream(task.seed, patient, "boxes"), task.resolution, settings)
+        for settings in (true, task.settings)
+    )
+    first, second = ([{"patient_id": patient_id, **box} for box in boxes] for boxes in listed)
+    return first, second
 
 
 def _describe(

@@ -1,0 +1,113 @@
+"""Where a cohort's boxes come from: its own vertebrae.csv or, without one, the finder that ships with fracsurv."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fracsurv.cohort import Cohort
+from fracsurv.cohort_checks import BOX_COLUMNS, read_vertebrae
+from fracsurv.errors import UserError
+from fracsurv.files import atomic_path, read_json, write_json
+from fracsurv.vertebrae import overlapping_pairs
+
+SHIPPED = Path(__file__).parent / "detection" / "weights" / "simulated.safetensors"
+"""A finder trained on simulated radiographs; weights/README.md says how, and how good it is."""
+VERSION = 1
+"""Raised whenever the same radiographs and weights would give other vertebrae."""
+
+
+def locate_vertebrae(cohort: Cohort, folder: Path, *, progress: bool = True) -> Cohort:
+    """The cohort with boxes: as it is if it has them (or no radiographs); else they are found, once, and kept.
+
+    In `folder`: `vertebrae.csv`, what the finder found, and, where the cohort has corrections without keypoints,
+    `vertebrae_corrected.csv`, in which the finder has measured the corrected boxes; each with a .json, written last,
+    that says what it was made from.
+
+    Raises
+    ------
+    UserError
+        For every radiograph that cannot be read.
+    """
+    if not cohort.has_images or cohort.vertebrae is not None:
+        return cohort
+    from fracsurv.detection import Finder, find_vertebrae, load_finder, measure_vertebrae  # only where it is needed
+
+    patients = set(cohort.table["patient_id"])
+    weights = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
+    key = _digest(VERSION, weights, cohort.image_fingerprint(), cohort.resolution)
+    summary = ""
+
+    def kept(name: str, key: str, make: Callable[[Finder], pd.DataFrame]) -> pd.DataFrame:
+        nonlocal summary
+        path, record = folder / f"{name}.csv", folder / f"{name}.json"
+        if not (path.exists() and record.exists() and read_json(record)["key"] == key):
+            finder = load_finder(SHIPPED)
+            with atomic_path(path) as temporary:
+                make(finder).to_csv(temporary, index=False)
+            write_json(record, {"key": key, "finder": finder.summary()})
+        summary = read_json(record)["finder"]
+        faults: list[str] = []
+        table = read_vertebrae(folder, patients, faults, file=path.name, none_allowed=True)
+        if faults:
+            raise UserError([f"{folder}: {fault}; delete {path}" for fault in faults])
+        return table
+
+    found = kept("vertebrae", key, lambda finder: find_vertebrae(finder, cohort, progress=progress))
+    if cohort.corrections is not None:
+        theirs = cohort.corrections
+        key = _digest(key, theirs.to_csv(index=False))
+        measured = kept("vertebrae_corrected", key, lambda finder: measure_vertebrae(finder, cohort, theirs))
+        cohort = replace(cohort, corrections=measured)
+    return cohort.with_boxes(found, f"finder that ships with fracsurv ({summary})")
+
+
+def boxes_line(cohort: Cohort) -> str:
+    """Where the vertebra boxes come from, and how many were corrected by hand; '' without boxes."""
+    if cohort.vertebrae is None:
+        return ""
+    found = cohort.boxes_from != "vertebrae.csv"
+    line = f"Vertebra boxes{' and keypoints' if cohort.has_keypoints else ''}: {cohort.boxes_from}."
+    if found and cohort.provenance != "simulated":
+        line += (
+            " It was trained on simulated radiographs, and nothing shows that it finds vertebrae in real ones: look "
+            "at notebook 02, or train a finder on radiographs like these (`fracsurv detect train`)."
+        )
+    if cohort.corrections is not None:
+        n = correction_counts(cohort)
+        line += (
+            f" Corrected by hand (vertebrae_corrections.csv): patients {n['patients']:,}; boxes kept {n['kept']:,}, "
+            f"moved {n['moved']:,}, added {n['added']:,}, removed {n['removed']:,}."
+        )
+    return line
+
+
+def correction_counts(cohort: Cohort) -> dict[str, int]:
+    """Of a cohort with corrections: `patients`, and boxes `kept`, `moved`, `added` and `removed`.
+
+    In each patient a corrected box goes with the box before that it overlaps most, if by at least half (intersection
+    over union): kept where no side moved by more than a pixel, else moved. The rest was added or removed.
+    """
+    counts = dict.fromkeys(("patients", "kept", "moved", "added", "removed"), 0)
+    if cohort.corrections is None or cohort.uncorrected is None:
+        return counts
+    counts["patients"] = cohort.corrections["patient_id"].nunique()
+    for patient, theirs in cohort.corrections.groupby("patient_id"):
+        after = theirs[BOX_COLUMNS].dropna().to_numpy(float)
+        before = cohort.uncorrected.loc[cohort.uncorrected["patient_id"] == patient, BOX_COLUMNS].to_numpy(float)
+        pairs = overlapping_pairs(before, after)
+        kept = sum(bool(np.abs(before[i] - after[j]).max() <= 1) for i, j in pairs)
+        counts["kept"] += kept
+        counts["moved"] += len(pairs) - kept
+        counts["added"] += len(after) - len(pairs)
+        counts["removed"] += len(before) - len(pairs)
+    return counts
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

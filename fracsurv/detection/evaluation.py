@@ -1,0 +1,138 @@
+"""A cohort's vertebrae against the simulator's truth: slots, keypoints and grades."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import roc_auc_score
+
+from fracsurv.cohort import Cohort
+from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS
+from fracsurv.detection.keypoints import CHI2_90
+from fracsurv.morphometry import grade_probabilities, morphometry
+from fracsurv.vertebrae import LEVELS, overlapping_pairs
+from fracsurv.vertebral import slot_index, slot_values
+
+CALLS = {"any_fracture": 1, "grade_2_or_more": 2}
+"""What is called, and the least grade that makes it true."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found beside what is there.
+
+    Attributes
+    ----------
+    right : ndarray (n,) bool
+        Patients whose 13 slots all hold the vertebra that they are named after, and are empty where the radiograph
+        does not show it.
+    vertebrae : DataFrame
+        A row for every true vertebra of a slot: `patient_id`, `level`, `true_grade`; `found`, whether a box overlaps
+        its own by half; and of that box `grade`, `p_any_fracture`, `p_grade_2_or_more` (0 for a vertebra not found).
+    error, share : ndarray (k,) float
+        Distance of each located keypoint from the true one, in pixels and as a share of the vertebra's mean height.
+    inside : ndarray (k,) bool
+        Whether the true point lies in the located one's 90 % ellipse; NaN scales count as outside.
+    """
+
+    right: np.ndarray
+    vertebrae: pd.DataFrame
+    error: np.ndarray
+    share: np.ndarray
+    inside: np.ndarray
+
+    def summary(self) -> dict[str, float]:
+        """Every number by name; sensitivities count a vertebra that was not found as not called."""
+        result = {
+            "patients": len(self.right),
+            "patients_with_13_right_slots": float(self.right.mean()),
+            "vertebrae": len(self.vertebrae),
+            "vertebrae_found": float(self.vertebrae["found"].mean()),
+        }
+        if len(self.error):
+            result |= {
+                "keypoint_error_px_median": float(np.median(self.error)),
+                "keypoint_error_px_mean": float(self.error.mean()),
+                "keypoint_error_share_of_height_mean": float(self.share.mean()),
+                "coverage_of_90_percent_ellipses": float(self.inside.mean()),
+            }
+            worst = self.vertebrae.groupby("patient_id", sort=False)
+            patients = worst[["true_grade", "grade", *(f"p_{call}" for call in CALLS)]].max()
+            for unit, rows in (("vertebra", self.vertebrae), ("patient", patients)):
+                for call, least in CALLS.items():
+                    result |= _call(
+                        f"{unit}_{call}", rows["true_grade"] >= least, rows["grade"] >= least, rows[f"p_{call}"]
+                    )
+        return result
+
+
+def compare(cohort: Cohort, true_boxes: pd.DataFrame, truth: pd.DataFrame) -> Comparison:
+    """Compare `cohort.vertebrae` with what the simulator drew.
+
+    Parameters
+    ----------
+    true_boxes : DataFrame
+        As `Cohort.true_vertebrae` gives it.
+    truth : DataFrame
+        Indexed by patient, with `grade_T4` …
+    """
+    index = slot_index(cohort)
+    points, scales = slot_values(cohort, index)
+    grade = morphometry(torch.from_numpy(points), ordered=True).grade.numpy()
+    chance = np.concatenate(
+        [
+            grade_probabilities(torch.from_numpy(p), torch.from_numpy(np.nan_to_num(s)), ordered=True).numpy()
+            for p, s in zip(
+                np.array_split(points, -(-len(points) // 50)),
+                np.array_split(scales, -(-len(points) // 50)),
+                strict=True,
+            )
+        ]
+    )
+    found_of, true_of = (dict(list(table.groupby("patient_id"))) for table in (cohort.vertebrae, true_boxes))
+    right, rows, errors, shares, inside = np.zeros(len(cohort), bool), [], [], [], []
+    for number, patient in enumerate(cohort.table["patient_id"]):
+        theirs = true_of.get(patient, true_boxes.iloc[:0]).reset_index(drop=True)
+        theirs = theirs[theirs["level"].isin(LEVELS)]
+        boxes = found_of[patient][BOX_COLUMNS].to_numpy(float) if patient in found_of else np.zeros((0, 4))
+        level_of = {
+            i: theirs["level"].iloc[j] for i, j in overlapping_pairs(boxes, theirs[BOX_COLUMNS].to_numpy(float))
+        }
+        slot_of = {level_of[i]: slot for slot, i in enumerate(index[number]) if i in level_of}
+        shown = set(theirs["level"])
+        right[number] = all(
+            level_of.get(i) == level if i >= 0 else level not in shown
+            for level, i in zip(LEVELS, index[number], strict=True)
+        )
+        true_points = theirs[KEYPOINT_COLUMNS].to_numpy(float).reshape(-1, 6, 2)
+        for level, wanted in zip(theirs["level"], true_points, strict=True):
+            row = {"patient_id": patient, "level": level, "true_grade": int(truth.loc[patient, f"grade_{level}"])}
+            row |= {"found": level in level_of.values(), "grade": 0, "p_any_fracture": 0.0, "p_grade_2_or_more": 0.0}
+            if level in slot_of and np.isfinite(points[number, slot_of[level]]).all():
+                at = number, slot_of[level]
+                row |= {"grade": int(grade[at])}
+                row |= {f"p_{call}": float(chance[at][least:].sum()) for call, least in CALLS.items()}
+                if np.isfinite(wanted).all():
+                    miss = points[at] - wanted
+                    height = np.linalg.norm(wanted[:3] - wanted[3:], axis=1).mean()
+                    errors.append(np.linalg.norm(miss, axis=1))
+                    shares.append(errors[-1] / height)
+                    inside.append(np.square(miss / scales[at]).sum(axis=1) <= CHI2_90)
+            rows.append(row)
+    joined = (np.concatenate(part) if part else np.zeros(0) for part in (errors, shares, inside))
+    return Comparison(right, pd.DataFrame(rows), *joined)
+
+
+def _call(name: str, is_so: pd.Series, called: pd.Series, chance: pd.Series) -> dict[str, float]:
+    """Sensitivity, specificity and AUC of a call; NaN-free: left out where nobody, or everybody, has it."""
+    result = {f"{name}_n": int(is_so.sum())}
+    if 0 < is_so.sum() < len(is_so):
+        result |= {
+            f"{name}_sensitivity": float(called[is_so].mean()),
+            f"{name}_specificity": float((~called[~is_so]).mean()),
+            f"{name}_auc": float(roc_auc_score(is_so, chance)),
+        }
+    return result

@@ -1,0 +1,117 @@
+"""A finder over a cohort: the table of its vertebrae, with levels, keypoints and grades."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from fracsurv.cohort import Cohort
+from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, SCALE_COLUMNS
+from fracsurv.detection.finder import Finder, Vertebrae, find, find_keypoints
+from fracsurv.errors import UserError
+from fracsurv.morphometry import grade_probabilities, morphometry
+from fracsurv.radiographs import read_radiograph
+from fracsurv.vertebrae import LEVELS, MAX_HEIGHT, slots
+
+
+def find_vertebrae(finder: Finder, cohort: Cohort, *, progress: bool = True) -> pd.DataFrame:
+    """A cohort's `vertebrae.csv`: boxes, levels and scores; with keypoints, Genant's grade and its chances too.
+
+    Columns besides those of a cohort's boxes: `grade` (0 to 3), `p_fracture` and `p_grade_2_or_more`, and for each
+    keypoint coordinate `x1 …` its standard deviation `sx1 …`, in pixels. All of these are empty for a finder without
+    keypoints. `level` is that of the slot which the box fills (`vertebrae.slots`), empty for a box that fills none.
+
+    Raises
+    ------
+    UserError
+        For a cohort without radiographs, and for every radiograph that cannot be read.
+    """
+    if not cohort.has_images:
+        raise UserError(f"{cohort.folder}: has no radiographs (no column `image`); there is nothing to look at")
+    rows = []
+    for patients, images in _batches(cohort, cohort.table["patient_id"], progress):
+        for patient, image, each in zip(patients, images, find(finder, images), strict=True):
+            rows.append(graded_table(patient, each, image.shape[0], cohort.resolution))
+    return pd.concat(rows, ignore_index=True)
+
+
+def measure_vertebrae(
+    finder: Finder, cohort: Cohort, corrections: pd.DataFrame, *, progress: bool = True
+) -> pd.DataFrame:
+    """`corrections` with all columns of `find_vertebrae`: keypoints are located in boxes that come without."""
+    of = dict(list(corrections.groupby("patient_id")))
+    rows = []
+    for patients, images in _batches(cohort, pd.Series(list(of)), progress):
+        for patient, image in zip(patients, images, strict=True):
+            given = of[patient][of[patient][BOX_COLUMNS].notna().all(axis=1)]
+            if given.empty:
+                rows.append(of[patient])
+                continue
+            boxes = given[BOX_COLUMNS].to_numpy(float)
+            theirs = given[KEYPOINT_COLUMNS].to_numpy(float).reshape(-1, 6, 2)
+            mean, scale = find_keypoints(finder.keypoints, image, boxes)
+            known = np.isfinite(theirs).all(axis=(1, 2))[:, None, None]
+            # an annotator's points are taken as they are
+            found = Vertebrae(
+                boxes, given["score"].to_numpy(float), np.where(known, theirs, mean), np.where(known, 0.0, scale)
+            )
+            rows.append(graded_table(patient, found, image.shape[0], cohort.resolution))
+    return pd.concat(rows, ignore_index=True)
+
+
+def _batches(
+    cohort: Cohort, patients: pd.Series, progress: bool, size: int = 8
+) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+    """Radiographs, a few at a time; raises with all that could not be read once every one has been tried."""
+    name_of = dict(zip(cohort.table["patient_id"], cohort.table["image"], strict=True))
+    faults: list[str] = []
+    with tqdm(total=len(patients), desc="vertebrae", unit="image", disable=not progress, leave=False) as bar:
+        for start in range(0, len(patients), size):
+            read: dict[str, np.ndarray] = {}
+            for patient in patients.iloc[start : start + size]:
+                bar.update()
+                try:
+                    read[patient] = read_radiograph(cohort.folder / name_of[patient], name=name_of[patient])
+                except UserError as error:
+                    faults += error.faults
+            if not faults:
+                yield list(read), list(read.values())
+    if faults:
+        raise UserError(faults)
+
+
+def graded_table(patient: str, found: Vertebrae, image_height: int, resolution: float) -> pd.DataFrame:
+    """One patient's rows of `find_vertebrae`, from a radiograph of that height."""
+    n = len(found.boxes)
+    table = pd.DataFrame(found.boxes.round(3), columns=BOX_COLUMNS)
+    index = slots(found.boxes, max_height=MAX_HEIGHT * resolution, image_height=image_height).index
+    filled = index >= 0
+    level = np.full(n, "", dtype=object)
+    level[index[filled]] = np.array(LEVELS)[filled]
+    table.insert(0, "patient_id", patient)
+    table.insert(1, "level", level)
+    table["score"] = found.score.round(4)
+    known = np.isfinite(found.keypoints).all(axis=(1, 2))
+    # graded as a spine: the neighbours' heights tell whether a vertebra has lost height all over
+    spine = [np.full((len(index), 6, 2), np.nan) for _ in range(2)]
+    for part, whole in zip((found.keypoints, found.scale), spine, strict=True):
+        whole[filled] = part[index[filled]]
+    mean, scale = map(torch.from_numpy, spine)
+    grade, chance = np.zeros(n, int), np.full((n, 4), np.nan)
+    grade[index[filled]] = morphometry(mean, ordered=True).grade.numpy()[filled]
+    chance[index[filled]] = grade_probabilities(mean, scale, ordered=True).numpy()[filled]
+    known &= np.isin(np.arange(n), index)
+    grades = pd.DataFrame(
+        {
+            "grade": pd.Series(grade).where(known).astype("Int64"),
+            "p_fracture": chance[:, 1:].sum(axis=1).round(3),
+            "p_grade_2_or_more": chance[:, 2:].sum(axis=1).round(3),
+        }
+    )
+    points = pd.DataFrame(found.keypoints.reshape(n, 12).round(3), columns=KEYPOINT_COLUMNS)
+    spread = pd.DataFrame(found.scale.reshape(n, 12).round(3), columns=SCALE_COLUMNS)
+    return pd.concat([table, grades, points, spread], axis=1)

@@ -1,0 +1,300 @@
+"""Where boxes come from: given, found by the shipped finder, corrected by hand; and what graded vertebrae come to."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from fracsurv import boxes as module
+from fracsurv.boxes import SHIPPED, boxes_line, correction_counts, locate_vertebrae
+from fracsurv.cohort import read_cohort
+from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS
+from fracsurv.detection import load_finder
+from fracsurv.detection.evaluation import compare
+from fracsurv.errors import UserError
+from fracsurv.feeding import standardise
+from fracsurv.morphometry import morphometry
+from fracsurv.simulate import simulate_cohort
+from fracsurv.vertebrae import LEVELS, overlapping_pairs
+from fracsurv.vertebral import VERTEBRAL, slot_index, vertebral_covariates
+from tests.conftest import tabular, write_cohort
+
+CORRECTIONS = "vertebrae_corrections.csv"
+HEADER = "patient_id,x_min,y_min,x_max,y_max\n"
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Path:
+    """Twelve simulated patients with radiographs and without boxes."""
+    folder = tmp_path_factory.mktemp("plain") / "cohort"
+    simulate_cohort(folder, patients=12, seed=3, resolution=0.25, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def located(plain, tmp_path_factory):
+    """The same with boxes that the shipped finder found, and the folder in which they are kept."""
+    out = tmp_path_factory.mktemp("located")
+    return locate_vertebrae(read_cohort(plain), out, progress=False), out
+
+
+def spine(n: int, top: float = 10.0) -> np.ndarray:
+    """`n` boxes of 30×20 pixels below one another."""
+    y = top + 25 * np.arange(n)
+    return np.stack([np.full(n, 20.0), y, np.full(n, 50.0), y + 20], axis=1)
+
+
+def copied(folder: Path, to: Path) -> Path:
+    """A copy of a cohort whose radiographs count as the same ones."""
+    return shutil.copytree(folder, to, copy_function=shutil.copy2)
+
+
+# corrections
+
+
+def test_corrections_replace_all_boxes_of_the_patients_they_list(tmp_path):
+    table = tabular(30)
+    table["image"] = "i.png"
+    folder = write_cohort(tmp_path / "c", table)
+    (folder / "i.png").write_bytes(b"")
+    (folder / "vertebrae.csv").write_text(HEADER + "P000,1,1,5,9\nP000,1,11,5,19\nP001,1,1,5,9\nP002,1,1,5,9\n")
+    (folder / CORRECTIONS).write_text(HEADER + "P000,1,1,5,10\nP000,1,30,5,39\nP002,,,,\n")
+    cohort = read_cohort(folder)
+    assert cohort.vertebrae[["patient_id", *BOX_COLUMNS]].to_numpy().tolist() == [
+        ["P001", 1, 1, 5, 9],
+        ["P000", 1, 1, 5, 10],
+        ["P000", 1, 30, 5, 39],
+    ]
+    assert cohort.uncorrected["patient_id"].tolist() == ["P000", "P000", "P002"]
+    wanted = {"patients": 2, "kept": 1, "moved": 0, "added": 1, "removed": 2}
+    assert correction_counts(cohort) == wanted
+    line = boxes_line(cohort)
+    assert line.startswith("Vertebra boxes: vertebrae.csv. Corrected by hand")
+    assert "patients 2; boxes kept 1, moved 0, added 1, removed 2." in line
+    without = read_cohort(folder).fingerprint()
+    (folder / CORRECTIONS).unlink()
+    assert read_cohort(folder).fingerprint() != without
+    assert correction_counts(read_cohort(folder))["patients"] == 0
+
+
+def test_faulty_corrections_are_listed_with_the_rest(tmp_path):
+    folder = write_cohort(tmp_path / "c", tabular(30))
+    (folder / CORRECTIONS).write_text(HEADER + "nobody,1,1,5,9\nP001,1,1,5,\nP002,5,1,5,9\n")
+    with pytest.raises(UserError) as raised:
+        read_cohort(folder)
+    assert raised.value.faults == [
+        f"{CORRECTIONS} row 2, column patient_id: 'nobody'; not a patient of the cohort",
+        f"{CORRECTIONS} row 3, 1, 1, 5, ; a box needs four numbers, x_min < x_max and y_min < y_max",
+        f"{CORRECTIONS} row 4, 5, 1, 5, 9; a box needs four numbers, x_min < x_max and y_min < y_max",
+        f"{CORRECTIONS}: corrects boxes on radiographs, but the cohort has none (no column `image`)",
+    ]
+
+
+def test_a_moved_box_is_neither_added_nor_kept(tmp_path):
+    before = pd.DataFrame(spine(3), columns=BOX_COLUMNS).assign(patient_id="P000")
+    after = pd.DataFrame(spine(3) + np.array([0, 4, 0, 4]), columns=BOX_COLUMNS).assign(patient_id="P000")
+    cohort = replace(read_cohort(write_cohort(tmp_path, tabular(30))), corrections=after, uncorrected=before)
+    assert correction_counts(cohort) == {"patients": 1, "kept": 0, "moved": 3, "added": 0, "removed": 0}
+
+
+def test_overlapping_pairs_are_one_to_one_and_the_best_first():
+    first = np.array([[0.0, 0, 10, 10], [0, 1, 10, 11], [50, 50, 60, 60]])
+    second = np.array([[0.0, 1, 10, 11], [0, 0, 10, 10.5], [0, 6, 10, 16]])
+    assert overlapping_pairs(first, second) == [(1, 0), (0, 1)]
+    assert overlapping_pairs(first, np.zeros((0, 4))) == []
+
+
+# the shipped finder
+
+
+def test_the_shipped_finder_is_small_and_says_where_it_comes_from():
+    assert SHIPPED.stat().st_size <= 20e6
+    finder = load_finder(SHIPPED)
+    assert finder.keypoints is not None
+    assert finder.about["provenance"] == "simulated"
+    assert "simulated radiographs" in finder.summary()
+    readme = (SHIPPED.parent / "README.md").read_text()
+    assert "fracsurv detect train" in readme
+    assert f"{finder.about['n_images']:,}" in readme
+
+
+def test_vertebrae_are_found_once_and_nearly_all_right(located, plain, monkeypatch):
+    cohort, out = located
+    given = read_cohort(plain)
+    assert given.vertebrae is None
+    result = compare(cohort, given.true_vertebrae(), given.truth()).summary()
+    assert result["vertebrae_found"] > 0.9
+    assert result["keypoint_error_share_of_height_mean"] < 0.1
+    assert cohort.boxes_from.startswith("finder that ships with fracsurv (boxes and keypoints, from ")
+    assert set(cohort.vertebrae["level"]) - {""} == set(LEVELS)
+    assert cohort.has_keypoints
+
+    def never(*_, **__):
+        raise AssertionError("looked again")
+
+    monkeypatch.setattr("fracsurv.detection.find_vertebrae", never)
+    again = locate_vertebrae(given, out, progress=False)
+    pd.testing.assert_frame_equal(again.vertebrae, cohort.vertebrae)
+    assert again.fingerprint() == cohort.fingerprint()
+    (out / "vertebrae.csv").unlink()  # an interrupted run leaves no such state, a tidy user may
+    with pytest.raises(AssertionError, match="looked again"):
+        locate_vertebrae(given, out, progress=False)
+
+
+def test_other_radiographs_are_looked_at_anew(located, plain, tmp_path, monkeypatch):
+    _, out = located
+    folder = copied(plain, tmp_path / "cohort")
+    shutil.copytree(out, tmp_path / "out")
+    picture = folder / read_cohort(folder).table["image"][0]
+    picture.write_bytes((folder / read_cohort(folder).table["image"][1]).read_bytes())
+    seen = []
+
+    def record(finder, cohort, **_):
+        seen.append(len(cohort))
+        return pd.DataFrame({"patient_id": ["P00001"], "x_min": 1, "y_min": 1, "x_max": 5, "y_max": 5})
+
+    monkeypatch.setattr("fracsurv.detection.find_vertebrae", record)
+    assert len(locate_vertebrae(read_cohort(folder), tmp_path / "out", progress=False).vertebrae) == 1
+    assert seen == [12]
+
+
+def test_corrected_boxes_are_measured_and_override_what_was_found(located, plain, tmp_path):
+    cohort, out = located
+    folder = copied(plain, tmp_path / "cohort")
+    first, second = cohort.table["patient_id"][:2]
+    truth = read_cohort(plain).true_vertebrae()
+    theirs = truth[truth["patient_id"] == first][["patient_id", *BOX_COLUMNS]]
+    nobody = pd.DataFrame({"patient_id": [second]})
+    pd.concat([theirs, nobody]).to_csv(folder / CORRECTIONS, index=False)
+    corrected = locate_vertebrae(read_cohort(folder), shutil.copytree(out, tmp_path / "out"), progress=False)
+    rows = corrected.vertebrae
+    assert second not in set(rows["patient_id"])
+    mine = rows[rows["patient_id"] == first]
+    np.testing.assert_allclose(mine[BOX_COLUMNS], theirs[BOX_COLUMNS], atol=1e-3)
+    assert mine[KEYPOINT_COLUMNS].notna().all(axis=None)  # the finder measured them
+    others = ~cohort.vertebrae["patient_id"].isin([first, second])
+    pd.testing.assert_frame_equal(
+        rows[~rows["patient_id"].isin([first])].reset_index(drop=True),
+        cohort.vertebrae[others].reset_index(drop=True),
+    )
+    assert "(vertebrae_corrections.csv): patients 2; boxes kept" in boxes_line(corrected)
+    assert np.isnan(vertebral_covariates(corrected)[1]).all()
+
+
+def test_an_annotators_keypoints_are_taken_as_they_are(located, plain, tmp_path):
+    cohort, out = located
+    folder = copied(plain, tmp_path / "cohort")
+    truth = read_cohort(plain).true_vertebrae()
+    theirs = truth[truth["patient_id"] == cohort.table["patient_id"][0]]
+    theirs.drop(columns="level").to_csv(folder / CORRECTIONS, index=False)
+    corrected = locate_vertebrae(read_cohort(folder), shutil.copytree(out, tmp_path / "out"), progress=False)
+    mine = corrected.vertebrae[corrected.vertebrae["patient_id"] == cohort.table["patient_id"][0]]
+    known = theirs[KEYPOINT_COLUMNS].notna().all(axis=1).to_numpy()
+    np.testing.assert_allclose(mine[KEYPOINT_COLUMNS].to_numpy()[known], theirs[KEYPOINT_COLUMNS].to_numpy()[known])
+    assert (mine[[f"s{name}" for name in KEYPOINT_COLUMNS]].to_numpy()[known] == 0).all()
+
+
+def test_a_real_cohort_is_warned_of_a_finder_that_only_knows_simulated_ones(located):
+    cohort, _ = located
+    assert "nothing shows that it finds vertebrae in real ones" not in boxes_line(cohort)
+    for provenance in ("real", "semi-synthetic"):
+        line = boxes_line(replace(cohort, provenance=provenance))
+        assert "nothing shows that it finds vertebrae in real ones" in line
+
+
+def test_unreadable_radiographs_are_named_and_nothing_is_kept(plain, tmp_path):
+    folder = copied(plain, tmp_path / "cohort")
+    (folder / read_cohort(folder).table["image"][4]).write_bytes(b"no picture")
+    with pytest.raises(UserError) as raised:
+        locate_vertebrae(read_cohort(folder), tmp_path / "out", progress=False)
+    assert len(raised.value.faults) == 1
+    assert not list((tmp_path / "out").glob("*.csv"))
+
+
+def test_given_boxes_and_cohorts_without_radiographs_are_left_alone(simulated, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SHIPPED", tmp_path / "absent")
+    for cohort in (read_cohort(simulated), read_cohort(write_cohort(tmp_path / "c", tabular(30)))):
+        assert locate_vertebrae(cohort, tmp_path, progress=False) is cohort
+
+
+# vertebrae as covariates
+
+
+def test_vertebral_covariates_are_those_of_each_patient_alone(simulated):
+    cohort = read_cohort(simulated)
+    block = vertebral_covariates(cohort)
+    truth = cohort.truth()
+    for row in (0, 7, 40, 101):
+        patient = cohort.table["patient_id"][row]
+        one = replace(cohort, table=cohort.table.iloc[[row]].reset_index(drop=True))
+        np.testing.assert_array_equal(vertebral_covariates(one)[0], block[row])
+        points = np.full((13, 6, 2), np.nan)
+        mine = cohort.vertebrae[cohort.vertebrae["patient_id"] == patient]
+        for slot, i in enumerate(slot_index(one)[0]):
+            if i >= 0:
+                points[slot] = mine[KEYPOINT_COLUMNS].to_numpy()[i].reshape(6, 2)
+        measured = morphometry(points, ordered=True)
+        ratios = measured.apr.numpy(), measured.mpr.numpy()
+        wanted = [measured.grade.max(), (measured.grade > 0).sum(), *(np.nanmean(ratio) for ratio in ratios)]
+        np.testing.assert_allclose(block[row], wanted)
+    # drawn keypoints give back the drawn grades, but for vertebrae that have no box
+    has = np.array([truth[f"grade_{level}"] for level in LEVELS]).max(axis=0)
+    assert (block[:, 0] == has).mean() > 0.95
+    assert roc_auc_score(has > 0, np.nan_to_num(block[:, 1])) > 0.95
+
+
+def test_the_block_is_scaled_on_the_training_rows_and_unknown_is_their_mean(simulated):
+    cohort = read_cohort(simulated)
+    first = cohort.table["patient_id"][3]
+    cohort = replace(cohort, vertebrae=cohort.vertebrae[cohort.vertebrae["patient_id"] != first])
+    train = np.arange(40)
+    values = standardise(cohort, train, morphometry=True)
+    plain_values = standardise(cohort, train)
+    p = len(cohort.covariates)
+    np.testing.assert_array_equal(values[:, :p], plain_values)
+    block = values[:, p:]
+    assert block.shape == (len(cohort), len(VERTEBRAL))
+    assert (block[3] == 0).all()
+    known = np.delete(train, 3)
+    np.testing.assert_allclose(block[known].mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(block[known, 2:].std(axis=0), 1, atol=1e-5)
+    # nothing of the other patients moves the training rows
+    moved = cohort.vertebrae.copy()
+    theirs = ~moved["patient_id"].isin(cohort.table["patient_id"][:40])
+    moved.loc[theirs, KEYPOINT_COLUMNS[::2]] *= 1.7
+    again = standardise(replace(cohort, vertebrae=moved), train, morphometry=True)
+    np.testing.assert_array_equal(again[:40], values[:40])
+
+
+# against the truth
+
+
+def test_comparison_counts_what_is_wrong(plain):
+    cohort = read_cohort(plain)
+    truth = cohort.true_vertebrae()
+    perfect = compare(cohort.with_boxes(truth, "truth"), truth, cohort.truth())
+    assert perfect.right.all()
+    assert (perfect.vertebrae["grade"] == perfect.vertebrae["true_grade"]).mean() > 0.99
+    assert perfect.error.max() == 0
+    first, second, third = cohort.table["patient_id"][:3]
+    lost = truth[~((truth["patient_id"] == first) & (truth["level"] == "T9"))]
+    lost = lost[lost["patient_id"] != second]
+    away = lost["patient_id"] == third
+    lost.loc[away, KEYPOINT_COLUMNS[::2]] += 3.0  # every point of the third three pixels aside
+    lost.loc[away, [f"s{name}" for name in KEYPOINT_COLUMNS]] = 1.0
+    found = compare(cohort.with_boxes(lost, "truth"), truth, cohort.truth())
+    assert found.right.tolist() == [False, False] + [True] * 10
+    rows = found.vertebrae
+    assert not rows.loc[rows["patient_id"] == second, "found"].any()
+    assert (rows.loc[rows["patient_id"] == second, "grade"] == 0).all()
+    n_missing = 1 + (truth["patient_id"] == second).sum()
+    assert (~rows["found"]).sum() == n_missing
+    assert found.error.max() == pytest.approx(3.0)
+    assert np.isclose(found.error, 3.0).sum() == 6 * truth.loc[truth["patient_id"] == third, "x1"].notna().sum()
+    assert not found.inside[np.isclose(found.error, 3.0)].any()  # 3 SD aside: beyond the 90 % ellipse (2.15)
