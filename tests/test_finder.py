@@ -191,6 +191,9 @@ def test_vertebra_picture_shows_what_it_says():
     share = (np.array([30, 20, 50, 30]) - np.tile(shown[:2], 2)) / np.tile(shown[2:] - shown[:2], 2)
     assert np.abs(np.array([x.min(), x.max() + 1]) / SIZE[1] - share[[0, 2]]).max() < 0.03
     assert np.abs(np.array([y.min(), y.max() + 1]) / SIZE[0] - share[[1, 3]]).max() < 0.03
+    rough = vertebra_picture(image, np.array([30.0, 20, 50, 30]), 0.3)[0]
+    assert rough.shape == SIZE
+    assert np.abs(np.diff(rough, axis=1)).max() < np.abs(np.diff(picture, axis=1)).max()
     corner, _ = vertebra_picture(image, np.array([-5.0, -4, 6, 5]))  # partly outside
     assert np.isfinite(corner).all()
 
@@ -198,7 +201,9 @@ def test_vertebra_picture_shows_what_it_says():
 def test_keypoints_are_learnt_from_a_simulated_cohort(simulated, tmp_path):
     found, _ = read_labelled(simulated)
     network = train_keypoints(found[:60], KeypointRecipe(epochs=4), progress=False)
-    pictures, keypoints, _ = _pictures(found[60:90], np.random.default_rng(0), 0.0, False)
+    pictures, keypoints, _ = _pictures(
+        found[60:90], np.random.default_rng(0), KeypointRecipe(jitter=0.0, coarsest=1.0), False
+    )
     mean, _ = locate(network, pictures)
     error = np.abs(mean.numpy() - keypoints)
     guess = np.abs(keypoints - keypoints.mean(axis=0))

@@ -31,6 +31,8 @@ class KeypointRecipe:
     epochs, batch_size, lr : AdamW with one cycle of the learning rate.
     jitter : standard deviation of the errors put on the boxes, as a share of their sides: a detector's boxes are not
         the annotator's.
+    coarsest : every other vertebra, by chance, is shown as a radiograph of a lower resolution would show it, down to
+        this share of the pixels in either direction: a finder meets radiographs of any resolution.
     held_out : share of the radiographs that the scales are calibrated on; they are not trained on.
     """
 
@@ -39,6 +41,7 @@ class KeypointRecipe:
     lr: float = 2e-3
     weight_decay: float = 1e-4
     jitter: float = 0.05
+    coarsest: float = 0.25
     held_out: float = 0.15
     seed: int = 0
 
@@ -53,7 +56,7 @@ def train_keypoints(found: Sequence[Labelled], recipe: KeypointRecipe, *, progre
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rng = np.random.default_rng(recipe.seed)
-    pictures, keypoints, of = _pictures(found, rng, recipe.jitter, progress)
+    pictures, keypoints, of = _pictures(found, rng, recipe, progress)
     if len(pictures) < FEWEST:
         raise UserError(f"{len(pictures)} vertebrae with keypoints; at least {FEWEST} are needed")
     held = np.isin(of, rng.permutation(np.unique(of))[: max(1, round(recipe.held_out * len(np.unique(of))))])
@@ -81,7 +84,7 @@ def locate(model: KeypointNetwork, pictures: np.ndarray, *, batch_size: int = 25
 
 
 def _pictures(
-    found: Sequence[Labelled], rng: np.random.Generator, jitter: float, progress: bool
+    found: Sequence[Labelled], rng: np.random.Generator, recipe: KeypointRecipe, progress: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pictures (n, 48, 64), keypoints (n, 6, 2) in shares of them, and the number of each one's radiograph."""
     pictures, keypoints, of = [], [], []
@@ -92,7 +95,8 @@ def _pictures(
         image = read_radiograph(each.path, name=each.name)
         for box, points in zip(each.boxes[known], each.keypoints[known], strict=True):
             side = np.tile(box[2:] - box[:2], 2)
-            picture, shown = vertebra_picture(image, box + jitter * side * rng.normal(size=4))
+            coarse = recipe.coarsest ** rng.random() if rng.random() < 0.5 else 1.0
+            picture, shown = vertebra_picture(image, box + recipe.jitter * side * rng.normal(size=4), coarse)
             pictures.append(picture)
             keypoints.append((points - shown[:2]) / (shown[2:] - shown[:2]))
             of.append(number)

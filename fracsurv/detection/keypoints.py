@@ -82,13 +82,15 @@ def calibrate(model: KeypointNetwork, mean: Tensor, scale: Tensor, keypoints: Te
             model.calibration[k] = torch.sqrt(torch.quantile(known, 0.9) / CHI2_90)
 
 
-def vertebra_picture(image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def vertebra_picture(image: np.ndarray, box: np.ndarray, coarse: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """A vertebra and its surroundings at the network's size, and the rectangle of the image that it shows.
 
     Parameters
     ----------
     image : ndarray (h, w), uint8 or uint16
     box : (4,) x_min, y_min, x_max, y_max in image pixels
+    coarse : float
+        Below 1: as a radiograph with so many pixels in the place of one would show it.
 
     Returns
     -------
@@ -102,5 +104,8 @@ def vertebra_picture(image: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np
     low, high = np.floor(box + border)[:2].astype(int), np.ceil(box + border)[2:].astype(int)
     rows = np.arange(low[1], high[1]).clip(0, image.shape[0] - 1)
     columns = np.arange(low[0], high[0]).clip(0, image.shape[1] - 1)
-    picture = resize(np.ascontiguousarray(image[rows[:, None], columns]), SIZE).astype(np.float32)
+    region = np.ascontiguousarray(image[rows[:, None], columns])
+    if coarse < 1:
+        region = resize(region, tuple(max(2, round(side * coarse)) for side in region.shape))
+    picture = resize(region, SIZE).astype(np.float32)
     return (picture - picture.mean()) / max(float(picture.std()), 1e-6), np.r_[low, high].astype(float)

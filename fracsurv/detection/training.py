@@ -63,7 +63,7 @@ def train_detector(
     held, train = np.sort(order[:n_held]), order[n_held:]
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        frames, boxes = _frames(found, Path(folder) / "frames.npy", progress)
+        frames, boxes = training_frames(found, Path(folder) / "frames.npy", progress)
         model = _fit(frames, boxes, train, recipe, device, progress)
         dtype = precision_of(device, "auto")
         seen = []
@@ -74,7 +74,7 @@ def train_detector(
     return model.cpu(), threshold
 
 
-def _frames(found: Sequence[Labelled], path: Path, progress: bool) -> tuple[np.ndarray, list[Tensor]]:
+def training_frames(found: Sequence[Labelled], path: Path, progress: bool) -> tuple[np.ndarray, list[Tensor]]:
     """Every radiograph in its frame, on disk, and its boxes in frame pixels."""
     frames = open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(found), *FRAME))
     boxes = []

@@ -78,7 +78,8 @@ def keypoints(
     image : array (h, w)
     boxes : array (n, 4)
     points, scales, truth : arrays (n, 6, 2)
-        In the image's pixels; NaN points are left out.
+        In the image's pixels; NaN points are left out. Where most ellipses would be smaller than a 25th of a
+        vertebra, all are drawn five times as large, and the legend says so.
     titles : sequence of n str
     """
     columns = min(5, len(boxes))
@@ -86,6 +87,8 @@ def keypoints(
     figure = new_figure(7.6, 1.35 * rows + 0.8, provenance)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     low, high = np.percentile(image, [1, 99.8])
+    side = np.median(boxes[:, 3] - boxes[:, 1])
+    larger = 5 if NINETY * np.nanmedian(scales) < side / 25 else 1
     for axes in panels:
         axes.set_axis_off()
     for number, (axes, box, title) in enumerate(zip(panels[: len(boxes)], boxes, titles, strict=True)):
@@ -96,12 +99,16 @@ def keypoints(
         for (x, y), (sx, sy) in zip(points[number], scales[number], strict=True):
             # pixel i covers i to i + 1, and matplotlib draws its centre at i
             axes.add_patch(
-                Ellipse((x - 0.5, y - 0.5), 2 * NINETY * sx, 2 * NINETY * sy, fill=False, edgecolor=COLOURS[1])
-            )
-            axes.plot(x - 0.5, y - 0.5, ".", color=COLOURS[1], markersize=4)
+                Ellipse(
+                    (x - 0.5, y - 0.5), 2 * larger * NINETY * sx, 2 * larger * NINETY * sy,
+                    fill=False, edgecolor=COLOURS[1],
+                )
+            )  # fmt: skip
+            axes.plot(x - 0.5, y - 0.5, ".", color=COLOURS[1], markersize=3)
         if truth is not None:
-            axes.plot(*(truth[number].T - 0.5), "+", color=COLOURS[9], markersize=6, markeredgewidth=1)
-    handles = [Line2D([], [], color=COLOURS[1], marker="o", markersize=4, label="found, with its 90 % ellipse")]
+            axes.plot(*(truth[number].T - 0.5), "+", color=COLOURS[9], markersize=5, markeredgewidth=0.8)
+    said = "found, with its 90 % ellipse" + (f", drawn {larger} times as large" if larger > 1 else "")
+    handles = [Line2D([], [], color=COLOURS[1], marker="o", markersize=3, label=said)]
     if truth is not None:
         handles.append(Line2D([], [], color=COLOURS[9], marker="+", linestyle="", label="true (simulator)"))
     figure.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=8)
