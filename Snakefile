@@ -27,7 +27,7 @@ TABLES = [
     )
     if (RUN.cohort.folder / file).exists()
 ]
-if RUN.cohort.boxes_from not in ("", "vertebrae.csv"):
+if RUN.cohort.vertebrae is not None and not (RUN.cohort.folder / "vertebrae.csv").exists():
     TABLES.append(f"{OUT}/prepared/vertebrae.csv")  # what the finder found; opening the run has written it
 
 

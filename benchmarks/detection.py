@@ -26,6 +26,7 @@ from fracsurv.detection import (
     Finder,
     Labelled,
     find_vertebrae,
+    load_finder,
     read_labelled,
     save_finder,
     train_finder,
@@ -67,19 +68,26 @@ def judged(finder: Finder, found: list[Labelled]) -> dict[str, dict[str, float]]
     return result
 
 
-def trained(found: list[Labelled], provenance: str, recipe: DetectorRecipe, weights: Path) -> tuple[Finder, dict]:
-    """A finder, saved, and what it cost."""
-    start = time.perf_counter()
-    finder = train_finder(found, provenance, recipe)
-    seconds = time.perf_counter() - start
-    save_finder(finder, weights)
-    cost = {"train_s": seconds, "weights_mb": weights.stat().st_size / 1e6, "n_images": len(found)}
-    print(f"trained in {seconds:.0f} s on {len(found)} radiographs; {cost['weights_mb']:.1f} MB; {finder.summary()}")
+def trained(
+    found: list[Labelled], provenance: str, recipe: DetectorRecipe | None, weights: Path
+) -> tuple[Finder, dict]:
+    """A finder, saved, and what it cost; without a recipe the one that lies at `weights`."""
+    cost: dict[str, float] = {"n_images": len(found)}
+    if recipe is None:
+        finder = load_finder(weights)
+    else:
+        start = time.perf_counter()
+        finder = train_finder(found, provenance, recipe)
+        cost["train_s"] = time.perf_counter() - start
+        save_finder(finder, weights)
+        print(f"trained in {cost['train_s']:.0f} s on {len(found)} radiographs")
+    cost["weights_mb"] = weights.stat().st_size / 1e6
+    print(f"{cost['weights_mb']:.1f} MB; {finder.summary()}")
     print(f"{'':<28}" + "".join(f"{key[:8]:>9}" for key in SHOWN))
     return finder, cost
 
 
-def real(data: Path, weights: Path, recipe: DetectorRecipe) -> None:
+def real(data: Path, weights: Path, recipe: DetectorRecipe | None) -> None:
     """Train on the real radiographs' training part, score their validation part."""
     found, provenance = read_labelled(data / "spine-region" / "train")
     finder, cost = trained(found, provenance, recipe, weights)
@@ -87,7 +95,7 @@ def real(data: Path, weights: Path, recipe: DetectorRecipe) -> None:
     write_json(RESULTS / "detection_real.json", cost | {"scores": judged(finder, held_out)})
 
 
-def simulated(weights: Path, recipe: DetectorRecipe) -> None:
+def simulated(weights: Path, recipe: DetectorRecipe | None) -> None:
     """Train on one simulated cohort, score another; slots, keypoints and grades too, at four resolutions."""
     with tempfile.TemporaryDirectory() as folder:
         teach, held_out = f"{folder}/teach", f"{folder}/held-out"
@@ -129,11 +137,12 @@ def main() -> None:
     parser.add_argument("which", choices=["real", "simulated"])
     parser.add_argument("--data", type=Path, default=default, help="folder with spine-region/")
     parser.add_argument("--weights", type=Path, help="where to keep the weights")
+    parser.add_argument("--trained", type=Path, help="judge these weights in the place of training new ones")
     parser.add_argument("--epochs", type=int, default=DetectorRecipe().epochs)
     arguments = parser.parse_args()
-    recipe = DetectorRecipe(epochs=arguments.epochs)
+    recipe = None if arguments.trained else DetectorRecipe(epochs=arguments.epochs)
     with tempfile.TemporaryDirectory() as folder:
-        weights = arguments.weights or Path(folder) / "finder.safetensors"
+        weights = arguments.trained or arguments.weights or Path(folder) / "finder.safetensors"
         if arguments.which == "real":
             if not (arguments.data / "spine-region").is_dir():
                 parser.error(f"--data: {arguments.data} has no folder spine-region")

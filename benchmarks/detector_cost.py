@@ -59,7 +59,7 @@ def main() -> None:
         name: open_run(folder, arguments.out / name.split()[0], arguments.profile, progress=True)
         for name, folder in folders.items()
     }
-    if runs["found boxes"].cohort.boxes_from == "vertebrae.csv":
+    if (arguments.cohort / "vertebrae.csv").exists():
         parser.error(f"--cohort: {arguments.cohort} has boxes of its own, so none are found")
     for run in runs.values():
         run_experiment(run, EXPERIMENT)

@@ -49,12 +49,11 @@ def inverted(sample: Sample) -> Sample:
 
 
 def exposed(factor: float) -> Callable[[Sample], Sample]:
-    """Every grey level times `factor`, cut off at the depth's end."""
+    """Every grey level times `factor`, cut off at the radiograph's own brightest."""
 
     def change(sample: Sample) -> Sample:
         image, *rest = sample
-        top = np.iinfo(image.dtype).max
-        return (image * factor).clip(0, top).round().astype(image.dtype), *rest
+        return (image * factor).clip(0, image.max()).round().astype(image.dtype), *rest
 
     return change
 

@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 
 from fracsurv.cohort import Cohort
-from fracsurv.cohort_checks import BOX_COLUMNS, read_vertebrae
+from fracsurv.cohort_checks import BOX_COLUMNS
+from fracsurv.detection import Finder, find_vertebrae, load_finder, measure_vertebrae
 from fracsurv.errors import UserError
-from fracsurv.files import atomic_path, read_json, write_json
+from fracsurv.files import atomic_path, locked, read_json, write_json
+from fracsurv.vertebra_tables import read_vertebrae
 from fracsurv.vertebrae import overlapping_pairs
 
 SHIPPED = Path(__file__).parent / "detection" / "weights" / "simulated.safetensors"
@@ -25,9 +27,9 @@ VERSION = 1
 def locate_vertebrae(cohort: Cohort, folder: Path, *, progress: bool = True) -> Cohort:
     """The cohort with boxes: as it is if it has them (or no radiographs); else they are found, once, and kept.
 
-    In `folder`: `vertebrae.csv`, what the finder found, and, where the cohort has corrections without keypoints,
-    `vertebrae_corrected.csv`, in which the finder has measured the corrected boxes; each with a .json, written last,
-    that says what it was made from.
+    In `folder`: `vertebrae.csv`, what the finder found, and, where the cohort has corrections,
+    `vertebrae_corrected.csv`, in which the finder has located the keypoints that the corrected boxes come without;
+    each with a .json, written last, that says what it was made from.
 
     Raises
     ------
@@ -36,48 +38,56 @@ def locate_vertebrae(cohort: Cohort, folder: Path, *, progress: bool = True) -> 
     """
     if not cohort.has_images or cohort.vertebrae is not None:
         return cohort
-    from fracsurv.detection import Finder, find_vertebrae, load_finder, measure_vertebrae  # only where it is needed
-
-    patients = set(cohort.table["patient_id"])
+    pairs = list(zip(cohort.table["patient_id"], cohort.table["image"], strict=True))
     weights = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
-    key = _digest(VERSION, weights, cohort.image_fingerprint(), cohort.resolution)
-    summary = ""
-
-    def kept(name: str, key: str, make: Callable[[Finder], pd.DataFrame]) -> pd.DataFrame:
-        nonlocal summary
-        path, record = folder / f"{name}.csv", folder / f"{name}.json"
-        if not (path.exists() and record.exists() and read_json(record)["key"] == key):
-            finder = load_finder(SHIPPED)
-            with atomic_path(path) as temporary:
-                make(finder).to_csv(temporary, index=False)
-            write_json(record, {"key": key, "finder": finder.summary()})
-        summary = read_json(record)["finder"]
-        faults: list[str] = []
-        table = read_vertebrae(folder, patients, faults, file=path.name, none_allowed=True)
-        if faults:
-            raise UserError([f"{folder}: {fault}; delete {path}" for fault in faults])
-        return table
-
-    found = kept("vertebrae", key, lambda finder: find_vertebrae(finder, cohort, progress=progress))
-    if cohort.corrections is not None:
-        theirs = cohort.corrections
-        key = _digest(key, theirs.to_csv(index=False))
-        measured = kept("vertebrae_corrected", key, lambda finder: measure_vertebrae(finder, cohort, theirs))
-        cohort = replace(cohort, corrections=measured)
+    key = _digest(VERSION, weights, cohort.image_fingerprint(), pairs, cohort.resolution)
+    with locked(folder / ".vertebrae.lock"):
+        found = _kept(
+            folder, "vertebrae", key, cohort, lambda finder: find_vertebrae(finder, cohort, progress=progress)
+        )
+        if cohort.corrections is not None:
+            theirs = cohort.corrections
+            key = _digest(key, theirs.to_csv(index=False))
+            measured = _kept(
+                folder, "vertebrae_corrected", key, cohort, lambda finder: measure_vertebrae(finder, cohort, theirs)
+            )
+            cohort = replace(cohort, corrections=measured)
+        summary = read_json(folder / "vertebrae.json")["finder"]
     return cohort.with_boxes(found, f"finder that ships with fracsurv ({summary})")
+
+
+def _kept(folder: Path, name: str, key: str, cohort: Cohort, make: Callable[[Finder], pd.DataFrame]) -> pd.DataFrame:
+    """The table `name` as it lies in `folder` if it was made from what `key` stands for, else made anew."""
+    path, record = folder / f"{name}.csv", folder / f"{name}.json"
+    if not (path.exists() and record.exists() and read_json(record)["key"] == key):
+        finder = load_finder(SHIPPED)
+        record.unlink(missing_ok=True)  # no record may stand beside a table that it does not speak of
+        with atomic_path(path) as temporary:
+            make(finder).to_csv(temporary, index=False)
+        write_json(record, {"key": key, "finder": finder.summary()})
+    faults: list[str] = []
+    table = read_vertebrae(folder, set(cohort.table["patient_id"]), faults, file=path.name, none_allowed=True)
+    if faults:
+        raise UserError([f"{folder}: {fault}; delete {path}" for fault in faults])
+    return table
 
 
 def boxes_line(cohort: Cohort) -> str:
     """Where the vertebra boxes come from, and how many were corrected by hand; '' without boxes."""
     if cohort.vertebrae is None:
         return ""
-    found = cohort.boxes_from != "vertebrae.csv"
     line = f"Vertebra boxes{' and keypoints' if cohort.has_keypoints else ''}: {cohort.boxes_from}."
-    if found and cohort.provenance != "simulated":
+    if (
+        "finder" in cohort.boxes_from
+        and "simulated radiographs" in cohort.boxes_from
+        and cohort.provenance != "simulated"
+    ):
         line += (
             " It was trained on simulated radiographs, and nothing shows that it finds vertebrae in real ones: look "
             "at notebook 02, or train a finder on radiographs like these (`fracsurv detect train`)."
         )
+    if cohort.has_keypoints and (missing := len(cohort) - cohort.n_measured):
+        line += f" No vertebra could be measured in {missing:,} patients; as covariates they get the others' mean."
     if cohort.corrections is not None:
         n = correction_counts(cohort)
         line += (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,7 @@ def predict(
     from fracsurv.boxes import SHIPPED
     from fracsurv.cohort import read_cohort
     from fracsurv.detection import find_vertebrae, load_finder
-    from fracsurv.files import atomic_path
+    from fracsurv.files import atomic_path, write_json
 
     checked = read_cohort(cohort)
     path = cohort / "vertebrae.csv"
@@ -58,8 +59,16 @@ def predict(
     table = find_vertebrae(finder, checked)
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False)
+    write_json(
+        cohort / "vertebrae.json",
+        {"finder": finder.summary(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
+    )
     per_patient = table.groupby("patient_id").size().reindex(checked.table["patient_id"], fill_value=0)
     typer.echo(f"finder: {finder.summary()}")
+    if finder.about["provenance"] == "simulated" and checked.provenance != "simulated":
+        typer.echo(
+            "warning: this finder was trained on simulated radiographs; nothing shows that it works on real ones"
+        )
     typer.echo(f"{path}: {len(table):,} vertebrae in {len(checked):,} radiographs, {per_patient.median():g} typical")
 
 

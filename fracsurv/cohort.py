@@ -24,12 +24,14 @@ from fracsurv.cohort_checks import (
     check_values,
     read_text_table,
     read_truth,
-    read_vertebrae,
 )
 from fracsurv.errors import UserError
+from fracsurv.vertebra_tables import check_corrections, read_vertebrae, with_keypoints, written_by
 from fracsurv.vertebrae import LEVELS
 
 CORRECTIONS = "vertebrae_corrections.csv"
+LEAST_MEASURED = 0.8
+"""Share of the patients whose vertebrae must be measured; the others get the mean, and are counted in the report."""
 PROTOCOL_COVARIATES = {
     "age": "continuous",
     "bmi": "continuous",
@@ -95,16 +97,23 @@ class Cohort:
         return "image" in self.table
 
     @property
+    def n_measured(self) -> int:
+        """Patients of whom the six keypoints of any vertebra are known."""
+        if self.vertebrae is None:
+            return 0
+        return int(self.vertebrae.loc[self.vertebrae[KEYPOINT_COLUMNS].notna().all(axis=1), "patient_id"].nunique())
+
+    @property
     def has_keypoints(self) -> bool:
-        """Whether the keypoints of any vertebra are known."""
-        return self.vertebrae is not None and bool(self.vertebrae[KEYPOINT_COLUMNS].notna().all(axis=1).any())
+        """Whether that is so in enough patients (`LEAST_MEASURED`) for vertebral fractures to be covariates."""
+        return self.n_measured >= LEAST_MEASURED * len(self)
 
     def with_boxes(self, vertebrae: pd.DataFrame, boxes_from: str) -> Cohort:
         """The cohort with these boxes, in which the corrected patients have their corrections and nothing else."""
         if self.corrections is None:
             return replace(self, vertebrae=vertebrae, boxes_from=boxes_from)
         theirs = vertebrae["patient_id"].isin(self.corrections["patient_id"])
-        given = self.corrections[self.corrections[BOX_COLUMNS].notna().all(axis=1)]
+        given = with_keypoints(self.corrections[self.corrections[BOX_COLUMNS].notna().all(axis=1)], vertebrae)
         return replace(
             self,
             vertebrae=pd.concat([vertebrae[~theirs], given], ignore_index=True),
@@ -192,8 +201,9 @@ def read_cohort(folder: str | Path) -> Cohort:
     patients = set(values["patient_id"])
     vertebrae = read_vertebrae(folder, patients, faults)
     corrections = read_vertebrae(folder, patients, faults, file=CORRECTIONS, none_allowed=True)
-    if corrections is not None and "image" not in values:
-        faults.append(f"{CORRECTIONS}: corrects boxes on radiographs, but the cohort has none (no column `image`)")
+    if corrections is not None:
+        check_corrections(folder, values, corrections, CORRECTIONS, faults)
+        corrections = None if corrections.empty else corrections
     if not faults:  # without sound patient ids its faults would be echoes
         read_truth(folder, values["patient_id"], faults)  # checked here, used by the evaluation alone
     if faults:
@@ -213,7 +223,7 @@ def read_cohort(folder: str | Path) -> Cohort:
         description=settings.get("description", ""),
         time_unit=settings.get("time_unit", "days"),
     )
-    return cohort if vertebrae is None else cohort.with_boxes(vertebrae, "vertebrae.csv")
+    return cohort if vertebrae is None else cohort.with_boxes(vertebrae, written_by(folder))
 
 
 def _read_settings(folder: Path, faults: list[str]) -> dict[str, Any]:

@@ -220,48 +220,6 @@ def check_images(folder: Path, values: pd.DataFrame, file: str, faults: list[str
             faults.append(f"{where}: {path!r}; no such file in the cohort folder")
 
 
-def read_vertebrae(
-    folder: Path,
-    patients: set[str] | None,
-    faults: list[str],
-    *,
-    file: str = "vertebrae.csv",
-    none_allowed: bool = False,
-) -> pd.DataFrame | None:
-    """The boxes of `vertebrae.csv`, or of another file like it, in pixels; None without the file.
-
-    Every row must be of one of `patients`, if given. With `none_allowed` a row with a patient and four empty fields
-    is sound: that patient has no vertebra.
-    """
-    path = folder / file
-    if not path.exists():
-        return None
-    raw = read_text_table(path, faults)
-    if raw is None:
-        return None
-    missing = [name for name in ("patient_id", *BOX_COLUMNS) if name not in raw]
-    if missing:
-        faults.append(f"{file}: no column {', '.join(missing)}")
-        return None
-    table = pd.DataFrame({"patient_id": raw["patient_id"].str.strip()})
-    table["level"] = raw.get("level", "")
-    for name in [*BOX_COLUMNS, "score", *KEYPOINT_COLUMNS, *SCALE_COLUMNS]:
-        table[name] = pd.to_numeric(raw[name], errors="coerce") if name in raw else np.nan
-    box = table[BOX_COLUMNS].to_numpy()
-    unknown = ~table["patient_id"].isin(patients) if patients is not None else pd.Series(False, table.index)
-    empty = (raw[BOX_COLUMNS].apply(lambda column: column.str.strip()) == "").all(axis=1) & none_allowed
-    broken = ~np.isfinite(box).all(axis=1) & ~empty
-    flat = ~broken & ((box[:, 2] <= box[:, 0]) | (box[:, 3] <= box[:, 1]))
-    for row in np.flatnonzero(unknown | broken | flat):
-        if unknown.iloc[row]:
-            what = f"column patient_id: {table['patient_id'].iloc[row]!r}; not a patient of the cohort"
-        else:
-            shown = ", ".join(raw.loc[row, BOX_COLUMNS])
-            what = f"{shown}; a box needs four numbers, x_min < x_max and y_min < y_max"
-        faults.append(f"{file} row {row + 2}, {what}")
-    return table
-
-
 def read_truth(folder: Path, patients: pd.Series, faults: list[str]) -> pd.DataFrame | None:
     """`truth.parquet` in the order of `patients`, indexed by them; None without the file, or with faults."""
     path = folder / "truth.parquet"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fracsurv.config import ROOT, TRUE_RISK, load_profile
 from fracsurv.experiments import run_experiment
-from fracsurv.files import atomic_path
+from fracsurv.files import atomic_path, locked
 from fracsurv.findings import Finding
 from fracsurv.plots import as_png, as_svg, set_style
 from fracsurv.results import finished
@@ -36,7 +34,7 @@ def open_notebook(cohort: str = "", profile: str = "tiny", out: str = "") -> Run
     settings = load_profile(profile)
     folder = Path(cohort) if cohort else ROOT / "data" / settings.name
     if not cohort:
-        with _locked(folder.with_name(f".{folder.name}.lock")):  # two notebooks may be opened at once
+        with locked(folder.with_name(f".{folder.name}.lock")):  # two notebooks may be opened at once
             if not folder.exists():
                 from fracsurv.simulate import simulate_cohort
 
@@ -58,13 +56,13 @@ def ensure(run: Run, names: Iterable[str]) -> None:
             ensure(run, row.pretrained.values())
             if row.needs_images:
                 open_store(run, row.input)
-        with _locked(run.out / ".locks" / name):
+        with locked(run.out / ".locks" / name):
             run_experiment(run, name, progress=False)
 
 
 def open_store(run: Run, kind: str) -> ImageStore:
     """The store of 'crops' or 'full' images; if it is not there, one notebook builds it and the others wait."""
-    with _locked(run.out / ".locks" / f"store-{kind}"):
+    with locked(run.out / ".locks" / f"store-{kind}"):
         return run.store(kind)
 
 
@@ -120,11 +118,3 @@ def tell(finding: Finding | None, folder: Path | None = None) -> None:
 def show_table(frame: pd.DataFrame, caption: str) -> None:
     """Show a table of `fracsurv.tables` as plain HTML."""
     display(HTML(to_html(frame, caption)))
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it when this process ends
-        yield

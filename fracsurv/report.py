@@ -268,9 +268,10 @@ def _limits(run: Run) -> list[str]:
     limits = [
         "Intervals resample the patients judged and keep the models: they do not say how far another draw of "
         "training patients, or another seed, would have moved a value. The SD is over the fold models.",
-        "Many rows are compared with the same two references; no correction for that is made. Only the answer's "
-        "row was fixed beforehand.",
-        "Cox PH and the networks see the same covariates; those were standardised on each fold's training patients.",
+        "Many rows are compared with the same references; no correction for that is made. Only the answer's row was "
+        "fixed beforehand.",
+        "Cox PH and the networks see the same covariates, but for the rows with vertebral fractures (VF), which see "
+        "four more; all were standardised on each fold's training patients.",
     ]
     if run.cohort.provenance != "real":
         limits.insert(0, "The outcome is simulated. What was found shows that the method works, or not, on data made "

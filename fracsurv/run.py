@@ -138,7 +138,6 @@ def open_run(cohort: str | Path, out: str | Path, profile: str | Profile, *, pro
     if profile.permute_outcomes:
         checked = _permuted(checked, profile.seed)
     out = Path(out)
-    checked = locate_vertebrae(checked, out / "prepared", progress=progress)
     splits = make_splits(checked, n_folds=profile.n_folds, test_fraction=profile.test_fraction, seed=profile.seed)
     path = out / "splits.csv"
     if path.exists():
@@ -151,6 +150,7 @@ def open_run(cohort: str | Path, out: str | Path, profile: str | Profile, *, pro
     else:
         with atomic_path(path) as temporary:
             splits.to_csv(temporary, index=False)
+    checked = locate_vertebrae(checked, out / "prepared", progress=progress)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Run(checked, out, profile, load_experiments(), splits, device)
 

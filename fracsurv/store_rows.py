@@ -73,7 +73,7 @@ def _write_row(arrays: dict[str, np.ndarray], task: Task, settings: dict[str, An
         try:
             cut = crop_stack(image, task.boxes, found.index, scale_factor=factor, frame=frame)
         except ValueError as error:  # a box outside its radiograph
-            raise UserError(f"vertebrae.csv, patient {task.patient_id}: {error}") from None
+            raise UserError(f"boxes of patient {task.patient_id}: {error}") from None
         arrays["crops"][task.row], arrays["crop_sizes"][task.row] = cut.stack, cut.sizes
         inside = [_pasted(crop, size) for crop, size in zip(cut.stack, cut.sizes, strict=True) if size[0]]
         if inside:

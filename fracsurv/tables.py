@@ -131,6 +131,7 @@ def vertebral_table(run: Run, table: pd.DataFrame, differences: pd.DataFrame) ->
             group = _group(run, rows, split)
             record[(group, METRIC_NAMES["c_index"])] = _cell(rows, name, "c_index", None)
             record[(group, "ΔC from Cox PH")] = _difference(compared, name, REFERENCE)
+            record[(group, "ΔC from DeepSurv")] = _difference(compared, name, UNIMODAL)
             record[(group, "ΔC from Cox PH + VF")] = _difference(compared, name, VERTEBRAL_ROW)
         records.append(record)
     return _frame(records)

@@ -20,19 +20,22 @@ VERTEBRAL = {
 """The block's columns and what they are called. The third ratio, hm/ha, is the quotient of the other two."""
 
 
-def slot_index(cohort: Cohort) -> np.ndarray:
+def slot_index(cohort: Cohort, *, look_at_radiographs: bool = True) -> np.ndarray:
     """(n, 13) int: which of a patient's boxes, in the order of `cohort.vertebrae`, fills which slot; −1 = empty.
 
-    The slots of the crops.
+    The slots of the crops. Without looking at the radiographs (their heights), vertebrae that no gap accounts for
+    count as missing at the top: all slots may be moved, but none against another.
     """
     of = {patient: rows[BOX_COLUMNS].to_numpy() for patient, rows in cohort.vertebrae.groupby("patient_id")}
     none, tallest = np.zeros((0, 4)), MAX_HEIGHT * cohort.resolution
-    pairs = zip(cohort.table["patient_id"], cohort.table["image"], strict=True)
-    heights = {patient: source_kind(cohort.folder / name, name=name)[1][0] for patient, name in pairs}
+    patients = cohort.table["patient_id"]
+    heights: list[int | None] = [None] * len(cohort)
+    if look_at_radiographs:
+        heights = [source_kind(cohort.folder / name, name=name)[1][0] for name in cohort.table["image"]]
     return np.stack(
         [
             slots(of.get(patient, none), max_height=tallest, image_height=height).index
-            for patient, height in heights.items()
+            for patient, height in zip(patients, heights, strict=True)
         ]
     )
 
@@ -56,16 +59,18 @@ def vertebral_covariates(cohort: Cohort) -> np.ndarray:
     Grades are Genant's with his tolerances, of the slots' vertebrae as one spine (`morphometry(ordered=True)`).
     Nothing is learnt from the cohort, so that no patient's row depends on another's.
     """
-    measured = morphometry(torch.from_numpy(slot_values(cohort, slot_index(cohort))[0]), ordered=True)
-    known = torch.isfinite(measured.apr)
+    points = slot_values(cohort, slot_index(cohort, look_at_radiographs=False))[0]
+    points[~np.isfinite(points).all(axis=(2, 3))] = np.nan  # measured is what has all six points
+    found = morphometry(torch.from_numpy(points), ordered=True)
+    known = torch.isfinite(found.apr) & torch.isfinite(found.mpr) & (found.mpr > 0)
     n = known.sum(dim=1)
-    grade = measured.grade.double()
+    grade = torch.where(known, found.grade, 0).double()
     block = torch.stack(
         [
             grade.amax(dim=1),
             (grade > 0).double().sum(dim=1),
-            measured.apr.nansum(dim=1) / n,
-            measured.mpr.nansum(dim=1) / n,
+            torch.where(known, found.apr, 0).sum(dim=1) / n,
+            torch.where(known, found.mpr, 0).sum(dim=1) / n,
         ],
         dim=1,
     )

@@ -76,6 +76,32 @@ def test_neighbours_show_a_body_that_lost_height_all_over():
     np.testing.assert_allclose(found.hpr, [20 / 14, 0.7, 20 / 14])
 
 
+@pytest.mark.parametrize(
+    ("where", "kept", "grade"),
+    [((5,), 0.7, 2), ((5, 6), 0.7, 2), ((5, 6, 7), 0.55, 3), ((0, 1), 0.7, 2), ((12,), 0.7, 2), ((3, 4, 9), 0.78, 1)],
+)
+def test_crushed_neighbours_do_not_hide_one_another(where, kept, grade):
+    """Fractures cluster: what is expected of a body comes from the whole spine, whose heights grow downwards."""
+    heights = 20 + 0.7 * np.arange(13)
+    heights[list(where)] *= kept
+    spine = np.array([vertebra(h, h, h) for h in heights])
+    wanted = [grade if i in where else 0 for i in range(13)]
+    assert morphometry(spine, ordered=True).grade.tolist() == wanted
+    spine[8] = np.nan  # nor does a missing one
+    wanted[8] = 0
+    assert morphometry(spine, ordered=True).grade.tolist() == wanted
+
+
+def test_single_precision_reaches_a_tolerance_too():
+    points = torch.tensor(np.array([vertebra(16, 20, 20), vertebra(12, 20, 20)]), dtype=torch.float32)
+    assert morphometry(points).grade.tolist() == [1, 3]
+
+
+def test_unknown_scales_give_no_chance():
+    mean = torch.tensor(np.array([vertebra(10, 20, 20)]), dtype=torch.float64)
+    assert grade_probabilities(mean, torch.full_like(mean, torch.nan)).isnan().all()
+
+
 def test_a_missing_neighbour_is_left_out_of_the_mean():
     spine = np.array([vertebra(20, 20, 20), np.full((6, 2), np.nan), vertebra(18, 18, 18), vertebra(20, 20, 20)])
     found = morphometry(spine, ordered=True)

@@ -214,7 +214,7 @@ def test_every_bad_file_is_told_at_once_and_nothing_is_left(cohort, tmp_path):
     cohort.vertebrae.loc[cohort.vertebrae["patient_id"] == "P2", ["x_min", "x_max"]] += 500
     with pytest.raises(UserError) as caught:
         build(cohort, tmp_path / "store")
-    starts = ["images/P0.png: cannot", "vertebrae.csv, patient P2: box", "images/P3.png: cannot"]
+    starts = ["images/P0.png: cannot", "boxes of patient P2: box", "images/P3.png: cannot"]
     assert len(caught.value.faults) == 3
     assert all(fault.startswith(start) for fault, start in zip(caught.value.faults, starts, strict=True))
     assert [path.name for path in tmp_path.iterdir()] == ["cohort"]

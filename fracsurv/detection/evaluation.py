@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from fracsurv.cohort import Cohort
@@ -35,7 +36,7 @@ class Comparison:
     error, share : ndarray (k,) float
         Distance of each located keypoint from the true one, in pixels and as a share of the vertebra's mean height.
     inside : ndarray (k,) bool
-        Whether the true point lies in the located one's 90 % ellipse; NaN scales count as outside.
+        Whether the true point lies in the located one's 90 % ellipse; only of points that have one.
     """
 
     right: np.ndarray
@@ -57,8 +58,9 @@ class Comparison:
                 "keypoint_error_px_median": float(np.median(self.error)),
                 "keypoint_error_px_mean": float(self.error.mean()),
                 "keypoint_error_share_of_height_mean": float(self.share.mean()),
-                "coverage_of_90_percent_ellipses": float(self.inside.mean()),
             }
+            if len(self.inside):
+                result["coverage_of_90_percent_ellipses"] = float(self.inside.mean())
             worst = self.vertebrae.groupby("patient_id", sort=False)
             patients = worst[["true_grade", "grade", *(f"p_{call}" for call in CALLS)]].max()
             for unit, rows in (("vertebra", self.vertebrae), ("patient", patients)):
@@ -120,10 +122,17 @@ def compare(cohort: Cohort, true_boxes: pd.DataFrame, truth: pd.DataFrame) -> Co
                     height = np.linalg.norm(wanted[:3] - wanted[3:], axis=1).mean()
                     errors.append(np.linalg.norm(miss, axis=1))
                     shares.append(errors[-1] / height)
-                    inside.append(np.square(miss / scales[at]).sum(axis=1) <= CHI2_90)
+                    told = (scales[at] > 0).all(axis=1)
+                    inside.append(np.square(miss[told] / scales[at][told]).sum(axis=1) <= CHI2_90)
             rows.append(row)
     joined = (np.concatenate(part) if part else np.zeros(0) for part in (errors, shares, inside))
     return Comparison(right, pd.DataFrame(rows), *joined)
+
+
+def _share(name: str, right: pd.Series) -> dict[str, float]:
+    """A share with its exact 95 % interval (Clopper–Pearson), which takes the rows for independent."""
+    low, high = binomtest(int(right.sum()), len(right)).proportion_ci(method="exact")
+    return {name: float(right.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def _call(name: str, is_so: pd.Series, called: pd.Series, chance: pd.Series) -> dict[str, float]:
@@ -131,8 +140,8 @@ def _call(name: str, is_so: pd.Series, called: pd.Series, chance: pd.Series) -> 
     result = {f"{name}_n": int(is_so.sum())}
     if 0 < is_so.sum() < len(is_so):
         result |= {
-            f"{name}_sensitivity": float(called[is_so].mean()),
-            f"{name}_specificity": float((~called[~is_so]).mean()),
+            **_share(f"{name}_sensitivity", called[is_so]),
+            **_share(f"{name}_specificity", ~called[~is_so]),
             f"{name}_auc": float(roc_auc_score(is_so, chance)),
         }
     return result

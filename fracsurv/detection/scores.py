@@ -59,8 +59,11 @@ def average_precision(found: Sequence[Detections], truth: Sequence[np.ndarray], 
 def sensitivity_at(found: Sequence[Detections], truth: Sequence[np.ndarray], false_per_image: float) -> float:
     """Share of the vertebrae that are hit (IoU 0.5) at the lowest score with at most so many false boxes an image."""
     _, hit = pooled(found, truth, 0.5)
+    n_true = sum(map(len, truth))
+    if n_true == 0:
+        return float("nan")
     allowed = np.flatnonzero(np.cumsum(~hit) <= false_per_image * len(found))
-    return float(hit[: allowed[-1] + 1].sum() / sum(map(len, truth))) if len(allowed) else 0.0
+    return float(hit[: allowed[-1] + 1].sum() / n_true) if len(allowed) else 0.0
 
 
 def best_threshold(found: Sequence[Detections], truth: Sequence[np.ndarray]) -> float:

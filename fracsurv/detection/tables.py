@@ -52,13 +52,14 @@ def measure_vertebrae(
                 rows.append(of[patient])
                 continue
             boxes = given[BOX_COLUMNS].to_numpy(float)
-            theirs = given[KEYPOINT_COLUMNS].to_numpy(float).reshape(-1, 6, 2)
+            theirs, spread = (
+                given[columns].to_numpy(float).reshape(-1, 6, 2) for columns in (KEYPOINT_COLUMNS, SCALE_COLUMNS)
+            )
             mean, scale = find_keypoints(finder.keypoints, image, boxes)
             known = np.isfinite(theirs).all(axis=(1, 2))[:, None, None]
-            # an annotator's points are taken as they are
-            found = Vertebrae(
-                boxes, given["score"].to_numpy(float), np.where(known, theirs, mean), np.where(known, 0.0, scale)
-            )
+            # an annotator's points are taken as they are, and as exact where nothing else is said
+            points, scale = np.where(known, theirs, mean), np.where(known, np.nan_to_num(spread), scale)
+            found = Vertebrae(boxes, given["score"].to_numpy(float), points, scale)
             rows.append(graded_table(patient, found, image.shape[0], cohort.resolution))
     return pd.concat(rows, ignore_index=True)
 

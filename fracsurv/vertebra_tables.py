@@ -1,0 +1,122 @@
+"""vertebrae.csv and its like: read, checked, corrected."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, SCALE_COLUMNS, read_text_table
+from fracsurv.errors import UserError
+from fracsurv.files import read_json
+from fracsurv.radiographs import source_kind
+from fracsurv.vertebrae import overlapping_pairs
+
+
+def read_vertebrae(
+    folder: Path,
+    patients: set[str] | None,
+    faults: list[str],
+    *,
+    file: str = "vertebrae.csv",
+    none_allowed: bool = False,
+) -> pd.DataFrame | None:
+    """The boxes of `vertebrae.csv`, or of another file like it, in pixels; None without the file.
+
+    Every row must be of one of `patients`, if given. With `none_allowed` a row with a patient and four empty fields
+    is sound: that patient has no vertebra.
+    """
+    path = folder / file
+    if not path.exists():
+        return None
+    raw = read_text_table(path, faults)
+    if raw is None:
+        return None
+    missing = [name for name in ("patient_id", *BOX_COLUMNS) if name not in raw]
+    if missing:
+        faults.append(f"{file}: no column {', '.join(missing)}")
+        return None
+    table = pd.DataFrame({"patient_id": raw["patient_id"].str.strip()})
+    table["level"] = raw.get("level", "")
+    for name in [*BOX_COLUMNS, "score", *KEYPOINT_COLUMNS, *SCALE_COLUMNS]:
+        table[name] = pd.to_numeric(raw[name], errors="coerce") if name in raw else np.nan
+    _check_optional(raw, table, file, faults)
+    box = table[BOX_COLUMNS].to_numpy()
+    unknown = ~table["patient_id"].isin(patients) if patients is not None else pd.Series(False, table.index)
+    empty = (raw[BOX_COLUMNS].apply(lambda column: column.str.strip()) == "").all(axis=1) & none_allowed
+    broken = ~np.isfinite(box).all(axis=1) & ~empty
+    flat = ~broken & ((box[:, 2] <= box[:, 0]) | (box[:, 3] <= box[:, 1]))
+    for row in np.flatnonzero(unknown | broken | flat):
+        if unknown.iloc[row]:
+            what = f"column patient_id: {table['patient_id'].iloc[row]!r}; not a patient of the cohort"
+        else:
+            shown = ", ".join(raw.loc[row, BOX_COLUMNS])
+            what = f"{shown}; a box needs four numbers, x_min < x_max and y_min < y_max"
+        faults.append(f"{file} row {row + 2}, {what}")
+    return table
+
+
+def _check_optional(raw: pd.DataFrame, table: pd.DataFrame, file: str, faults: list[str]) -> None:
+    """Scores and keypoints may be left out, but not be half there, nor be anything but numbers."""
+    for name in ["score", *KEYPOINT_COLUMNS, *SCALE_COLUMNS]:
+        if name not in raw:
+            continue
+        broken = (raw[name].str.strip() != "") & ~np.isfinite(table[name])
+        negative = (table[name] < 0) & (name in SCALE_COLUMNS)
+        for row in np.flatnonzero(broken | negative):
+            rule = "a number, 0 or above" if name in SCALE_COLUMNS else "a number"
+            faults.append(f"{file} row {row + 2}, column {name}: {raw[name].iloc[row]!r}; must be {rule}, or empty")
+    n_known = table[KEYPOINT_COLUMNS].notna().sum(axis=1)
+    faults += [
+        f"{file} row {row + 2}: {n_known.iloc[row]} of the 12 keypoint columns are filled; give all or none"
+        for row in np.flatnonzero((n_known > 0) & (n_known < len(KEYPOINT_COLUMNS)))
+    ]
+
+
+def check_corrections(
+    folder: Path, table: pd.DataFrame, corrections: pd.DataFrame, file: str, faults: list[str]
+) -> None:
+    """Corrected boxes lie on radiographs: a box whose middle lies beyond its radiograph is in other pixels."""
+    if "image" not in table:
+        faults.append(f"{file}: corrects boxes on radiographs, but the cohort has none (no column `image`)")
+        return
+    if faults:  # of patients, boxes or images: what follows would be echoes
+        return
+    images = table.drop_duplicates("patient_id").set_index("patient_id")["image"]
+    for patient, rows in corrections.groupby("patient_id"):
+        try:
+            height, width = source_kind(folder / images[patient], name=images[patient])[1]
+        except UserError as error:
+            faults += error.faults
+            continue
+        x, y = (rows["x_min"] + rows["x_max"]) / 2, (rows["y_min"] + rows["y_max"]) / 2
+        outside = rows[(x < 0) | (x > width) | (y < 0) | (y > height)]
+        faults += [
+            f"{file} row {row + 2}: the box's middle lies outside the radiograph of {width}×{height} pixels"
+            for row in outside.index
+        ]
+
+
+def written_by(folder: Path) -> str:
+    """'vertebrae.csv', and which finder wrote it, if one did and nobody has changed the file since."""
+    record, path = folder / "vertebrae.json", folder / "vertebrae.csv"
+    if record.exists():
+        about = read_json(record)
+        if about.get("sha256") == hashlib.sha256(path.read_bytes()).hexdigest():
+            return f"vertebrae.csv, written by a finder ({about['finder']})"
+    return "vertebrae.csv"
+
+
+def with_keypoints(corrections: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
+    """Corrected boxes without keypoints get those of the box before that they overlap by half: the same bone's."""
+    corrections = corrections.copy()
+    columns = [*KEYPOINT_COLUMNS, *SCALE_COLUMNS]
+    for patient, theirs in corrections.groupby("patient_id"):
+        old = before[before["patient_id"] == patient]
+        pairs = overlapping_pairs(theirs[BOX_COLUMNS].to_numpy(float), old[BOX_COLUMNS].to_numpy(float))
+        for i, j in pairs:
+            if theirs.iloc[i][KEYPOINT_COLUMNS].isna().any():
+                corrections.loc[theirs.index[i], columns] = old.iloc[j][columns].to_numpy(float)
+    return corrections
