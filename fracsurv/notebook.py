@@ -92,19 +92,21 @@ def say(text: str) -> None:
     display(Markdown(text))
 
 
-def show(figure: Figure, alt: str, save_as: Path | None = None) -> None:
+def show(figure: Figure, alt: str, save_as: Path | None = None, *, dpi: int = 110) -> None:
     """Show a figure as PNG with the alternative text `alt`; save it as SVG and PNG too if `save_as` is given.
 
     Parameters
     ----------
     save_as : Path, optional
         Without suffix.
+    dpi : int
+        Dots an inch in the notebook; photographs need fewer, and notebooks with fewer stay small.
     """
     if save_as is not None:
         for suffix, content in ((".svg", as_svg(figure)), (".png", as_png(figure, dpi=200))):
             with atomic_path(save_as.with_name(save_as.name + suffix)) as temporary:
                 temporary.write_bytes(content)
-    data = {"image/png": as_png(figure), "text/plain": f"figure: {alt}"}
+    data = {"image/png": as_png(figure, dpi=dpi), "text/plain": f"figure: {alt}"}
     display(data, metadata={"image/png": {"alt": alt}}, raw=True)
 
 

@@ -27,6 +27,9 @@ from fracsurv.metrics import breslow_survival, concordance_index
 from fracsurv.provenance import provenance
 from fracsurv.results import finished, read_metrics, read_predictions, risk_of
 from fracsurv.run import open_run
+from fracsurv.tables import vertebral_table
+from fracsurv.vertebral import VERTEBRAL
+from fracsurv.wording import signed, vertebral_says
 from tests.conftest import tabular, write_cohort
 
 KINDS = {"age": "continuous", "smoker": "binary"}
@@ -370,3 +373,39 @@ class TestOpening:
         run_experiment(run, "cox_ph", progress=False)
         found = read_metrics(run, "cox_ph")
         assert set(found["horizon_days"].dropna()) == {500.0, 900.0}
+
+
+class TestVertebralFractures:
+    def test_the_row_is_cox_on_factors_and_block(self, tiny_run):
+        for name in ("cox_ph", "cox_ph_vf"):
+            run_experiment(tiny_run, name, progress=False)
+        rows, table = tiny_run.rows(0), tiny_run.cohort.table
+        values = standardise(tiny_run.cohort, rows["train"], morphometry=True)
+        train = table.iloc[rows["train"]]
+        cox = fit_cox(values[rows["train"]], train["event"].to_numpy(), train["time"].to_numpy())
+        found = read_predictions(tiny_run, "cox_ph_vf", 0).set_index("patient_id")["risk"]
+        np.testing.assert_allclose(found.loc[table["patient_id"]], cox.risk(values), atol=1e-9)
+        coefficients = pd.read_csv(tiny_run.folder("cox_ph_vf", 0) / "coefficients.csv")
+        assert coefficients["covariate"].tolist() == [*tiny_run.cohort.covariates, *VERTEBRAL]
+
+    def test_what_it_adds_is_told_with_its_interval(self, tiny_run):
+        names = ["cox_ph", "cox_ph_vf"]
+        for name in names:
+            run_experiment(tiny_run, name, progress=False)
+        table, differences = ablation(tiny_run, names, progress=False)
+        shown = vertebral_table(tiny_run, table, differences)
+        assert len(shown) == 2
+        (said,) = vertebral_says(tiny_run, table, differences)
+        at = (differences["experiment"] == "cox_ph_vf") & (differences["reference"] == "cox_ph")
+        at &= (differences["split"] == "external") & (differences["metric"] == "c_index")
+        (row,) = differences[at].to_dict("records")
+        assert f"{signed(row['difference'])}, 95 % interval" in said
+        means = table[(table["split"] == "external") & (table["metric"] == "c_index")].set_index("experiment")["mean"]
+        assert row["difference"] == pytest.approx(means["cox_ph_vf"] - means["cox_ph"])
+        without = table[table["experiment"] == "cox_ph"], differences[differences["experiment"] == "cox_ph"]
+        assert vertebral_table(tiny_run, *without).empty
+
+    def test_other_keypoints_refit_it(self, tiny_run):
+        moved = tiny_run.cohort.vertebrae.assign(y4=tiny_run.cohort.vertebrae["y4"] + 1)
+        other = replace(tiny_run, cohort=replace(tiny_run.cohort, vertebrae=moved))
+        assert other.key("cox_ph_vf", 0, None) != tiny_run.key("cox_ph_vf", 0, None)

@@ -175,9 +175,27 @@ def test_calibration_makes_nine_in_ten_fall_inside():
     scale = torch.full_like(mean, 0.1)  # three times too sure of itself
     network = KeypointNetwork()
     calibrate(network, mean, scale, truth)
-    assert network.calibration.numpy() == pytest.approx(np.full(6, 3.0), rel=0.05)
-    inside = ((truth - mean) / (scale * network.calibration[:, None])).square().sum(dim=2) <= CHI2_90
+    assert network.calibration[0].numpy() == pytest.approx(np.full(6, 3.0), rel=0.05)
+    assert (network.calibration[1] == 1).all()  # all of one size: no slope to be told
+    inside = ((truth - mean) / (scale * network.calibration[0][:, None])).square().sum(dim=2) <= CHI2_90
     assert inside.double().mean().item() == pytest.approx(0.9, abs=0.002)
+
+
+def test_calibration_holds_for_sure_and_unsure_ones_alike():
+    """A network that tells the blurred half apart, but takes it for twice as hard where it is four times."""
+    generator = torch.Generator().manual_seed(2)
+    blurred = torch.arange(8000) % 2 == 1
+    truth = torch.zeros(8000, 6, 2)
+    true_scale = torch.where(blurred, 0.04, 0.01)[:, None, None].expand_as(truth)
+    mean = true_scale * torch.randn(truth.shape, generator=generator)
+    said = torch.where(blurred, 0.02, 0.01)[:, None, None].expand_as(truth)
+    network = KeypointNetwork()
+    calibrate(network, mean, said, truth)
+    factor, exponent = network.calibration[:, :, None]
+    scale = said * factor * said[..., :1] ** (exponent - 1)
+    inside = ((truth - mean) / scale).square().sum(dim=2) <= CHI2_90
+    for half in (blurred, ~blurred):
+        assert inside[half].double().mean().item() == pytest.approx(0.9, abs=0.015)
 
 
 def test_vertebra_picture_shows_what_it_says():
