@@ -1,10 +1,11 @@
 """What errors of the vertebra finder cost: crops + IF-MLP on true boxes against the boxes that the finder found.
 
-    python -m benchmarks.detector_cost [--cohort data/demo] [--profile demo] [--out reports/detector-cost]
+    python -m benchmarks.detector_cost [--cohort data/demo] [--profile demo] [--out reports/detector-cost] [--run FOLDER]
 
 The cohort must be simulated, for only then are the true boxes known. Both models have the same patients, folds and
-seeds; the difference in C has a paired bootstrap interval over patients. Prints a table and writes
-`benchmarks/results/detector_cost.json`.
+seeds; the difference in C has a paired bootstrap interval over patients. With `--run` the fits on found boxes are taken
+from there; give this process as many threads as those had (OMP_NUM_THREADS=1 for `make report`'s). Prints a table and
+writes `benchmarks/results/detector_cost.json`.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--cohort", type=Path, default=Path("data/demo"))
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--out", type=Path, default=Path("reports/detector-cost"))
+    parser.add_argument("--run", type=Path, help="a run of the cohort, such as reports/demo")
     arguments = parser.parse_args()
     if not (arguments.cohort / "truth_vertebrae.csv").exists():
         parser.error(f"--cohort: {arguments.cohort} has no truth_vertebrae.csv; only simulated cohorts do")
@@ -55,9 +57,9 @@ def main() -> None:
         "true boxes": with_true_boxes(arguments.cohort, arguments.out / "cohort"),
         "found boxes": arguments.cohort,
     }
+    places = {"true boxes": arguments.out / "true", "found boxes": arguments.run or arguments.out / "found"}
     runs = {
-        name: open_run(folder, arguments.out / name.split()[0], arguments.profile, progress=True)
-        for name, folder in folders.items()
+        name: open_run(folder, places[name], arguments.profile, progress=True) for name, folder in folders.items()
     }
     if (arguments.cohort / "vertebrae.csv").exists():
         parser.error(f"--cohort: {arguments.cohort} has boxes of its own, so none are found")
