@@ -1,11 +1,11 @@
 """What errors of the vertebra finder cost: crops + IF-MLP on true boxes against the boxes that the finder found.
 
-    python -m benchmarks.detector_cost [--cohort data/demo] [--profile demo] [--out reports/detector-cost] [--run FOLDER]
+    python -m benchmarks.detector_cost [--cohort data/demo] [--profile demo] [--out FOLDER] [--run FOLDER]
 
 The cohort must be simulated, for only then are the true boxes known. Both models have the same patients, folds and
-seeds; the difference in C has a paired bootstrap interval over patients. With `--run` the fits on found boxes are taken
-from there; give this process as many threads as those had (OMP_NUM_THREADS=1 for `make report`'s). Prints a table and
-writes `benchmarks/results/detector_cost.json`.
+seeds; the difference in C has a paired bootstrap interval over patients. With `--run` the fits on found boxes are
+taken from there; give this process as many threads as those had (OMP_NUM_THREADS=1 for `make report`'s). Prints a
+table and writes `benchmarks/results/detector_cost.json`.
 """
 
 from __future__ import annotations
