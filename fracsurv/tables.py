@@ -86,7 +86,7 @@ def results_table(
             if (compared["reference"] == UNIMODAL).any():
                 record[(ours, "ΔC from DeepSurv")] = _difference(compared, name, UNIMODAL)
             if not way.empty:
-                record[(ours, "way to true risk, no interval")] = f"{100 * way[name]:.0f} %".replace("-", "−")
+                record[(ours, "way to true risk, no interval")] = f"{round(100 * way[name])} %".replace("-", "−")
         if split in THESIS and run.cohort.outcome == OUTCOME:
             for metric in METRICS:
                 record[(THESIS[split], METRIC_NAMES[metric])] = _published(name, split, metric)
