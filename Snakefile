@@ -42,7 +42,7 @@ def wanted():
 NAMES = wanted()
 SWEPT = [name for name in NAMES if alphas(RUN, name) != (None,)]
 PLAIN = [name for name in NAMES if name not in SWEPT]
-BASELINES = [name for name in NAMES if name in RUN.tabular()]
+BASELINES = [name for name in RUN.tabular() if name in NAMES]
 NETWORKS = [name for name in NAMES if name not in (TRUE_RISK, *BASELINES)]
 KINDS = sorted({RUN.experiments[name].input for name in NETWORKS})
 SHOWN = (

@@ -130,6 +130,14 @@ def expected_spacing(centre: np.ndarray, height: np.ndarray) -> np.ndarray:
     return expected
 
 
+def into_slots(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """What belongs to boxes (n, …) in the order of their slots (13, …), float; NaN where a slot is empty."""
+    filled = index >= 0
+    result = np.full((len(index), *values.shape[1:]), np.nan)
+    result[filled] = values[index[filled]]
+    return result
+
+
 def crop_shape(scale: float, *, square: bool = False) -> tuple[int, int]:
     """Height and width of a crop's frame at `scale`: the protocol's 230×272, or 272×272 if `square` (ViT)."""
     height, width = (max(1, round(side * scale)) for side in CROP_SHAPE)

@@ -9,7 +9,7 @@ from fracsurv.cohort import Cohort
 from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, SCALE_COLUMNS
 from fracsurv.morphometry import morphometry
 from fracsurv.radiographs import source_kind
-from fracsurv.vertebrae import MAX_HEIGHT, N_SLOTS, slots
+from fracsurv.vertebrae import MAX_HEIGHT, N_SLOTS, into_slots, slots
 
 VERTEBRAL = {
     "vf_worst_grade": "worst Genant grade",
@@ -45,11 +45,9 @@ def slot_values(cohort: Cohort, index: np.ndarray) -> tuple[np.ndarray, np.ndarr
     result = [np.full((len(cohort), N_SLOTS, 6, 2), np.nan) for _ in range(2)]
     of = dict(list(cohort.vertebrae.groupby("patient_id")))
     for row, patient in enumerate(cohort.table["patient_id"]):
-        filled = index[row] >= 0
-        if filled.any():
+        if patient in of:
             for values, columns in zip(result, (KEYPOINT_COLUMNS, SCALE_COLUMNS), strict=True):
-                theirs = of[patient][columns].to_numpy(float).reshape(-1, 6, 2)
-                values[row, filled] = theirs[index[row, filled]]
+                values[row] = into_slots(of[patient][columns].to_numpy(float).reshape(-1, 6, 2), index[row])
     return result[0], result[1]
 
 

@@ -86,12 +86,10 @@ def compare(cohort: Cohort, true_boxes: pd.DataFrame, truth: pd.DataFrame) -> Co
     grade = morphometry(torch.from_numpy(points), ordered=True).grade.numpy()
     chance = np.concatenate(
         [
-            grade_probabilities(torch.from_numpy(p), torch.from_numpy(np.nan_to_num(s)), ordered=True).numpy()
-            for p, s in zip(
-                np.array_split(points, -(-len(points) // 50)),
-                np.array_split(scales, -(-len(points) // 50)),
-                strict=True,
-            )
+            grade_probabilities(
+                torch.from_numpy(points[at]), torch.from_numpy(np.nan_to_num(scales[at])), ordered=True
+            ).numpy()
+            for at in np.array_split(np.arange(len(points)), -(-len(points) // 50))
         ]
     )
     found_of, true_of = (dict(list(table.groupby("patient_id"))) for table in (cohort.vertebrae, true_boxes))

@@ -15,7 +15,7 @@ from fracsurv.detection.finder import Finder, Vertebrae, find, find_keypoints
 from fracsurv.errors import UserError
 from fracsurv.morphometry import grade_probabilities, morphometry
 from fracsurv.radiographs import read_radiograph
-from fracsurv.vertebrae import LEVELS, MAX_HEIGHT, slots
+from fracsurv.vertebrae import LEVELS, MAX_HEIGHT, into_slots, slots
 
 
 def find_vertebrae(finder: Finder, cohort: Cohort, *, progress: bool = True) -> pd.DataFrame:
@@ -98,10 +98,7 @@ def graded_table(patient: str, found: Vertebrae, image_height: int, resolution: 
     table["score"] = found.score.round(4)
     known = np.isfinite(found.keypoints).all(axis=(1, 2))
     # graded as a spine: the neighbours' heights tell whether a vertebra has lost height all over
-    spine = [np.full((len(index), 6, 2), np.nan) for _ in range(2)]
-    for part, whole in zip((found.keypoints, found.scale), spine, strict=True):
-        whole[filled] = part[index[filled]]
-    mean, scale = map(torch.from_numpy, spine)
+    mean, scale = (torch.from_numpy(into_slots(part, index)) for part in (found.keypoints, found.scale))
     grade, chance = np.zeros(n, int), np.full((n, 4), np.nan)
     grade[index[filled]] = morphometry(mean, ordered=True).grade.numpy()[filled]
     chance[index[filled]] = grade_probabilities(mean, scale, ordered=True).numpy()[filled]

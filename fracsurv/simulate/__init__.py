@@ -1,9 +1,11 @@
 """The simulated cohort: clinical variables, spine anatomy, radiographs, outcome with its true risk."""
 
+from fracsurv.vertebrae import LEVELS
+
 from .clinical import simulate_clinical
 from .fractures import simulate_fractures
 from .outcome import calibrated_scale, clinical_log_hazard, image_log_hazard, simulate_outcome
-from .settings import COVARIATES, DEFAULT, LEVELS, SimulationSettings
+from .settings import COVARIATES, DEFAULT, SimulationSettings
 from .writer import simulate_cohort, simulate_tables
 
 __all__ = [

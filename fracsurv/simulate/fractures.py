@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from .settings import DEFAULT, LEVELS, SimulationSettings
+from fracsurv.vertebrae import LEVELS
+
+from .settings import DEFAULT, SimulationSettings
 from .streams import rows
 
 TYPES = ("wedge", "biconcave", "crush")

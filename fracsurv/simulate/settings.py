@@ -28,9 +28,6 @@ COVARIATES: dict[str, str] = {
     "t_score": "normalised",
 }
 
-#: The thirteen vertebrae of the protocol, top to bottom.
-LEVELS = tuple(f"T{i}" for i in range(4, 13)) + tuple(f"L{i}" for i in range(1, 5))
-
 
 def _prevalence() -> dict[str, float]:
     return {

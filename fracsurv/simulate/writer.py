@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_folder
+from fracsurv.vertebrae import LEVELS
 
 from .anatomy import simulate_spine
 from .boxes import COLUMNS, list_boxes
@@ -24,7 +25,7 @@ from .fractures import simulate_fractures
 from .outcome import image_log_hazard, simulate_outcome
 from .pictures import SUFFIX, write_picture
 from .render import render
-from .settings import COVARIATES, DEFAULT, LEVELS, SimulationSettings
+from .settings import COVARIATES, DEFAULT, SimulationSettings
 from .streams import stream
 
 BOXES = ("none", "true", "faulty")
