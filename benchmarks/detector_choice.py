@@ -3,8 +3,10 @@
     python -m benchmarks.detector_choice [--data FOLDER] [--minutes 8]
 
 Every model gets the frames of `spine-region/train` without every eighth radiograph, on which it is judged; the part
-`valid` is not touched. Each trains for as many epochs as fit into the minutes, timed by its first steps, one cycle of
-the learning rate, the same augmentation. Prints a table and writes `benchmarks/results/detector_choice.json`.
+`valid` is not touched. Each trains for as many epochs as fit into the minutes, timed by a few steps, through the same
+training loop: one cycle of the learning rate, the same augmentation, the running mean of the weights. torchvision's
+have a ResNet-18 and a pyramid of 64 channels from stride 4 on (with the usual 256 a step takes five times as long).
+Prints a table and writes `benchmarks/results/detector_choice.json`.
 """
 
 from __future__ import annotations
@@ -13,55 +15,60 @@ import argparse
 import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torchvision.models import resnet18
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from tqdm import tqdm
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
 from benchmarks.detection import RESULTS, ROOT
-from fracsurv.detection import Detections, VertebraDetector, read_labelled
-from fracsurv.detection.augment import augment
+from fracsurv.detection import Detections, DetectorRecipe, VertebraDetector, read_labelled
 from fracsurv.detection.inference import answer, as_input, decode
 from fracsurv.detection.network import FRAME
-from fracsurv.detection.scores import scores
+from fracsurv.detection.scores import best_threshold, scores
 from fracsurv.detection.targets import detection_loss
-from fracsurv.detection.training import training_frames
+from fracsurv.detection.training import fit, training_frames
 from fracsurv.files import write_json
 from fracsurv.models import count_parameters
 
-BATCH = 8
 STRIDES = (4, 8, 16, 32, 64)
+SHOWN = ("epochs", "train_s", "images_per_s", "ap50", "ap50_95", "sensitivity_at_half")
 
 
 class Ours(nn.Module):
-    """The package's detector, called as torchvision's are: images and boxes to a loss, images alone to detections."""
+    """The package's detector behind two calls that torchvision's share: a loss, and detections."""
+
+    lr = DetectorRecipe().lr
 
     def __init__(self) -> None:
         super().__init__()
-        self.detector = VertebraDetector()
+        self.model = VertebraDetector()
 
-    def forward(self, image: torch.Tensor, boxes: list[torch.Tensor] | None = None):
-        """Loss (scalar), or a list of `Detections`."""
-        if boxes is None:
-            return [Detections(*each) for each in decode(*answer(self.detector, image, torch.bfloat16))]
+    def loss(self, image: Tensor, boxes: list[Tensor]) -> Tensor:
+        """Scalar, for a batch (n, 1, H, W) and its boxes."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits, sides = self.detector(image)
+            logits, sides = self.model(image)
         return detection_loss(logits, sides, boxes)
+
+    def found(self, image: Tensor) -> list[Detections]:
+        """What it sees."""
+        return [Detections(*each) for each in decode(*answer(self.model, image, torch.bfloat16))]
 
 
 class Torchvision(nn.Module):
-    """One of torchvision's detectors with a ResNet-18 and a pyramid from stride 4 on."""
+    """One of torchvision's detectors."""
+
+    lr = 5e-4
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        backbone = resnet_fpn_backbone(
-            backbone_name="resnet18", weights=None, trainable_layers=5, norm_layer=nn.BatchNorm2d
-        )
+        levels = {f"layer{k}": str(k - 1) for k in (1, 2, 3, 4)}
+        backbone = BackboneWithFPN(resnet18(weights=None), levels, [64, 128, 256, 512], 64)
         size = {"min_size": FRAME[1], "max_size": FRAME[0], "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
         if kind == "FCOS":
             anchors = AnchorGenerator(tuple((s,) for s in STRIDES), ((1.0,),) * len(STRIDES))
@@ -73,55 +80,38 @@ class Torchvision(nn.Module):
             else:
                 self.model = FasterRCNN(backbone, 2, rpn_anchor_generator=anchors, **size)
 
-    def forward(self, image: torch.Tensor, boxes: list[torch.Tensor] | None = None):
-        """Loss (scalar), or a list of `Detections`."""
-        pictures = list(image.expand(-1, 3, -1, -1))
+    def loss(self, image: Tensor, boxes: list[Tensor]) -> Tensor:
+        """Sum of the model's own losses."""
+        wanted = [{"boxes": each, "labels": torch.ones(len(each), dtype=torch.int64)} for each in boxes]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            if boxes is not None:
-                wanted = [{"boxes": b, "labels": torch.ones(len(b), dtype=torch.int64)} for b in boxes]
-                return sum(self.model(pictures, wanted).values())
-            with torch.no_grad():
-                found = self.model(pictures)
-        return [Detections(each["boxes"].double().numpy(), each["scores"].double().numpy()) for each in found]
+            return sum(self.model(list(image.expand(-1, 3, -1, -1)), wanted).values())
+
+    def found(self, image: Tensor) -> list[Detections]:
+        """What it sees, highest score first."""
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            seen = self.model(list(image.expand(-1, 3, -1, -1)))
+        return [Detections(each["boxes"].double().numpy(), each["scores"].double().numpy()) for each in seen]
 
 
-def trained(
-    model: nn.Module, frames: np.ndarray, boxes: list[torch.Tensor], train: np.ndarray, minutes: float
-) -> dict:
-    """Train for about so many minutes; how fast it went, and for how many epochs."""
-    model.train().to(memory_format=torch.channels_last)
-    generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
-    optimiser = torch.optim.AdamW(model.parameters(), 2e-3 if isinstance(model, Ours) else 5e-4, weight_decay=1e-4)
+def trained(name: str, frames: np.ndarray, boxes: list[Tensor], train: np.ndarray, minutes: float):
+    """A model trained for about so many minutes, and what that took."""
 
-    def step(rows: np.ndarray) -> None:
-        image, wanted = augment(as_input(frames[rows]), [boxes[row] for row in rows], generator)
-        loss = model(image.contiguous(memory_format=torch.channels_last), wanted)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimiser.step()
+    def new() -> Ours | Torchvision:
+        torch.manual_seed(0)
+        return Ours() if name == "ours" else Torchvision(name)
 
-    for group in optimiser.param_groups:
-        group["lr"] = 0.0  # to be timed, not to learn
-    step(train[:BATCH])
+    model = new()
+    recipe = replace(DetectorRecipe(), lr=model.lr, epochs=1)
+    few = train[: 6 * recipe.batch_size]
+    fit(model, model.loss, frames, boxes, few[: recipe.batch_size], recipe, progress=False)  # kernels are chosen
     start = time.perf_counter()
-    for k in range(1, 5):
-        step(train[k * BATCH : (k + 1) * BATCH])
-    per_step = (time.perf_counter() - start) / 4
-    per_epoch = per_step * -(-len(train) // BATCH)
-    epochs = max(1, round(60 * minutes / per_epoch))
-    n_steps = epochs * -(-len(train) // BATCH)
-    lr = 2e-3 if isinstance(model, Ours) else 5e-4
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=n_steps, pct_start=0.15)
+    fit(model, model.loss, frames, boxes, few, recipe, progress=False)
+    per_image = (time.perf_counter() - start) / len(few)
+    model, recipe = new(), replace(recipe, epochs=max(1, round(60 * minutes / per_image / len(train))))
     start = time.perf_counter()
-    with tqdm(total=n_steps, disable=None) as bar:
-        for _ in range(epochs):
-            for rows in np.array_split(rng.permutation(train), -(-len(train) // BATCH)):
-                step(rows)
-                schedule.step()
-                bar.update()
+    average = fit(model, model.loss, frames, boxes, train, recipe)
     seconds = time.perf_counter() - start
-    return {"epochs": epochs, "train_s": seconds, "train_images_per_s": epochs * len(train) / seconds}
+    return average, {"parameters": count_parameters(model), "epochs": recipe.epochs, "train_s": seconds}
 
 
 def main() -> None:
@@ -130,25 +120,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=default, help="folder with spine-region/")
     parser.add_argument("--minutes", type=float, default=8.0)
     arguments = parser.parse_args()
-    found, _ = read_labelled(arguments.data / "spine-region" / "train")
-    held = np.arange(0, len(found), 8)
-    train = np.setdiff1d(np.arange(len(found)), held)
+    labelled, _ = read_labelled(arguments.data / "spine-region" / "train")
+    held = np.arange(0, len(labelled), 8)
+    train = np.random.default_rng(0).permutation(np.setdiff1d(np.arange(len(labelled)), held))
     result = {}
     with tempfile.TemporaryDirectory() as folder:
-        frames, boxes = training_frames(found, Path(folder) / "frames.npy", True)
+        frames, boxes = training_frames(labelled, Path(folder) / "frames.npy", True)
+        truth = [boxes[row].numpy() for row in held]
         for name in ("ours", "FCOS", "RetinaNet", "Faster R-CNN"):
-            torch.manual_seed(0)
-            model = Ours() if name == "ours" else Torchvision(name)
-            about = {"parameters": count_parameters(model)} | trained(model, frames, boxes, train, arguments.minutes)
-            model.eval()
+            model, about = trained(name, frames, boxes, train, arguments.minutes)
             start = time.perf_counter()
             seen = [
-                each for at in range(0, len(held), BATCH) for each in model(as_input(frames[held[at : at + BATCH]]))
+                each for rows in np.array_split(held, len(held) // 8) for each in model.found(as_input(frames[rows]))
             ]
             about["images_per_s"] = len(held) / (time.perf_counter() - start)
-            judged = scores(seen, [boxes[row].numpy() for row in held], 0.4)
-            result[name] = about | {key: judged[key] for key in ("ap50", "ap50_95", "sensitivity_at_half")}
-            print(name, {key: round(value, 3) for key, value in result[name].items()}, flush=True)
+            result[name] = about | scores(seen, truth, best_threshold(seen, truth))
+            print(f"{name:<14}" + "".join(f"{key} {result[name][key]:.4g}  " for key in SHOWN), flush=True)
     write_json(RESULTS / "detector_choice.json", {"minutes": arguments.minutes, "models": result})
 
 

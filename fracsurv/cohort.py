@@ -155,10 +155,10 @@ class Cohort:
             return None
         return table[table["patient_id"].isin(self.table["patient_id"])].reset_index(drop=True)
 
-    def fingerprint(self) -> str:
-        """SHA-256 over the table, the kinds of covariates and the boxes (not the images' bytes)."""
+    def fingerprint(self, *, boxes: bool = True) -> str:
+        """SHA-256 over the table, the kinds of covariates and, unless they do not matter, the boxes (no pixels)."""
         digest = hashlib.sha256(repr((self.covariates, self.provenance, self.resolution)).encode())
-        for table in (self.table, self.vertebrae):
+        for table in (self.table, self.vertebrae if boxes else None):
             if table is not None:
                 digest.update(",".join(table.columns).encode())
                 digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())

@@ -103,7 +103,7 @@ class Run:
             else {},
             "pixels": self.store(row.input).meta["fingerprint"] if row and row.needs_images else "",
             "profile": profile,
-            "cohort": self.cohort.fingerprint(),
+            "cohort": self.cohort.fingerprint(boxes=bool(row and row.morphometry)),  # crops: see pixels
             "splits": hashlib.sha256(self.splits.to_csv(index=False).encode()).hexdigest(),
             "fold": fold,
             "alpha": alpha,

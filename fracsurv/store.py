@@ -135,7 +135,7 @@ def build_store(
         "max_height": MAX_HEIGHT * cohort.resolution,
         "scale_factor": scale / cohort.resolution,
     }
-    tasks = _tasks(cohort)
+    tasks = _tasks(cohort, with_boxes="crops" in inputs)
     fingerprint = _fingerprint(tasks, settings)
     old = _read_meta(folder)
     if old is not None and old["fingerprint"] == fingerprint:
@@ -172,9 +172,9 @@ def _read_meta(folder: Path) -> dict[str, Any] | None:
     return meta if isinstance(meta, dict) and meta.get("format") == FORMAT else None
 
 
-def _tasks(cohort: Cohort) -> list[Task]:
+def _tasks(cohort: Cohort, *, with_boxes: bool) -> list[Task]:
     boxes: dict[str, np.ndarray] = {}
-    if cohort.vertebrae is not None:
+    if with_boxes and cohort.vertebrae is not None:
         for patient, rows in cohort.vertebrae.groupby("patient_id", sort=False):
             boxes[str(patient)] = rows[BOX_COLUMNS].to_numpy(float)
     none = np.zeros((0, 4))

@@ -214,7 +214,7 @@ def test_the_chain_is_the_best_of_all():
 def test_matches_take_each_vertebra_once():
     truth = spine(3)
     found = Detections(np.vstack([truth, truth[1] + 1]), np.array([0.9, 0.6, 0.8, 0.7]))
-    assert matches(found, truth, 0.5).tolist() == [True, False, True, True]
+    assert matches(found, truth, 0.5).tolist() == [0, -1, 2, 1]
 
 
 def test_average_precision_by_hand():

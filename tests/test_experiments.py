@@ -405,7 +405,8 @@ class TestVertebralFractures:
         without = table[table["experiment"] == "cox_ph"], differences[differences["experiment"] == "cox_ph"]
         assert vertebral_table(tiny_run, *without).empty
 
-    def test_other_keypoints_refit_it(self, tiny_run):
+    def test_other_keypoints_refit_it_and_what_sees_no_vertebra_is_left_alone(self, tiny_run):
         moved = tiny_run.cohort.vertebrae.assign(y4=tiny_run.cohort.vertebrae["y4"] + 1)
         other = replace(tiny_run, cohort=replace(tiny_run.cohort, vertebrae=moved))
         assert other.key("cox_ph_vf", 0, None) != tiny_run.key("cox_ph_vf", 0, None)
+        assert other.key("cox_ph", 0, None) == tiny_run.key("cox_ph", 0, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +28,7 @@ from fracsurv.detection import (
     score_finder,
     train_finder,
 )
+from fracsurv.detection.finder import as_found
 from fracsurv.detection.keypoint_training import _pictures, locate, train_keypoints
 from fracsurv.detection.keypoints import (
     CHI2_90,
@@ -80,6 +83,20 @@ def test_it_learns_to_find_what_it_has_not_seen(finder, tmp_path):
     assert score["ap50"] > 0.9
     assert score["recall"] > 0.9
     assert score["precision"] > 0.9
+
+
+def test_keypoints_are_calibrated_on_the_boxes_that_are_found(finder, tmp_path):
+    found, _ = read_labelled(write_yolo(tmp_path / "other", seed=2))
+    annotated = found[0].boxes.copy()
+    annotated[3] += [500, 0, 500, 0]  # nothing is found there
+    first = replace(found[0], boxes=annotated, keypoints=np.arange(96.0).reshape(8, 6, 2))
+    seen = as_found(finder, [first, found[1]])
+    assert len(seen) == 2
+    np.testing.assert_array_equal(seen[0].boxes[3], annotated[3])
+    others = np.delete(np.arange(8), 3)
+    moved = np.abs(seen[0].boxes - annotated)[others]
+    assert 0 < moved.max() < 8  # the detector's boxes, each in its own vertebra's row
+    np.testing.assert_array_equal(seen[0].keypoints, first.keypoints)
 
 
 def test_the_same_seed_gives_the_same_finder(source, finder):
@@ -218,9 +235,9 @@ def test_vertebra_picture_shows_what_it_says():
 
 def test_keypoints_are_learnt_from_a_simulated_cohort(simulated, tmp_path):
     found, _ = read_labelled(simulated)
-    network = train_keypoints(found[:60], KeypointRecipe(epochs=4, coarsest=1.0), progress=False)
-    pictures, keypoints, _ = _pictures(
-        found[60:90], np.random.default_rng(0), KeypointRecipe(jitter=0.0, coarsest=1.0), False
+    network = train_keypoints(found[:60], found[60:70], KeypointRecipe(epochs=4, coarsest=1.0), progress=False)
+    pictures, keypoints = _pictures(
+        found[70:100], np.random.default_rng(0), KeypointRecipe(jitter=0.0, coarsest=1.0), False
     )
     mean, _ = locate(network, pictures)
     error = np.abs(mean.numpy() - keypoints)

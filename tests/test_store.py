@@ -201,6 +201,16 @@ def test_without_boxes_the_full_image_alone(cohort, tmp_path):
         build(bare, tmp_path / "other", inputs=("crops",))
 
 
+def test_a_moved_box_rebuilds_the_crops_and_not_the_full_images(cohort, tmp_path):
+    moved = replace(cohort, vertebrae=cohort.vertebrae.assign(y_max=cohort.vertebrae["y_max"] - 1))
+    for kind in ("crops", "full"):
+        was, now = (
+            build(each, tmp_path / f"{kind}-{i}", inputs=(kind,)).meta["fingerprint"]
+            for i, each in enumerate((cohort, moved))
+        )
+        assert (was == now) == (kind == "full")
+
+
 def test_crops_alone(cohort, tmp_path):
     store = build(cohort, tmp_path / "store", inputs=("crops",))
     assert store.full is None

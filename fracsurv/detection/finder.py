@@ -19,9 +19,9 @@ from fracsurv.detection.inference import Detections, detect
 from fracsurv.detection.keypoint_training import FEWEST, KeypointRecipe, locate, train_keypoints
 from fracsurv.detection.keypoints import KeypointNetwork, vertebra_picture
 from fracsurv.detection.network import VertebraDetector
-from fracsurv.detection.scores import scores
+from fracsurv.detection.scores import matches, scores
 from fracsurv.detection.sources import Labelled
-from fracsurv.detection.training import DetectorRecipe, train_detector
+from fracsurv.detection.training import DetectorRecipe, held_out, train_detector
 from fracsurv.errors import UserError
 from fracsurv.radiographs import read_radiograph
 from fracsurv.training import precision_of
@@ -77,11 +77,19 @@ def train_finder(
     *,
     progress: bool = True,
 ) -> Finder:
-    """Train a detector and, if enough of the vertebrae have keypoints, a keypoint network."""
-    detector, threshold = train_detector(found, recipe, progress=progress)
-    known = sum(int(np.isfinite(each.keypoints).all(axis=(1, 2)).sum()) for each in found)
-    keypoint_recipe = keypoint_recipe or KeypointRecipe(seed=recipe.seed)
-    keypoints = train_keypoints(found, keypoint_recipe, progress=progress) if known >= FEWEST else None
+    """Train a detector and, if enough of the vertebrae have keypoints, a keypoint network.
+
+    The threshold and the keypoints' scales come from radiographs that neither was trained on.
+    """
+    held = held_out(len(found), recipe)
+    detector, threshold = train_detector(found, held, recipe, progress=progress)
+    train = [found[row] for row in np.setdiff1d(np.arange(len(found)), held)]
+    keypoints = None
+    if sum(int(np.isfinite(each.keypoints).all(axis=(1, 2)).sum()) for each in train) >= FEWEST:
+        calibrating = as_found(Finder(detector, threshold), [found[row] for row in held])
+        keypoints = train_keypoints(
+            train, calibrating, keypoint_recipe or KeypointRecipe(seed=recipe.seed), progress=progress
+        )
     about = {
         "provenance": provenance,
         "n_images": len(found),
@@ -91,6 +99,20 @@ def train_finder(
         "fracsurv": __version__,
     }
     return Finder(detector, threshold, keypoints, about)
+
+
+def as_found(finder: Finder, found: Sequence[Labelled]) -> list[Labelled]:
+    """The same radiographs with the detector's boxes; a vertebra that it misses keeps the annotator's."""
+    images = (read_radiograph(each.path, name=each.name) for each in found)
+    dtype = precision_of(_device(finder), "auto")
+    result = []
+    for each, seen in zip(found, detect(finder.detector, images, dtype=dtype), strict=True):
+        column = seen.column(finder.threshold)
+        hit = matches(column, each.boxes, 0.5)
+        boxes = each.boxes.copy()
+        boxes[hit[hit >= 0]] = column.boxes[hit >= 0]
+        result.append(replace(each, boxes=boxes))
+    return result
 
 
 def find(finder: Finder, images: Sequence[np.ndarray]) -> list[Vertebrae]:

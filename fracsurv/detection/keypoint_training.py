@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,7 +33,6 @@ class KeypointRecipe:
         the annotator's.
     coarsest : every other vertebra, by chance, is shown as a radiograph of a lower resolution would show it, down to
         this share of the pixels in either direction: a finder meets radiographs of any resolution.
-    held_out : share of the radiographs that the scales are calibrated on; they are not trained on.
     """
 
     epochs: int = 12
@@ -42,31 +41,38 @@ class KeypointRecipe:
     weight_decay: float = 1e-4
     jitter: float = 0.05
     coarsest: float = 0.25
-    held_out: float = 0.15
     seed: int = 0
 
 
-def train_keypoints(found: Sequence[Labelled], recipe: KeypointRecipe, *, progress: bool = True) -> KeypointNetwork:
-    """Train on the vertebrae of these radiographs that have keypoints; calibrated, in evaluation mode, on the CPU.
+def train_keypoints(
+    train: Sequence[Labelled], held_out: Sequence[Labelled], recipe: KeypointRecipe, *, progress: bool = True
+) -> KeypointNetwork:
+    """Train on the vertebrae that have keypoints; calibrated, in evaluation mode, on the CPU.
+
+    Parameters
+    ----------
+    train : boxes as an annotator drew them; they are jittered.
+    held_out : radiographs that the scales are calibrated on, with the boxes that the network will be given: the
+        detector's. They are not jittered.
 
     Raises
     ------
     UserError
-        Where fewer than `FEWEST` vertebrae have keypoints.
+        Where fewer than `FEWEST` vertebrae to train on have keypoints.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rng = np.random.default_rng(recipe.seed)
-    pictures, keypoints, of = _pictures(found, rng, recipe, progress)
+    pictures, keypoints = _pictures(train, rng, recipe, progress)
     if len(pictures) < FEWEST:
-        raise UserError(f"{len(pictures)} vertebrae with keypoints; at least {FEWEST} are needed")
-    held = np.isin(of, rng.permutation(np.unique(of))[: max(1, round(recipe.held_out * len(np.unique(of))))])
+        raise UserError(f"{len(pictures)} vertebrae with keypoints to train on; at least {FEWEST} are needed")
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         model = KeypointNetwork().to(device, memory_format=torch.channels_last)
-        _fit(model, pictures[~held], keypoints[~held], recipe, device, progress)
-    mean, scale = locate(model, pictures[held])
+        _fit(model, pictures, keypoints, recipe, device, progress)
+    pictures, keypoints = _pictures(held_out, rng, replace(recipe, jitter=0.0), progress)
+    mean, scale = locate(model, pictures)
     model = model.cpu()
-    calibrate(model, mean, scale, torch.from_numpy(keypoints[held]))
+    calibrate(model, mean, scale, torch.from_numpy(keypoints))
     return model
 
 
@@ -85,10 +91,10 @@ def locate(model: KeypointNetwork, pictures: np.ndarray, *, batch_size: int = 25
 
 def _pictures(
     found: Sequence[Labelled], rng: np.random.Generator, recipe: KeypointRecipe, progress: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pictures (n, 48, 64), keypoints (n, 6, 2) in shares of them, and the number of each one's radiograph."""
-    pictures, keypoints, of = [], [], []
-    for number, each in enumerate(tqdm(found, desc="vertebrae", unit="image", disable=not progress, leave=False)):
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures (n, 48, 64) and keypoints (n, 6, 2) in shares of them."""
+    pictures, keypoints = [], []
+    for each in tqdm(found, desc="vertebrae", unit="image", disable=not progress, leave=False):
         known = np.isfinite(each.keypoints).all(axis=(1, 2))
         if not known.any():
             continue
@@ -99,10 +105,9 @@ def _pictures(
             picture, shown = vertebra_picture(image, box + recipe.jitter * side * rng.normal(size=4), coarse)
             pictures.append(picture)
             keypoints.append((points - shown[:2]) / (shown[2:] - shown[:2]))
-            of.append(number)
     if not pictures:
-        return np.zeros((0, *SIZE), np.float32), np.zeros((0, 6, 2), np.float32), np.zeros(0, int)
-    return np.stack(pictures), np.stack(keypoints).astype(np.float32), np.array(of)
+        return np.zeros((0, *SIZE), np.float32), np.zeros((0, 6, 2), np.float32)
+    return np.stack(pictures), np.stack(keypoints).astype(np.float32)
 
 
 def _fit(

@@ -15,12 +15,12 @@ RECALL_GRID = np.linspace(0, 1, 101)
 
 
 def matches(found: Detections, truth: np.ndarray, iou: float) -> np.ndarray:
-    """Which detections hit a vertebra of their own, (n,) bool.
+    """The vertebra that each detection hits, (n,) int, a row of `truth`; -1 = none, a false box.
 
     In order of falling score each takes, of the true boxes that are still free and that it overlaps by at least `iou`
     (intersection over union), the one it overlaps most: the rule of COCO.
     """
-    hit = np.zeros(len(found.score), bool)
+    hit = np.full(len(found.score), -1)
     if len(truth) == 0 or len(hit) == 0:
         return hit
     overlap = box_iou(torch.from_numpy(found.boxes), torch.from_numpy(np.asarray(truth, float))).numpy()
@@ -29,14 +29,14 @@ def matches(found: Detections, truth: np.ndarray, iou: float) -> np.ndarray:
         candidates = np.where(free, overlap[row], -1.0)
         best = int(candidates.argmax())
         if candidates[best] >= iou:
-            hit[row], free[best] = True, False
+            hit[row], free[best] = best, False
     return hit
 
 
 def pooled(found: Sequence[Detections], truth: Sequence[np.ndarray], iou: float) -> tuple[np.ndarray, np.ndarray]:
     """Scores and hits of all radiographs' detections, highest score first."""
     score = np.concatenate([each.score for each in found])
-    hit = np.concatenate([matches(each, boxes, iou) for each, boxes in zip(found, truth, strict=True)])
+    hit = np.concatenate([matches(each, boxes, iou) >= 0 for each, boxes in zip(found, truth, strict=True)])
     order = np.argsort(-score, kind="stable")
     return score[order], hit[order]
 
@@ -83,7 +83,7 @@ def scores(found: Sequence[Detections], truth: Sequence[np.ndarray], threshold: 
     remains as one column at `threshold`.
     """
     columns = [each.column(threshold) for each in found]
-    hits = [matches(each, boxes, 0.5) for each, boxes in zip(columns, truth, strict=True)]
+    hits = [matches(each, boxes, 0.5) >= 0 for each, boxes in zip(columns, truth, strict=True)]
     n_hit, n_found = sum(hit.sum() for hit in hits), sum(map(len, hits))
     counts = [len(each.score) == len(boxes) for each, boxes in zip(columns, truth, strict=True)]
     return {

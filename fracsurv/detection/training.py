@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from fracsurv.detection.augment import DetectorAugment, augment
@@ -33,7 +33,8 @@ class DetectorRecipe:
     ----------
     epochs, batch_size, lr : AdamW with one cycle of the learning rate, up to `lr` and down to nothing.
     average : decay of the running mean of the weights, which is what is kept.
-    held_out : share of the radiographs that the threshold is chosen on; they are not trained on.
+    held_out : share of the radiographs that the threshold is chosen and the keypoints' scales are calibrated on; they
+        are not trained on.
     """
 
     epochs: int = 30
@@ -46,9 +47,9 @@ class DetectorRecipe:
 
 
 def train_detector(
-    found: Sequence[Labelled], recipe: DetectorRecipe, *, progress: bool = True
+    found: Sequence[Labelled], held: np.ndarray, recipe: DetectorRecipe, *, progress: bool = True
 ) -> tuple[VertebraDetector, float]:
-    """Train on radiographs with boxes.
+    """Train on radiographs with boxes, all but those whose numbers are in `held`.
 
     Returns
     -------
@@ -58,20 +59,31 @@ def train_detector(
         The score from which a box is taken for a vertebra: the one with the best F1 on the held-out radiographs.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    order = np.random.default_rng(recipe.seed).permutation(len(found))
-    n_held = max(1, round(recipe.held_out * len(found)))
-    held, train = np.sort(order[:n_held]), order[n_held:]
+    train = np.setdiff1d(np.arange(len(found)), held)
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         frames, boxes = training_frames(found, Path(folder) / "frames.npy", progress)
-        model = _fit(frames, boxes, train, recipe, device, progress)
         dtype = precision_of(device, "auto")
+        model = VertebraDetector().to(device)
+
+        def loss(image: Tensor, wanted: list[Tensor]) -> Tensor:
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                logits, sides = model(image)
+            return detection_loss(logits, sides, wanted)
+
+        model = fit(model, loss, frames, boxes, train, recipe, progress=progress)
         seen = []
-        for start in range(0, n_held, recipe.batch_size):
+        for start in range(0, len(held), recipe.batch_size):
             batch = as_input(frames[held[start : start + recipe.batch_size]]).to(device)
             seen += [Detections(*each) for each in decode(*answer(model, batch, dtype))]
         threshold = best_threshold(seen, [boxes[row].numpy() for row in held])
     return model.cpu(), threshold
+
+
+def held_out(n: int, recipe: DetectorRecipe) -> np.ndarray:
+    """Numbers, rising, of those of n radiographs that nothing is trained on."""
+    order = np.random.default_rng(recipe.seed).permutation(n)
+    return np.sort(order[: max(1, round(recipe.held_out * n))])
 
 
 def training_frames(found: Sequence[Labelled], path: Path, progress: bool) -> tuple[np.ndarray, list[Tensor]]:
@@ -84,36 +96,41 @@ def training_frames(found: Sequence[Labelled], path: Path, progress: bool) -> tu
     return frames, boxes
 
 
-def _fit(
+def fit(
+    model: nn.Module,
+    loss_of: Callable[[Tensor, list[Tensor]], Tensor],
     frames: np.ndarray,
     boxes: list[Tensor],
     train: np.ndarray,
     recipe: DetectorRecipe,
-    device: torch.device,
-    progress: bool,
-) -> VertebraDetector:
-    model = VertebraDetector().to(device, memory_format=torch.channels_last)
+    *,
+    progress: bool = True,
+) -> nn.Module:
+    """Train any detector on frames (n, H, W) uint8; `loss_of` gives `model`'s loss for a batch and its boxes.
+
+    Returns
+    -------
+    The running mean of the weights, in evaluation mode.
+    """
+    device = next(model.parameters()).device
+    model.train().to(memory_format=torch.channels_last)
     average = copy.deepcopy(model).requires_grad_(False)
     optimiser = torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     n_steps = recipe.epochs * -(-len(train) // recipe.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, total_steps=n_steps, pct_start=0.15)
     generator = torch.Generator(device).manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
-    dtype = precision_of(device, "auto")
     how = DetectorAugment()
-    model.train()
     with tqdm(total=n_steps, desc="detector", unit="step", disable=not progress) as bar:
         for epoch in range(recipe.epochs):
             for rows in np.array_split(rng.permutation(train), -(-len(train) // recipe.batch_size)):
-                image = as_input(frames[rows]).to(device)
-                image, wanted = augment(image, [boxes[row].to(device) for row in rows], generator, how)
-                image = image.contiguous(memory_format=torch.channels_last)
-                with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                    logits, sides = model(image)
-                loss = detection_loss(logits, sides, wanted)
+                image, wanted = augment(
+                    as_input(frames[rows]).to(device), [boxes[row].to(device) for row in rows], generator, how
+                )
+                loss = loss_of(image.contiguous(memory_format=torch.channels_last), wanted)
                 optimiser.zero_grad()
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+                nn.utils.clip_grad_norm_(model.parameters(), 5.0)
                 optimiser.step()
                 schedule.step()
                 _average(average, model, min(recipe.average, bar.n / (bar.n + 10)))
@@ -122,7 +139,7 @@ def _fit(
     return average.eval()
 
 
-def _average(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
+def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
     with torch.no_grad():
         for mean, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
             if mean.is_floating_point():
