@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from fracsurv._cox_log_space import log_space_loss
+
+WIDEST = 600.0
+"""Between risks no further apart than this, exp neither overflows nor vanishes in float64."""
 
 
 def cox_nll(
@@ -49,7 +57,8 @@ def cox_nll(
     Raises
     ------
     ValueError
-        For unequal lengths, an unknown option, or a value that is not finite (its first index is named).
+        For unequal lengths, an unknown option, a value that is not finite (its first index is named), or weights
+        that require a gradient: the loss is differentiated by `risk` alone, and once.
 
     Examples
     --------
@@ -62,131 +71,130 @@ def cox_nll(
         raise ValueError(f"ties must be 'efron' or 'breslow', got {ties!r}")
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
-    event, risk, weights = _checked(event, time, risk, strata, weights)
-
-    order = _order(event, time, strata, weights)
-    event, time, risk = event[order], time[order], risk[order]
-    strata = None if strata is None else strata[order]
-    weights = None if weights is None else weights[order]
-
-    log_hazard = risk if weights is None else risk + weights.log()
-    weights = torch.ones_like(risk) if weights is None else weights
-    group, starts = _groups(time, strata)
-    cumulative = _log_cumulative(log_hazard, strata)
-    logs, shares = _breslow(event, weights, cumulative, group, starts)
-    if ties == "efron" and (torch.bincount(group[event]) > 1).any():
-        logs, shares = _efron(event, weights, log_hazard, _shifted(cumulative, strata), group, starts)
-    loss = (shares * logs).sum() - (weights * risk)[event].sum()
-    if reduction == "mean":
-        total = weights[event].sum()
+    event, risk, weights, span = _checked(event, time, risk, strata, weights)
+    mean = reduction == "mean"
+    if strata is None and span <= WIDEST:
+        return _PlainSums.apply(risk, event, time, weights, ties == "efron", mean)
+    loss = log_space_loss(event, time, risk, strata, weights, ties == "efron")
+    if mean:
+        total = event.sum() if weights is None else weights[event].sum()
         loss = loss / torch.where(total > 0, total, torch.ones_like(total))
     return loss
 
 
-def _checked(event, time, risk, strata, weights):
-    """Refuse what cannot be computed; return event as bool, risk and weights in the computing precision."""
+def _checked(
+    event: Tensor, time: Tensor, risk: Tensor, strata: Tensor | None, weights: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, float]:
+    """Refuse what cannot be computed; event as bool, risk and weights as computed with, the range of the risks."""
     if not torch.is_floating_point(risk):
         raise ValueError(f"risk must be a floating tensor, got {risk.dtype}")
     if risk.ndim == 2 and risk.shape[1] == 1:
         risk = risk[:, 0]
-    named = {"event": event, "time": time, "risk": risk, "strata": strata, "weights": weights}
-    for name, tensor in named.items():
+    span = 0.0
+    for name, tensor in (("event", event), ("time", time), ("risk", risk), ("strata", strata), ("weights", weights)):
         if tensor is None:
             continue
         if tensor.ndim != 1 or len(tensor) != len(risk):
             shape = tuple(tensor.shape)
             raise ValueError(f"{name} must have one value a patient: {len(risk)} wanted, got shape {shape}")
-        if torch.is_floating_point(tensor) and not (finite := torch.isfinite(tensor)).all():
-            index = int((~finite).nonzero()[0])
-            raise ValueError(f"{name} must be finite, got {name}[{index}] = {tensor[index].item()}")
+        if len(tensor) and torch.is_floating_point(tensor):
+            low, high = (bound.item() for bound in tensor.detach().aminmax())  # NaN if any is
+            if not (math.isfinite(low) and math.isfinite(high)):
+                raise ValueError(f"{name} must be finite, got {_first(name, tensor, ~torch.isfinite(tensor))}")
+            if name == "weights" and low < 0:
+                raise ValueError(f"weights must be >= 0, got {_first(name, tensor, tensor < 0)}")
+            if name == "risk":
+                span = high - low
     if event.dtype != torch.bool:
-        if not (binary := (event == 0) | (event == 1)).all():
-            index = int((~binary).nonzero()[0])
-            raise ValueError(f"event must be bool or 0/1, got event[{index}] = {event[index].item()}")
+        if (wrong := (event != 0) & (event != 1)).any():
+            raise ValueError(f"event must be bool or 0/1, got {_first('event', event, wrong)}")
         event = event.bool()
     if risk.dtype in (torch.float16, torch.bfloat16):
         risk = risk.float()
     if weights is not None:
-        if (weights < 0).any():
-            index = int((weights < 0).nonzero()[0])
-            raise ValueError(f"weights must be >= 0, got weights[{index}] = {weights[index].item()}")
+        if weights.requires_grad:
+            raise ValueError("weights must not require a gradient: the loss is differentiated by risk alone")
         weights = weights.to(risk.dtype)
-    return event, risk, weights
+    return event, risk, weights, span
 
 
-def _order(event: Tensor, time: Tensor, strata: Tensor | None, weights: Tensor | None) -> Tensor:
-    """Rows by stratum, then longest time first, then censored before event; rows of weight 0 left out."""
-    order = torch.argsort(event.to(torch.uint8), stable=True)
-    order = order[torch.argsort(time[order], descending=True, stable=True)]
-    if strata is not None:
-        order = order[torch.argsort(strata[order], stable=True)]
-    return order if weights is None else order[weights[order] > 0]
+def _first(name: str, tensor: Tensor, wrong: Tensor) -> str:
+    index = int(wrong.nonzero()[0])
+    return f"{name}[{index}] = {tensor[index].item()}"
 
 
-def _groups(time: Tensor, strata: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Of sorted rows: the number of each row's group of tied times, and where groups start (and the end)."""
-    new = torch.ones_like(time, dtype=torch.bool)
-    new[1:] = time[1:] != time[:-1]
-    if strata is not None:
-        new[1:] |= strata[1:] != strata[:-1]
-    end = torch.tensor([len(time)], device=time.device)
-    return new.cumsum(0) - 1, torch.cat([new.nonzero()[:, 0], end])
+class _PlainSums(torch.autograd.Function):
+    """The loss of one stratum, and its gradient in the same pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, risk: Tensor, event: Tensor, time: Tensor, weights: Tensor | None, efron: bool, mean: bool
+    ) -> Tensor:
+        time, order = torch.sort(time, descending=True)
+        if weights is not None:  # a weight of zero is an absent row
+            present = weights[order] > 0
+            time, order = time[present], order[present]
+            weights = weights[order].double()
+        event = event[order].double()
+        loss, slope = _loss_and_gradient(event, time, risk.detach()[order].double(), weights, efron)
+        total = event.sum() if weights is None else event @ weights
+        if mean and total > 0:
+            loss, slope = loss / total, slope / total
+        gradient = torch.zeros_like(risk)
+        gradient[order] = slope.to(risk.dtype)
+        ctx.save_for_backward(gradient)
+        return loss.to(risk.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # create_graph=True: the gradient would pass for a constant
+            raise RuntimeError("cox_nll can be differentiated once; there is no second derivative")
+        (gradient,) = ctx.saved_tensors
+        return gradient * above, None, None, None, None, None
 
 
-def _log_cumulative(values: Tensor, strata: Tensor | None) -> Tensor:
-    """Cumulative log-sum-exp, begun anew in each stratum.
+def _loss_and_gradient(
+    event: Tensor, time: Tensor, log_hazard: Tensor, weights: Tensor | None, efron: bool
+) -> tuple[Tensor, Tensor]:
+    """Sum over events and its gradient (n,), by plain sums in float64 over rows from the longest time down.
 
-    The strata are kept apart by doubling steps (Hillis and Steele 1986) rather than by subtracting one
-    stratum's total from the next: that difference loses all digits where risks are far apart.
+    Only positive terms are added, so nothing cancels but the share of tied events, which costs as many times the
+    rounding error of float64 as there are events at one time.
     """
-    if strata is None:
-        return torch.logcumsumexp(values, 0)
-    step = 1
-    while step < len(values):
-        same = strata[step:] == strata[:-step]
-        joined = torch.where(same, torch.logaddexp(values[step:], values[:-step]), values[step:])
-        values = torch.cat([values[:step], joined])
-        step *= 2
-    return values
-
-
-def _shifted(cumulative: Tensor, strata: Tensor | None) -> Tensor:
-    """The cumulative sum before each row, in its stratum: log 0 for the first."""
-    nothing = torch.full_like(cumulative[:1], -torch.inf)
-    before = torch.cat([nothing, cumulative[:-1]])
-    if strata is None:
-        return before
-    same = torch.cat([strata.new_zeros(1, dtype=torch.bool), strata[1:] == strata[:-1]])
-    return torch.where(same, before, nothing)
-
-
-def _breslow(event, weights, cumulative, group, starts):
-    """Log denominator of each event, and how often it counts."""
-    last = starts[group[event] + 1] - 1
-    return cumulative[last], weights[event]
-
-
-def _efron(event, weights, log_hazard, before, group, starts):
-    """As `_breslow`, but the l-th of d tied events sees those d by a share of 1 - l/d, l = 0 … d - 1.
-
-    The denominator is the others' sum plus that share, not the whole less a part: nothing cancels.
-    """
-    member = group[event]
-    n_groups = len(starts) - 1
-    n_tied = torch.bincount(member, minlength=n_groups)
-    # Events stand last in their group, so what comes before the first of them is everyone else at risk.
-    first = starts[1:] - n_tied
-    turn = event.nonzero()[:, 0] - first[member]
-    share = 1 - turn.to(weights.dtype) / n_tied[member]
-    tied = _log_sum_by_group(log_hazard[event], member, n_groups)
-    weight = weights.new_zeros(n_groups).index_add(0, member, weights[event])
-    logs = torch.logaddexp(before[first[member]], tied[member] + share.log())
-    return logs, weight[member] / n_tied[member]
-
-
-def _log_sum_by_group(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
-    """Log-sum-exp of each group that occurs; log 0 where none does."""
-    top = values.detach().new_zeros(n_groups)
-    top = top.scatter_reduce(0, group, values.detach(), "amax", include_self=False)
-    total = values.new_zeros(n_groups).index_add(0, group, (values - top[group]).exp())
-    return top + total.log()
+    if len(event) == 0:
+        return event.sum(), event
+    log_hazard = log_hazard - log_hazard.max()
+    hazard = log_hazard.exp()
+    own = event
+    if weights is not None:
+        hazard, own = hazard * weights, event * weights
+    denominator, counted = hazard.cumsum(0), own
+    new = time[1:] != time[:-1]
+    tied = not bool(new.all())
+    several = False
+    if tied:
+        group = torch.cat([new.new_zeros(1, dtype=torch.int64), new.cumsum(0)])
+        end = new.nonzero()[:, 0]
+        last = torch.cat([end, end.new_tensor([len(event) - 1])])
+        # whoever has the same time is at risk: the sum at the last of them
+        denominator = denominator[last][group]
+        n_tied = event.new_zeros(len(last)).index_add(0, group, event)
+        several = efron and bool((n_tied > 1).any())
+    if several:
+        # the l-th of d tied events sees those d by a share of 1 - l/d, l = 0 … d - 1
+        n_before = event.cumsum(0)
+        start = torch.cat([n_before.new_zeros(1), n_before[end]])
+        share = event * (n_before - 1 - start[group]) / n_tied[group].clamp_min(1)
+        sums = event.new_zeros(2, len(last)).index_add(1, group, torch.stack([event * hazard, own]))
+        denominator = denominator - share * sums[0][group]
+        counted = event * (sums[1] / n_tied.clamp_min(1))[group]
+    loss = counted @ denominator.log() - own @ log_hazard
+    step = counted / denominator  # of the cumulative hazard, at each event
+    later = step.flip(0).cumsum(0).flip(0)
+    if tied:
+        first = torch.cat([end.new_zeros(1), end + 1])
+        later = later[first][group]
+    if several:
+        unseen = event.new_zeros(len(last)).index_add(0, group, step * share)
+        later = later - event * unseen[group]
+    return loss, hazard * later - own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import lifelines
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fracsurv import losses
 from fracsurv.losses import cox_nll
 from tests import oracles
 
@@ -243,3 +245,42 @@ GOOD = {"event": torch.tensor([1, 0, 1]), "time": torch.ones(3), "risk": torch.z
 def test_refuses(change, message):
     with pytest.raises(ValueError, match=message):
         cox_nll(**GOOD | change)
+
+
+@given(batch=batches(), ties=st.sampled_from(TIES), with_weights=st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_plain_sums_and_logarithms_agree_in_value_and_gradient(batch, ties, with_weights):
+    batch["strata"] = None
+    if not with_weights:
+        batch["weights"] = None
+    (event, time, risk), options = tensors(**batch)
+    found = []
+    for widest in (losses.WIDEST, -1.0):
+        with mock.patch.object(losses, "WIDEST", widest):
+            leaf = risk.clone().requires_grad_()
+            loss = cox_nll(event, time, leaf, ties=ties, **options)
+            loss.backward()
+            found.append([loss.item(), *leaf.grad.tolist()])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("width", [599.0, 601.0])
+def test_either_side_of_the_widest_range_has_full_precision(ties, width):
+    """The riskiest leave first, two at a time; each pair's denominators hold nothing else that counts."""
+    n = 12
+    risk = torch.repeat_interleave(torch.linspace(width, 0, n // 2, dtype=torch.float64), 2).requires_grad_()
+    time = torch.repeat_interleave(torch.arange(n // 2), 2).double()
+    loss = cox_nll(torch.ones(n, dtype=torch.bool), time, risk, ties=ties, reduction="sum")
+    loss.backward()
+    each = np.log(2) if ties == "efron" else 2 * np.log(2)
+    assert loss.item() == pytest.approx(n / 2 * each, rel=1e-12)
+    np.testing.assert_allclose(risk.grad.numpy(), 0, atol=1e-12)
+
+
+def test_gradients_by_weights_are_refused_and_a_second_derivative_too():
+    event, time, risk = torch.tensor([1, 0, 1]), torch.arange(3.0), torch.zeros(3, requires_grad=True)
+    with pytest.raises(ValueError, match="weights must not require a gradient"):
+        cox_nll(event, time, risk, weights=torch.ones(3, requires_grad=True))
+    with pytest.raises(RuntimeError, match="can be differentiated once"):
+        torch.autograd.grad(cox_nll(event, time, risk), risk, create_graph=True)
