@@ -16,11 +16,12 @@ import shutil
 from pathlib import Path
 
 from benchmarks.detection import RESULTS
-from fracsurv.ablation import metric_draws, percentile_interval
+from fracsurv.ablation import metric_draws
 from fracsurv.cohort import read_cohort
 from fracsurv.detection.evaluation import compare
 from fracsurv.experiments import run_experiment
 from fracsurv.files import write_json
+from fracsurv.metrics import percentile_interval
 from fracsurv.results import read_metrics
 from fracsurv.run import Run, open_run
 

@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from fracsurv.config import TRUE_RISK
-from fracsurv.metrics import bootstrap_metrics
+from fracsurv.metrics import bootstrap_metrics, percentile_interval
 from fracsurv.results import EVALUATED, finished, horizons, integration_times, read_metrics, risk_of
 from fracsurv.run import Run
 from fracsurv.training import derive_seed
@@ -25,8 +25,6 @@ COLUMNS = [
 ]  # fmt: skip
 REFERENCES = ("cox_ph", "deepsurv", "cox_ph_vf")
 """The models that the others are held against: two of clinical factors, and one with graded vertebral fractures."""
-LEAST_ANSWERED = 0.95
-"""Share of the bootstrap draws that must have an answer for an interval to be given."""
 Draws = dict[tuple[str, str, float], np.ndarray]
 
 
@@ -148,18 +146,6 @@ def _differences(table: pd.DataFrame, draws: dict[str, Draws]) -> pd.DataFrame:
             days = np.nan if horizon < 0 else horizon
             rows.append([name, reference, split, metric, days, mean - means[reference, *key], low, high])
     return pd.DataFrame(rows, columns=columns)
-
-
-def percentile_interval(drawn: np.ndarray) -> tuple[float, float]:
-    """95 % percentile interval; NaN where too many draws have no answer (say, nobody followed beyond the horizon).
-
-    Those without one are not any draws: leaving many out would narrow and shift the interval.
-    """
-    answered = np.isfinite(drawn)
-    if answered.mean() < LEAST_ANSWERED:
-        return np.nan, np.nan
-    low, high = np.percentile(drawn[answered], [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _none(horizon: float) -> float:

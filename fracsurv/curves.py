@@ -1,4 +1,4 @@
-"""What figures need beyond the ablation table: metrics over time, calibration groups, risk groups."""
+"""What figures need beyond the ablation table: metrics over time, risk groups."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from lifelines import KaplanMeierFitter
 from numpy.typing import NDArray
 
 from fracsurv.cohort import Cohort
@@ -132,56 +131,3 @@ def strongest_effect(coefficients: pd.DataFrame, notes: Iterable[str]) -> str | 
 def risk_tertiles(rank: NDArray) -> NDArray:
     """0, 1, 2 for the third with the lowest, middle and highest rank."""
     return (3 * (pd.Series(rank).rank(method="first").to_numpy() - 1) // len(rank)).astype(int)
-
-
-def calibration_groups(
-    event: NDArray, time: NDArray, probability: NDArray, horizon: float, *, n_groups: int | None = None
-) -> pd.DataFrame:
-    """Predicted and observed probability of the event by `horizon` in groups of equal size by prediction.
-
-    Parameters
-    ----------
-    event, time : arrays (n,)
-        Bool, True = event; times in any unit, that of `horizon`.
-    probability : array (n,)
-        Predicted probability of the event by `horizon`.
-    n_groups : int, optional
-        By default one for every 20 events by then, from 2 to 10.
-
-    Returns
-    -------
-    DataFrame
-        `n, predicted` (mean), `observed` (1 − Kaplan–Meier at the horizon), `low, high` (95 %, log–log
-        Greenwood). Greenwood's variance is 0 where nobody, and undefined where everybody, has had the event by the
-        horizon; there the bounds are Clopper and Pearson's exact ones for as many patients as are still at risk at
-        the horizon (`time >= horizon`): 0 to 1 − 0.025^(1/n), and 0.025^(1/n) to 1. Groups in which nobody is
-        followed until the horizon are left out.
-    """
-    event, time = np.asarray(event, bool), np.asarray(time, float)
-    if n_groups is None:
-        n_groups = int(np.clip((event & (time <= horizon)).sum() // 20, 2, 10))
-    order = pd.Series(probability).rank(method="first").to_numpy() - 1
-    group = (order * n_groups // len(order)).astype(int)
-    rows = []
-    for number in range(n_groups):
-        at = group == number
-        if not at.any() or time[at].max() < horizon:
-            continue
-        fitted = KaplanMeierFitter().fit(time[at], event[at])
-        observed = 1 - float(fitted.predict(horizon))
-        if 0 < observed < 1:
-            band = 1 - fitted.confidence_interval_survival_function_.loc[:horizon].iloc[-1]
-            low, high = float(band.min()), float(band.max())
-        else:
-            exact = 0.025 ** (1 / (time[at] >= horizon).sum())
-            low, high = (0.0, 1 - exact) if observed == 0 else (exact, 1.0)
-        rows.append(
-            {
-                "n": int(at.sum()),
-                "predicted": float(np.mean(np.asarray(probability)[at])),
-                "observed": observed,
-                "low": low,
-                "high": high,
-            }
-        )
-    return pd.DataFrame(rows, columns=["n", "predicted", "observed", "low", "high"])

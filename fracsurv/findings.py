@@ -10,11 +10,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from safetensors import safe_open
 
-from fracsurv import plots
+from fracsurv import metrics, plots
 from fracsurv.config import TRUE_RISK
 from fracsurv.curves import (
     KAPLAN_MEIER,
-    calibration_groups,
     event_share,
     metrics_over_time,
     patient_predictions,
@@ -127,8 +126,8 @@ def calibration(run: Run, table: pd.DataFrame, split: str, names: Sequence[str])
     groups = {}
     for name in names:
         found = patient_predictions(run, name, split, horizon)
-        made = calibration_groups(found["event"], found["time"], found["probability"], horizon)
-        if len(made):
+        made = metrics.calibration(found["event"], found["time"], found["probability"], horizon)
+        if len(made.n):
             groups[experiment_name(run, name)] = made
     if not groups:
         return None
@@ -138,8 +137,7 @@ def calibration(run: Run, table: pd.DataFrame, split: str, names: Sequence[str])
         provenance=f"{split} · {stamp(run)}",
     )  # fmt: skip
     gaps = [
-        f"{name} {100 * np.average((g['predicted'] - g['observed']).abs(), weights=g['n']):.1f}"
-        for name, g in groups.items()
+        f"{name} {100 * np.average(np.abs(g.predicted - g.observed), weights=g.n):.1f}" for name, g in groups.items()
     ]
     said = (
         f"Between predicted and observed probability within {at} on {PATIENTS[split]} lie, on average over the risk "

@@ -15,7 +15,7 @@ from sksurv.metrics import concordance_index_censored
 from sksurv.util import Surv
 
 import fracsurv.experiments as experiments
-from fracsurv.ablation import COLUMNS, ablation, percentile_interval
+from fracsurv.ablation import COLUMNS, ablation
 from fracsurv.baselines import fit_cox
 from fracsurv.cohort import read_cohort
 from fracsurv.config import TRUE_RISK, load_profile
@@ -327,16 +327,6 @@ class TestInterruptedRefit:
         # told alike in both places, or every report would warn
         assert facts["fits_made_with"]["torch"] == [facts["packages"]["torch"]]
         assert facts["fits_made_with"]["fracsurv"] == [facts["packages"]["fracsurv"]]
-
-
-def test_too_many_unanswered_draws_give_no_interval():
-    draws = np.linspace(0, 1, 200)
-    assert percentile_interval(draws) == pytest.approx((0.025, 0.975))
-    draws[:10] = np.nan
-    low, high = percentile_interval(draws)
-    assert (low, high) == pytest.approx(np.percentile(draws[10:], [2.5, 97.5]))
-    draws[:11] = np.nan
-    assert np.isnan(percentile_interval(draws)).all()
 
 
 class TestOpening:

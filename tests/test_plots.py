@@ -7,8 +7,8 @@ import pytest
 from lifelines.statistics import logrank_test
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from fracsurv import plots
-from fracsurv.curves import calibration_groups, event_share, risk_tertiles, standardised_differences
+from fracsurv import metrics, plots
+from fracsurv.curves import event_share, risk_tertiles, standardised_differences
 from fracsurv.plots.images import shortened
 from fracsurv.plots.survival import format_p
 
@@ -278,32 +278,14 @@ def test_the_same_figure_gives_the_same_bytes():
     assert first == second
 
 
-def test_calibration_groups_against_a_hand_count():
-    # two groups of four by prediction; nobody is censored before day 100, so observed = share with time <= 100
-    probability = np.array([0.1, 0.2, 0.1, 0.2, 0.7, 0.8, 0.7, 0.8])
-    time = np.array([50.0, 200, 200, 200, 40, 60, 90, 200])
-    event = time <= 100
-    groups = calibration_groups(event, time, probability, 100, n_groups=2)
-    np.testing.assert_allclose(groups["predicted"], [0.15, 0.75])
-    np.testing.assert_allclose(groups["observed"], [0.25, 0.75])
-    assert (groups["low"] < groups["observed"]).all()
-    assert (groups["observed"] < groups["high"]).all()
-    axes = plots.calibration({"model": groups}, 365.25).axes[0]
-    np.testing.assert_allclose(np.asarray(axes.containers[0][0].get_ydata(), float), [0.25, 0.75])
-
-
-def test_calibration_groups_without_and_with_only_events_have_exact_bounds():
+def test_calibration_shows_its_groups_and_bounds():
     # Low group: nobody has an event by day 100, of whom three are followed to it, one is censored before.
     # High group: everybody has one, the last two on day 100 itself.
     probability = np.array([0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.9])
     time = np.array([60.0, 100, 200, 300, 20, 40, 100, 100])
     event = np.array([False, False, True, False, True, True, True, True])
-    groups = calibration_groups(event, time, probability, 100, n_groups=2)
-    np.testing.assert_array_equal(groups["observed"], [0, 1])
-    # scipy.stats.binomtest(0, 3).proportion_ci(0.95, "exact").high and binomtest(2, 2).proportion_ci(...).low
-    np.testing.assert_allclose(groups["low"], [0, 0.15811388300839305], rtol=1e-10)
-    np.testing.assert_allclose(groups["high"], [0.7075982261787133, 1], rtol=1e-10)
-    axes = plots.calibration({"model": groups}, 100).axes[0]
+    axes = plots.calibration({"model": metrics.calibration(event, time, probability, 100, n_groups=2)}, 100).axes[0]
+    np.testing.assert_allclose(np.asarray(axes.containers[0][0].get_ydata(), float), [0, 1])
     bars = axes.containers[0][2][0].get_segments()
     np.testing.assert_allclose([bar[:, 1] for bar in bars], [[0, 0.7075982261787133], [0.15811388300839305, 1]])
     assert axes.get_ylim() == (0, 1)

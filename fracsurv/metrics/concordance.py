@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fracsurv.metrics._checks import check_risk, check_survival
-from fracsurv.metrics._pairs import comparable_counts, lower_risk_counts, tied_risk_counts
+from fracsurv.metrics._pairs import comparable_counts, lower_risk_counts, pair_counts, tied_risk_counts
 from fracsurv.metrics.censoring import inverse_censoring_weights
 
 
@@ -124,11 +124,9 @@ def uno_weights(
     return np.where(counted, inverse_censoring_weights(event_train, time_train, time), 0.0) ** 2
 
 
-def pair_counts(event: NDArray, time: NDArray, risk: NDArray, counts: NDArray) -> tuple[NDArray, NDArray]:
-    """Of each event, its concordant pairs plus half of those tied in risk, and its comparable pairs.
-
-    `counts`, shape (n, n_draws), says how often each patient is there in each draw; so have both results.
-    """
-    lower = lower_risk_counts(event, time, risk, counts)
-    lower += 0.5 * tied_risk_counts(event, time, risk, counts)
-    return lower, comparable_counts(event, time, counts)
+def concordance_of_draws(weight: NDArray, counts: NDArray, lower: NDArray, comparable: NDArray) -> NDArray:
+    """Concordance of each draw, (n_draws,), from `pair_counts` and each patient's weight as the earlier of a pair."""
+    weighted = weight[:, None] * counts
+    total = np.einsum("ij,ij->j", weighted, comparable)
+    found = np.einsum("ij,ij->j", weighted, lower)
+    return np.divide(found, total, out=np.full(counts.shape[1], np.nan), where=total > 0)

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fracsurv.metrics._checks import check_risk, check_survival, check_times
+from fracsurv.metrics._pairs import pair_counts
 from fracsurv.metrics.auc import auc_of_draws, mean_auc_of_draws, survival_of_draws
 from fracsurv.metrics.breslow import breslow_survival
 from fracsurv.metrics.brier import brier_terms, integrate
 from fracsurv.metrics.censoring import inverse_censoring_weights, reaches
-from fracsurv.metrics.concordance import pair_counts, uno_weights
+from fracsurv.metrics.concordance import concordance_of_draws, uno_weights
 
 Key = tuple[str, float | None]
 
@@ -116,8 +117,7 @@ def evaluate_draws(
     lower, comparable = pair_counts(event, time, risk, counts)
     uno = uno_weights(*censoring, event, time)
     for name, weight in (("c_index", event.astype(float)), ("c_index_ipcw", uno)):
-        weighted = weight[:, None] * counts
-        result[name, None] = _ratio((weighted * lower).sum(axis=0), (weighted * comparable).sum(axis=0))
+        result[name, None] = concordance_of_draws(weight, counts, lower, comparable)
 
     times = np.union1d(horizons, grid)
     at_horizon, on_grid = np.searchsorted(times, horizons), np.searchsorted(times, grid)
@@ -139,8 +139,3 @@ def evaluate_draws(
     result["mean_auc", None] = mean_auc_of_draws(auc[on_grid], survival)
     result["integrated_brier", None] = integrate(brier[on_grid], grid)
     return result
-
-
-def _ratio(numerator: NDArray, denominator: NDArray) -> NDArray:
-    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
-    return np.divide(numerator, denominator, out=np.full(shape, np.nan), where=denominator > 0)

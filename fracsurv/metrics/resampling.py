@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,11 +12,40 @@ from fracsurv.metrics.evaluation import DrawnSample, Key, evaluate_draws, grid_f
 
 # Arrays of (patients × draws) are the largest made; a chunk of draws keeps each at 32 MiB.
 _CHUNK_ELEMENTS = 4_194_304
+LEAST_ANSWERED = 0.95
+"""Share of the bootstrap draws that must have an answer for an interval to be given."""
 
 
 def draw_counts(n: int, n_draws: int, seed: int) -> NDArray:
     """How often each patient is in each bootstrap sample of n, shape (n, n_draws), int."""
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=n_draws).T
+
+
+def draw_chunks(n: int, n_draws: int, seed: int) -> Iterator[tuple[slice, NDArray]]:
+    """`draw_counts` as float64, a part of the draws after the other, with which draws they are: memory for any n."""
+    if n_draws < 1:
+        raise ValueError(f"n_draws must be at least 1, got {n_draws}")
+    rng, share = np.random.default_rng(seed), np.full(n, 1.0 / n)
+    step = max(1, _CHUNK_ELEMENTS // n)
+    for start in range(0, n_draws, step):
+        stop = min(start + step, n_draws)
+        yield slice(start, stop), np.ascontiguousarray(rng.multinomial(n, share, size=stop - start).T, dtype=float)
+
+
+def percentile_interval(drawn: NDArray, level: float = 0.95) -> NDArray:
+    """Percentile interval over the draws, the first axis: shape (…, 2).
+
+    NaN where under 95 % of the draws have an answer (say, nobody followed beyond the horizon). Those without one are
+    not any draws: leaving many out would narrow and shift the interval.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    known = np.isfinite(drawn).mean(axis=0) >= LEAST_ANSWERED
+    result = np.full((*drawn.shape[1:], 2), np.nan)
+    if known.any():
+        bounds = np.nanpercentile(drawn[:, known], [50 * (1 - level), 50 * (1 + level)], axis=0)
+        result[known] = np.moveaxis(bounds, 0, -1)
+    return result
 
 
 def bootstrap_metrics(
@@ -70,18 +99,13 @@ def bootstrap_metrics(
             f"risks must be of shape (n_models, {len(time)}) with a training fold for each model; got "
             f"{risks.shape} and {len(event_train)}, {len(time_train)} and {len(risk_train)} folds"
         )
-    if n_draws < 1:
-        raise ValueError(f"n_draws must be at least 1, got {n_draws}")
-    counts = draw_counts(len(time), n_draws, seed)
     weighting = [censoring or fold for fold in zip(event_train, time_train, strict=True)]
     grids = [
         grid_for(e, t, time, horizons, grid, by) for e, t, by in zip(event_train, time_train, weighting, strict=True)
     ]
     result: dict[Key, NDArray] = {}
-    step = max(1, _CHUNK_ELEMENTS // len(time))
-    for start in range(0, n_draws, step):
-        chunk = slice(start, start + step)
-        sample = DrawnSample(event, time, np.ascontiguousarray(counts[:, chunk], dtype=float))
+    for chunk, counts in draw_chunks(len(time), n_draws, seed):
+        sample = DrawnSample(event, time, counts)
         for model, model_grid in enumerate(grids):
             fold = (event_train[model], time_train[model], risk_train[model])
             found = evaluate_draws(*fold, risks[model], horizons, model_grid, sample, weighting[model])

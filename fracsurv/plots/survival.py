@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 from lifelines import KaplanMeierFitter
 from lifelines.statistics import multivariate_logrank_test
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
+from fracsurv.metrics import Calibration
 from fracsurv.plots.style import COLOURS, GREY, horizon_label, new_figure, time_axis
 
 
@@ -100,7 +100,7 @@ def _risk_table(axes, times: list[NDArray], names: list[str], ticks: Sequence[fl
 
 
 def calibration(
-    tables: Mapping[str, pd.DataFrame],
+    found: Mapping[str, Calibration],
     horizon: float,
     *,
     outcome: str = "any fracture",
@@ -111,27 +111,26 @@ def calibration(
 
     Parameters
     ----------
-    tables : mapping of str to DataFrame
-        Model to its risk groups: `predicted` (mean probability), `observed` (1 − Kaplan–Meier) with `low` and
-        `high` (95 %), `n`. From `curves.calibration_groups`.
+    found : mapping of str to Calibration
+        Model to its groups by predicted probability, from `metrics.calibration`.
     """
-    n_columns = min(4, len(tables))
-    n_rows = -(-len(tables) // n_columns)
+    n_columns = min(4, len(found))
+    n_rows = -(-len(found) // n_columns)
     figure = new_figure(max(3.6, 2.3 * n_columns + 0.4), 2.9 * n_rows + 0.5, provenance)
     panels = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
-    top = max(0.1, *(float(np.nanmax(t[["predicted", "high"]].to_numpy())) for t in tables.values()))
-    for axes, (name, table) in zip(panels.flat, tables.items(), strict=False):
+    top = max(0.1, *(float(max(each.predicted.max(), each.high.max())) for each in found.values()))
+    for axes, (name, each) in zip(panels.flat, found.items(), strict=False):
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
-        errors = np.clip([table["observed"] - table["low"], table["high"] - table["observed"]], 0, None)
+        errors = np.clip([each.observed - each.low, each.high - each.observed], 0, None)
         axes.errorbar(
-            table["predicted"], table["observed"], yerr=errors,
+            each.predicted, each.observed, yerr=errors,
             fmt="o", markersize=4, linewidth=1, color=COLOURS[0], clip_on=False,  # points at 0 and 1 are seen whole
         )  # fmt: skip
         axes.set_title(name, fontsize=9)
         axes.set(xlim=(0, min(1, top * 1.05)), ylim=(0, min(1, top * 1.05)), aspect="equal")
         axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
         axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
-    for axes in panels.flat[len(tables) :]:
+    for axes in panels.flat[len(found) :]:
         axes.set_visible(False)
     figure.supxlabel(f"Predicted probability of {outcome} within {horizon_label(horizon, time_unit)}, %", fontsize=9)
     figure.supylabel("Observed by Kaplan–Meier, %", fontsize=9)

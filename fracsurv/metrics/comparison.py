@@ -1,0 +1,213 @@
+"""Many models, many metrics, one set of bootstrap draws: intervals, paired differences and their p-values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fracsurv.metrics._checks import check_risk, check_survival
+from fracsurv.metrics._pairs import pair_counts
+from fracsurv.metrics.auc import auc_of_draws
+from fracsurv.metrics.brier import brier_terms
+from fracsurv.metrics.censoring import inverse_censoring_weights, reaches
+from fracsurv.metrics.concordance import concordance_of_draws, uno_weights
+from fracsurv.metrics.resampling import LEAST_ANSWERED, draw_chunks, percentile_interval
+
+PLAIN = ("c_index", "c_index_ipcw")
+AT_A_TIME = ("auc", "auc_thesis", "brier")
+WEIGHTED = ("c_index_ipcw", "auc", "brier")
+Metric = str | tuple[str, float]
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Estimates and bootstrap draws of many models and metrics.
+
+    Attributes
+    ----------
+    models, metrics : names, in the order of the axes below.
+    estimate : array, shape (n_models, n_metrics)
+        In the patients as they are.
+    draws : array, shape (n_draws, n_models, n_metrics)
+        In each bootstrap sample, the same for all models; NaN where a draw has no answer.
+    """
+
+    models: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    estimate: NDArray
+    draws: NDArray
+
+    def interval(self, level: float = 0.95) -> NDArray:
+        """Percentile intervals, shape (n_models, n_metrics, 2); NaN where under 95 % of the draws have an answer."""
+        return percentile_interval(self.draws, level)
+
+    def difference(self, reference: str, level: float = 0.95) -> tuple[NDArray, NDArray, NDArray]:
+        """Every model minus one of them, in the same draws.
+
+        Returns
+        -------
+        difference : array, shape (n_models, n_metrics)
+        interval : array, shape (n_models, n_metrics, 2)
+            Percentiles of the paired differences.
+        p : array, shape (n_models, n_metrics)
+            Two-sided, for no difference: the level at which the interval begins to hold 0, with one draw added on
+            either side, so that it is never 0. Of the reference itself it is 1. Not adjusted for how many are asked.
+        """
+        if reference not in self.models:
+            raise ValueError(f"reference {reference!r} is not one of the models: {', '.join(self.models)}")
+        at = self.models.index(reference)
+        paired = self.draws - self.draws[:, [at]]
+        answered = np.isfinite(paired)
+        n = answered.sum(axis=0)
+        tail = np.minimum((paired <= 0).sum(axis=0), (paired >= 0).sum(axis=0))
+        p = np.minimum(1.0, 2 * (tail + 1) / (n + 1))
+        p[n < LEAST_ANSWERED * len(paired)] = np.nan
+        return self.estimate - self.estimate[at], percentile_interval(paired, level), p
+
+
+def bootstrap(
+    event: ArrayLike,
+    time: ArrayLike,
+    risks: Mapping[str, ArrayLike],
+    *,
+    metrics: Sequence[Metric] = ("c_index",),
+    n_draws: int = 1000,
+    seed: int = 0,
+    train: tuple[ArrayLike, ArrayLike] | None = None,
+    surv: Mapping[str, ArrayLike] | None = None,
+) -> Bootstrap:
+    """Metrics of many models in the same bootstrap samples of the patients.
+
+    Each sample enters as how often it holds each patient, so that nothing is resampled or sorted anew: the
+    concordance of all draws is a product of the matrix of pairs and these counts (in blocks, and beyond 4,096
+    patients in O(n log n) a draw). Memory grows with n, not with n².
+
+    Parameters
+    ----------
+    event, time : arrays, shape (n,)
+        True where the event was observed; time >= 0, in any one unit.
+    risks : mapping of names to arrays, shape (n,)
+        Each model's log hazards or scores, higher = riskier.
+    metrics : sequence
+        'c_index', 'c_index_ipcw', ('auc', t), ('auc_thesis', t) or ('brier', t), as the functions of these names.
+    n_draws, seed : int
+        Bootstrap samples, and their seed.
+    train : (event, time), optional
+        Training patients, whose censoring weights 'c_index_ipcw', 'auc' and 'brier'; needed for these.
+    surv : mapping of names to arrays, shape (n, k)
+        Probabilities of no event by the time of each of the k 'brier' metrics, in their order; needed for these.
+
+    Returns
+    -------
+    Bootstrap
+
+    Raises
+    ------
+    ValueError
+        For unequal lengths, negative times, values that are not finite, unknown metrics, and where `train` or `surv`
+        is missing for a metric.
+
+    Examples
+    --------
+    >>> found = bootstrap([1, 1, 0], [1.0, 2.0, 3.0], {"one": [3, 2, 1], "other": [1, 2, 3]}, n_draws=9)
+    >>> found.estimate[:, 0].tolist()
+    [1.0, 0.0]
+    """
+    event, time = check_survival(event, time)
+    known = {name: check_risk(risk, len(time), f"risks[{name!r}]") for name, risk in risks.items()}
+    if not known:
+        raise ValueError("risks must hold at least one model")
+    asked = _Asked(event, time, metrics, train, surv, tuple(known))
+    once = np.ones((len(time), 1))
+    estimate = np.stack([asked.of(name, risk, once)[0] for name, risk in known.items()])
+    draws = np.empty((n_draws, len(known), len(metrics)))
+    for rows, counts in draw_chunks(len(time), n_draws, seed):
+        for model, (name, risk) in enumerate(known.items()):
+            draws[rows, model] = asked.of(name, risk, counts)
+    return Bootstrap(tuple(known), tuple(metrics), estimate, draws)
+
+
+class _Asked:
+    """The metrics asked for, and all of them that depends on no model."""
+
+    def __init__(
+        self,
+        event: NDArray,
+        time: NDArray,
+        metrics: Sequence[Metric],
+        train: tuple[ArrayLike, ArrayLike] | None,
+        surv: Mapping[str, ArrayLike] | None,
+        models: Sequence[str],
+    ) -> None:
+        self.event, self.time = event, time
+        self.metrics = [each if isinstance(each, str) else (each[0], float(each[1])) for each in metrics]
+        self.train = train
+        _check_metrics(self.metrics, train)
+        self.surv = _check_surv(surv, models, len(time), [m[1] for m in self.metrics if m[0] == "brier"])
+        if train is not None:
+            self.uno = uno_weights(*train, event, time)
+            self.own = inverse_censoring_weights(*train, time)
+
+    def of(self, name: str, risk: NDArray, counts: NDArray) -> NDArray:
+        """Every metric of a model in every draw, shape (n_draws, n_metrics)."""
+        result = np.empty((counts.shape[1], len(self.metrics)))
+        pairs, column = None, 0
+        for k, metric in enumerate(self.metrics):
+            if metric in PLAIN:
+                pairs = pair_counts(self.event, self.time, risk, counts) if pairs is None else pairs
+                weight = self.event.astype(float) if metric == "c_index" else self.uno
+                result[:, k] = concordance_of_draws(weight, counts, *pairs)
+            elif metric[0] == "brier":
+                result[:, k] = self._brier(self.surv[name][:, [column]], metric[1], counts)
+                column += 1
+            else:
+                result[:, k] = self._auc(risk, *metric, counts)
+        return result
+
+    def _auc(self, risk: NDArray, kind: str, at: float, counts: NDArray) -> NDArray:
+        times, weighted = np.array([at]), kind == "auc"
+        usable = reaches(*self.train, self.time, times) if weighted else np.array([True])
+        weight = self.own if weighted else np.ones(len(self.time))
+        return auc_of_draws(self.event, self.time, risk, times, weight, usable, counts)[0]
+
+    def _brier(self, surv: NDArray, at: float, counts: NDArray) -> NDArray:
+        times = np.array([at])
+        if not reaches(*self.train, self.time, times)[0]:
+            return np.full(counts.shape[1], np.nan)
+        terms = brier_terms(*self.train, self.event, self.time, surv, times)[:, 0]
+        followed = (self.time > at).astype(float) @ counts
+        return np.where(followed > 0, terms @ counts / counts.sum(axis=0), np.nan)
+
+
+def _check_metrics(metrics: Sequence[Metric], train: object) -> None:
+    for metric in metrics:
+        name = metric if isinstance(metric, str) else metric[0]
+        if (metric not in PLAIN) if isinstance(metric, str) else (name not in AT_A_TIME):
+            raise ValueError(
+                f"metric {metric!r} is unknown; one of {', '.join(PLAIN)}, or, with a time, of {', '.join(AT_A_TIME)}"
+            )
+        if name in WEIGHTED and train is None:
+            raise ValueError(f"metric {metric!r} is weighted for censoring: give train=(event_train, time_train)")
+    if not metrics or len(set(metrics)) < len(metrics):
+        raise ValueError(f"metrics must be at least one, each once; got {list(metrics)}")
+
+
+def _check_surv(
+    surv: Mapping[str, ArrayLike] | None, models: Sequence[str], n: int, times: Sequence[float]
+) -> dict[str, NDArray]:
+    result = {}
+    for name in models if times else ():
+        if surv is None or name not in surv:
+            raise ValueError(f"surv has no probabilities of {name!r}; the Brier score needs them")
+        values = np.asarray(surv[name], float)
+        values = values[:, None] if values.ndim == 1 else values
+        if values.shape != (n, len(times)) or not ((values >= 0) & (values <= 1)).all():
+            raise ValueError(
+                f"surv[{name!r}] must be probabilities, one row a patient and one column for each 'brier' metric: "
+                f"shape ({n}, {len(times)}) wanted, got {values.shape}"
+            )
+        result[name] = values
+    return result

@@ -1,0 +1,219 @@
+"""Calibration and net benefit against their definitions, lifelines, scikit-learn and numbers from R."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lifelines
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+
+from fracsurv.metrics import calibration, net_benefit
+from fracsurv.metrics.censoring import inverse_censoring_weights
+from tests import oracles
+
+REFERENCE = Path(__file__).parent / "reference"
+
+
+def draw(seed, n=400, *, tied=False):
+    """Event, time and the true probability of the event by time 4."""
+    rng = np.random.default_rng(seed)
+    rate = 0.1 * np.exp(0.9 * rng.normal(size=n))
+    died, left = rng.exponential(1 / rate), rng.uniform(1, 12, n)
+    time = np.minimum(died, left)
+    return died <= left, np.ceil(time * 2) / 2 if tied else time, 1 - np.exp(-4 * rate)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_groups_are_kaplan_meier_with_lifelines_intervals(tied):
+    event, time, probability = draw(1, tied=tied)
+    found = calibration(event, time, probability, 4.0, n_groups=5)
+    order = np.argsort(probability, kind="stable")
+    assert found.n.tolist() == [80] * 5
+    for k, rows in enumerate(np.split(order, 5)):
+        fitted = lifelines.KaplanMeierFitter().fit(time[rows], event[rows])
+        band = 1 - fitted.confidence_interval_survival_function_.loc[:4.0].iloc[-1]
+        assert found.predicted[k] == pytest.approx(probability[rows].mean(), rel=1e-12)
+        assert found.observed[k] == pytest.approx(1 - oracles.kaplan_meier(event[rows], time[rows], 4.0), rel=1e-12)
+        assert (found.low[k], found.high[k]) == pytest.approx((band.min(), band.max()), rel=1e-9)
+    assert found.mean_predicted == pytest.approx(probability.mean())
+    assert found.mean_observed == pytest.approx(1 - oracles.kaplan_meier(event, time, 4.0), rel=1e-12)
+
+
+def test_groups_against_a_hand_count():
+    # nobody is censored before day 100, so observed = share with time <= 100
+    probability = np.array([0.1, 0.2, 0.1, 0.2, 0.7, 0.8, 0.7, 0.8])
+    time = np.array([50.0, 200, 200, 200, 40, 60, 90, 200])
+    found = calibration(time <= 100, time, probability, 100, n_groups=2)
+    np.testing.assert_allclose(found.predicted, [0.15, 0.75])
+    np.testing.assert_allclose(found.observed, [0.25, 0.75])
+    assert len(calibration(time <= 100, time, probability, 100).n) == 2  # 4 events: the fewest groups
+    many = draw(2, 2000)
+    assert len(calibration(*many, 4.0).n) == 10
+
+
+def test_groups_without_and_with_only_events_have_exact_bounds():
+    # Low group: nobody has an event by day 100, of whom three are followed to it, one is censored before.
+    # High group: everybody has one, the last two on day 100 itself.
+    probability = np.array([0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.9])
+    time = np.array([60.0, 100, 200, 300, 20, 40, 100, 100])
+    event = np.array([False, False, True, False, True, True, True, True])
+    found = calibration(event, time, probability, 100, n_groups=2)
+    np.testing.assert_array_equal(found.observed, [0, 1])
+    none, all_ = binomtest(0, 3).proportion_ci(0.95, "exact"), binomtest(2, 2).proportion_ci(0.95, "exact")
+    np.testing.assert_allclose(found.low, [0, all_.low], rtol=1e-10)
+    np.testing.assert_allclose(found.high, [none.high, 1], rtol=1e-10)
+    assert np.isnan(found.slope)  # separated
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_slope_is_scikit_learns_weighted_logistic_regression(tied):
+    event, time, probability = draw(3, tied=tied)
+    found = calibration(event, time, probability**1.3, 4.0)
+    case, control = event & (time <= 4), time > 4
+    known = case | control
+    weight = inverse_censoring_weights(event, time, np.where(case, time, 4.0))[known]
+    x = np.log(probability**1.3 / (1 - probability**1.3))[known]
+    fitted = LogisticRegression(C=np.inf, tol=1e-12, max_iter=1000).fit(x[:, None], case[known], weight)
+    assert found.slope == pytest.approx(fitted.coef_[0, 0], rel=1e-6)
+    # at the intercept, expected and observed cases agree: the score equation
+    p = 1 / (1 + np.exp(-(x + found.intercept)))
+    assert weight @ p == pytest.approx(weight @ case[known], rel=1e-9)
+
+
+# tests/reference/clinical.R: glm(case ~ logit, quasibinomial, weights), and survfit among the treated.
+def test_numbers_are_those_of_r():
+    patients = pd.read_csv(REFERENCE / "ipcw_patients.csv")
+    values = pd.read_csv(REFERENCE / "clinical_values.csv")
+    event, time = patients["event"].to_numpy(), patients["time"].to_numpy()
+    probability = 1 - np.exp(-np.exp(0.8 * patients["risk"].to_numpy()) * 0.1)
+    for at in (2.0, 4.0):
+        p = 1 - (1 - probability) ** at
+        wanted = values[values["time"] == at].set_index("what")
+        found = calibration(event, time, p**1.2, at)
+        assert found.slope == pytest.approx(wanted.loc["slope", "value"], rel=1e-6)
+        assert found.intercept == pytest.approx(wanted.loc["intercept", "value"], rel=1e-6)
+        assert found.mean_observed == pytest.approx(wanted.loc["observed", "value"], rel=1e-9)
+        nets = wanted.loc["net_benefit"]
+        found = net_benefit(event, time, p, at, nets["threshold"])
+        np.testing.assert_allclose(found, nets["value"], rtol=1e-9, atol=1e-12)
+
+
+def test_right_probabilities_are_calibrated_and_wrong_ones_are_not():
+    event, time, probability = draw(4, 40_000)
+    logit = np.log(probability / (1 - probability))
+    right = calibration(event, time, probability, 4.0)
+    assert right.intercept == pytest.approx(0, abs=0.04)
+    assert right.slope == pytest.approx(1, abs=0.04)
+    assert right.mean_observed == pytest.approx(right.mean_predicted, abs=0.01)
+    wrong = calibration(event, time, 1 / (1 + np.exp(-(2 * logit + 0.7))), 4.0)  # twice as far apart, and shifted
+    assert wrong.slope == pytest.approx(right.slope / 2, rel=1e-6)
+    lower = calibration(event, time, 1 / (1 + np.exp(-(logit - 0.7))), 4.0)
+    assert lower.intercept == pytest.approx(right.intercept + 0.7, rel=1e-6)
+
+
+def test_net_benefit_without_censoring_is_a_count():
+    rng = np.random.default_rng(5)
+    time, probability = rng.exponential(5, 300), rng.uniform(size=300)
+    event = np.ones(300, bool)
+    thresholds = np.array([0.05, 0.3, 0.5, 0.9])
+    found = net_benefit(event, time, probability, 4.0, thresholds)
+    for threshold, value in zip(thresholds, found, strict=True):
+        treated = probability >= threshold
+        n_true, n_false = (treated & (time <= 4)).sum(), (treated & (time > 4)).sum()
+        assert value == pytest.approx((n_true - n_false * threshold / (1 - threshold)) / 300, rel=1e-12)
+
+
+@given(seed=st.integers(0, 10_000), threshold=st.floats(0.02, 0.95), tied=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_net_benefit_is_its_definition(seed, threshold, tied):
+    event, time, probability = draw(seed, 40, tied=tied)
+    (found,) = net_benefit(event, time, probability, 4.0, [threshold])
+    treated = probability >= threshold
+    if not treated.any():
+        assert found == 0
+    elif time[treated].max() < 4:
+        assert np.isnan(found)
+    else:
+        alive = oracles.kaplan_meier(event[treated], time[treated], 4.0)
+        expected = treated.mean() * (1 - alive - alive * threshold / (1 - threshold))
+        assert found == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+def test_treating_all_and_none():
+    event, time, _ = draw(6, tied=True)
+    share = 1 - oracles.kaplan_meier(event, time, 4.0)
+    thresholds = np.array([0.1, share, 0.8])
+    everyone = net_benefit(event, time, np.ones(400), 4.0, thresholds)
+    assert everyone[0] == pytest.approx(share - (1 - share) / 9, rel=1e-12)
+    assert everyone[1] == pytest.approx(0, abs=1e-12)
+    np.testing.assert_array_equal(net_benefit(event, time, np.zeros(400), 4.0, thresholds), 0)
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_row_order_and_unit_of_time_do_not_matter(seed):
+    event, time, probability = draw(seed, 60, tied=True)
+    order = np.random.default_rng(seed).permutation(60)
+    one = calibration(event, time, probability, 4.0)
+    other = calibration(event[order], 365.25 * time[order], probability[order], 4 * 365.25)
+    for name in ("mean_observed", "intercept", "slope"):
+        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-8, abs=1e-9, nan_ok=True)
+    np.testing.assert_allclose(
+        net_benefit(event, time, probability, 4.0, [0.3]),
+        net_benefit(event[order], 365.25 * time[order], probability[order], 4 * 365.25, [0.3]),
+    )
+
+
+class TestCorners:
+    def test_no_events(self):
+        found = calibration(np.zeros(6, bool), np.arange(1.0, 7), np.linspace(0.1, 0.6, 6), 3.0, n_groups=1)
+        assert found.mean_observed == 0
+        assert np.isnan([found.intercept, found.slope]).all()
+
+    def test_nobody_followed_that_far(self):
+        found = calibration([1, 0, 1], [1.0, 2.0, 3.0], [0.2, 0.3, 0.9], 5.0)
+        assert len(found.n) == 0
+        assert np.isnan([found.mean_observed, found.intercept, found.slope]).all()
+        assert np.isnan(net_benefit([1, 0, 1], [1.0, 2.0, 3.0], [0.2, 0.3, 0.9], 5.0, [0.1])).all()
+
+    def test_one_patient(self):
+        found = calibration([0], [5.0], [0.2], 3.0)
+        assert found.n.tolist() == [1]
+        assert found.observed.tolist() == [0.0]
+
+    def test_equal_predictions_have_an_intercept_and_no_slope(self):
+        found = calibration([1, 0, 1, 0], [1.0, 5.0, 2.0, 6.0], [0.2] * 4, 3.0)
+        assert found.intercept == pytest.approx(np.log(0.5 / 0.5) - np.log(0.2 / 0.8))
+        assert np.isnan(found.slope)
+
+    def test_certain_predictions_are_finite(self):
+        found = calibration([1, 0, 1, 0, 1], [1.0, 5.0, 2.0, 6.0, 4.0], [1.0, 0.0, 0.3, 0.4, 0.5], 3.0)
+        assert np.isfinite([found.intercept])
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"probability": [0.1, 1.2]}, r"probability must be in \[0, 1\], got probability\[1\] = 1.2"),
+            ({"probability": [0.1, np.nan]}, r"probability must be finite, got probability\[1\] = nan"),
+            ({"probability": [0.1]}, r"probability must have one value a patient: shape \(2,\) wanted, got \(1,\)"),
+            ({"time": [1.0, -2.0]}, r"time must be >= 0, got time\[1\] = -2.0"),
+            ({"at": np.inf}, "at must be finite, got at = inf"),
+        ],
+    )
+    def test_refuses(self, change, message):
+        good = {"event": [1, 0], "time": [1.0, 2.0], "probability": [0.1, 0.2], "at": 1.5} | change
+        with pytest.raises(ValueError, match=message):
+            calibration(**good)
+        with pytest.raises(ValueError, match=message):
+            net_benefit(**good, thresholds=[0.1])
+
+    @pytest.mark.parametrize("threshold", [0.0, 1.0, -0.1])
+    def test_refuses_impossible_thresholds(self, threshold):
+        with pytest.raises(ValueError, match="thresholds must be a vector of probabilities"):
+            net_benefit([1, 0], [1.0, 2.0], [0.1, 0.2], 1.5, [threshold])
