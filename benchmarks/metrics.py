@@ -85,9 +85,8 @@ def growth() -> dict:
         seconds[n] = min(_seconds(partial(metrics.concordance_index, event, at, risk)) for _ in range(3))
         print(f"{n:>9,} concordance_index {seconds[n]:.2f} s", flush=True)
     exponent = np.log(seconds[LARGE[-1]] / seconds[LARGE[0]]) / np.log(LARGE[-1] / LARGE[0])
-    print(
-        f"time grows as n^{exponent:.2f}; peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
-    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"time grows as n^{exponent:.2f}; peak memory of the whole program {peak:.2f} GiB")
     return {"seconds": {str(n): value for n, value in seconds.items()}, "exponent": float(exponent)}
 
 
