@@ -4,7 +4,8 @@
     python -m benchmarks.detection simulated
 
 `real` trains on `spine-region/train` of FOLDER (default $FRACSURV_SHARED_DATA, else `shared/data` beside the
-repository) and scores `spine-region/valid`, once. `simulated` trains on one seed of the simulator and scores another.
+repository) and scores `spine-region/valid`, once. `simulated` makes the finder that ships, as
+detection/weights/README.md has it, and scores another seed's radiographs.
 Prints tables and writes `benchmarks/results/detection_*.json`.
 """
 
@@ -27,6 +28,7 @@ from fracsurv.detection import (
     Labelled,
     find_vertebrae,
     load_finder,
+    read_all_labelled,
     read_labelled,
     save_finder,
     train_finder,
@@ -42,9 +44,12 @@ from fracsurv.training import precision_of
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 SHOWN = ("ap50", "ap50_95", "sensitivity_at_half", "recall", "precision", "exact_count")
-TEACHING, RESOLUTIONS = 0.5, {0.125: 100, 0.5: 100, 1.0: 50}
-"""Resolution of the radiographs that teach; those of further ones that judge, and how many (besides 0.25)."""
-N_TRAIN, N_HELD_OUT, TRAIN_SEED, HELD_OUT_SEED = 700, 300, 101, 202
+DETECTOR_TEACHING = ((0.5, 700, 101),)
+KEYPOINT_TEACHING = ((0.5, 700, 102), (0.25, 350, 103), (0.125, 150, 104))
+"""Resolution, patients and seed of the simulated radiographs that teach."""
+RESOLUTIONS = {0.125: 100, 0.5: 100, 1.0: 50}
+"""Of further radiographs that judge, and how many (besides 0.25)."""
+N_HELD_OUT, HELD_OUT_SEED = 300, 202
 
 
 def judged(finder: Finder, found: list[Labelled]) -> dict[str, dict[str, float]]:
@@ -69,43 +74,52 @@ def judged(finder: Finder, found: list[Labelled]) -> dict[str, dict[str, float]]
 
 
 def trained(
-    found: list[Labelled], provenance: str, recipe: DetectorRecipe | None, weights: Path
-) -> tuple[Finder, dict]:
-    """A finder, saved, and what it cost; without a recipe the one that lies at `weights`."""
-    cost: dict[str, float] = {"n_images": len(found)}
-    if recipe is None:
-        finder = load_finder(weights)
-    else:
-        start = time.perf_counter()
-        finder = train_finder(found, provenance, recipe)
-        cost["train_s"] = time.perf_counter() - start
-        save_finder(finder, weights)
-        print(f"trained in {cost['train_s']:.0f} s on {len(found)} radiographs")
-    cost["weights_mb"] = weights.stat().st_size / 1e6
-    print(f"{cost['weights_mb']:.1f} MB; {finder.summary()}")
+    found: list[Labelled], provenance: str, recipe: DetectorRecipe, weights: Path, detector: Finder | None = None
+) -> tuple[Finder, float]:
+    """A finder, saved at `weights`, and the seconds it took."""
+    start = time.perf_counter()
+    finder = train_finder(found, provenance, recipe, detector=detector)
+    seconds = time.perf_counter() - start
+    save_finder(finder, weights)
+    print(f"trained in {seconds:.0f} s on {len(found)} radiographs")
+    return finder, seconds
+
+
+def about(finder: Finder, weights: Path) -> dict[str, float]:
+    """Size of the weights; prints the head of the table of scores."""
+    size = weights.stat().st_size / 1e6
+    print(f"{size:.1f} MB; {finder.summary()}")
     print(f"{'':<28}" + "".join(f"{key[:8]:>9}" for key in SHOWN))
-    return finder, cost
+    return {"weights_mb": size}
 
 
 def real(data: Path, weights: Path, recipe: DetectorRecipe | None) -> None:
-    """Train on the real radiographs' training part, score their validation part."""
-    found, provenance = read_labelled(data / "spine-region" / "train")
-    finder, cost = trained(found, provenance, recipe, weights)
+    """Train on the real radiographs' training part (or take `weights`), score their validation part."""
+    cost = {}
+    if recipe is None:
+        finder = load_finder(weights)
+    else:
+        found, provenance = read_labelled(data / "spine-region" / "train")
+        finder, cost["train_s"] = trained(found, provenance, recipe, weights)
+    cost |= about(finder, weights)
     held_out, _ = read_labelled(data / "spine-region" / "valid")
     write_json(RESULTS / "detection_real.json", cost | {"scores": judged(finder, held_out)})
 
 
 def simulated(weights: Path, recipe: DetectorRecipe | None) -> None:
-    """Train on one simulated cohort, score another; slots, keypoints and grades too, at four resolutions."""
+    """Make the finder that ships (or take `weights`); score another seed's radiographs, slots and grades too."""
     with tempfile.TemporaryDirectory() as folder:
-        teach, held_out = f"{folder}/teach", f"{folder}/held-out"
-        simulate_cohort(teach, patients=N_TRAIN, seed=TRAIN_SEED, resolution=TEACHING, boxes="true", workers=2)
+        cost = {}
+        if recipe is None:
+            finder = load_finder(weights)
+        else:
+            finder, cost["train_s"] = trained(*_teaching(folder, DETECTOR_TEACHING), recipe, weights)
+            keypoints = _teaching(folder, KEYPOINT_TEACHING)
+            finder, cost["keypoints_train_s"] = trained(*keypoints, recipe, weights, finder)
+        held_out = f"{folder}/held-out"
         simulate_cohort(held_out, patients=N_HELD_OUT, seed=HELD_OUT_SEED, boxes="true", workers=2)
-        finder, cost = trained(*read_labelled(teach), recipe, weights)
-        result = cost | {
-            "scores": judged(finder, read_labelled(held_out)[0]),
-            "vertebrae": against_truth(finder, held_out),
-        }
+        result = cost | about(finder, weights) | {"scores": judged(finder, read_labelled(held_out)[0])}
+        result["vertebrae"] = against_truth(finder, held_out)
         for name, value in result["vertebrae"].items():
             print(f"{name:<44}{value:.4g}")
         result["resolutions"] = {}
@@ -119,6 +133,13 @@ def simulated(weights: Path, recipe: DetectorRecipe | None) -> None:
                 f"resolution {resolution:g}: " + ", ".join(f"{name} {found[name]:.4g}" for name in shown), flush=True
             )
     write_json(RESULTS / "detection_simulated.json", result)
+
+
+def _teaching(folder: str, parts: tuple[tuple[float, int, int], ...]) -> tuple[list[Labelled], str]:
+    paths = [f"{folder}/teach-{seed}" for _, _, seed in parts]
+    for path, (resolution, n, seed) in zip(paths, parts, strict=True):
+        simulate_cohort(path, patients=n, seed=seed, resolution=resolution, boxes="true", workers=2)
+    return read_all_labelled(paths)
 
 
 def against_truth(finder: Finder, folder: str) -> dict[str, float]:

@@ -3,8 +3,9 @@
     python -m benchmarks.losses [--repeats 30]
 
 Each timing is one forward and one backward pass in float32 from unsorted rows; the implementations take turns, and
-the median of the repeats is shown. torchsurv has Efron's ties as fracsurv has, pycox ignores ties. Prints a table and
-writes `benchmarks/results/losses.json`.
+the median of the repeats is shown. Sums over events are compared, in value before they are timed. torchsurv has
+Efron's ties as fracsurv has; pycox ignores ties and is left out where there are any. The last column is fracsurv
+without a gradient, as in validation. Prints a table and writes `benchmarks/results/losses.json`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -41,9 +43,11 @@ def losses() -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
     from torchsurv.loss.cox import neg_partial_log_likelihood
 
     return {
-        "fracsurv": lambda event, time, risk: cox_nll(event, time, risk),
-        "torchsurv": lambda event, time, risk: neg_partial_log_likelihood(risk, event, time, ties_method="efron"),
-        "pycox": lambda event, time, risk: cox_ph_loss(risk, time, event.float()),
+        "fracsurv": lambda event, time, risk: cox_nll(event, time, risk, reduction="sum"),
+        "torchsurv": lambda event, time, risk: neg_partial_log_likelihood(
+            risk, event, time, ties_method="efron", reduction="sum"
+        ),
+        "pycox": lambda event, time, risk: cox_ph_loss(risk, time, event.float()) * event.sum(),
     }
 
 
@@ -52,24 +56,30 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30)
     repeats = parser.parse_args().repeats
     rows = []
-    names = "".join(f"{name:>14}" for name in losses())
-    print(f"{'n':>10} {'ties':>5} {names}{'/torchsurv':>14}{'/pycox':>10}")
+    names = "".join(f"{name:>14}" for name in ("fracsurv", "torchsurv", "pycox"))
+    print(f"{'n':>10} {'ties':>5}{names}{'/torchsurv':>12}{'/pycox':>8}{'value':>14}")
     for n in SIZES:
         for tied in (False, True):
             event, time, risk = patients(n, tied)
+            compared = {name: loss for name, loss in losses().items() if not (tied and name == "pycox")}
+            values = {name: loss(event, time, risk).item() for name, loss in compared.items()}
+            for name, value in values.items():
+                assert abs(value - values["fracsurv"]) < 1e-4 * abs(value), (n, tied, name, values)
 
             def step(loss, event=event, time=time, risk=risk):
-                leaf = risk.requires_grad_()
-                leaf.grad = None
+                leaf = risk.detach().requires_grad_()
                 loss(event, time, leaf).backward()
 
-            few = max(5, min(repeats, 3_000_000 // n))
-            took = medians({name: (lambda loss=loss: step(loss)) for name, loss in losses().items()}, few)
+            steps = {name: partial(step, loss) for name, loss in compared.items()}
+            steps["value"] = partial(compared["fracsurv"], event, time, risk)
+            took = medians(steps, max(5, min(repeats, 3_000_000 // n)))
             rows.append({"n": n, "tied": tied, "ms": {name: 1e3 * value for name, value in took.items()}})
+            nan = float("nan")
+            ms = [1e3 * took.get(name, nan) for name in ("fracsurv", "torchsurv", "pycox")]
             print(
-                f"{n:>10,} {'yes' if tied else 'no':>5} "
-                + "".join(f"{1e3 * value:>11.3f} ms" for value in took.values())
-                + f"{took['fracsurv'] / took['torchsurv']:>14.2f}{took['fracsurv'] / took['pycox']:>10.2f}",
+                f"{n:>10,} {'yes' if tied else 'no':>5}"
+                + "".join(f"{value:>11.3f} ms" for value in ms)
+                + f"{ms[0] / ms[1]:>12.2f}{ms[0] / ms[2]:>8.2f}{1e3 * took['value']:>11.3f} ms",
                 flush=True,
             )
     write_json(RESULTS / "losses.json", {"threads": torch.get_num_threads(), "rows": rows})

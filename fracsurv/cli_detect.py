@@ -23,18 +23,25 @@ Source = Annotated[Path, typer.Argument(help="YOLO folder, or cohort folder with
 
 @app.command()
 def train(
-    src: Source,
+    src: Annotated[
+        list[Path], typer.Argument(help="YOLO folders or cohort folders with vertebrae.csv; several are one source.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="New weights file, .safetensors.")],
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the radiographs.")] = 30,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    detector: Annotated[
+        Path | None,
+        typer.Option("--detector", help="A finder whose detector is taken; only the keypoints are learnt."),
+    ] = None,
 ) -> None:
-    """Train a finder from scratch on radiographs with boxes, and keypoints if the source has them."""
-    from fracsurv.detection import DetectorRecipe, read_labelled, save_finder, train_finder
+    """Train a finder from scratch on radiographs with boxes, and keypoints if the sources have them."""
+    from fracsurv.detection import DetectorRecipe, load_finder, read_all_labelled, save_finder, train_finder
 
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: must end in .safetensors")
-    found, provenance = read_labelled(src)
-    finder = train_finder(found, provenance, DetectorRecipe(epochs=epochs, seed=seed))
+    known = load_finder(detector) if detector else None
+    found, provenance = read_all_labelled(src)
+    finder = train_finder(found, provenance, DetectorRecipe(epochs=epochs, seed=seed), detector=known)
     save_finder(finder, out)
     typer.echo(f"{out}: {finder.summary()}")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fracsurv._cox_log_space import log_space_loss
 
 WIDEST = 600.0
-"""Between risks no further apart than this, exp neither overflows nor vanishes in float64."""
+"""Between log hazards (with their weights) no further apart than this, exp does not vanish in float64."""
 
 
 def cox_nll(
@@ -39,7 +40,7 @@ def cox_nll(
     time : Tensor, shape (n,), real
         :math:`t`, time of event or of censoring, in any one unit, finite.
     risk : Tensor, shape (n,) or (n, 1), floating
-        :math:`\eta`, log hazard, higher = riskier, finite. float16 and bfloat16 are computed in float32.
+        :math:`\eta`, log hazard, higher = riskier, finite. Sums are taken in float64 whatever its precision.
     ties : {"efron", "breslow"}
         How tied event times share a denominator (Efron 1977; Breslow 1974), as R's ``survival::coxph``.
     strata : Tensor, shape (n,), integer or bool, optional
@@ -52,7 +53,8 @@ def cox_nll(
     Returns
     -------
     Tensor
-        A scalar. A batch without events gives exactly 0, with gradients of exactly 0.
+        A scalar in the precision of `risk`, at least float32. A batch without events gives exactly 0, with gradients
+        of exactly 0.
 
     Raises
     ------
@@ -71,26 +73,21 @@ def cox_nll(
         raise ValueError(f"ties must be 'efron' or 'breslow', got {ties!r}")
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
-    event, risk, weights, span = _checked(event, time, risk, strata, weights)
-    mean = reduction == "mean"
-    if strata is None and span <= WIDEST:
-        return _PlainSums.apply(risk, event, time, weights, ties == "efron", mean)
-    loss = log_space_loss(event, time, risk, strata, weights, ties == "efron")
-    if mean:
-        total = event.sum() if weights is None else weights[event].sum()
-        loss = loss / torch.where(total > 0, total, torch.ones_like(total))
-    return loss
+    event, risk, weights = _checked(event, time, risk, strata, weights)
+    wanted = risk.requires_grad and torch.is_grad_enabled()
+    return _CoxNLL.apply(risk, event, time, strata, weights, ties == "efron", reduction == "mean", wanted)
 
 
 def _checked(
     event: Tensor, time: Tensor, risk: Tensor, strata: Tensor | None, weights: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None, float]:
-    """Refuse what cannot be computed; event as bool, risk and weights as computed with, the range of the risks."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Refuse what cannot be computed; event as bool, risk in at least float32, weights in float64."""
     if not torch.is_floating_point(risk):
         raise ValueError(f"risk must be a floating tensor, got {risk.dtype}")
     if risk.ndim == 2 and risk.shape[1] == 1:
         risk = risk[:, 0]
-    span = 0.0
+    if risk.ndim != 1:
+        raise ValueError(f"risk must have one value a patient, shape (n,) or (n, 1), got shape {tuple(risk.shape)}")
     for name, tensor in (("event", event), ("time", time), ("risk", risk), ("strata", strata), ("weights", weights)):
         if tensor is None:
             continue
@@ -101,10 +98,6 @@ def _checked(
             low, high = (bound.item() for bound in tensor.detach().aminmax())  # NaN if any is
             if not (math.isfinite(low) and math.isfinite(high)):
                 raise ValueError(f"{name} must be finite, got {_first(name, tensor, ~torch.isfinite(tensor))}")
-            if name == "weights" and low < 0:
-                raise ValueError(f"weights must be >= 0, got {_first(name, tensor, tensor < 0)}")
-            if name == "risk":
-                span = high - low
     if event.dtype != torch.bool:
         if (wrong := (event != 0) & (event != 1)).any():
             raise ValueError(f"event must be bool or 0/1, got {_first('event', event, wrong)}")
@@ -114,8 +107,10 @@ def _checked(
     if weights is not None:
         if weights.requires_grad:
             raise ValueError("weights must not require a gradient: the loss is differentiated by risk alone")
-        weights = weights.to(risk.dtype)
-    return event, risk, weights, span
+        if (weights < 0).any():
+            raise ValueError(f"weights must be >= 0, got {_first('weights', weights, weights < 0)}")
+        weights = weights.double()
+    return event, risk, weights
 
 
 def _first(name: str, tensor: Tensor, wrong: Tensor) -> str:
@@ -123,47 +118,86 @@ def _first(name: str, tensor: Tensor, wrong: Tensor) -> str:
     return f"{name}[{index}] = {tensor[index].item()}"
 
 
-class _PlainSums(torch.autograd.Function):
-    """The loss of one stratum, and its gradient in the same pass."""
+class _CoxNLL(torch.autograd.Function):
+    """The loss, and its gradient in the same pass."""
 
     @staticmethod
     def forward(
-        ctx: Any, risk: Tensor, event: Tensor, time: Tensor, weights: Tensor | None, efron: bool, mean: bool
+        ctx: Any,
+        risk: Tensor,
+        event: Tensor,
+        time: Tensor,
+        strata: Tensor | None,
+        weights: Tensor | None,
+        efron: bool,
+        mean: bool,
+        wanted: bool,
     ) -> Tensor:
-        time, order = torch.sort(time, descending=True)
+        time, order = _longest_first(time)
         if weights is not None:  # a weight of zero is an absent row
             present = weights[order] > 0
             time, order = time[present], order[present]
-            weights = weights[order].double()
-        event = event[order].double()
-        loss, slope = _loss_and_gradient(event, time, risk.detach()[order].double(), weights, efron)
-        total = event.sum() if weights is None else event @ weights
-        if mean and total > 0:
-            loss, slope = loss / total, slope / total
-        gradient = torch.zeros_like(risk)
-        gradient[order] = slope.to(risk.dtype)
-        ctx.save_for_backward(gradient)
-        return loss.to(risk.dtype)
+            weights = weights[order]
+        event, log_hazard = event[order], risk.detach()[order].double()
+        if len(order):
+            log_hazard = log_hazard - log_hazard.max()
+        weighted = log_hazard if weights is None else log_hazard + weights.log()
+        if strata is None and (len(order) == 0 or weighted.max() - weighted.min() <= WIDEST):
+            loss, slope = _plain_sums(event.double(), time, log_hazard, weights, efron, wanted)
+        else:
+            strata = None if strata is None else strata[order]
+            loss, slope = _logarithms(event, time, log_hazard, strata, weights, efron, wanted)
+        total = event.sum().double() if weights is None else weights[event].sum()
+        scale = 1 / total if mean and total > 0 else 1.0
+        if wanted:
+            gradient = torch.zeros_like(risk)
+            gradient[order] = (slope * scale).to(risk.dtype)
+            ctx.save_for_backward(gradient)
+        return (loss * scale).to(risk.dtype)
 
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # create_graph=True: the gradient would pass for a constant
             raise RuntimeError("cox_nll can be differentiated once; there is no second derivative")
         (gradient,) = ctx.saved_tensors
-        return gradient * above, None, None, None, None, None
+        return gradient * above, None, None, None, None, None, None, None
 
 
-def _loss_and_gradient(
-    event: Tensor, time: Tensor, log_hazard: Tensor, weights: Tensor | None, efron: bool
-) -> tuple[Tensor, Tensor]:
+def _longest_first(time: Tensor) -> tuple[Tensor, Tensor]:
+    """Times from the longest down, and the order of the rows; NumPy sorts several times as fast on a CPU."""
+    if time.device.type != "cpu":
+        return torch.sort(time, descending=True)
+    order = torch.from_numpy(np.argsort(time.detach().numpy())[::-1].copy())
+    return time[order], order
+
+
+def _logarithms(
+    event: Tensor,
+    time: Tensor,
+    log_hazard: Tensor,
+    strata: Tensor | None,
+    weights: Tensor | None,
+    efron: bool,
+    wanted: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """As `_plain_sums`, for strata and for risks however far apart."""
+    with torch.enable_grad():
+        leaf = log_hazard.requires_grad_(wanted)
+        loss = log_space_loss(event, time, leaf, strata, weights, efron)
+        slope = torch.autograd.grad(loss, leaf)[0] if wanted else None
+    return loss.detach(), slope
+
+
+def _plain_sums(
+    event: Tensor, time: Tensor, log_hazard: Tensor, weights: Tensor | None, efron: bool, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
     """Sum over events and its gradient (n,), by plain sums in float64 over rows from the longest time down.
 
-    Only positive terms are added, so nothing cancels but the share of tied events, which costs as many times the
-    rounding error of float64 as there are events at one time.
+    `log_hazard` is at most 0, everything is float64. Only positive terms are added, so nothing cancels but the share
+    of tied events, which costs as many times the rounding error of float64 as there are events at one time.
     """
     if len(event) == 0:
         return event.sum(), event
-    log_hazard = log_hazard - log_hazard.max()
     hazard = log_hazard.exp()
     own = event
     if weights is not None:
@@ -189,6 +223,8 @@ def _loss_and_gradient(
         denominator = denominator - share * sums[0][group]
         counted = event * (sums[1] / n_tied.clamp_min(1))[group]
     loss = counted @ denominator.log() - own @ log_hazard
+    if not wanted:
+        return loss, None
     step = counted / denominator  # of the cumulative hazard, at each event
     later = step.flip(0).cumsum(0).flip(0)
     if tied:

@@ -206,7 +206,7 @@ def test_vertebrae_are_found_once_and_nearly_all_right(located, plain, monkeypat
     assert result["patients_with_13_right_slots"] >= 0.75  # 12 patients
     assert result["keypoint_error_share_of_height_mean"] < 0.02
     assert 0.8 < result["coverage_of_90_percent_ellipses"] < 0.98
-    assert cohort.boxes_from.startswith("finder that ships with fracsurv (boxes and keypoints, from ")
+    assert cohort.boxes_from.startswith("finder that ships with fracsurv (boxes, from ")
     assert set(cohort.vertebrae["level"]) - {""} == set(LEVELS)
     assert cohort.has_keypoints
 

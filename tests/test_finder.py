@@ -23,12 +23,13 @@ from fracsurv.detection import (
     find,
     find_vertebrae,
     load_finder,
+    read_all_labelled,
     read_labelled,
     save_finder,
     score_finder,
     train_finder,
 )
-from fracsurv.detection.finder import as_found
+from fracsurv.detection.finder import calibration_pictures
 from fracsurv.detection.keypoint_training import _pictures, locate, train_keypoints
 from fracsurv.detection.keypoints import (
     CHI2_90,
@@ -40,6 +41,7 @@ from fracsurv.detection.keypoints import (
 )
 from fracsurv.detection.tables import graded_table
 from fracsurv.errors import UserError
+from fracsurv.radiographs import read_radiograph
 
 N = 24
 
@@ -87,16 +89,45 @@ def test_it_learns_to_find_what_it_has_not_seen(finder, tmp_path):
 
 def test_keypoints_are_calibrated_on_the_boxes_that_are_found(finder, tmp_path):
     found, _ = read_labelled(write_yolo(tmp_path / "other", seed=2))
+    image = read_radiograph(found[0].path)
+    (seen,) = find(finder, [image])
     annotated = found[0].boxes.copy()
-    annotated[3] += [500, 0, 500, 0]  # nothing is found there
-    first = replace(found[0], boxes=annotated, keypoints=np.arange(96.0).reshape(8, 6, 2))
-    seen = as_found(finder, [first, found[1]])
-    assert len(seen) == 2
-    np.testing.assert_array_equal(seen[0].boxes[3], annotated[3])
-    others = np.delete(np.arange(8), 3)
-    moved = np.abs(seen[0].boxes - annotated)[others]
-    assert 0 < moved.max() < 8  # the detector's boxes, each in its own vertebra's row
-    np.testing.assert_array_equal(seen[0].keypoints, first.keypoints)
+    annotated[3] = [2, 2, 9, 9]  # nothing is found there
+    points = np.linspace(10, 90, 96).reshape(8, 6, 2)
+    points[5, 2] = np.nan  # unknown, so that vertebra is left out
+    pictures, shares = calibration_pictures(finder, [replace(found[0], boxes=annotated, keypoints=points)])
+    assert len(pictures) == len(shares) == 7
+    for k, row in enumerate([0, 1, 2, 3, 4, 6, 7]):
+        box = annotated[3] if row == 3 else seen.boxes[row]
+        picture, shown = vertebra_picture(image, box)
+        np.testing.assert_array_equal(pictures[k], picture)
+        np.testing.assert_allclose(shares[k], (points[row] - shown[:2]) / (shown[2:] - shown[:2]), rtol=1e-5)
+
+
+def test_another_finders_detector_gets_keypoints(finder, simulated, tmp_path, monkeypatch):
+    monkeypatch.setattr("fracsurv.detection.finder.train_detector", None)  # must not be called
+    found, provenance = read_labelled(simulated)
+    made = train_finder(found[:60], provenance, RECIPE, KeypointRecipe(epochs=1), detector=finder, progress=False)
+    assert made.detector is finder.detector
+    assert made.threshold == finder.threshold
+    assert made.about["provenance"] == finder.about["provenance"]
+    assert "keypoints, from " in made.summary()
+    assert "of 60 (simulated)" in made.summary()
+    save_finder(made, tmp_path / "w.safetensors")
+    assert load_finder(tmp_path / "w.safetensors").summary() == made.summary()
+    with pytest.raises(UserError, match="vertebrae with keypoints to train on; at least 200 are needed"):
+        train_finder(found[:10], provenance, RECIPE, detector=finder, progress=False)
+
+
+def test_several_sources_are_one_and_all_their_faults_are_told(source, simulated, tmp_path):
+    found, provenance = read_all_labelled([source, simulated])
+    assert len(found) == len(read_labelled(source)[0]) + len(read_labelled(simulated)[0])
+    assert provenance == "real and simulated"
+    assert read_all_labelled([source, source])[1] == "real"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError) as raised:
+        read_all_labelled([tmp_path / "empty", source, tmp_path / "none"])
+    assert len(raised.value.faults) >= 2
 
 
 def test_the_same_seed_gives_the_same_finder(source, finder):
@@ -235,10 +266,11 @@ def test_vertebra_picture_shows_what_it_says():
 
 def test_keypoints_are_learnt_from_a_simulated_cohort(simulated, tmp_path):
     found, _ = read_labelled(simulated)
-    network = train_keypoints(found[:60], found[60:70], KeypointRecipe(epochs=4, coarsest=1.0), progress=False)
-    pictures, keypoints = _pictures(
-        found[70:100], np.random.default_rng(0), KeypointRecipe(jitter=0.0, coarsest=1.0), False
+    rng, exact = np.random.default_rng(0), KeypointRecipe(jitter=0.0, coarsest=1.0)
+    network = train_keypoints(
+        found[:60], _pictures(found[60:70], rng, exact, False), KeypointRecipe(epochs=4, coarsest=1.0), progress=False
     )
+    pictures, keypoints = _pictures(found[70:100], rng, exact, False)
     mean, _ = locate(network, pictures)
     error = np.abs(mean.numpy() - keypoints)
     guess = np.abs(keypoints - keypoints.mean(axis=0))

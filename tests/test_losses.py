@@ -6,6 +6,7 @@ from pathlib import Path
 from unittest import mock
 
 import lifelines
+import mpmath
 import numpy as np
 import pandas as pd
 import pytest
@@ -233,12 +234,20 @@ GOOD = {"event": torch.tensor([1, 0, 1]), "time": torch.ones(3), "risk": torch.z
         ({"ties": "exact"}, "ties must be 'efron' or 'breslow', got 'exact'"),
         ({"reduction": "none"}, "reduction must be 'mean' or 'sum', got 'none'"),
         ({"risk": torch.tensor([1, 2, 3])}, "risk must be a floating tensor, got torch.int64"),
-        ({"risk": torch.zeros(3, 2)}, r"risk must have one value a patient: 3 wanted, got shape \(3, 2\)"),
+        (
+            {"risk": torch.zeros(3, 2)},
+            r"risk must have one value a patient, .* got shape \(3, 2\)",
+        ),
         ({"time": torch.ones(2)}, r"time must have one value a patient: 3 wanted, got shape \(2,\)"),
         ({"event": torch.tensor([0, 2, 1])}, r"event must be bool or 0/1, got event\[1\] = 2"),
         ({"risk": torch.tensor([0.0, 1.0, torch.nan])}, r"risk must be finite, got risk\[2\] = nan"),
         ({"time": torch.tensor([0.0, torch.inf, 1.0])}, r"time must be finite, got time\[1\] = inf"),
         ({"weights": torch.tensor([1.0, -1.0, 1.0])}, r"weights must be >= 0, got weights\[1\] = -1.0"),
+        ({"weights": torch.tensor([1, -1, 1])}, r"weights must be >= 0, got weights\[1\] = -1"),
+        (
+            {"risk": torch.zeros(1, 3)},
+            r"risk must have one value a patient, .* got shape \(1, 3\)",
+        ),
         ({"strata": torch.zeros(4)}, r"strata must have one value a patient: 3 wanted, got shape \(4,\)"),
     ],
 )
@@ -265,7 +274,7 @@ def test_plain_sums_and_logarithms_agree_in_value_and_gradient(batch, ties, with
 
 
 @pytest.mark.parametrize("ties", TIES)
-@pytest.mark.parametrize("width", [599.0, 601.0])
+@pytest.mark.parametrize("width", [599.0, 601.0, 700.0, 1500.0, 2e4])
 def test_either_side_of_the_widest_range_has_full_precision(ties, width):
     """The riskiest leave first, two at a time; each pair's denominators hold nothing else that counts."""
     n = 12
@@ -274,13 +283,55 @@ def test_either_side_of_the_widest_range_has_full_precision(ties, width):
     loss = cox_nll(torch.ones(n, dtype=torch.bool), time, risk, ties=ties, reduction="sum")
     loss.backward()
     each = np.log(2) if ties == "efron" else 2 * np.log(2)
-    assert loss.item() == pytest.approx(n / 2 * each, rel=1e-12)
-    np.testing.assert_allclose(risk.grad.numpy(), 0, atol=1e-12)
+    assert loss.item() == pytest.approx(n / 2 * each, rel=1e-11)  # float64 holds 2e4 to 4e-12
+    np.testing.assert_allclose(risk.grad.numpy(), 0, atol=1e-11)
+
+
+@pytest.mark.parametrize("width", [590.0, 610.0, 5000.0])
+@pytest.mark.parametrize("with_strata", [False, True])
+def test_float32_risks_lose_nothing_in_the_sums(width, with_strata):
+    rng = np.random.default_rng(0)
+    risk = torch.tensor(rng.normal(size=300) + 1000, dtype=torch.float32)
+    risk[0] -= width
+    event, time = torch.tensor(rng.random(300) < 0.4), torch.tensor(rng.integers(1, 50, 300))
+    strata = torch.tensor(rng.integers(0, 3, 300)) if with_strata else None
+    found = []
+    for precision in (torch.float32, torch.float64):
+        leaf = risk.detach().clone().to(precision).requires_grad_()
+        cox_nll(event, time, leaf, strata=strata, reduction="sum").backward()
+        found.append(leaf.grad.double().numpy())
+    np.testing.assert_allclose(found[0], found[1], atol=3e-7 * np.abs(found[1]).max())
+
+
+@pytest.mark.parametrize("weights", [[1e39, 1.0, 1.0], [1e-50] * 3, [1.0, 1e-100, 1e-100]])
+@pytest.mark.parametrize("risk", [[0.0, 0.0, 0.0], [0.0, -500.0, -599.0]])
+def test_weights_of_any_size_count(weights, risk):
+    event, time = torch.tensor([1, 1, 0]), torch.tensor([1.0, 2.0, 3.0])
+    weights, exact = torch.tensor(weights, dtype=torch.float64), torch.tensor(risk, dtype=torch.float64)
+    w = [float(each) for each in weights]
+    e = [mpmath.exp(each) for each in risk]
+    first = w[0] * (mpmath.log(sum(a * b for a, b in zip(w, e, strict=True))) - risk[0])
+    expected = first + w[1] * (mpmath.log(w[1] * e[1] + w[2] * e[2]) - risk[1])
+    for precision in (torch.float32, torch.float64):
+        leaf = exact.detach().clone().to(precision).requires_grad_()
+        loss = cox_nll(event, time, leaf, weights=weights)
+        loss.backward()
+        assert loss.item() == pytest.approx(float(expected / (w[0] + w[1])), rel=1e-5, abs=1e-12)
+        assert torch.isfinite(leaf.grad).all()
+
+
+def test_without_a_gradient_the_value_is_the_same():
+    event, time, risk = torch.tensor([1, 0, 1]), torch.arange(3.0), torch.tensor([0.3, -1.0, 2.0])
+    value = cox_nll(event, time, risk)
+    assert not value.requires_grad
+    with torch.no_grad():
+        assert cox_nll(event, time, risk.clone().requires_grad_()).item() == value.item()
 
 
 def test_gradients_by_weights_are_refused_and_a_second_derivative_too():
     event, time, risk = torch.tensor([1, 0, 1]), torch.arange(3.0), torch.zeros(3, requires_grad=True)
     with pytest.raises(ValueError, match="weights must not require a gradient"):
         cox_nll(event, time, risk, weights=torch.ones(3, requires_grad=True))
-    with pytest.raises(RuntimeError, match="can be differentiated once"):
-        torch.autograd.grad(cox_nll(event, time, risk), risk, create_graph=True)
+    for strata in (None, torch.zeros(3)):
+        with pytest.raises(RuntimeError, match="can be differentiated once"):
+            torch.autograd.grad(cox_nll(event, time, risk, strata=strata), risk, create_graph=True)

@@ -14,7 +14,6 @@ from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
 from fracsurv.metrics import calibration, net_benefit
-from fracsurv.metrics.censoring import inverse_censoring_weights
 from tests import oracles
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -53,8 +52,10 @@ def test_groups_against_a_hand_count():
     np.testing.assert_allclose(found.predicted, [0.15, 0.75])
     np.testing.assert_allclose(found.observed, [0.25, 0.75])
     assert len(calibration(time <= 100, time, probability, 100).n) == 2  # 4 events: the fewest groups
-    many = draw(2, 2000)
-    assert len(calibration(*many, 4.0).n) == 10
+    for n in (200, 2000):
+        many = draw(2, n)
+        n_events = (many[0] & (many[1] <= 4)).sum()
+        assert len(calibration(*many, 4.0).n) == min(10, n_events // 20)
 
 
 def test_groups_without_and_with_only_events_have_exact_bounds():
@@ -65,7 +66,7 @@ def test_groups_without_and_with_only_events_have_exact_bounds():
     event = np.array([False, False, True, False, True, True, True, True])
     found = calibration(event, time, probability, 100, n_groups=2)
     np.testing.assert_array_equal(found.observed, [0, 1])
-    none, all_ = binomtest(0, 3).proportion_ci(0.95, "exact"), binomtest(2, 2).proportion_ci(0.95, "exact")
+    none, all_ = binomtest(0, 3).proportion_ci(0.95, "exact"), binomtest(4, 4).proportion_ci(0.95, "exact")
     np.testing.assert_allclose(found.low, [0, all_.low], rtol=1e-10)
     np.testing.assert_allclose(found.high, [none.high, 1], rtol=1e-10)
     assert np.isnan(found.slope)  # separated
@@ -75,9 +76,11 @@ def test_groups_without_and_with_only_events_have_exact_bounds():
 def test_slope_is_scikit_learns_weighted_logistic_regression(tied):
     event, time, probability = draw(3, tied=tied)
     found = calibration(event, time, probability**1.3, 4.0)
-    case, control = event & (time <= 4), time > 4
-    known = case | control
-    weight = inverse_censoring_weights(event, time, np.where(case, time, 4.0))[known]
+    case = event & (time <= 4)
+    known = case | (time >= 4)
+    just_before = np.nextafter(np.minimum(time, 4.0), 0)[known]
+    weight = np.array([1 / oracles.kaplan_meier(event, time, at, censoring=True) for at in just_before])
+    assert weight @ case[known] / len(time) == pytest.approx(found.mean_observed, rel=1e-12)
     x = np.log(probability**1.3 / (1 - probability**1.3))[known]
     fitted = LogisticRegression(C=np.inf, tol=1e-12, max_iter=1000).fit(x[:, None], case[known], weight)
     assert found.slope == pytest.approx(fitted.coef_[0, 0], rel=1e-6)
@@ -121,7 +124,8 @@ def test_net_benefit_without_censoring_is_a_count():
     rng = np.random.default_rng(5)
     time, probability = rng.exponential(5, 300), rng.uniform(size=300)
     event = np.ones(300, bool)
-    thresholds = np.array([0.05, 0.3, 0.5, 0.9])
+    thresholds = np.array([0.05, 0.3, 0.5, 0.9, 0.99, probability.max()])  # at the end few, all with an early event
+    time[probability > 0.985] = 1.0
     found = net_benefit(event, time, probability, 4.0, thresholds)
     for threshold, value in zip(thresholds, found, strict=True):
         treated = probability >= threshold
@@ -137,7 +141,7 @@ def test_net_benefit_is_its_definition(seed, threshold, tied):
     treated = probability >= threshold
     if not treated.any():
         assert found == 0
-    elif time[treated].max() < 4:
+    elif time[treated].max() < 4 and oracles.kaplan_meier(event[treated], time[treated], 4.0) > 0:
         assert np.isnan(found)
     else:
         alive = oracles.kaplan_meier(event[treated], time[treated], 4.0)
@@ -164,6 +168,11 @@ def test_row_order_and_unit_of_time_do_not_matter(seed):
     other = calibration(event[order], 365.25 * time[order], probability[order], 4 * 365.25)
     for name in ("mean_observed", "intercept", "slope"):
         assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-8, abs=1e-9, nan_ok=True)
+    coarse = probability.round(1)
+    one = calibration(event, time, coarse, 4.0, n_groups=4)
+    other = calibration(event[order], time[order], coarse[order], 4.0, n_groups=4)
+    for name in ("n", "predicted", "observed", "low", "high"):
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-9)
     np.testing.assert_allclose(
         net_benefit(event, time, probability, 4.0, [0.3]),
         net_benefit(event[order], 365.25 * time[order], probability[order], 4 * 365.25, [0.3]),
@@ -177,10 +186,56 @@ class TestCorners:
         assert np.isnan([found.intercept, found.slope]).all()
 
     def test_nobody_followed_that_far(self):
-        found = calibration([1, 0, 1], [1.0, 2.0, 3.0], [0.2, 0.3, 0.9], 5.0)
+        found = calibration([1, 0, 0], [1.0, 2.0, 3.0], [0.2, 0.3, 0.9], 5.0)
         assert len(found.n) == 0
         assert np.isnan([found.mean_observed, found.intercept, found.slope]).all()
-        assert np.isnan(net_benefit([1, 0, 1], [1.0, 2.0, 3.0], [0.2, 0.3, 0.9], 5.0, [0.1])).all()
+        assert np.isnan(net_benefit([1, 0, 0], [1.0, 2.0, 3.0], [0.2, 0.3, 0.9], 5.0, [0.1])).all()
+
+    def test_nobody_left_is_known(self):
+        """The last one at risk has the event before the horizon: Kaplan–Meier is 0 from there on."""
+        event, time = [1] * 4 + [0] * 4, [1, 2, 3, 3.5, 6, 7, 8, 9.0]
+        found = calibration(event, time, [0.9] * 4 + [0.1] * 4, 4.0, n_groups=2)
+        assert found.observed.tolist() == [0, 1]
+        assert net_benefit(event, time, [0.9] * 4 + [0.1] * 4, 4.0, [0.5]) == pytest.approx([0.5])
+        assert calibration([1, 1], [1, 2], [0.5, 0.6], 4).mean_observed == 1
+
+    def test_all_followed_to_the_horizon_and_no_further(self):
+        """A study's end is a horizon: who is free of the event then is known to be."""
+        event, time, probability = draw(8)
+        event, time = event & (time <= 4), np.minimum(time, 4.0)
+        other_event, other_time = event, np.where(event | (time < 4), time, 5.0)
+        one, other = (calibration(e, t, probability, 4.0) for e, t in ((event, time), (other_event, other_time)))
+        assert (one.intercept, one.slope) == pytest.approx((other.intercept, other.slope), rel=1e-9)
+
+    @pytest.mark.parametrize("unit", [0.5, 1.0, 2.0])
+    def test_coarse_times_are_no_bias(self, unit):
+        rng = np.random.default_rng(9)
+        rate = 0.1 * np.exp(0.9 * rng.normal(size=60_000))
+        died, left = (np.ceil(each / unit) * unit for each in (rng.exponential(1 / rate), rng.uniform(1, 12, 60_000)))
+        found = calibration(died <= left, np.minimum(died, left), 1 - np.exp(-4 * rate), 4.0)
+        assert found.intercept == pytest.approx(0, abs=0.04)
+        assert found.slope == pytest.approx(1, abs=0.04)
+
+    @pytest.mark.parametrize(("prediction", "n_events"), [(0.0, 17), (1.0, 3), (0.0, 1)])
+    def test_certain_predictions_count_as_one_in_a_thousand_million(self, prediction, n_events):
+        time = np.where(np.arange(20) < n_events, 1.0, 5.0)
+        found = calibration(time < 3, time, np.full(20, prediction), 3.0)
+        certain = np.log(1e-9) - np.log1p(-1e-9)
+        wanted = np.log(n_events / (20 - n_events)) - (certain if prediction == 0 else -certain)
+        assert found.intercept == pytest.approx(wanted, rel=1e-6)
+        assert np.isnan(found.slope)
+
+    @pytest.mark.parametrize("sign", [1, -1])
+    def test_separated_predictions_have_no_slope(self, sign):
+        time = np.array([1.0, 2, 1, 5, 6, 7])
+        found = calibration(time < 3, time, 0.5 + sign * np.array([0.3, 0.2, 0.1, -0.1, -0.2, -0.3]), 3.0)
+        assert np.isfinite(found.intercept)
+        assert np.isnan(found.slope)
+
+    def test_a_threshold_that_is_just_reached_treats(self):
+        event, time = [1, 0], [1.0, 5.0]
+        for dtype in (np.float32, np.float64):
+            assert net_benefit(event, time, np.array([0.7, 0.1], dtype), 3.0, [0.7]) == pytest.approx([0.5])
 
     def test_one_patient(self):
         found = calibration([0], [5.0], [0.2], 3.0)
@@ -192,10 +247,6 @@ class TestCorners:
         assert found.intercept == pytest.approx(np.log(0.5 / 0.5) - np.log(0.2 / 0.8))
         assert np.isnan(found.slope)
 
-    def test_certain_predictions_are_finite(self):
-        found = calibration([1, 0, 1, 0, 1], [1.0, 5.0, 2.0, 6.0, 4.0], [1.0, 0.0, 0.3, 0.4, 0.5], 3.0)
-        assert np.isfinite([found.intercept])
-
     @pytest.mark.parametrize(
         ("change", "message"),
         [
@@ -203,7 +254,9 @@ class TestCorners:
             ({"probability": [0.1, np.nan]}, r"probability must be finite, got probability\[1\] = nan"),
             ({"probability": [0.1]}, r"probability must have one value a patient: shape \(2,\) wanted, got \(1,\)"),
             ({"time": [1.0, -2.0]}, r"time must be >= 0, got time\[1\] = -2.0"),
-            ({"at": np.inf}, "at must be finite, got at = inf"),
+            ({"at": np.inf}, "at must be one finite time above 0, got inf"),
+            ({"at": 0}, "at must be one finite time above 0, got 0"),
+            ({"at": [1.5]}, r"at must be one finite time above 0, got \[1.5\]"),
         ],
     )
     def test_refuses(self, change, message):
@@ -217,3 +270,8 @@ class TestCorners:
     def test_refuses_impossible_thresholds(self, threshold):
         with pytest.raises(ValueError, match="thresholds must be a vector of probabilities"):
             net_benefit([1, 0], [1.0, 2.0], [0.1, 0.2], 1.5, [threshold])
+
+    @pytest.mark.parametrize("n_groups", [0, 2.5])
+    def test_refuses_impossible_groups(self, n_groups):
+        with pytest.raises(ValueError, match="n_groups must be a whole number, at least 1"):
+            calibration([1, 0], [1.0, 2.0], [0.1, 0.2], 1.5, n_groups=n_groups)

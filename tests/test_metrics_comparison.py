@@ -120,6 +120,40 @@ def test_a_time_that_follow_up_does_not_reach_is_nan():
     assert np.isnan(found.draws).all()
 
 
+def test_each_brier_metric_has_its_own_probabilities():
+    event, time, risks = draw(8, 80)
+    train, risks = draw(9, 300)[:2], {"a": risks["good"]}
+    times = (600.0, 1500.0)
+    surv = np.random.default_rng(0).uniform(size=(80, 2))
+    asked = [("brier", at) for at in times]
+    found = bootstrap(event, time, risks, metrics=asked, n_draws=3, train=train, surv={"a": surv})
+    np.testing.assert_allclose(found.estimate[0], metrics.brier_score(*train, event, time, surv, times), rtol=1e-12)
+    unknown = surv.copy()
+    unknown[:, 1] = np.nan  # what `breslow_survival` gives beyond the training follow-up
+    asked[1] = ("brier", 1e6)
+    found = bootstrap(event, time, risks, metrics=asked, n_draws=3, train=train, surv={"a": unknown})
+    assert np.isfinite(found.estimate[0, 0])
+    assert np.isnan(found.estimate[0, 1])
+
+
+def test_a_draw_that_nobody_outlives_has_no_brier_score():
+    event, time, risk = np.arange(10) < 5, np.arange(1.0, 11.0), {"a": np.zeros(10)}
+    asked = [("brier", 9.5)]
+    train = (event, np.where(event, time, time + 5))
+    found = bootstrap(event, time, risk, metrics=asked, n_draws=100, train=train, surv={"a": np.full(10, 0.5)})
+    nobody = draw_counts(10, 100, 0)[9] == 0
+    assert 20 < nobody.sum() < 60
+    np.testing.assert_array_equal(np.isnan(found.draws[:, 0, 0]), nobody)
+
+
+def test_p_counts_the_answered_draws():
+    draws = np.full((200, 2, 1), 0.5)
+    draws[:, 0, 0] += np.where(np.arange(200) < 12, -0.1, 0.1)
+    draws[195:] = np.nan
+    found = metrics.Bootstrap(("a", "b"), ("c_index",), np.array([[0.6], [0.5]]), draws)
+    assert found.difference("b")[2][0, 0] == pytest.approx(2 * 13 / 196)
+
+
 def test_too_many_unanswered_draws_give_no_interval():
     draws = np.linspace(0, 1, 200)
     assert metrics.percentile_interval(draws) == pytest.approx((0.025, 0.975))
@@ -143,12 +177,19 @@ GOOD = {"event": [1, 0, 1], "time": [1.0, 2.0, 3.0], "risks": {"a": [1.0, 2.0, 3
         ({"metrics": (("c_index", 3.0),)}, r"metric \('c_index', 3.0\) is unknown"),
         ({"metrics": ()}, "metrics must be at least one, each once"),
         ({"metrics": ("c_index", "c_index")}, "metrics must be at least one, each once"),
+        ({"metrics": (("auc_thesis",),)}, r"metric \('auc_thesis',\) must be a name and one finite time"),
+        ({"metrics": (("auc_thesis", np.nan),)}, r"metric \('auc_thesis', nan\) must be a name and one finite time"),
         ({"metrics": (("auc", 2.0),)}, r"metric \('auc', 2.0\) is weighted for censoring: give train="),
         ({"metrics": (("brier", 2.0),), "train": ([1, 0], [1.0, 4.0])}, "surv has no probabilities of 'a'"),
         (
             {"metrics": (("brier", 2.0),), "train": ([1, 0], [1.0, 4.0]), "surv": {"a": [0.1, 0.2]}},
-            r"surv\['a'\] must be probabilities, .* shape \(3, 1\) wanted, got \(2, 1\)",
+            r"surv\['a'\] must have a row a patient .* shape \(3, 1\) wanted, got \(2, 1\)",
         ),
+        (
+            {"metrics": (("brier", 2.0),), "train": ([1, 0], [1.0, 4.0]), "surv": {"a": [0.1, 1.5, np.nan]}},
+            r"surv\['a'\] must be probabilities, got surv\['a'\]\[1, 0\] = 1.5",
+        ),
+        ({"n_draws": -1}, "n_draws must be at least 1, got -1"),
         ({"n_draws": 0}, "n_draws must be at least 1, got 0"),
     ],
 )

@@ -287,7 +287,7 @@ def test_calibration_shows_its_groups_and_bounds():
     axes = plots.calibration({"model": metrics.calibration(event, time, probability, 100, n_groups=2)}, 100).axes[0]
     np.testing.assert_allclose(np.asarray(axes.containers[0][0].get_ydata(), float), [0, 1])
     bars = axes.containers[0][2][0].get_segments()
-    np.testing.assert_allclose([bar[:, 1] for bar in bars], [[0, 0.7075982261787133], [0.15811388300839305, 1]])
+    np.testing.assert_allclose([bar[:, 1] for bar in bars], [[0, 0.7075982261787133], [0.3976353643835254, 1]])
     assert axes.get_ylim() == (0, 1)
     assert not axes.containers[0][0].get_clip_on()  # else half of a point at 0 or 1 is cut off
 

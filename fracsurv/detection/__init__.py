@@ -19,7 +19,7 @@ from fracsurv.detection.inference import Detections, detect
 from fracsurv.detection.keypoint_training import KeypointRecipe
 from fracsurv.detection.network import VertebraDetector
 from fracsurv.detection.scores import average_precision, scores
-from fracsurv.detection.sources import Labelled, read_labelled
+from fracsurv.detection.sources import Labelled, read_all_labelled, read_labelled
 from fracsurv.detection.tables import find_vertebrae, measure_vertebrae
 from fracsurv.detection.training import DetectorRecipe
 
@@ -38,6 +38,7 @@ __all__ = [
     "load_finder",
     "measure_vertebrae",
     "one_column",
+    "read_all_labelled",
     "read_labelled",
     "save_finder",
     "score_finder",

@@ -16,7 +16,14 @@ from tqdm import tqdm
 from fracsurv import __version__
 from fracsurv.checkpoint import load_weights, read_about, save_weights
 from fracsurv.detection.inference import Detections, detect
-from fracsurv.detection.keypoint_training import FEWEST, KeypointRecipe, locate, train_keypoints
+from fracsurv.detection.keypoint_training import (
+    FEWEST,
+    KeypointRecipe,
+    locate,
+    pictures_of,
+    stacked,
+    train_keypoints,
+)
 from fracsurv.detection.keypoints import KeypointNetwork, vertebra_picture
 from fracsurv.detection.network import VertebraDetector
 from fracsurv.detection.scores import matches, scores
@@ -49,10 +56,17 @@ class Finder:
 
     def summary(self) -> str:
         """One line: what it was trained on, and whether it knows keypoints."""
-        what = "boxes and keypoints" if self.keypoints else "boxes"
+        other = self.about.get("keypoints_of")
+        what = "boxes and keypoints" if self.keypoints and not other else "boxes"
         return (
             f"{what}, from {self.about['n_vertebrae']:,} vertebrae of {self.about['n_images']:,} "
-            f"{self.about['provenance']} radiographs; threshold {self.threshold:.2f}"
+            f"{self.about['provenance']} radiographs; "
+            + (
+                f"keypoints, from {other['n_vertebrae']:,} of {other['n_images']:,} ({other['provenance']}); "
+                if other
+                else ""
+            )
+            + f"threshold {self.threshold:.2f}"
         )
 
 
@@ -75,22 +89,26 @@ def train_finder(
     recipe: DetectorRecipe,
     keypoint_recipe: KeypointRecipe | None = None,
     *,
+    detector: Finder | None = None,
     progress: bool = True,
 ) -> Finder:
     """Train a detector and, if enough of the vertebrae have keypoints, a keypoint network.
 
     The threshold and the keypoints' scales come from radiographs that neither was trained on.
+
+    Parameters
+    ----------
+    detector : Finder, optional
+        Take its detector and threshold, and train the keypoint network alone.
+
+    Raises
+    ------
+    UserError
+        With a detector, where fewer than `FEWEST` vertebrae to train on have keypoints.
     """
     held = held_out(len(found), recipe)
-    detector, threshold = train_detector(found, held, recipe, progress=progress)
     train = [found[row] for row in np.setdiff1d(np.arange(len(found)), held)]
-    keypoints = None
-    if sum(int(np.isfinite(each.keypoints).all(axis=(1, 2)).sum()) for each in train) >= FEWEST:
-        calibrating = as_found(Finder(detector, threshold), [found[row] for row in held])
-        keypoints = train_keypoints(
-            train, calibrating, keypoint_recipe or KeypointRecipe(seed=recipe.seed), progress=progress
-        )
-    about = {
+    about: dict[str, Any] = {
         "provenance": provenance,
         "n_images": len(found),
         "n_vertebrae": sum(len(each.boxes) for each in found),
@@ -98,21 +116,36 @@ def train_finder(
         "seed": recipe.seed,
         "fracsurv": __version__,
     }
-    return Finder(detector, threshold, keypoints, about)
+    n_known = sum(int(np.isfinite(each.keypoints).all(axis=(1, 2)).sum()) for each in train)
+    if detector is None:
+        made = Finder(*train_detector(found, held, recipe, progress=progress), None, about)
+        if n_known < FEWEST:
+            return made
+    else:
+        keypoints_of = {name: about[name] for name in ("provenance", "n_images", "n_vertebrae", "seed", "fracsurv")}
+        made = replace(detector, keypoints=None, about=detector.about | {"keypoints_of": keypoints_of})
+    shown = calibration_pictures(made, [found[row] for row in held])
+    how = keypoint_recipe or KeypointRecipe(seed=recipe.seed)
+    return replace(made, keypoints=train_keypoints(train, shown, how, progress=progress))
 
 
-def as_found(finder: Finder, found: Sequence[Labelled]) -> list[Labelled]:
-    """The same radiographs with the detector's boxes; a vertebra that it misses keeps the annotator's."""
-    images = (read_radiograph(each.path, name=each.name) for each in found)
+def calibration_pictures(finder: Finder, found: Sequence[Labelled]) -> tuple[np.ndarray, np.ndarray]:
+    """What a keypoint network is given where this finder is used: pictures and keypoints as of `pictures_of`.
+
+    The boxes are the detector's; a vertebra that it misses keeps the annotator's.
+    """
     dtype = precision_of(_device(finder), "auto")
-    result = []
-    for each, seen in zip(found, detect(finder.detector, images, dtype=dtype), strict=True):
-        column = seen.column(finder.threshold)
-        hit = matches(column, each.boxes, 0.5)
-        boxes = each.boxes.copy()
+    pictures, keypoints = [], []
+    for each in found:
+        image = read_radiograph(each.path, name=each.name)
+        (seen,) = detect(finder.detector, [image], dtype=dtype)
+        column, boxes = seen.column(finder.threshold), each.boxes.copy()
+        hit = matches(column, boxes, 0.5)
         boxes[hit[hit >= 0]] = column.boxes[hit >= 0]
-        result.append(replace(each, boxes=boxes))
-    return result
+        for picture, points in pictures_of(image, boxes, each.keypoints):
+            pictures.append(picture)
+            keypoints.append(points)
+    return stacked(pictures, keypoints)
 
 
 def find(finder: Finder, images: Sequence[np.ndarray]) -> list[Vertebrae]:

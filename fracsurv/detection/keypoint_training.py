@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -45,15 +45,19 @@ class KeypointRecipe:
 
 
 def train_keypoints(
-    train: Sequence[Labelled], held_out: Sequence[Labelled], recipe: KeypointRecipe, *, progress: bool = True
+    train: Sequence[Labelled],
+    held_out: tuple[np.ndarray, np.ndarray],
+    recipe: KeypointRecipe,
+    *,
+    progress: bool = True,
 ) -> KeypointNetwork:
     """Train on the vertebrae that have keypoints; calibrated, in evaluation mode, on the CPU.
 
     Parameters
     ----------
     train : boxes as an annotator drew them; they are jittered.
-    held_out : radiographs that the scales are calibrated on, with the boxes that the network will be given: the
-        detector's. They are not jittered.
+    held_out : pictures and keypoints, as of `pictures_of`, of other radiographs' vertebrae with the boxes that the
+        network will be given: the detector's. The scales are calibrated on them.
 
     Raises
     ------
@@ -69,11 +73,11 @@ def train_keypoints(
         torch.manual_seed(recipe.seed)
         model = KeypointNetwork().to(device, memory_format=torch.channels_last)
         _fit(model, pictures, keypoints, recipe, device, progress)
-    pictures, keypoints = _pictures(held_out, rng, replace(recipe, jitter=0.0), progress)
-    mean, scale = locate(model, pictures)
-    model = model.cpu()
-    calibrate(model, mean, scale, torch.from_numpy(keypoints))
-    return model
+    pictures, keypoints = held_out
+    if len(pictures):
+        mean, scale = locate(model, pictures)
+        calibrate(model.cpu(), mean, scale, torch.from_numpy(keypoints))
+    return model.cpu()
 
 
 def locate(model: KeypointNetwork, pictures: np.ndarray, *, batch_size: int = 256) -> tuple[Tensor, Tensor]:
@@ -95,16 +99,33 @@ def _pictures(
     """Pictures (n, 48, 64) and keypoints (n, 6, 2) in shares of them."""
     pictures, keypoints = [], []
     for each in tqdm(found, desc="vertebrae", unit="image", disable=not progress, leave=False):
-        known = np.isfinite(each.keypoints).all(axis=(1, 2))
-        if not known.any():
+        if not np.isfinite(each.keypoints).all(axis=(1, 2)).any():
             continue
+        side = np.tile(each.boxes[:, 2:] - each.boxes[:, :2], 2)
+        boxes = each.boxes + recipe.jitter * side * rng.normal(size=each.boxes.shape)
+        coarse = np.where(rng.random(len(boxes)) < 0.5, recipe.coarsest ** rng.random(len(boxes)), 1.0)
         image = read_radiograph(each.path, name=each.name)
-        for box, points in zip(each.boxes[known], each.keypoints[known], strict=True):
-            side = np.tile(box[2:] - box[:2], 2)
-            coarse = recipe.coarsest ** rng.random() if rng.random() < 0.5 else 1.0
-            picture, shown = vertebra_picture(image, box + recipe.jitter * side * rng.normal(size=4), coarse)
+        for picture, points in pictures_of(image, boxes, each.keypoints, coarse):
             pictures.append(picture)
-            keypoints.append((points - shown[:2]) / (shown[2:] - shown[:2]))
+            keypoints.append(points)
+    return stacked(pictures, keypoints)
+
+
+def pictures_of(
+    image: np.ndarray, boxes: np.ndarray, keypoints: np.ndarray, coarse: np.ndarray | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Picture (48, 64) and keypoints (6, 2), in shares of it, of each box (n, 4) whose keypoints (n, 6, 2) are known.
+
+    `coarse` (n,): below 1, as a radiograph with so many pixels in the place of one would show it.
+    """
+    coarse = np.ones(len(boxes)) if coarse is None else coarse
+    for k in np.flatnonzero(np.isfinite(keypoints).all(axis=(1, 2))):
+        picture, shown = vertebra_picture(image, boxes[k], coarse[k])
+        yield picture, (keypoints[k] - shown[:2]) / (shown[2:] - shown[:2])
+
+
+def stacked(pictures: list[np.ndarray], keypoints: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures (n, 48, 64) and keypoints (n, 6, 2), float32; n may be 0."""
     if not pictures:
         return np.zeros((0, *SIZE), np.float32), np.zeros((0, 6, 2), np.float32)
     return np.stack(pictures), np.stack(keypoints).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,28 @@ def read_labelled(src: str | Path) -> tuple[list[Labelled], str]:
     if len(found) < FEWEST:
         raise UserError(f"{src}: {len(found)} radiographs with boxes; at least {FEWEST} are needed")
     return found, provenance
+
+
+def read_all_labelled(sources: Sequence[str | Path]) -> tuple[list[Labelled], str]:
+    """Radiographs with boxes of several sources as one, and their provenances, each once ('simulated and real').
+
+    Raises
+    ------
+    UserError
+        For every fault of every source.
+    """
+    found, provenances, faults = [], [], []
+    for src in sources:
+        try:
+            radiographs, provenance = read_labelled(src)
+        except UserError as error:
+            faults += error.faults
+            continue
+        found += radiographs
+        provenances.append(provenance)
+    if faults:
+        raise UserError(faults)
+    return found, " and ".join(dict.fromkeys(provenances))
 
 
 def _of_cohort(cohort: Cohort) -> list[Labelled]:

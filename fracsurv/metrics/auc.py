@@ -20,7 +20,9 @@ def cumulative_dynamic_auc(
     """AUC(t) with inverse-probability-of-censoring weights (Uno et al. 2007), and its mean over times.
 
     At time t a case is an event at or before t, weighted by 1 / G of its own time; a control is anyone
-    followed beyond t. Equal risks (exactly equal) count one half.
+    followed beyond t. Equal risks (exactly equal) count one half. G is taken at the event's time, as scikit-survival
+    does, not just before it: where many events and censorings share a time (times in years), late events weigh a
+    little too much.
 
     Parameters
     ----------
@@ -78,8 +80,10 @@ def auc_censored_as_nonevent(event: ArrayLike, time: ArrayLike, risk: ArrayLike,
         In [0, 1]; NaN without a case or without a control.
     """
     event, time = check_survival(event, time)
-    risk, at = check_risk(risk, len(time)), check_times(at, "at")
-    ones = np.ones((len(time), 1))
+    risk = check_risk(risk, len(time))
+    if np.ndim(at) or not np.isfinite(at):
+        raise ValueError(f"at must be one finite time, got {at}")
+    ones, at = np.ones((len(time), 1)), np.array([at], float)
     return float(auc_of_draws(event, time, risk, at, ones[:, 0], np.array([True]), ones)[0, 0])
 
 

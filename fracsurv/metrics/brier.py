@@ -20,7 +20,9 @@ def brier_score(
     """Brier score with inverse-probability-of-censoring weights (Graf et al. 1999).
 
     At time t an event by then contributes surv² / G(own time), a patient followed beyond t contributes
-    (1 - surv)² / G(t), and one censored before contributes nothing; the sum is divided by n.
+    (1 - surv)² / G(t), and one censored before contributes nothing; the sum is divided by n. G is taken at the
+    event's time, as scikit-survival does, not just before it: where many events and censorings share a time (times in
+    years), late events weigh a little too much.
 
     Parameters
     ----------

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.special import expit
 from scipy.stats import norm
 
 from fracsurv.metrics._checks import check_finite, check_survival
-from fracsurv.metrics.censoring import inverse_censoring_weights, kaplan_meier
+from fracsurv.metrics.censoring import kaplan_meier
 
 _LEAST = 1e-9
 """Probabilities nearer to 0 or 1 than this count as that far away: the logit of 0 is no number."""
@@ -50,27 +52,35 @@ def calibration(
 
     Intercept and slope are those of a logistic regression of "event by `at`" on the log odds of the prediction (for
     the intercept, as an offset) among those whose answer is known, weighted by the inverse probability of having
-    remained uncensored (Graf's weights, as in `brier_score`, from these patients' own censoring).
+    remained uncensored until just before their event or the horizon (Kaplan–Meier of these patients' censoring). With
+    these weights the share of events is exactly 1 − Kaplan–Meier, ties or not.
+
+    All of it takes censoring to be independent of the event, the regression also of the prediction: where those at
+    high risk are followed for a shorter time, the slope is off though the groups are not. Who dies is censored here,
+    so that "observed" is the risk if nobody died of anything else; it overstates the share who will have the event.
 
     Parameters
     ----------
     event, time : arrays, shape (n,)
         True where the event was observed; time >= 0, in any one unit.
     probability : array, shape (n,)
-        Predicted probability, in [0, 1], of the event by `at`.
+        Predicted probability, in [0, 1], of the event by `at`. In the regression, probabilities nearer to 0 or 1 than
+        1e-9 count as that far away.
     at : float
-        The horizon, in the unit of `time`.
+        The horizon, in the unit of `time`, above 0.
     n_groups : int, optional
-        Groups of equal size by prediction; by default one for every 20 events by then, from 2 to 10.
+        Groups of equal size by prediction, fewer where equal predictions do not allow it; by default one for every 20
+        events by then, from 2 to 10.
 
     Returns
     -------
     Calibration
         Intervals are log–log Greenwood ones. Greenwood's variance is 0 where nobody, and undefined where everybody,
-        has had the event; there the bounds are Clopper and Pearson's exact ones for as many patients as are still at
-        risk at the horizon. Groups in which nobody is followed until the horizon are left out; `mean_observed` is NaN
-        if that is so of all, intercept and slope if there is no event by then or nobody is followed beyond it, slope
-        also if all predictions are equal or separate the events from the others.
+        has had the event; there the bounds are Clopper and Pearson's exact ones, for as many patients as are still at
+        risk at the horizon, or as have had the event. Groups whose follow-up ends before the horizon with somebody
+        free of the event are left out; `mean_observed` is NaN if that is so of all, intercept and slope unless some
+        are known to have had the event by then and some to be free of it, slope also if all predictions are equal or
+        separate the two.
 
     Raises
     ------
@@ -78,19 +88,26 @@ def calibration(
         For unequal lengths, negative times, values that are not finite, probabilities outside [0, 1].
     """
     event, time = check_survival(event, time)
-    probability, at = _check_probability(probability, len(time)), float(check_finite(at, "at"))
+    probability, at = _check_probability(probability, len(time)), _check_horizon(at)
     if n_groups is None:
         n_groups = int(np.clip((event & (time <= at)).sum() // 20, 2, 10))
-    order = np.argsort(probability, kind="stable")
+    if n_groups != int(n_groups) or n_groups < 1:
+        raise ValueError(f"n_groups must be a whole number, at least 1, got {n_groups}")
     rows = []
-    for group in np.array_split(order, n_groups):
-        if len(group) and time[group].max() >= at:
-            observed, low, high = _event_share(event[group], time[group], at)
+    for group in _groups(probability, int(n_groups)):
+        observed, low, high = _event_share(event[group], time[group], at)
+        if np.isfinite(observed):
             rows.append((len(group), probability[group].mean(), observed, low, high))
     columns = np.array(rows, float).reshape(-1, 5).T
-    everyone = _event_share(event, time, at)[0] if time.max() >= at else np.nan
     intercept, slope = _logistic(event, time, probability, at)
-    return Calibration(columns[0].astype(int), *columns[1:], float(probability.mean()), everyone, intercept, slope)
+    return Calibration(
+        columns[0].astype(int),
+        *columns[1:],
+        float(probability.mean()),
+        _event_share(event, time, at)[0],
+        intercept,
+        slope,
+    )
 
 
 def net_benefit(
@@ -113,8 +130,8 @@ def net_benefit(
     Returns
     -------
     array, shape (n_thresholds,)
-        True positives a patient, after the price of the false ones. NaN where nobody of those treated is followed
-        until `at`; 0 where nobody is treated.
+        True positives a patient, after the price of the false ones. NaN where the follow-up of those treated ends
+        before `at` with somebody free of the event; 0 where nobody is treated.
 
     Raises
     ------
@@ -124,32 +141,46 @@ def net_benefit(
 
     Examples
     --------
-    >>> net_benefit([1, 0, 0, 0], [1.0, 5.0, 5.0, 5.0], [0.9, 0.6, 0.2, 0.1], 3.0, [0.5])
-    array([0.])
+    >>> net_benefit([1, 0, 0, 0], [1.0, 5.0, 5.0, 5.0], [0.9, 0.6, 0.2, 0.1], 3.0, [0.2, 0.8])
+    array([0.125, 0.25 ])
     """
     event, time = check_survival(event, time)
-    probability, at = _check_probability(probability, len(time)), float(check_finite(at, "at"))
+    precision = np.asarray(probability).dtype
+    probability, at = _check_probability(probability, len(time)), _check_horizon(at)
     thresholds = np.atleast_1d(check_finite(thresholds, "thresholds"))
     if thresholds.ndim != 1 or ((thresholds <= 0) | (thresholds >= 1)).any():
         raise ValueError(f"thresholds must be a vector of probabilities in (0, 1), got {thresholds}")
     result = np.zeros(len(thresholds))
     for k, threshold in enumerate(thresholds):
-        treated = probability >= threshold
+        # a float32 probability of 0.7 reaches 0.7
+        treated = probability >= (threshold.astype(precision) if precision.kind == "f" else threshold)
         if not treated.any():
             continue
-        share = _event_share(event[treated], time[treated], at)[0] if time[treated].max() >= at else np.nan
+        share = _event_share(event[treated], time[treated], at)[0]
         result[k] = treated.mean() * (share - (1 - share) * threshold / (1 - threshold))
     return result
 
 
+def _groups(probability: NDArray, n_groups: int) -> list[NDArray]:
+    """Rows by rising prediction in about equal groups; equal predictions stay together, whatever the rows' order."""
+    order = np.argsort(probability, kind="stable")
+    sorted_ = probability[order]
+    wanted = np.round(np.arange(1, n_groups) * len(order) / n_groups).astype(int).clip(1)
+    ends = np.unique(np.searchsorted(sorted_, sorted_[wanted - 1], side="right"))
+    return [group for group in np.split(order, ends) if len(group)]
+
+
 def _event_share(event: NDArray, time: NDArray, at: float) -> tuple[float, float, float]:
-    """1 − Kaplan–Meier at a time that follow-up reaches, and its 95 % interval."""
+    """1 − Kaplan–Meier at a time, and its 95 % interval; NaN beyond the follow-up of somebody without the event."""
     times, survival = kaplan_meier(event, time)
+    if at > times[-1] and survival[-1] > 0:
+        return np.nan, np.nan, np.nan
     n_until = np.searchsorted(times, at, side="right")
     alive = float(survival[n_until - 1]) if n_until else 1.0
-    if not 0 < alive < 1:
-        exact = 0.025 ** (1 / max(1, np.count_nonzero(time >= at)))
-        return (0.0, 0.0, 1 - exact) if alive == 1 else (1.0, exact, 1.0)
+    if alive == 1:
+        return 0.0, 0.0, 1 - 0.025 ** (1 / np.count_nonzero(time >= at))
+    if alive == 0:
+        return 1.0, 0.025 ** (1 / np.count_nonzero(event & (time <= at))), 1.0
     at_risk = len(time) - np.searchsorted(np.sort(time), times[:n_until], side="left")
     n_events = np.bincount(np.searchsorted(times, time[event]), minlength=len(times))[:n_until]
     variance = np.sum(n_events / (at_risk * (at_risk - n_events))) / np.log(alive) ** 2
@@ -157,47 +188,54 @@ def _event_share(event: NDArray, time: NDArray, at: float) -> tuple[float, float
     return 1 - alive, 1 - alive ** np.exp(-width), 1 - alive ** np.exp(width)
 
 
+def status_at(event: NDArray, time: NDArray, at: float) -> tuple[NDArray, NDArray, NDArray]:
+    """Whether the event was by `at`, whether that is known, and the weight of those of whom it is, (n,) each.
+
+    The weight is 1 / P(not censored before the event or the horizon). An event and a censoring at one time: the
+    event comes first, so that its weight is 1 / G just before it; who is censored at the horizon is known to be free.
+    """
+    case = event & (time <= at)
+    known = case | (time > at) | ((time == at) & ~event)
+    times, survival = kaplan_meier(event, time, censoring=True)
+    before = np.concatenate([[1.0], survival])[np.searchsorted(times, np.minimum(time, at), side="left")]
+    return case, known, np.divide(known, before, out=np.zeros(len(time)), where=known)
+
+
 def _logistic(event: NDArray, time: NDArray, probability: NDArray, at: float) -> tuple[float, float]:
     """Intercept at slope 1, and slope, by weighted maximum likelihood."""
-    case, control = event & (time <= at), time > at
-    known = case | control
-    weight = inverse_censoring_weights(event, time, np.where(case, time, at))[known]
+    case, known, weight = status_at(event, time, at)
+    y, weight = case[known].astype(float), weight[known]
     x = probability[known].clip(_LEAST, 1 - _LEAST)
-    x, y = np.log(x / (1 - x)), case[known].astype(float)
-    counts = weight > 0
-    if not (y[counts].any() and (1 - y[counts]).any()):
+    x = np.log(x / (1 - x))
+    if not (y.any() and (1 - y).any()):
         return np.nan, np.nan
-    intercept = _maximum_likelihood(np.ones((len(x), 1)), x, y, weight)[0]
-    apart = x[case[known] & counts].min() >= x[~case[known] & counts].max()
-    wrong_way = x[case[known] & counts].max() <= x[~case[known] & counts].min()
-    if apart or wrong_way or np.ptp(x[counts]) == 0:
-        return float(intercept), np.nan
-    centre = np.average(x, weights=weight)
-    slope = _maximum_likelihood(np.stack([np.ones(len(x)), x - centre], axis=1), np.zeros(len(x)), y, weight)[1]
+    reach = np.abs(x).max() + 40.0  # beyond this every probability is 0 or 1
+    intercept = brentq(lambda shift: weight @ (y - expit(x + shift)), -reach, reach, xtol=1e-13)
+    events, free = x[y == 1], x[y == 0]
+    separated = events.min() >= free.max() or events.max() <= free.min()
+    slope = np.nan if separated else _slope(x - np.average(x, weights=weight), y, weight)
     return float(intercept), float(slope)
 
 
-def _maximum_likelihood(design: NDArray, offset: NDArray, y: NDArray, weight: NDArray) -> NDArray:
-    """Coefficients of a weighted logistic regression, by Newton's steps, halved while they make it worse."""
+def _slope(x: NDArray, y: NDArray, weight: NDArray) -> float:
+    """Slope of a weighted logistic regression by Newton's steps, none of them long; NaN where they do not arrive."""
+    design, beta = np.stack([np.ones(len(x)), x], axis=1), np.zeros(2)
+    scale = weight @ np.abs(design)
+    for _ in range(500):
+        p = expit(design @ beta)
+        score = design.T @ (weight * (y - p))
+        if (np.abs(score) <= 1e-12 * scale).all():
+            return float(beta[1])
+        information = design.T @ (design * (weight * p * (1 - p))[:, None])
+        step = np.linalg.lstsq(information, score)[0]
+        beta = beta + step * min(1.0, 1.0 / max(np.abs(step).max(), 1e-300))
+    return np.nan
 
-    def log_likelihood(beta: NDArray) -> float:
-        eta = offset + design @ beta
-        return float(weight @ (y * eta - np.logaddexp(0, eta)))
 
-    beta = np.zeros(design.shape[1])
-    best = log_likelihood(beta)
-    for _ in range(100):
-        eta = offset + design @ beta
-        p = np.exp(-np.logaddexp(0, -eta))
-        gradient = design.T @ (weight * (y - p))
-        step = np.linalg.lstsq(design.T @ (design * (weight * p * (1 - p))[:, None]), gradient)[0]
-        if np.abs(step).max() <= 1e-12 * (1 + np.abs(beta).max()):
-            break
-        # near the top, rounding alone makes a step look a little worse
-        while (value := log_likelihood(beta + step)) < best - 1e-9 * abs(best):
-            step /= 2
-        beta, best = beta + step, max(best, value)
-    return beta
+def _check_horizon(at: float) -> float:
+    if np.ndim(at) or not np.isfinite(at) or at <= 0:
+        raise ValueError(f"at must be one finite time above 0, got {at}")
+    return float(at)
 
 
 def _check_probability(probability: ArrayLike, n: int) -> NDArray:

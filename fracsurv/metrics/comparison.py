@@ -53,8 +53,9 @@ class Bootstrap:
         interval : array, shape (n_models, n_metrics, 2)
             Percentiles of the paired differences.
         p : array, shape (n_models, n_metrics)
-            Two-sided, for no difference: the level at which the interval begins to hold 0, with one draw added on
-            either side, so that it is never 0. Of the reference itself it is 1. Not adjusted for how many are asked.
+            Two-sided, for no difference: 2 (k + 1) / (n + 1), k of n answered draws lying on 0 or on its other side;
+            about the level at which the interval begins to hold 0, and never 0 itself. Of the reference it is 1. Not
+            adjusted for how many are asked.
         """
         if reference not in self.models:
             raise ValueError(f"reference {reference!r} is not one of the models: {', '.join(self.models)}")
@@ -82,8 +83,10 @@ def bootstrap(
     """Metrics of many models in the same bootstrap samples of the patients.
 
     Each sample enters as how often it holds each patient, so that nothing is resampled or sorted anew: the
-    concordance of all draws is a product of the matrix of pairs and these counts (in blocks, and beyond 4,096
-    patients in O(n log n) a draw). Memory grows with n, not with n².
+    concordance of all draws is a product of the matrix of pairs and these counts (beyond 4,096 patients, of passes in
+    O(n log n) a draw, in memory that grows with n). Only the patients judged are drawn: models, probabilities and
+    censoring weights stay, so the intervals say how far other patients would have moved the metrics, not how far
+    other training patients would.
 
     Parameters
     ----------
@@ -120,6 +123,8 @@ def bootstrap(
     known = {name: check_risk(risk, len(time), f"risks[{name!r}]") for name, risk in risks.items()}
     if not known:
         raise ValueError("risks must hold at least one model")
+    if n_draws < 1:
+        raise ValueError(f"n_draws must be at least 1, got {n_draws}")
     asked = _Asked(event, time, metrics, train, surv, tuple(known))
     once = np.ones((len(time), 1))
     estimate = np.stack([asked.of(name, risk, once)[0] for name, risk in known.items()])
@@ -143,10 +148,10 @@ class _Asked:
         models: Sequence[str],
     ) -> None:
         self.event, self.time = event, time
-        self.metrics = [each if isinstance(each, str) else (each[0], float(each[1])) for each in metrics]
-        self.train = train
-        _check_metrics(self.metrics, train)
-        self.surv = _check_surv(surv, models, len(time), [m[1] for m in self.metrics if m[0] == "brier"])
+        self.metrics, self.train = _check_metrics(metrics, train), train
+        asked = [metric[1] for metric in self.metrics if metric[0] == "brier"]
+        usable = [train is not None and bool(reaches(*train, time, np.array([at]))[0]) for at in asked]
+        self.surv = _check_surv(surv, models, len(time), usable)
         if train is not None:
             self.uno = uno_weights(*train, event, time)
             self.own = inverse_censoring_weights(*train, time)
@@ -182,32 +187,45 @@ class _Asked:
         return np.where(followed > 0, terms @ counts / counts.sum(axis=0), np.nan)
 
 
-def _check_metrics(metrics: Sequence[Metric], train: object) -> None:
+def _check_metrics(metrics: Sequence[Metric], train: object) -> list[Metric]:
+    result: list[Metric] = []
     for metric in metrics:
-        name = metric if isinstance(metric, str) else metric[0]
-        if (metric not in PLAIN) if isinstance(metric, str) else (name not in AT_A_TIME):
+        plain = isinstance(metric, str)
+        name, at = (metric, None) if plain else (metric[0], metric[1] if len(metric) == 2 else None)
+        if name not in (PLAIN if plain else AT_A_TIME):
             raise ValueError(
                 f"metric {metric!r} is unknown; one of {', '.join(PLAIN)}, or, with a time, of {', '.join(AT_A_TIME)}"
             )
+        if not plain and (at is None or np.ndim(at) or not np.isfinite(at)):
+            raise ValueError(f"metric {metric!r} must be a name and one finite time")
         if name in WEIGHTED and train is None:
             raise ValueError(f"metric {metric!r} is weighted for censoring: give train=(event_train, time_train)")
-    if not metrics or len(set(metrics)) < len(metrics):
+        result.append(metric if plain else (name, float(at)))
+    if not result or len(set(result)) < len(result):
         raise ValueError(f"metrics must be at least one, each once; got {list(metrics)}")
+    return result
 
 
 def _check_surv(
-    surv: Mapping[str, ArrayLike] | None, models: Sequence[str], n: int, times: Sequence[float]
+    surv: Mapping[str, ArrayLike] | None, models: Sequence[str], n: int, usable: Sequence[bool]
 ) -> dict[str, NDArray]:
+    """Probabilities (n, k) by model; those at times that follow-up does not reach are not looked at."""
     result = {}
-    for name in models if times else ():
+    for name in models if usable else ():
         if surv is None or name not in surv:
             raise ValueError(f"surv has no probabilities of {name!r}; the Brier score needs them")
         values = np.asarray(surv[name], float)
         values = values[:, None] if values.ndim == 1 else values
-        if values.shape != (n, len(times)) or not ((values >= 0) & (values <= 1)).all():
+        if values.shape != (n, len(usable)):
             raise ValueError(
-                f"surv[{name!r}] must be probabilities, one row a patient and one column for each 'brier' metric: "
-                f"shape ({n}, {len(times)}) wanted, got {values.shape}"
+                f"surv[{name!r}] must have a row a patient and a column for each 'brier' metric: shape "
+                f"({n}, {len(usable)}) wanted, got {values.shape}"
+            )
+        wrong = np.argwhere(np.array(usable) & ~((values >= 0) & (values <= 1)))
+        if len(wrong):
+            row, column = (int(k) for k in wrong[0])
+            raise ValueError(
+                f"surv[{name!r}] must be probabilities, got surv[{name!r}][{row}, {column}] = {values[row, column]}"
             )
         result[name] = values
     return result

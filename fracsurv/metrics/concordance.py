@@ -109,6 +109,8 @@ def concordance_index_ipcw(
     """
     event, time = check_survival(event, time)
     risk = check_risk(risk, len(time))
+    if tau is not None and not np.isfinite(tau):
+        raise ValueError(f"tau must be finite, got {tau}")
     weight = uno_weights(event_train, time_train, event, time, tau)
     ones = np.ones((len(time), 1))
     lower, comparable = pair_counts(event, time, risk, ones)
