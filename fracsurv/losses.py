@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fracsurv._cox_log_space import log_space_loss
@@ -73,21 +74,22 @@ def cox_nll(
         raise ValueError(f"ties must be 'efron' or 'breslow', got {ties!r}")
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
-    event, risk, weights = _checked(event, time, risk, strata, weights)
+    event, risk, weights, bounds = _checked(event, time, risk, strata, weights)
     wanted = risk.requires_grad and torch.is_grad_enabled()
-    return _CoxNLL.apply(risk, event, time, strata, weights, ties == "efron", reduction == "mean", wanted)
+    return _CoxNLL.apply(risk, event, time, strata, weights, ties == "efron", reduction == "mean", wanted, bounds)
 
 
 def _checked(
     event: Tensor, time: Tensor, risk: Tensor, strata: Tensor | None, weights: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Refuse what cannot be computed; event as bool, risk in at least float32, weights in float64."""
+) -> tuple[Tensor, Tensor, Tensor | None, tuple[float, float]]:
+    """Refuse what cannot be computed; event as bool, risk in at least float32 and its bounds, weights in float64."""
     if not torch.is_floating_point(risk):
         raise ValueError(f"risk must be a floating tensor, got {risk.dtype}")
     if risk.ndim == 2 and risk.shape[1] == 1:
         risk = risk[:, 0]
     if risk.ndim != 1:
         raise ValueError(f"risk must have one value a patient, shape (n,) or (n, 1), got shape {tuple(risk.shape)}")
+    bounds = (0.0, 0.0)
     for name, tensor in (("event", event), ("time", time), ("risk", risk), ("strata", strata), ("weights", weights)):
         if tensor is None:
             continue
@@ -98,6 +100,8 @@ def _checked(
             low, high = (bound.item() for bound in tensor.detach().aminmax())  # NaN if any is
             if not (math.isfinite(low) and math.isfinite(high)):
                 raise ValueError(f"{name} must be finite, got {_first(name, tensor, ~torch.isfinite(tensor))}")
+            if name == "risk":
+                bounds = (low, high)
     if event.dtype != torch.bool:
         if (wrong := (event != 0) & (event != 1)).any():
             raise ValueError(f"event must be bool or 0/1, got {_first('event', event, wrong)}")
@@ -110,7 +114,7 @@ def _checked(
         if (weights < 0).any():
             raise ValueError(f"weights must be >= 0, got {_first('weights', weights, weights < 0)}")
         weights = weights.double()
-    return event, risk, weights
+    return event, risk, weights, bounds
 
 
 def _first(name: str, tensor: Tensor, wrong: Tensor) -> str:
@@ -132,55 +136,69 @@ class _CoxNLL(torch.autograd.Function):
         efron: bool,
         mean: bool,
         wanted: bool,
+        bounds: tuple[float, float],
     ) -> Tensor:
-        time, order = _longest_first(time)
-        if weights is not None:  # a weight of zero is an absent row
-            present = weights[order] > 0
-            time, order = time[present], order[present]
-            weights = weights[order]
-        event, log_hazard = event[order], risk.detach()[order].double()
-        if len(order):
-            log_hazard = log_hazard - log_hazard.max()
-        weighted = log_hazard if weights is None else log_hazard + weights.log()
-        if strata is None and (len(order) == 0 or weighted.max() - weighted.min() <= WIDEST):
-            loss, slope = _plain_sums(event.double(), time, log_hazard, weights, efron, wanted)
+        on_cpu = risk.device.type == "cpu"
+        xp = np if on_cpu else torch
+        values = [None if each is None else each.detach() for each in (time, event, risk, weights)]
+        if on_cpu:
+            values = [None if each is None else each.numpy() for each in values]
+        order, rows = _sorted(xp, *values, bounds[1])
+        span = bounds[1] - bounds[0]
+        if weights is not None and len(order):
+            total = rows.log_hazard + xp.log(rows.weights)
+            span = float(total.max() - total.min())
+        if strata is None and span <= WIDEST:
+            loss, slope = _plain_sums(xp, rows, efron, wanted)
         else:
-            strata = None if strata is None else strata[order]
-            loss, slope = _logarithms(event, time, log_hazard, strata, weights, efron, wanted)
-        total = event.sum().double() if weights is None else weights[event].sum()
-        scale = 1 / total if mean and total > 0 else 1.0
+            strata = None if strata is None else strata[torch.as_tensor(order)]
+            loss, slope = _logarithms(rows, strata, efron, wanted)
+        n_events = float(rows.event.sum() if weights is None else rows.weights[rows.event].sum())
+        scale = 1 / n_events if mean and n_events > 0 else 1.0
         if wanted:
             gradient = torch.zeros_like(risk)
-            gradient[order] = (slope * scale).to(risk.dtype)
+            gradient[torch.as_tensor(order)] = torch.as_tensor(slope * scale).to(risk.dtype)
             ctx.save_for_backward(gradient)
-        return (loss * scale).to(risk.dtype)
+        return torch.as_tensor(loss * scale).to(risk.dtype)
 
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # create_graph=True: the gradient would pass for a constant
             raise RuntimeError("cox_nll can be differentiated once; there is no second derivative")
         (gradient,) = ctx.saved_tensors
-        return gradient * above, None, None, None, None, None, None, None
+        return gradient * above, None, None, None, None, None, None, None, None
 
 
-def _longest_first(time: Tensor) -> tuple[Tensor, Tensor]:
-    """Times from the longest down, and the order of the rows; NumPy sorts several times as fast on a CPU."""
-    if time.device.type != "cpu":
-        return torch.sort(time, descending=True)
-    order = torch.from_numpy(np.argsort(time.detach().numpy())[::-1].copy())
-    return time[order], order
+class _Rows(NamedTuple):
+    """Patients from the longest time down, those of weight 0 left out; arrays of NumPy on a CPU, else of torch."""
+
+    time: Any
+    event: Any
+    log_hazard: Any
+    weights: Any
 
 
-def _logarithms(
-    event: Tensor,
-    time: Tensor,
-    log_hazard: Tensor,
-    strata: Tensor | None,
-    weights: Tensor | None,
-    efron: bool,
-    wanted: bool,
-) -> tuple[Tensor, Tensor | None]:
+def _sorted(xp: Any, time: Any, event: Any, risk: Any, weights: Any, highest: float) -> tuple[Any, _Rows]:
+    """The order of the rows, and the rows in it; `log_hazard` in float64, less the highest."""
+    order = _longest_first(time) if xp is np else torch.argsort(time, descending=True)
+    if weights is not None:  # a weight of zero is an absent row
+        order = order[weights[order] > 0]
+        weights = weights[order]
+    log_hazard = xp.asarray(risk[order], dtype=xp.float64) - highest
+    return order, _Rows(time[order], event[order], log_hazard, weights)
+
+
+def _longest_first(time: NDArray) -> NDArray:
+    since = time - time.min(initial=0)
+    whole = since.astype(np.uint16) if since.max(initial=0) < 2**16 else None
+    if whole is not None and (whole == since).all():  # days of follow-up: a radix sort, in linear time
+        return np.argsort(whole, kind="stable")[::-1].copy()
+    return np.argsort(time)[::-1].copy()
+
+
+def _logarithms(rows: _Rows, strata: Tensor | None, efron: bool, wanted: bool) -> tuple[Tensor, Tensor | None]:
     """As `_plain_sums`, for strata and for risks however far apart."""
+    time, event, log_hazard, weights = (None if each is None else torch.as_tensor(each) for each in rows)
     with torch.enable_grad():
         leaf = log_hazard.requires_grad_(wanted)
         loss = log_space_loss(event, time, leaf, strata, weights, efron)
@@ -188,49 +206,55 @@ def _logarithms(
     return loss.detach(), slope
 
 
-def _plain_sums(
-    event: Tensor, time: Tensor, log_hazard: Tensor, weights: Tensor | None, efron: bool, wanted: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Sum over events and its gradient (n,), by plain sums in float64 over rows from the longest time down.
+def _plain_sums(xp: Any, rows: _Rows, efron: bool, wanted: bool) -> tuple[Any, Any]:
+    """Sum over events and its gradient (n,), by plain sums in float64.
 
-    `log_hazard` is at most 0, everything is float64. Only positive terms are added, so nothing cancels but the share
-    of tied events, which costs as many times the rounding error of float64 as there are events at one time.
+    Only positive terms are added, so nothing cancels but the share of tied events, which costs as many times the
+    rounding error of float64 as there are events at one time. Written for both libraries' arrays (`xp`): for a batch,
+    NumPy's calls cost a third of torch's.
     """
-    if len(event) == 0:
+    time, n = rows.time, len(rows.time)
+    event = xp.asarray(rows.event, dtype=xp.float64)
+    if n == 0:
         return event.sum(), event
-    hazard = log_hazard.exp()
-    own = event
-    if weights is not None:
-        hazard, own = hazard * weights, event * weights
-    denominator, counted = hazard.cumsum(0), own
+    hazard, own = xp.exp(rows.log_hazard), event
+    if rows.weights is not None:
+        hazard, own = hazard * rows.weights, event * rows.weights
+    denominator, counted = xp.cumsum(hazard, 0), own
     new = time[1:] != time[:-1]
     tied = not bool(new.all())
     several = False
     if tied:
-        group = torch.cat([new.new_zeros(1, dtype=torch.int64), new.cumsum(0)])
-        end = new.nonzero()[:, 0]
-        last = torch.cat([end, end.new_tensor([len(event) - 1])])
+        steps = xp.cumsum(new, 0)
+        nothing = steps[:1] * 0
+        group, end = xp.concatenate([nothing, steps]), xp.argwhere(new)[:, 0]
+        last = xp.concatenate([end, nothing + n - 1])
+        n_groups = len(last)
         # whoever has the same time is at risk: the sum at the last of them
         denominator = denominator[last][group]
-        n_tied = event.new_zeros(len(last)).index_add(0, group, event)
+        n_tied = _by_group(event, group, n_groups)
         several = efron and bool((n_tied > 1).any())
     if several:
         # the l-th of d tied events sees those d by a share of 1 - l/d, l = 0 … d - 1
-        n_before = event.cumsum(0)
-        start = torch.cat([n_before.new_zeros(1), n_before[end]])
-        share = event * (n_before - 1 - start[group]) / n_tied[group].clamp_min(1)
-        sums = event.new_zeros(2, len(last)).index_add(1, group, torch.stack([event * hazard, own]))
-        denominator = denominator - share * sums[0][group]
-        counted = event * (sums[1] / n_tied.clamp_min(1))[group]
-    loss = counted @ denominator.log() - own @ log_hazard
+        n_before = xp.cumsum(event, 0)
+        start = xp.concatenate([n_before[:1] * 0, n_before[end]])
+        share = event * (n_before - 1 - start[group]) / n_tied[group].clip(1)
+        denominator = denominator - share * _by_group(event * hazard, group, n_groups)[group]
+        counted = event * (_by_group(own, group, n_groups) / n_tied.clip(1))[group]
+    loss = counted @ xp.log(denominator) - own @ rows.log_hazard
     if not wanted:
         return loss, None
     step = counted / denominator  # of the cumulative hazard, at each event
-    later = step.flip(0).cumsum(0).flip(0)
+    later = xp.flip(xp.cumsum(xp.flip(step, (0,)), 0), (0,))
     if tied:
-        first = torch.cat([end.new_zeros(1), end + 1])
+        first = xp.concatenate([nothing, end + 1])
         later = later[first][group]
     if several:
-        unseen = event.new_zeros(len(last)).index_add(0, group, step * share)
-        later = later - event * unseen[group]
+        later = later - event * _by_group(step * share, group, n_groups)[group]
     return loss, hazard * later - own
+
+
+def _by_group(values: Any, group: Any, n_groups: int) -> Any:
+    if isinstance(values, np.ndarray):
+        return np.bincount(group, values, n_groups)
+    return values.new_zeros(n_groups).index_add(0, group, values)

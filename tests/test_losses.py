@@ -335,3 +335,27 @@ def test_gradients_by_weights_are_refused_and_a_second_derivative_too():
     for strata in (None, torch.zeros(3)):
         with pytest.raises(RuntimeError, match="can be differentiated once"):
             torch.autograd.grad(cox_nll(event, time, risk, strata=strata), risk, create_graph=True)
+
+
+@given(batch=batches(), efron=st.booleans(), with_weights=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_a_gpus_arrays_give_what_numpys_give(batch, efron, with_weights):
+    """The same lines compute with torch's arrays, as they do on a GPU, and with NumPy's."""
+    (event, time, risk), options = tensors(**batch)
+    columns = (time, event, risk, options["weights"] if with_weights else None)
+    found = []
+    for xp in (torch, np):
+        given_ = [each if each is None or xp is torch else each.numpy() for each in columns]
+        order, rows = losses._sorted(xp, *given_, float(risk.max()))
+        loss, slope = losses._plain_sums(xp, rows, efron, True)
+        by_row = np.zeros(len(risk))
+        by_row[np.asarray(order)] = np.asarray(slope)
+        found.append([float(loss), *by_row])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-12, atol=1e-12)
+
+
+def test_times_are_sorted_whatever_they_are():
+    rng = np.random.default_rng(0)
+    for time in (rng.integers(0, 3650, 500), rng.integers(0, 3650, 500).astype(np.float32), rng.normal(size=500),
+                 rng.integers(-(10**6), 10**6, 500), rng.integers(0, 10, 500) + 0.5, np.zeros(5), np.zeros(0)):  # fmt: skip
+        assert (np.diff(time[losses._longest_first(time)]) <= 0).all()
