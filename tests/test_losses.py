@@ -356,6 +356,7 @@ def test_a_gpus_arrays_give_what_numpys_give(batch, efron, with_weights):
 
 def test_times_are_sorted_whatever_they_are():
     rng = np.random.default_rng(0)
-    for time in (rng.integers(0, 3650, 500), rng.integers(0, 3650, 500).astype(np.float32), rng.normal(size=500),
-                 rng.integers(-(10**6), 10**6, 500), rng.integers(0, 10, 500) + 0.5, np.zeros(5), np.zeros(0)):  # fmt: skip
+    days = rng.integers(0, 3650, 500)
+    wide, half = rng.integers(-(10**6), 10**6, 500), rng.integers(0, 10, 500) + 0.5
+    for time in (days, days.astype(np.float32), rng.normal(size=500), wide, half, np.zeros(5), np.zeros(0)):
         assert (np.diff(time[losses._longest_first(time)]) <= 0).all()
