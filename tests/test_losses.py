@@ -218,6 +218,8 @@ def test_half_precision_is_computed_in_float32(patients, dtype):
     assert loss.item() == cox_nll(event, time, half.detach().float()).item()
     loss.backward()
     assert half.grad.dtype == dtype
+    whole = time.round()
+    assert cox_nll(event, whole.to(dtype), risk).item() == cox_nll(event, whole.to(dtype).double(), risk).item()
 
 
 def test_a_column_of_risks_is_taken_as_a_vector(patients):
