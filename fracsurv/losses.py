@@ -75,7 +75,7 @@ def cox_nll(
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
     event, risk, weights, bounds = _checked(event, time, risk, strata, weights)
-    if time.dtype == torch.bfloat16:  # which NumPy does not have
+    if time.dtype in (torch.float16, torch.bfloat16):  # NumPy has no bfloat16, and float16 ends below 2^16
         time = time.float()
     wanted = risk.requires_grad and torch.is_grad_enabled()
     return _CoxNLL.apply(risk, event, time, strata, weights, ties == "efron", reduction == "mean", wanted, bounds)
