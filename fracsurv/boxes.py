@@ -53,6 +53,11 @@ def locate_vertebrae(cohort: Cohort, folder: Path, *, progress: bool = True) -> 
             )
             cohort = replace(cohort, corrections=measured)
         summary = read_json(folder / "vertebrae.json")["finder"]
+    if found.empty:
+        raise UserError(
+            f"{cohort.folder}: the finder ({summary}) saw no vertebra in any radiograph; give boxes (vertebrae.csv), "
+            "or train a finder on radiographs like these (`fracsurv detect train`, then `detect predict`)"
+        )
     return cohort.with_boxes(found, f"finder that ships with fracsurv ({summary})")
 
 

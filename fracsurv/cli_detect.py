@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -50,13 +52,17 @@ def train(
 def predict(
     cohort: Annotated[Path, typer.Argument(help="Cohort folder.")],
     weights: WeightsPath = None,
-    replace: Annotated[bool, typer.Option(help="Overwrite a vertebrae.csv that is there.")] = False,
+    replace: Annotated[
+        bool,
+        typer.Option(help="Overwrite a vertebrae.csv that is there; boxes that no finder wrote are kept beside it."),
+    ] = False,
 ) -> None:
     """Write a cohort's vertebrae.csv: boxes with scores, and keypoints if the finder knows them."""
     from fracsurv.boxes import SHIPPED
     from fracsurv.cohort import read_cohort
     from fracsurv.detection import find_vertebrae, load_finder
     from fracsurv.files import atomic_path, write_json
+    from fracsurv.vertebra_tables import written_by
 
     checked = read_cohort(cohort)
     path = cohort / "vertebrae.csv"
@@ -64,6 +70,15 @@ def predict(
         raise UserError(f"{path}: is there already; give --replace to overwrite it")
     finder = load_finder(weights or SHIPPED)
     table = find_vertebrae(finder, checked)
+    if table.empty:
+        raise UserError(
+            f"{cohort}: the finder saw no vertebra in any radiograph ({finder.summary()}); nothing written"
+        )
+    if path.exists() and written_by(cohort) == path.name:  # boxes that no finder wrote may be somebody's work
+        names = (f"vertebrae_before{'' if k == 1 else f'_{k}'}.csv" for k in count(1))
+        kept = next(cohort / name for name in names if not (cohort / name).exists())
+        shutil.copyfile(path, kept)
+        typer.echo(f"{kept}: the boxes that were in vertebrae.csv")
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False)
     write_json(

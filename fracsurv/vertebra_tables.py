@@ -38,6 +38,9 @@ def read_vertebrae(
     if missing:
         faults.append(f"{file}: no column {', '.join(missing)}")
         return None
+    if raw.empty and not none_allowed:
+        faults.append(f"{file}: no boxes; delete it, and fracsurv's own finder looks for the vertebrae")
+        return None
     table = pd.DataFrame({"patient_id": raw["patient_id"].str.strip()})
     table["level"] = raw.get("level", "")
     for name in [*BOX_COLUMNS, "score", *KEYPOINT_COLUMNS, *SCALE_COLUMNS]:

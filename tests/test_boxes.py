@@ -283,6 +283,18 @@ def test_a_real_cohort_is_warned_of_a_finder_that_only_knows_simulated_ones(loca
         assert "nothing shows that it finds vertebrae in real ones" in line
 
 
+def test_no_box_at_all_is_told_before_anything_is_run(plain, tmp_path, monkeypatch):
+    folder = copied(plain, tmp_path / "cohort")
+    (folder / "vertebrae.csv").write_text(HEADER)
+    with pytest.raises(UserError, match=r"vertebrae\.csv: no boxes; delete it, and fracsurv's own finder looks"):
+        read_cohort(folder)
+    (folder / "vertebrae.csv").unlink()
+    nothing = read_cohort(plain).true_vertebrae().iloc[:0]
+    monkeypatch.setattr(module, "find_vertebrae", lambda *_, **__: nothing)
+    with pytest.raises(UserError, match="saw no vertebra in any radiograph; give boxes"):
+        locate_vertebrae(read_cohort(folder), tmp_path / "out", progress=False)
+
+
 def test_boxes_are_not_passed_on_to_other_patients(located, plain, tmp_path):
     """The same radiographs under other ids, and a kept table that its record does not speak of."""
     cohort, out = located

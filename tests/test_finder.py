@@ -168,17 +168,6 @@ def test_pictures_of_any_size_and_depth(finder, source):
     assert nothing.boxes.shape == (0, 4)
 
 
-def test_wrong_files_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no such weights file"):
-        load_finder(tmp_path / "none.safetensors")
-    (tmp_path / "text.safetensors").write_text("no weights")
-    with pytest.raises(UserError, match="not a safetensors file"):
-        load_finder(tmp_path / "text.safetensors")
-    save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match="holds no vertebra finder"):
-        load_finder(tmp_path / "other.safetensors")
-
-
 def test_sources_are_checked(tmp_path, simulated):
     with pytest.raises(UserError, match="at least 20 are needed"):
         read_labelled(write_yolo(tmp_path / "few", n=5))
@@ -341,6 +330,40 @@ def test_a_cohort_gets_its_boxes_from_the_command_line(finder, simulated, tmp_pa
     with pytest.raises(UserError, match="is there already; give --replace"):
         CliRunner().invoke(app, command, catch_exceptions=False)
     assert CliRunner().invoke(app, [*command, "--replace"], catch_exceptions=False).exit_code == 0
+    assert not list(folder.glob("vertebrae_before*"))  # a finder's boxes can be found again
+    for name in ("vertebrae_before.csv", "vertebrae_before_2.csv"):
+        by_hand = (folder / "vertebrae.csv").read_text().replace("r03", "r04")
+        (folder / "vertebrae.csv").write_text(by_hand)
+        assert CliRunner().invoke(app, [*command, "--replace"], catch_exceptions=False).exit_code == 0
+        assert (folder / name).read_text() == by_hand
+    blind = replace(finder, threshold=2.0)
+    save_finder(blind, tmp_path / "w.safetensors")
+    before = (folder / "vertebrae.csv").read_bytes()
+    with pytest.raises(UserError, match=r"saw no vertebra in any radiograph .* nothing written"):
+        CliRunner().invoke(app, [*command, "--replace"], catch_exceptions=False)
+    assert (folder / "vertebrae.csv").read_bytes() == before
+
+
+def test_a_file_that_is_no_finder_is_named_and_nobody_is_told_to_delete_it(tmp_path):
+    text, other = tmp_path / "notes.txt", tmp_path / "other.safetensors"
+    text.write_text("no weights")
+    save_file({"a": torch.zeros(2)}, other)
+    for place in (text, other, tmp_path):
+        with pytest.raises(UserError) as raised:
+            load_finder(place)
+        assert str(raised.value) == (
+            f"{place}: holds no vertebra finder, or is damaged; `fracsurv detect train` makes one"
+        )
+    with pytest.raises(UserError, match="no such weights file"):
+        load_finder(tmp_path / "none.safetensors")
+
+
+def test_radiographs_without_boxes_teach_nothing(tmp_path):
+    src = write_yolo(tmp_path / "src")
+    for path in sorted((src / "labels").iterdir())[:10]:
+        path.write_text("")
+    with pytest.raises(UserError, match="14 radiographs with boxes; at least 20 are needed"):
+        read_labelled(src)
 
 
 def test_unreadable_radiographs_are_all_named(finder, simulated, tmp_path):

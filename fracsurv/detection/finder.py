@@ -188,9 +188,14 @@ def load_finder(path: Path) -> Finder:
     UserError
         Where the file is missing, damaged, or holds something else.
     """
-    about = read_about(path)
+    try:
+        about = read_about(path)
+    except UserError:
+        if not path.exists():
+            raise
+        about = {}
     if about.get("format") != FORMAT:
-        raise UserError(f"{path.name}: holds no vertebra finder; `fracsurv detect train` makes one")
+        raise UserError(f"{path}: holds no vertebra finder, or is damaged; `fracsurv detect train` makes one")
     parts = nn.ModuleDict({"detector": VertebraDetector()})
     if about["keypoints"]:
         parts["keypoints"] = KeypointNetwork()

@@ -55,8 +55,9 @@ def read_labelled(src: str | Path) -> tuple[list[Labelled], str]:
             for each in radiographs
         ]
         provenance = "real"
-    if len(found) < FEWEST:
-        raise UserError(f"{src}: {len(found)} radiographs with boxes; at least {FEWEST} are needed")
+    n_with = sum(len(each.boxes) > 0 for each in found)
+    if n_with < FEWEST:
+        raise UserError(f"{src}: {n_with} radiographs with boxes; at least {FEWEST} are needed")
     return found, provenance
 
 
