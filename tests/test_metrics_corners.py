@@ -198,7 +198,7 @@ S = [[0.9], [0.8], [0.7]]
         (lambda: metrics.concordance_index([], [], []), "at least one patient"),
         (lambda: metrics.concordance_index_ipcw(E, [1.0, 2.0, -1.0], E, T, R), r"time_train\[2\] = -1.0"),
         (lambda: metrics.cumulative_dynamic_auc(E, T, E, T, R, [2.0, 1.0]), "times must be .* strictly increasing"),
-        (lambda: metrics.auc_censored_as_nonevent(E, T, R, np.nan), "at must be finite, got at = nan"),
+        (lambda: metrics.auc_censored_as_nonevent(E, T, R, np.nan), "at must be one finite time, got nan"),
         (lambda: metrics.brier_score(E, T, E, T, [[0.9], [1.8], [0.7]], [1.5]), r"\[0, 1\], got surv\[1, 0\] = 1.8"),
         (lambda: metrics.brier_score(E, T, E, T, S[:2], [1.5]), r"surv must be of shape \(3, 1\).* got \(2, 1\)"),
         (lambda: metrics.integrated_brier_score(E, T, E, T, S, [1.5]), "at least two to integrate over"),
