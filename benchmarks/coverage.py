@@ -16,6 +16,7 @@ from scipy.stats import binomtest
 from tqdm import tqdm
 
 from benchmarks.detection import RESULTS
+from benchmarks.metrics import cohort
 from fracsurv import metrics
 from fracsurv.files import write_json
 
@@ -25,10 +26,9 @@ NOISE = 1.0
 
 def patients(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Event, time and two scores of equal worth."""
-    hazard, left = rng.normal(size=n), rng.uniform(400, 3600, n)
-    died = rng.exponential(4300 * np.exp(-0.6 * hazard))
+    event, time, hazard = cohort(rng, n)
     scores = {name: hazard + NOISE * rng.normal(size=n) for name in ("one", "other")}
-    return died <= left, np.minimum(died, left), scores
+    return event, time, scores
 
 
 def shown(name: str, hits: int, n: int) -> dict[str, float]:

@@ -29,19 +29,29 @@ TIMES = np.linspace(400.0, 2600.0, 8)
 LARGE = (100_000, 300_000, 1_000_000)
 
 
+def cohort(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Event, time in days and true log hazard; a third have the event."""
+    hazard, left = rng.normal(size=n), rng.uniform(400, 3600, n)
+    died = rng.exponential(4300 * np.exp(-0.6 * hazard))
+    return died <= left, np.minimum(died, left), hazard
+
+
 def patients(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Event, time in days and a risk that says something."""
     rng = np.random.default_rng(seed)
-    hazard, left = rng.normal(size=n), rng.uniform(400, 3600, n)
-    died = rng.exponential(4300 * np.exp(-0.6 * hazard))
-    return died <= left, np.minimum(died, left), hazard + rng.normal(size=n)
+    event, at, hazard = cohort(rng, n)
+    return event, at, hazard + rng.normal(size=n)
+
+
+def within(event: np.ndarray, at: np.ndarray, end: float) -> tuple[np.ndarray, np.ndarray]:
+    """Follow-up cut off just before `end`: scikit-survival refuses to look beyond the training patients'."""
+    return event & (at < end), np.minimum(at, end * (1 - 1e-9))
 
 
 def against_peers(n: int, repeats: int) -> list[dict]:
     """Each metric at one size: milliseconds of both, and that they say the same."""
     train, (event, at, risk) = patients(max(n, 1_000), 0), patients(n, 1)
-    end = train[1].max()
-    event, at = event & (at < end), np.minimum(at, end * (1 - 1e-9))  # scikit-survival refuses to look further
+    event, at = within(event, at, train[1].max())
     base, sample = Surv.from_arrays(train[0], train[1]), Surv.from_arrays(event, at)
     surv = metrics.breslow_survival(*train, risk, TIMES)
     compared = {
@@ -93,8 +103,7 @@ def growth() -> dict:
 def bootstrap(n: int, *, n_draws: int = 1000, n_models: int = 12, in_loop: int) -> dict:
     """All draws at once, and what the loop over scikit-survival takes for a few of them; C compared draw by draw."""
     train, (event, at, _) = patients(1_000, 0), patients(n, 3)
-    end = train[1].max()
-    event, at = event & (at < end), np.minimum(at, end * (1 - 1e-9))
+    event, at = within(event, at, train[1].max())
     rng = np.random.default_rng(4)
     risks = {f"model {k}": rng.normal(size=n) - np.log(at) for k in range(n_models)}
     surv = {name: metrics.breslow_survival(*train, risk, [AT])[:, 0] for name, risk in risks.items()}

@@ -12,8 +12,8 @@ from torch import Tensor
 def log_space_loss(
     event: Tensor, time: Tensor, risk: Tensor, strata: Tensor | None, weights: Tensor | None, efron: bool
 ) -> Tensor:
-    """Sum over events; see `fracsurv.losses.cox_nll`. Arguments as checked there, `event` bool."""
-    order = _order(event, time, strata, weights)
+    """Sum over events; see `fracsurv.losses.cox_nll`. Arguments as checked there, `event` bool, weights above 0."""
+    order = _order(event, time, strata)
     event, time, risk = event[order], time[order], risk[order]
     strata = None if strata is None else strata[order]
     weights = None if weights is None else weights[order]
@@ -28,13 +28,11 @@ def log_space_loss(
     return (shares * logs).sum() - (weights * risk)[event].sum()
 
 
-def _order(event: Tensor, time: Tensor, strata: Tensor | None, weights: Tensor | None) -> Tensor:
-    """Rows by stratum, then longest time first, then censored before event; rows of weight 0 left out."""
+def _order(event: Tensor, time: Tensor, strata: Tensor | None) -> Tensor:
+    """Rows by stratum, then longest time first, then censored before event."""
     order = torch.argsort(event.to(torch.uint8), stable=True)
     order = order[torch.argsort(time[order], descending=True, stable=True)]
-    if strata is not None:
-        order = order[torch.argsort(strata[order], stable=True)]
-    return order if weights is None else order[weights[order] > 0]
+    return order if strata is None else order[torch.argsort(strata[order], stable=True)]
 
 
 def _groups(time: Tensor, strata: Tensor | None) -> tuple[Tensor, Tensor]:

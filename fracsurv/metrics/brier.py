@@ -91,6 +91,18 @@ def brier_terms(
     return np.where(case, surv**2 * own, 0.0) + np.where(control, (1.0 - surv) ** 2 * common, 0.0)
 
 
+def brier_of_draws(terms: NDArray, time: NDArray, times: NDArray, usable: NDArray, counts: NDArray) -> NDArray:
+    """Brier score of each time and draw, shape (n_times, n_draws), from `brier_terms`.
+
+    `usable` (n_times,) says where to answer at all. A draw in which nobody is followed beyond a time says as little
+    there as a whole group would: NaN.
+    """
+    score = (terms.T @ counts) / counts.sum(axis=0)
+    followed = (time[:, None] > times).T.astype(float) @ counts
+    score[~usable[:, None] | (followed == 0)] = np.nan
+    return score
+
+
 def integrate(score: NDArray, times: NDArray) -> NDArray:
     """Mean over time of each draw's score, shape (n_times, n_draws); NaN for a single time."""
     if len(times) < 2:

@@ -43,20 +43,22 @@ def hazard_steps(n_events: NDArray, n_all: NDArray, censoring: bool = False) -> 
     return np.divide(leaving, at_risk, out=np.zeros_like(at_risk), where=leaving > 0)
 
 
-def censoring_survival(event_train: ArrayLike, time_train: ArrayLike, at: ArrayLike) -> NDArray:
+def censoring_survival(
+    event_train: ArrayLike, time_train: ArrayLike, at: ArrayLike, *, just_before: bool = False
+) -> NDArray:
     """G(t) = P(censoring after t), by Kaplan-Meier in the training fold.
 
     Returns
     -------
     array, shape of `at`
-        G at each time, G(t) rather than its limit from the left, as scikit-survival has it. It is 0 after the
-        last training time as well, where scikit-survival raises: nothing is known there, so nothing may be
-        weighted by it. Callers give such a patient no weight, or the whole horizon the value NaN.
+        G at each time, G(t) rather than its limit from the left, as scikit-survival has it (with `just_before`, that
+        limit). It is 0 after the last training time as well, where scikit-survival raises: nothing is known there, so
+        nothing may be weighted by it. Callers give such a patient no weight, or the whole horizon the value NaN.
     """
     event_train, time_train = check_survival(event_train, time_train, "_train")
     at = check_finite(at, "at")
     times, survival = kaplan_meier(event_train, time_train, censoring=True)
-    index = np.searchsorted(times, at, side="right")
+    index = np.searchsorted(times, at, side="left" if just_before else "right")
     g = np.concatenate([[1.0], survival])[index]
     return np.where(at > times[-1], 0.0, g)
 

@@ -11,7 +11,7 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from fracsurv.metrics._checks import check_finite, check_survival
-from fracsurv.metrics.censoring import kaplan_meier
+from fracsurv.metrics.censoring import censoring_survival, kaplan_meier
 
 _LEAST = 1e-9
 """Probabilities nearer to 0 or 1 than this count as that far away: the logit of 0 is no number."""
@@ -188,7 +188,7 @@ def _event_share(event: NDArray, time: NDArray, at: float) -> tuple[float, float
     return 1 - alive, 1 - alive ** np.exp(-width), 1 - alive ** np.exp(width)
 
 
-def status_at(event: NDArray, time: NDArray, at: float) -> tuple[NDArray, NDArray, NDArray]:
+def _status_at(event: NDArray, time: NDArray, at: float) -> tuple[NDArray, NDArray, NDArray]:
     """Whether the event was by `at`, whether that is known, and the weight of those of whom it is, (n,) each.
 
     The weight is 1 / P(not censored before the event or the horizon). An event and a censoring at one time: the
@@ -196,14 +196,13 @@ def status_at(event: NDArray, time: NDArray, at: float) -> tuple[NDArray, NDArra
     """
     case = event & (time <= at)
     known = case | (time > at) | ((time == at) & ~event)
-    times, survival = kaplan_meier(event, time, censoring=True)
-    before = np.concatenate([[1.0], survival])[np.searchsorted(times, np.minimum(time, at), side="left")]
+    before = censoring_survival(event, time, np.minimum(time, at), just_before=True)
     return case, known, np.divide(known, before, out=np.zeros(len(time)), where=known)
 
 
 def _logistic(event: NDArray, time: NDArray, probability: NDArray, at: float) -> tuple[float, float]:
     """Intercept at slope 1, and slope, by weighted maximum likelihood."""
-    case, known, weight = status_at(event, time, at)
+    case, known, weight = _status_at(event, time, at)
     y, weight = case[known].astype(float), weight[known]
     x = probability[known].clip(_LEAST, 1 - _LEAST)
     x = np.log(x / (1 - x))

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from fracsurv.metrics._checks import check_risk, check_survival
 from fracsurv.metrics._pairs import pair_counts
 from fracsurv.metrics.auc import auc_of_draws
-from fracsurv.metrics.brier import brier_terms
+from fracsurv.metrics.brier import brier_of_draws, brier_terms
 from fracsurv.metrics.censoring import inverse_censoring_weights, reaches
 from fracsurv.metrics.concordance import concordance_of_draws, uno_weights
 from fracsurv.metrics.resampling import LEAST_ANSWERED, draw_chunks, percentile_interval
@@ -123,16 +123,14 @@ def bootstrap(
     known = {name: check_risk(risk, len(time), f"risks[{name!r}]") for name, risk in risks.items()}
     if not known:
         raise ValueError("risks must hold at least one model")
-    if n_draws < 1:
-        raise ValueError(f"n_draws must be at least 1, got {n_draws}")
     asked = _Asked(event, time, metrics, train, surv, tuple(known))
     once = np.ones((len(time), 1))
     estimate = np.stack([asked.of(name, risk, once)[0] for name, risk in known.items()])
-    draws = np.empty((n_draws, len(known), len(metrics)))
-    for rows, counts in draw_chunks(len(time), n_draws, seed):
-        for model, (name, risk) in enumerate(known.items()):
-            draws[rows, model] = asked.of(name, risk, counts)
-    return Bootstrap(tuple(known), tuple(metrics), estimate, draws)
+    draws = [
+        np.stack([asked.of(name, risk, counts) for name, risk in known.items()], axis=1)
+        for _, counts in draw_chunks(len(time), n_draws, seed)
+    ]
+    return Bootstrap(tuple(known), tuple(metrics), estimate, np.concatenate(draws))
 
 
 class _Asked:
@@ -180,11 +178,9 @@ class _Asked:
 
     def _brier(self, surv: NDArray, at: float, counts: NDArray) -> NDArray:
         times = np.array([at])
-        if not reaches(*self.train, self.time, times)[0]:
-            return np.full(counts.shape[1], np.nan)
-        terms = brier_terms(*self.train, self.event, self.time, surv, times)[:, 0]
-        followed = (self.time > at).astype(float) @ counts
-        return np.where(followed > 0, terms @ counts / counts.sum(axis=0), np.nan)
+        usable = reaches(*self.train, self.time, times)
+        terms = brier_terms(*self.train, self.event, self.time, surv, times)
+        return brier_of_draws(terms, self.time, times, usable, counts)[0]
 
 
 def _check_metrics(metrics: Sequence[Metric], train: object) -> list[Metric]:

@@ -11,7 +11,7 @@ from fracsurv.metrics._checks import check_risk, check_survival, check_times
 from fracsurv.metrics._pairs import pair_counts
 from fracsurv.metrics.auc import auc_of_draws, mean_auc_of_draws, survival_of_draws
 from fracsurv.metrics.breslow import breslow_survival
-from fracsurv.metrics.brier import brier_terms, integrate
+from fracsurv.metrics.brier import brier_of_draws, brier_terms, integrate
 from fracsurv.metrics.censoring import inverse_censoring_weights, reaches
 from fracsurv.metrics.concordance import concordance_of_draws, uno_weights
 
@@ -128,10 +128,7 @@ def evaluate_draws(
     thesis = auc_of_draws(event, time, risk, horizons, np.ones(len(time)), np.ones(len(horizons), bool), counts)
     surv = breslow_survival(event_train, time_train, risk_train, risk, times)
     terms = brier_terms(*censoring, event, time, surv, times)
-    brier = (terms.T @ counts) / counts.sum(axis=0)
-    # A draw in which nobody is followed beyond a time says as little there as a whole group would.
-    followed = (time[:, None] > times).T.astype(float) @ counts
-    brier[~usable[:, None] | (followed == 0)] = np.nan
+    brier = brier_of_draws(terms, time, times, usable, counts)
     for i, (horizon, k) in enumerate(zip(horizons, at_horizon, strict=True)):
         result["auc", float(horizon)], result["brier", float(horizon)] = auc[k], brier[k]
         result["auc_thesis", float(horizon)] = thesis[i]
