@@ -94,7 +94,8 @@ def train_finder(
 ) -> Finder:
     """Train a detector and, if enough of the vertebrae have keypoints, a keypoint network.
 
-    The threshold and the keypoints' scales come from radiographs that neither was trained on.
+    The threshold and the keypoints' scales come from radiographs that neither was trained on (a `detector` that is
+    given may have seen those of the scales).
 
     Parameters
     ----------
