@@ -110,12 +110,11 @@ def simulated(weights: Path, recipe: DetectorRecipe | None) -> None:
     """Make the finder that ships (or take `weights`); score another seed's radiographs, slots and grades too."""
     with tempfile.TemporaryDirectory() as folder:
         cost = {}
-        if recipe is None:
-            finder = load_finder(weights)
-        else:
-            finder, cost["train_s"] = trained(*_teaching(folder, DETECTOR_TEACHING), recipe, weights)
+        if recipe is not None:
+            _, cost["train_s"] = trained(*_teaching(folder, DETECTOR_TEACHING), recipe, weights)
             keypoints = _teaching(folder, KEYPOINT_TEACHING)
-            finder, cost["keypoints_train_s"] = trained(*keypoints, recipe, weights, finder)
+            _, cost["keypoints_train_s"] = trained(*keypoints, recipe, weights, load_finder(weights))
+        finder = load_finder(weights)  # what is judged, and taught on, is what is kept: in half precision
         held_out = f"{folder}/held-out"
         simulate_cohort(held_out, patients=N_HELD_OUT, seed=HELD_OUT_SEED, boxes="true", workers=2)
         result = cost | about(finder, weights) | {"scores": judged(finder, read_labelled(held_out)[0])}

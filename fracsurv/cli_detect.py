@@ -37,10 +37,10 @@ def train(
     ] = None,
 ) -> None:
     """Train a finder from scratch on radiographs with boxes, and keypoints if the sources have them."""
-    from fracsurv.detection import DetectorRecipe, load_finder, read_all_labelled, save_finder, train_finder
-
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: must end in .safetensors")
+    from fracsurv.detection import DetectorRecipe, load_finder, read_all_labelled, save_finder, train_finder
+
     known = load_finder(detector) if detector else None
     found, provenance = read_all_labelled(src)
     finder = train_finder(found, provenance, DetectorRecipe(epochs=epochs, seed=seed), detector=known)
@@ -58,9 +58,7 @@ def predict(
     ] = False,
 ) -> None:
     """Write a cohort's vertebrae.csv: boxes with scores, and keypoints if the finder knows them."""
-    from fracsurv.boxes import SHIPPED
     from fracsurv.cohort import read_cohort
-    from fracsurv.detection import find_vertebrae, load_finder
     from fracsurv.files import atomic_path, write_json
     from fracsurv.vertebra_tables import written_by
 
@@ -68,6 +66,9 @@ def predict(
     path = cohort / "vertebrae.csv"
     if path.exists() and not replace:
         raise UserError(f"{path}: is there already; give --replace to overwrite it")
+    from fracsurv.boxes import SHIPPED  # after what can be refused without torch
+    from fracsurv.detection import find_vertebrae, load_finder
+
     finder = load_finder(weights or SHIPPED)
     table = find_vertebrae(finder, checked)
     if table.empty:
@@ -103,4 +104,4 @@ def score(src: Source, weights: WeightsPath = None) -> None:
     found, provenance = read_labelled(src)
     typer.echo(f"{src}: {provenance}")
     for name, value in score_finder(load_finder(weights or SHIPPED), found).items():
-        typer.echo(f"{name:<22} {value:,}" if isinstance(value, int) else f"{name:<22} {value:.3f}")
+        typer.echo(f"{name:<36} {value:,}" if isinstance(value, int) else f"{name:<36} {value:.3f}")

@@ -81,24 +81,31 @@ def _check_optional(raw: pd.DataFrame, table: pd.DataFrame, file: str, faults: l
 def check_corrections(
     folder: Path, table: pd.DataFrame, corrections: pd.DataFrame, file: str, faults: list[str]
 ) -> None:
-    """Corrected boxes lie on radiographs: a box whose middle lies beyond its radiograph is in other pixels."""
+    """Corrected boxes lie on radiographs: one of which less than half does is in other pixels.
+
+    Rows that have another fault (an unknown patient, a broken box, a radiograph that is not there) are told of
+    elsewhere and not looked at here.
+    """
     if "image" not in table:
         faults.append(f"{file}: corrects boxes on radiographs, but the cohort has none (no column `image`)")
         return
-    if faults:  # of patients, boxes or images: what follows would be echoes
-        return
-    images = table.drop_duplicates("patient_id").set_index("patient_id")["image"]
-    for patient, rows in corrections.groupby("patient_id"):
+    images = table.drop_duplicates("patient_id").set_index("patient_id")["image"].fillna("").astype(str)
+    boxes = corrections[BOX_COLUMNS].to_numpy(float)
+    sound = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    for patient, rows in corrections[sound & corrections["patient_id"].isin(images.index)].groupby("patient_id"):
+        if not images[patient] or not (folder / images[patient]).is_file():
+            continue
         try:
             height, width = source_kind(folder / images[patient], name=images[patient])[1]
         except UserError as error:
             faults += error.faults
             continue
-        x, y = (rows["x_min"] + rows["x_max"]) / 2, (rows["y_min"] + rows["y_max"]) / 2
-        outside = rows[(x < 0) | (x > width) | (y < 0) | (y > height)]
+        box = rows[BOX_COLUMNS].to_numpy(float)
+        on = np.clip(box, 0, [width, height, width, height])
+        area, shown = ((part[:, 2] - part[:, 0]) * (part[:, 3] - part[:, 1]) for part in (box, on))
         faults += [
-            f"{file} row {row + 2}: the box's middle lies outside the radiograph of {width}×{height} pixels"
-            for row in outside.index
+            f"{file} row {row + 2}: less than half of the box lies on the radiograph of {width}×{height} pixels"
+            for row in rows.index[shown < area / 2]
         ]
 
 

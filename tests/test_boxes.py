@@ -103,13 +103,14 @@ def test_corrections_in_other_pixels_are_refused_and_an_empty_file_corrects_noth
     folder = copied(plain, tmp_path / "cohort")
     (folder / CORRECTIONS).write_text(HEADER)
     assert read_cohort(folder).corrections is None
-    (folder / CORRECTIONS).write_text(HEADER + "P00001,10,20,40,40\nP00001,900,1500,1000,1600\n")
+    rows = ["P00001,10,20,40,40", "P00001,900,1500,1000,1600", "nobody,1,1,5,9", "P00001,-40,-40,30,30"]
+    (folder / CORRECTIONS).write_text(HEADER + "\n".join(rows) + "\n")
     with pytest.raises(UserError) as raised:
         read_cohort(folder)
-    assert len(raised.value.faults) == 1
-    assert raised.value.faults[0].startswith(
-        f"{CORRECTIONS} row 3: the box's middle lies outside the radiograph of 1"
-    )
+    unknown, outside, reaching_out = raised.value.faults
+    assert unknown.startswith(f"{CORRECTIONS} row 4, column patient_id: 'nobody'")
+    assert reaching_out.startswith(f"{CORRECTIONS} row 5: less than half")
+    assert outside.startswith(f"{CORRECTIONS} row 3: less than half of the box lies on the radiograph of 1")
 
 
 def test_half_given_and_broken_keypoints_are_faults(tmp_path):
@@ -412,7 +413,7 @@ def test_comparison_counts_what_is_wrong(plain):
     perfect = compare(cohort.with_boxes(truth, "truth"), truth, cohort.truth())
     assert perfect.right.all()
     assert (perfect.vertebrae["grade"] == perfect.vertebrae["true_grade"]).mean() > 0.99
-    assert perfect.error.max() == 0
+    assert perfect.keypoints.error.max() == 0
     first, second, third = cohort.table["patient_id"][:3]
     lost = truth[~((truth["patient_id"] == first) & (truth["level"] == "T9"))]
     lost = lost[lost["patient_id"] != second]
@@ -426,9 +427,14 @@ def test_comparison_counts_what_is_wrong(plain):
     assert (rows.loc[rows["patient_id"] == second, "grade"] == 0).all()
     n_missing = 1 + (truth["patient_id"] == second).sum()
     assert (~rows["found"]).sum() == n_missing
-    assert found.error.max() == pytest.approx(3.0)
-    assert np.isclose(found.error, 3.0).sum() == 6 * truth.loc[truth["patient_id"] == third, "x1"].notna().sum()
-    assert len(found.inside) == np.isclose(found.error, 3.0).sum()  # the others have no ellipse
-    assert not found.inside.any()  # 3 SD aside: beyond the 90 % ellipse (2.15)
+    assert found.keypoints.error.max() == pytest.approx(3.0)
+    assert (
+        np.isclose(found.keypoints.error, 3.0).sum()
+        == 6 * truth.loc[truth["patient_id"] == third, "x1"].notna().sum()
+    )
+    assert len(found.keypoints.inside) == np.isclose(found.keypoints.error, 3.0).sum()  # the others have no ellipse
+    assert not found.keypoints.inside.any()  # 3 SD aside: beyond the 90 % ellipse (2.15)
     lost.loc[away, KEYPOINT_COLUMNS[::2]] -= 1.0
-    assert compare(cohort.with_boxes(lost, "truth"), truth, cohort.truth()).inside.all()  # 2 SD aside: within it
+    assert compare(
+        cohort.with_boxes(lost, "truth"), truth, cohort.truth()
+    ).keypoints.inside.all()  # 2 SD aside: within it

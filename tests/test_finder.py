@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from fracsurv.boxes import SHIPPED
 from fracsurv.cli import app
 from fracsurv.cohort import read_cohort
 from fracsurv.detection import (
@@ -42,6 +43,7 @@ from fracsurv.detection.keypoints import (
 from fracsurv.detection.tables import graded_table
 from fracsurv.errors import UserError
 from fracsurv.radiographs import read_radiograph
+from fracsurv.simulate import simulate_cohort
 
 N = 24
 
@@ -117,6 +119,37 @@ def test_another_finders_detector_gets_keypoints(finder, simulated, tmp_path, mo
     assert load_finder(tmp_path / "w.safetensors").summary() == made.summary()
     with pytest.raises(UserError, match="vertebrae with keypoints to train on; at least 200 are needed"):
         train_finder(found[:10], provenance, RECIPE, detector=finder, progress=False)
+
+
+def test_keypoints_are_scored_where_they_were_annotated_and_their_vertebra_found(tmp_path):
+    """Against a loop; by the shipped finder, which knows keypoints."""
+    shipped = load_finder(SHIPPED)
+    simulate_cohort(tmp_path / "c", patients=20, seed=6, boxes="true", progress=False)
+    found = read_labelled(tmp_path / "c")[0][:4]
+    half = [replace(each, keypoints=np.where(np.arange(len(each.boxes))[:, None, None] % 2, np.nan, each.keypoints))
+            for each in found]  # fmt: skip
+    score = score_finder(shipped, half, progress=False)
+    assert score["recall"] == 1
+    errors, shares, inside = [], [], []
+    for each in half:
+        (theirs,) = find(shipped, [read_radiograph(each.path)])
+        for box, points in zip(each.boxes, each.keypoints, strict=True):
+            if np.isnan(points).any():
+                continue
+            nearest = np.abs(theirs.boxes - box).sum(axis=1).argmin()
+            height = np.mean([np.hypot(*(points[k] - points[k + 3])) for k in range(3)])
+            for k in range(6):
+                miss = theirs.keypoints[nearest, k] - points[k]
+                errors.append(np.hypot(*miss))
+                shares.append(errors[-1] / height)
+                inside.append(((miss / theirs.scale[nearest, k]) ** 2).sum() <= CHI2_90)
+    assert len(errors) > 100  # of some 26 vertebrae, six each
+    assert score["keypoint_error_px_median"] == pytest.approx(np.median(errors))
+    assert score["keypoint_error_px_mean"] == pytest.approx(np.mean(errors))
+    assert score["keypoint_error_share_of_height_mean"] == pytest.approx(np.mean(shares))
+    assert score["coverage_of_90_percent_ellipses"] == pytest.approx(np.mean(inside))
+    blind = [replace(each, keypoints=np.full_like(each.keypoints, np.nan)) for each in found]
+    assert "keypoint_error_px_mean" not in score_finder(shipped, blind, progress=False)
 
 
 def test_several_sources_are_one_and_all_their_faults_are_told(source, simulated, tmp_path):

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from fracsurv.cohort import Cohort
 from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS
-from fracsurv.detection.keypoints import CHI2_90
+from fracsurv.detection.scores import KeypointErrors
 from fracsurv.morphometry import grade_probabilities, morphometry
 from fracsurv.vertebrae import LEVELS, overlapping_pairs
 from fracsurv.vertebral import slot_index, slot_values
@@ -33,17 +33,13 @@ class Comparison:
     vertebrae : DataFrame
         A row for every true vertebra of a slot: `patient_id`, `level`, `true_grade`; `found`, whether a box overlaps
         its own by half; and of that box `grade`, `p_any_fracture`, `p_grade_2_or_more` (0 for a vertebra not found).
-    error, share : ndarray (k,) float
-        Distance of each located keypoint from the true one, in pixels and as a share of the vertebra's mean height.
-    inside : ndarray (k,) bool
-        Whether the true point lies in the located one's 90 % ellipse; only of points that have one.
+    keypoints : KeypointErrors
+        Of every vertebra of a slot whose keypoints were located.
     """
 
     right: np.ndarray
     vertebrae: pd.DataFrame
-    error: np.ndarray
-    share: np.ndarray
-    inside: np.ndarray
+    keypoints: KeypointErrors
 
     def summary(self) -> dict[str, float]:
         """Every number by name; sensitivities count a vertebra that was not found as not called."""
@@ -53,14 +49,8 @@ class Comparison:
             "vertebrae": len(self.vertebrae),
             "vertebrae_found": float(self.vertebrae["found"].mean()),
         }
-        if len(self.error):
-            result |= {
-                "keypoint_error_px_median": float(np.median(self.error)),
-                "keypoint_error_px_mean": float(self.error.mean()),
-                "keypoint_error_share_of_height_mean": float(self.share.mean()),
-            }
-            if len(self.inside):
-                result["coverage_of_90_percent_ellipses"] = float(self.inside.mean())
+        if located := self.keypoints.summary():
+            result |= located
             worst = self.vertebrae.groupby("patient_id", sort=False)
             patients = worst[["true_grade", "grade", *(f"p_{call}" for call in CALLS)]].max()
             for unit, rows in (("vertebra", self.vertebrae), ("patient", patients)):
@@ -93,7 +83,7 @@ def compare(cohort: Cohort, true_boxes: pd.DataFrame, truth: pd.DataFrame) -> Co
         ]
     )
     found_of, true_of = (dict(list(table.groupby("patient_id"))) for table in (cohort.vertebrae, true_boxes))
-    right, rows, errors, shares, inside = np.zeros(len(cohort), bool), [], [], [], []
+    right, rows, located = np.zeros(len(cohort), bool), [], []
     for number, patient in enumerate(cohort.table["patient_id"]):
         theirs = true_of.get(patient, true_boxes.iloc[:0]).reset_index(drop=True)
         theirs = theirs[theirs["level"].isin(LEVELS)]
@@ -116,15 +106,10 @@ def compare(cohort: Cohort, true_boxes: pd.DataFrame, truth: pd.DataFrame) -> Co
                 row |= {"grade": int(grade[at])}
                 row |= {f"p_{call}": float(chance[at][least:].sum()) for call, least in CALLS.items()}
                 if np.isfinite(wanted).all():
-                    miss = points[at] - wanted
-                    height = np.linalg.norm(wanted[:3] - wanted[3:], axis=1).mean()
-                    errors.append(np.linalg.norm(miss, axis=1))
-                    shares.append(errors[-1] / height)
-                    told = (scales[at] > 0).all(axis=1)
-                    inside.append(np.square(miss[told] / scales[at][told]).sum(axis=1) <= CHI2_90)
+                    located.append((points[at], scales[at], wanted))
             rows.append(row)
-    joined = (np.concatenate(part) if part else np.zeros(0) for part in (errors, shares, inside))
-    return Comparison(right, pd.DataFrame(rows), *joined)
+    mean, scale, true = np.array(located, float).reshape(-1, 3, 6, 2).swapaxes(0, 1)
+    return Comparison(right, pd.DataFrame(rows), KeypointErrors.of(mean, scale, true))
 
 
 def _share(name: str, right: pd.Series) -> dict[str, float]:

@@ -26,7 +26,7 @@ from fracsurv.detection.keypoint_training import (
 )
 from fracsurv.detection.keypoints import KeypointNetwork, vertebra_picture
 from fracsurv.detection.network import VertebraDetector
-from fracsurv.detection.scores import matches, scores
+from fracsurv.detection.scores import KeypointErrors, matches, scores
 from fracsurv.detection.sources import Labelled
 from fracsurv.detection.training import DetectorRecipe, held_out, train_detector
 from fracsurv.errors import UserError
@@ -161,12 +161,28 @@ def find(finder: Finder, images: Sequence[np.ndarray]) -> list[Vertebrae]:
 
 
 def score_finder(finder: Finder, found: Sequence[Labelled], *, progress: bool = True) -> dict[str, float]:
-    """Every score of a finder on radiographs with boxes; see `scores`."""
+    """Every score of a finder on radiographs with boxes; see `scores`.
+
+    Where the finder knows keypoints and the radiographs have them, `KeypointErrors.summary` too, of the vertebrae
+    that were found (IoU 0.5): keypoints are located in the boxes that the finder draws.
+    """
     bar = tqdm(found, desc="radiographs", unit="image", disable=not progress, leave=False)
     images = (read_radiograph(each.path, name=each.name) for each in bar)
     dtype = precision_of(_device(finder), "auto")
     seen: list[Detections] = list(detect(finder.detector, images, dtype=dtype))
-    return scores(seen, [each.boxes for each in found], finder.threshold)
+    result = scores(seen, [each.boxes for each in found], finder.threshold)
+    if finder.keypoints is None:
+        return result
+    located = []
+    for each, detections in zip(found, seen, strict=True):
+        column = detections.column(finder.threshold)
+        hit = matches(column, each.boxes, 0.5)
+        known = [row for row in np.flatnonzero(hit >= 0) if np.isfinite(each.keypoints[hit[row]]).all()]
+        if known:
+            image = read_radiograph(each.path, name=each.name)
+            mean, scale = find_keypoints(finder.keypoints, image, column.boxes[known])
+            located.append(np.stack([mean, scale, each.keypoints[hit[known]]]))
+    return result | (KeypointErrors.of(*np.concatenate(located, axis=1)).summary() if located else {})
 
 
 def save_finder(finder: Finder, path: Path) -> None:

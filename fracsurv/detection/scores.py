@@ -1,14 +1,16 @@
-"""How good detections are: average precision, sensitivity at a rate of false boxes, exact counts."""
+"""How good detections are: average precision, sensitivity at a rate of false boxes, exact counts; and keypoints."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torchvision.ops import box_iou
 
 from fracsurv.detection.inference import Detections
+from fracsurv.detection.keypoints import CHI2_90
 
 IOU_STEPS = tuple(np.arange(0.5, 1.0, 0.05).round(2))
 RECALL_GRID = np.linspace(0, 1, 101)
@@ -96,3 +98,38 @@ def scores(found: Sequence[Detections], truth: Sequence[np.ndarray], threshold: 
         "precision": float(n_hit / max(1, n_found)),
         "exact_count": float(np.mean(counts)),
     }
+
+
+@dataclass(frozen=True)
+class KeypointErrors:
+    """How far located keypoints lie from the true ones, each (k,): one vertebra's six, or many vertebrae's.
+
+    `error` in pixels, `share` of the vertebra's mean height, `inside` whether the true point lies in the located
+    one's 90 % ellipse; only of points that have a standard deviation.
+    """
+
+    error: np.ndarray
+    share: np.ndarray
+    inside: np.ndarray
+
+    @classmethod
+    def of(cls, mean: np.ndarray, scale: np.ndarray, true: np.ndarray) -> KeypointErrors:
+        """Of vertebrae (n, 6, 2) without NaN; a scale that is not above 0 is none."""
+        error = np.linalg.norm(mean - true, axis=-1)
+        height = np.linalg.norm(true[:, :3] - true[:, 3:], axis=-1).mean(axis=-1)
+        told = (scale > 0).all(axis=-1)
+        inside = np.square((mean - true)[told] / scale[told]).sum(axis=-1) <= CHI2_90
+        return cls(error.ravel(), (error / height[:, None]).ravel(), inside)
+
+    def summary(self) -> dict[str, float]:
+        """Every number by name; those that cannot be told are left out."""
+        if not len(self.error):
+            return {}
+        result = {
+            "keypoint_error_px_median": float(np.median(self.error)),
+            "keypoint_error_px_mean": float(self.error.mean()),
+            "keypoint_error_share_of_height_mean": float(self.share.mean()),
+        }
+        if len(self.inside):
+            result["coverage_of_90_percent_ellipses"] = float(self.inside.mean())
+        return result
