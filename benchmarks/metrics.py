@@ -37,10 +37,10 @@ def cohort(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np
 
 
 def patients(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Event, time in days and a risk that says something."""
+    """Event, time in days and a risk that says something, to six digits: scikit-survival takes 1e-8 for a tie."""
     rng = np.random.default_rng(seed)
     event, at, hazard = cohort(rng, n)
-    return event, at, hazard + rng.normal(size=n)
+    return event, at, (hazard + rng.normal(size=n)).round(6)
 
 
 def within(event: np.ndarray, at: np.ndarray, end: float) -> tuple[np.ndarray, np.ndarray]:

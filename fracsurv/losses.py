@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fracsurv._cox_log_space import log_space_loss
+from fracsurv._cox_plain_sums import Rows, plain_sums, sorted_rows
 
 WIDEST = 600.0
 """Between log hazards (with their weights) no further apart than this, exp does not vanish in float64."""
@@ -78,7 +78,9 @@ def cox_nll(
     if time.dtype in (torch.float16, torch.bfloat16):  # NumPy has no bfloat16, and float16 ends below 2^16
         time = time.float()
     wanted = risk.requires_grad and torch.is_grad_enabled()
-    return _CoxNLL.apply(risk, event, time, strata, weights, ties == "efron", reduction == "mean", wanted, bounds)
+    values = (event, time, risk.detach(), strata, weights)
+    loss, gradient = _loss_and_gradient(*values, ties == "efron", reduction == "mean", wanted, bounds)
+    return _Known.apply(risk, loss, gradient) if wanted else loss
 
 
 def _checked(
@@ -124,139 +126,69 @@ def _first(name: str, tensor: Tensor, wrong: Tensor) -> str:
     return f"{name}[{index}] = {tensor[index].item()}"
 
 
-class _CoxNLL(torch.autograd.Function):
-    """The loss, and its gradient in the same pass."""
+class _Known(torch.autograd.Function):
+    """A value whose gradient by `risk` is known already: it comes from the same pass."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        risk: Tensor,
-        event: Tensor,
-        time: Tensor,
-        strata: Tensor | None,
-        weights: Tensor | None,
-        efron: bool,
-        mean: bool,
-        wanted: bool,
-        bounds: tuple[float, float],
-    ) -> Tensor:
-        on_cpu = risk.device.type == "cpu"
-        xp = np if on_cpu else torch
-        values = [None if each is None else each.detach() for each in (time, event, risk, weights)]
-        if on_cpu:
-            values = [None if each is None else each.numpy() for each in values]
-        order, rows = _sorted(xp, *values, bounds[1])
-        span = bounds[1] - bounds[0]
-        if weights is not None and len(order):
-            total = rows.log_hazard + xp.log(rows.weights)
-            span = float(total.max() - total.min())
-        if strata is None and span <= WIDEST:
-            loss, slope = _plain_sums(xp, rows, efron, wanted)
-        else:
-            strata = None if strata is None else strata[torch.as_tensor(order)]
-            loss, slope = _logarithms(rows, strata, efron, wanted)
-        n_events = float(rows.event.sum() if weights is None else rows.weights[rows.event].sum())
-        scale = 1 / n_events if mean and n_events > 0 else 1.0
-        if wanted:
-            gradient = torch.zeros_like(risk)
-            gradient[torch.as_tensor(order)] = torch.as_tensor(slope * scale).to(risk.dtype)
-            ctx.save_for_backward(gradient)
-        return torch.as_tensor(loss * scale).to(risk.dtype)
+    def forward(ctx: Any, risk: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return loss.clone()
 
     @staticmethod
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None, None]:
         if torch.is_grad_enabled():  # create_graph=True: the gradient would pass for a constant
             raise RuntimeError("cox_nll can be differentiated once; there is no second derivative")
-        (gradient,) = ctx.saved_tensors
-        return gradient * above, None, None, None, None, None, None, None, None
+        return ctx.saved_tensors[0] * above, None, None
 
 
-class _Rows(NamedTuple):
-    """Patients from the longest time down, those of weight 0 left out; arrays of NumPy on a CPU, else of torch."""
+def _loss_and_gradient(
+    event: Tensor,
+    time: Tensor,
+    risk: Tensor,
+    strata: Tensor | None,
+    weights: Tensor | None,
+    efron: bool,
+    mean: bool,
+    wanted: bool,
+    bounds: tuple[float, float],
+) -> tuple[Tensor, Tensor | None]:
+    """The loss in the precision of `risk`, and its gradient if wanted."""
+    on_cpu = risk.device.type == "cpu"
+    xp = np if on_cpu else torch
+    values = [time.detach(), event, risk, weights]
+    if on_cpu:
+        values = [None if each is None else each.numpy() for each in values]
+    order, rows = sorted_rows(xp, *values, bounds[1])
+    span = bounds[1] - bounds[0]
+    if weights is not None and len(order):
+        total = rows.log_hazard + xp.log(rows.weights)
+        span = float(total.max() - total.min())
+    if strata is None and span <= WIDEST:
+        loss, slope = plain_sums(xp, rows, efron, wanted)
+    else:
+        if strata is not None:
+            strata = strata[torch.from_numpy(order.copy()) if on_cpu else order]
+        loss, slope = _logarithms(rows, strata, efron, wanted)
+    n_events = float(rows.event.sum() if weights is None else rows.weights[rows.event].sum())
+    scale = 1 / n_events if mean and n_events > 0 else 1.0
+    loss = torch.tensor(float(loss) * scale, dtype=risk.dtype) if on_cpu else (loss * scale).to(risk.dtype)
+    if not wanted:
+        return loss, None
+    slope *= scale
+    if not on_cpu:
+        gradient = torch.zeros_like(risk)
+        gradient[order] = slope.to(risk.dtype)
+        return loss, gradient
+    gradient = np.zeros(len(risk), values[2].dtype)  # torch's own scattering takes ten times as long for a batch
+    gradient[order] = slope
+    return loss, torch.from_numpy(gradient)
 
-    time: Any
-    event: Any
-    log_hazard: Any
-    weights: Any
 
-
-def _sorted(xp: Any, time: Any, event: Any, risk: Any, weights: Any, highest: float) -> tuple[Any, _Rows]:
-    """The order of the rows, and the rows in it; `log_hazard` in float64, less the highest."""
-    order = _longest_first(time) if xp is np else torch.argsort(time, descending=True)
-    if weights is not None:  # a weight of zero is an absent row
-        order = order[weights[order] > 0]
-        weights = weights[order]
-    log_hazard = xp.asarray(risk[order], dtype=xp.float64) - highest
-    return order, _Rows(time[order], event[order], log_hazard, weights)
-
-
-def _longest_first(time: NDArray) -> NDArray:
-    since = time - time.min(initial=0)
-    whole = since.astype(np.uint16) if since.max(initial=0) < 2**16 else None
-    if whole is not None and (whole == since).all():  # days of follow-up: a radix sort, in linear time
-        return np.argsort(whole, kind="stable")[::-1].copy()
-    return np.argsort(time)[::-1].copy()
-
-
-def _logarithms(rows: _Rows, strata: Tensor | None, efron: bool, wanted: bool) -> tuple[Tensor, Tensor | None]:
-    """As `_plain_sums`, for strata and for risks however far apart."""
+def _logarithms(rows: Rows, strata: Tensor | None, efron: bool, wanted: bool) -> tuple[Tensor, Tensor | None]:
+    """As `plain_sums`, for strata and for risks however far apart."""
     time, event, log_hazard, weights = (None if each is None else torch.as_tensor(each) for each in rows)
     with torch.enable_grad():
         leaf = log_hazard.requires_grad_(wanted)
         loss = log_space_loss(event, time, leaf, strata, weights, efron)
         slope = torch.autograd.grad(loss, leaf)[0] if wanted else None
     return loss.detach(), slope
-
-
-def _plain_sums(xp: Any, rows: _Rows, efron: bool, wanted: bool) -> tuple[Any, Any]:
-    """Sum over events and its gradient (n,), by plain sums in float64.
-
-    Only positive terms are added, so nothing cancels but the share of tied events, which costs as many times the
-    rounding error of float64 as there are events at one time. Written for both libraries' arrays (`xp`): for a batch,
-    NumPy's calls cost a third of torch's.
-    """
-    time, n = rows.time, len(rows.time)
-    event = xp.asarray(rows.event, dtype=xp.float64)
-    if n == 0:
-        return event.sum(), event
-    hazard, own = xp.exp(rows.log_hazard), event
-    if rows.weights is not None:
-        hazard, own = hazard * rows.weights, event * rows.weights
-    denominator, counted = xp.cumsum(hazard, 0), own
-    new = time[1:] != time[:-1]
-    tied = not bool(new.all())
-    several = False
-    if tied:
-        steps = xp.cumsum(new, 0)
-        nothing = steps[:1] * 0
-        group, end = xp.concatenate([nothing, steps]), xp.argwhere(new)[:, 0]
-        last = xp.concatenate([end, nothing + n - 1])
-        n_groups = len(last)
-        # whoever has the same time is at risk: the sum at the last of them
-        denominator = denominator[last][group]
-        n_tied = _by_group(event, group, n_groups)
-        several = efron and bool((n_tied > 1).any())
-    if several:
-        # the l-th of d tied events sees those d by a share of 1 - l/d, l = 0 … d - 1
-        n_before = xp.cumsum(event, 0)
-        start = xp.concatenate([n_before[:1] * 0, n_before[end]])
-        share = event * (n_before - 1 - start[group]) / n_tied[group].clip(1)
-        denominator = denominator - share * _by_group(event * hazard, group, n_groups)[group]
-        counted = event * (_by_group(own, group, n_groups) / n_tied.clip(1))[group]
-    loss = counted @ xp.log(denominator) - own @ rows.log_hazard
-    if not wanted:
-        return loss, None
-    step = counted / denominator  # of the cumulative hazard, at each event
-    later = xp.flip(xp.cumsum(xp.flip(step, (0,)), 0), (0,))
-    if tied:
-        first = xp.concatenate([nothing, end + 1])
-        later = later[first][group]
-    if several:
-        later = later - event * _by_group(step * share, group, n_groups)[group]
-    return loss, hazard * later - own
-
-
-def _by_group(values: Any, group: Any, n_groups: int) -> Any:
-    if isinstance(values, np.ndarray):
-        return np.bincount(group, values, n_groups)
-    return values.new_zeros(n_groups).index_add(0, group, values)

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fracsurv import losses
+from fracsurv import _cox_plain_sums, losses
 from fracsurv.losses import cox_nll
 from tests import oracles
 
@@ -348,8 +348,8 @@ def test_a_gpus_arrays_give_what_numpys_give(batch, efron, with_weights):
     found = []
     for xp in (torch, np):
         given_ = [each if each is None or xp is torch else each.numpy() for each in columns]
-        order, rows = losses._sorted(xp, *given_, float(risk.max()))
-        loss, slope = losses._plain_sums(xp, rows, efron, True)
+        order, rows = _cox_plain_sums.sorted_rows(xp, *given_, float(risk.max()))
+        loss, slope = _cox_plain_sums.plain_sums(xp, rows, efron, True)
         by_row = np.zeros(len(risk))
         by_row[np.asarray(order)] = np.asarray(slope)
         found.append([float(loss), *by_row])
@@ -361,4 +361,44 @@ def test_times_are_sorted_whatever_they_are():
     days = rng.integers(0, 3650, 500)
     wide, half = rng.integers(-(10**6), 10**6, 500), rng.integers(0, 10, 500) + 0.5
     for time in (days, days.astype(np.float32), rng.normal(size=500), wide, half, np.zeros(5), np.zeros(0)):
-        assert (np.diff(time[losses._longest_first(time)]) <= 0).all()
+        for many in (time, np.tile(time, 3), np.tile(time, 3).astype(np.float32)):  # another way from FEW on
+            order = _cox_plain_sums.longest_first(many)
+            assert sorted(order) == list(range(len(many)))
+            assert (np.diff(many[order]) <= 0).all()
+    extreme = np.abs(rng.normal(size=1500)) * 10.0 ** rng.integers(-310, 308, 1500)
+    close = np.nextafter(2.0**24, np.inf, dtype=np.float32) + 2 * rng.permutation(2000).astype(np.float32)
+    ends = np.r_[1.7e308, 0.0, -0.0, 5e-324, 2.0**16, 65535.5, 1.0]
+    for time in (
+        np.r_[extreme, ends],
+        np.r_[-extreme, ends],
+        np.r_[close, np.float32(1)],
+        (1 << 40) + days.repeat(3),
+    ):
+        assert (np.diff(time[_cox_plain_sums.longest_first(time)]) <= 0).all()
+    narrow = rng.integers(-128, 128, 2000).astype(np.int8)
+    assert (np.diff(narrow[_cox_plain_sums.longest_first(narrow)].astype(int)) <= 0).all()
+
+
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+@pytest.mark.parametrize("unit", [1.0, 0.5, 0.0])
+def test_large_cohorts_are_their_definition_too(ties, unit):
+    """Beyond `FEW` patients times are sorted otherwise: whole days, half days, and no ties."""
+    rng = np.random.default_rng(3)
+    n = 2500
+    time = rng.exponential(1000, n).astype(np.float32) if unit == 0 else unit * rng.integers(1, 700, n)
+    event, risk = rng.random(n) < 0.4, rng.normal(size=n)
+    leaf = torch.from_numpy(risk).requires_grad_()
+    loss = cox_nll(torch.from_numpy(event), torch.from_numpy(time), leaf, ties=ties, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    wanted, slope = 0.0, -event.astype(float)
+    for day in np.unique(time[event]):
+        at_risk, died = np.exp(risk) * (time >= day), np.exp(risk) * ((time == day) & event)
+        d = int(((time == day) & event).sum())
+        for k in range(d):
+            share = k / d if ties == "efron" else 0.0
+            total = at_risk.sum() - share * died.sum()
+            wanted += np.log(total)
+            slope += (at_risk - share * died) / total
+    wanted -= risk[event].sum()
+    assert loss.item() == pytest.approx(wanted, rel=1e-12)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-9, atol=1e-12)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fracsurv.metrics._checks import check_survival, check_times
-from fracsurv.metrics.censoring import censoring_survival, inverse_censoring_weights, reaches
+from fracsurv.metrics.censoring import inverse_censoring_weights
 
 
 def brier_score(
@@ -48,10 +48,10 @@ def brier_score(
     """
     event, time = check_survival(event, time)
     times = check_times(times)
-    usable = reaches(event_train, time_train, time, times)
+    own, common = _weights(event_train, time_train, time, times)
+    usable = (common > 0) & (times < time.max())  # as `reaches` has it
     surv = _check_surv(surv, len(time), len(times), usable)
-    terms = brier_terms(event_train, time_train, event, time, surv, times)
-    return np.where(usable, terms.mean(axis=0), np.nan)
+    return np.where(usable, _terms(event, time, surv, times, own, common).mean(axis=0), np.nan)
 
 
 def integrated_brier_score(
@@ -83,12 +83,21 @@ def brier_terms(
     times: NDArray,
 ) -> NDArray:
     """Each patient's contribution at each time, shape (n, n_times); the score is the mean over patients."""
-    own = inverse_censoring_weights(event_train, time_train, time)[:, None]
-    common = censoring_survival(event_train, time_train, times)
-    common = np.divide(1.0, common, out=np.zeros_like(common), where=common > 0)
-    case = event[:, None] & (time[:, None] <= times)
-    control = time[:, None] > times
-    return np.where(case, surv**2 * own, 0.0) + np.where(control, (1.0 - surv) ** 2 * common, 0.0)
+    return _terms(event, time, surv, times, *_weights(event_train, time_train, time, times))
+
+
+def _weights(event_train: ArrayLike, time_train: ArrayLike, time: NDArray, times: NDArray) -> tuple[NDArray, NDArray]:
+    """1 / G at each patient's own time and at each of `times`; 0 where G is zero or unknown."""
+    both = inverse_censoring_weights(event_train, time_train, np.concatenate([time, times]))
+    return both[: len(time)], both[len(time) :]
+
+
+def _terms(event: NDArray, time: NDArray, surv: NDArray, times: NDArray, own: NDArray, common: NDArray) -> NDArray:
+    beyond = time[:, None] > times
+    missed = surv - beyond
+    missed *= missed
+    missed *= np.where(beyond, common, (own * event)[:, None])  # who was censored by then weighs nothing
+    return missed
 
 
 def brier_of_draws(terms: NDArray, time: NDArray, times: NDArray, usable: NDArray, counts: NDArray) -> NDArray:

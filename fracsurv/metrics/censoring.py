@@ -58,8 +58,10 @@ def censoring_survival(
     event_train, time_train = check_survival(event_train, time_train, "_train")
     at = check_finite(at, "at")
     times, survival = kaplan_meier(event_train, time_train, censoring=True)
-    index = np.searchsorted(times, at, side="left" if just_before else "right")
-    g = np.concatenate([[1.0], survival])[index]
+    order = np.argsort(at, axis=None)  # many times are found faster one after the other than here and there
+    index = np.searchsorted(times, at.ravel()[order], side="left" if just_before else "right")
+    g = np.empty(at.shape)
+    g.ravel()[order] = np.concatenate([[1.0], survival])[index]
     return np.where(at > times[-1], 0.0, g)
 
 
