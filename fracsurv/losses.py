@@ -61,7 +61,7 @@ def cox_nll(
     ------
     ValueError
         For unequal lengths, an unknown option, a value that is not finite (its first index is named), or weights
-        that require a gradient: the loss is differentiated by `risk` alone, and once.
+        that require a gradient: the loss is differentiated by `risk` alone, once, and not by `torch.func`.
 
     Examples
     --------
@@ -87,6 +87,9 @@ def _checked(
     event: Tensor, time: Tensor, risk: Tensor, strata: Tensor | None, weights: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None, tuple[float, float]]:
     """Refuse what cannot be computed; event as bool, risk in at least float32 and its bounds, weights in float64."""
+    for name, tensor in (("event", event), ("time", time), ("risk", risk), ("strata", strata), ("weights", weights)):
+        if not (tensor is None or isinstance(tensor, Tensor)):
+            raise ValueError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
     if not torch.is_floating_point(risk):
         raise ValueError(f"risk must be a floating tensor, got {risk.dtype}")
     if risk.ndim == 2 and risk.shape[1] == 1:
@@ -106,6 +109,8 @@ def _checked(
                 raise ValueError(f"{name} must be finite, got {_first(name, tensor, ~torch.isfinite(tensor))}")
             if name == "risk":
                 bounds = (low, high)
+    if strata is not None and (strata.is_floating_point() or strata.is_complex()):
+        raise ValueError(f"strata must be whole numbers or bool, got {strata.dtype}")
     if event.dtype != torch.bool:
         if (wrong := (event != 0) & (event != 1)).any():
             raise ValueError(f"event must be bool or 0/1, got {_first('event', event, wrong)}")

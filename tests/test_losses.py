@@ -190,7 +190,7 @@ def test_far_apart_risks_neither_overflow_nor_lose_the_small_ones(ties, with_str
     # so the loss is log(1 + e^-2) + 0: a sum of plain exponentials would give inf or log 0.
     event, time = torch.tensor([1, 1, 1, 0]), torch.tensor([1.0, 2.0, 3.0, 4.0])
     risk = torch.tensor([1e4, 0.0, -1e4, -1e4 - 2], requires_grad=True)
-    strata = torch.zeros(4) if with_strata else None
+    strata = torch.zeros(4, dtype=torch.int64) if with_strata else None
     loss = cox_nll(event, time, risk, ties=ties, strata=strata, reduction="sum")
     loss.backward()
     assert loss.item() == pytest.approx(np.log1p(np.exp(-2)), rel=1e-3)  # float32 holds 1e4 to 5e-4
@@ -250,6 +250,9 @@ GOOD = {"event": torch.tensor([1, 0, 1]), "time": torch.ones(3), "risk": torch.z
             {"risk": torch.zeros(1, 3)},
             r"risk must have one value a patient, .* got shape \(1, 3\)",
         ),
+        ({"strata": torch.zeros(3)}, "strata must be whole numbers or bool, got torch.float32"),
+        ({"strata": [0, 1, 1]}, "strata must be a torch.Tensor, got list"),
+        ({"weights": 2.0}, "weights must be a torch.Tensor, got float"),
         ({"strata": torch.zeros(4)}, r"strata must have one value a patient: 3 wanted, got shape \(4,\)"),
     ],
 )
@@ -334,7 +337,7 @@ def test_gradients_by_weights_are_refused_and_a_second_derivative_too():
     event, time, risk = torch.tensor([1, 0, 1]), torch.arange(3.0), torch.zeros(3, requires_grad=True)
     with pytest.raises(ValueError, match="weights must not require a gradient"):
         cox_nll(event, time, risk, weights=torch.ones(3, requires_grad=True))
-    for strata in (None, torch.zeros(3)):
+    for strata in (None, torch.zeros(3, dtype=torch.bool)):
         with pytest.raises(RuntimeError, match="can be differentiated once"):
             torch.autograd.grad(cox_nll(event, time, risk, strata=strata), risk, create_graph=True)
 
