@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fracsurv._cox_log_space import log_space_loss
-from fracsurv._cox_plain_sums import Rows, plain_sums, sorted_rows
+from fracsurv._cox_plain_sums import Rows, bounds_of, plain_sums, sorted_rows
 
 WIDEST = 600.0
 """Between log hazards (with their weights) no further apart than this, exp does not vanish in float64."""
@@ -158,28 +158,27 @@ def _loss_and_gradient(
     bounds: tuple[float, float],
 ) -> tuple[Tensor, Tensor | None]:
     """The loss in the precision of `risk`, and its gradient if wanted."""
-    on_cpu = risk.device.type == "cpu"
+    on_cpu = _is_on_cpu(risk)
     xp = np if on_cpu else torch
     values = [time.detach(), event, risk, weights]
     if on_cpu:
         values = [None if each is None else each.numpy() for each in values]
-    order, rows = sorted_rows(xp, *values, bounds[1])
-    span = bounds[1] - bounds[0]
-    if weights is not None and len(order):
-        total = rows.log_hazard + xp.log(rows.weights)
-        span = float(total.max() - total.min())
-    if strata is None and span <= WIDEST:
-        loss, slope = plain_sums(xp, rows, efron, wanted)
+    order, rows = sorted_rows(xp, *values)
+    lowest, highest = bounds if weights is None else bounds_of(xp, rows)
+    if strata is None and highest - lowest <= WIDEST:
+        loss, slope = plain_sums(xp, rows, highest, efron, wanted)
     else:
         if strata is not None:
             strata = strata[torch.from_numpy(order.copy()) if on_cpu else order]
         loss, slope = _logarithms(rows, strata, efron, wanted)
     n_events = float(rows.event.sum() if weights is None else rows.weights[rows.event].sum())
-    scale = 1 / n_events if mean and n_events > 0 else 1.0
-    loss = torch.tensor(float(loss) * scale, dtype=risk.dtype) if on_cpu else (loss * scale).to(risk.dtype)
+    share = n_events if mean and n_events > 0 else 1.0
+    loss = (
+        torch.tensor(float(loss) / share, dtype=risk.dtype, device="cpu") if on_cpu else (loss / share).to(risk.dtype)
+    )
     if not wanted:
         return loss, None
-    slope *= scale
+    slope /= share
     if not on_cpu:
         gradient = torch.zeros_like(risk)
         gradient[order] = slope.to(risk.dtype)
@@ -187,6 +186,10 @@ def _loss_and_gradient(
     gradient = np.zeros(len(risk), values[2].dtype)  # torch's own scattering takes ten times as long for a batch
     gradient[order] = slope
     return loss, torch.from_numpy(gradient)
+
+
+def _is_on_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 def _logarithms(rows: Rows, strata: Tensor | None, efron: bool, wanted: bool) -> tuple[Tensor, Tensor | None]:
