@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 FEW = 1000
 """Fewer times than this are sorted fastest by comparing them."""
+MANY = 8192
+"""Fewer numbers than this BLAS multiplies in the thread that it is called from."""
 
 
 class Rows(NamedTuple):
@@ -82,19 +84,18 @@ def plain_sums(xp: Any, rows: Rows, highest: float, efron: bool, wanted: bool) -
         # whoever has the same time is at risk: the sum at the last of them
         denominator = groups.spread(denominator[groups.last])
         n_tied = groups.sums(event)
-        several = efron and bool((n_tied > 1).any())
+        several = efron and bool(n_tied.max() > 1)
     if several:
         # the l-th of d tied events sees those d by a share of 1 - l/d, l = 0 … d - 1
         before = xp.cumsum(event, 0) - event
         share = event * (before - groups.spread(before[groups.first])) / groups.spread(n_tied.clip(1))
         denominator -= share * groups.spread(groups.sums(event * hazard))
         counted = event * groups.spread(groups.sums(own) / n_tied.clip(1))
-    # not @: BLAS has threads of its own, which get in the way of torch's
-    loss = xp.einsum("i,i->", counted, xp.log(denominator)) - xp.einsum("i,i->", own, log_hazard)
+    loss = _dot(counted, xp.log(denominator)) - _dot(own, log_hazard)
     if not wanted:
         return loss, None
     step = xp.divide(counted, denominator, out=denominator)  # of the cumulative hazard, at each event
-    later = xp.flip(xp.cumsum(xp.flip(step, (0,)), 0), (0,))
+    later = _reversed(xp.cumsum(_reversed(step), 0))
     if groups:
         later = groups.spread(later[groups.first])
     if several:
@@ -104,13 +105,24 @@ def plain_sums(xp: Any, rows: Rows, highest: float, efron: bool, wanted: bool) -
     return loss, hazard
 
 
+def _reversed(values: Any) -> Any:
+    return values[::-1] if isinstance(values, np.ndarray) else values.flip(0)
+
+
+def _dot(a: Any, b: Any) -> Any:
+    """Of many numbers not by BLAS, which has threads of its own: they get in the way of torch's."""
+    if isinstance(a, np.ndarray) and len(a) >= MANY:
+        return np.einsum("i,i->", a, b)
+    return a @ b
+
+
 class _Groups:
     """Runs of rows with equal times; `first` and `last` row of each."""
 
     def __init__(self, new: Any) -> None:
         """`new`, (n - 1,) bool: where a row's time is another than that of the row before."""
         self.xp = np if isinstance(new, np.ndarray) else torch
-        end = self.xp.argwhere(new)[:, 0]
+        end = np.flatnonzero(new) if self.xp is np else new.nonzero()[:, 0]
         zero = np.zeros(1, end.dtype) if self.xp is np else end.new_zeros(1)
         self.first = self.xp.concatenate([zero, end + 1])
         self.last = self.xp.concatenate([end, zero + len(new)])

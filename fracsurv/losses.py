@@ -87,10 +87,9 @@ def _checked(
     event: Tensor, time: Tensor, risk: Tensor, strata: Tensor | None, weights: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None, tuple[float, float]]:
     """Refuse what cannot be computed; event as bool, risk in at least float32 and its bounds, weights in float64."""
-    for name, tensor in (("event", event), ("time", time), ("risk", risk), ("strata", strata), ("weights", weights)):
-        if not (tensor is None or isinstance(tensor, Tensor)):
-            raise ValueError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-    if not torch.is_floating_point(risk):
+    if not isinstance(risk, Tensor):
+        raise ValueError(f"risk must be a torch.Tensor, got {type(risk).__name__}")
+    if not risk.is_floating_point():
         raise ValueError(f"risk must be a floating tensor, got {risk.dtype}")
     if risk.ndim == 2 and risk.shape[1] == 1:
         risk = risk[:, 0]
@@ -100,10 +99,12 @@ def _checked(
     for name, tensor in (("event", event), ("time", time), ("risk", risk), ("strata", strata), ("weights", weights)):
         if tensor is None:
             continue
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
         if tensor.ndim != 1 or len(tensor) != len(risk):
             shape = tuple(tensor.shape)
             raise ValueError(f"{name} must have one value a patient: {len(risk)} wanted, got shape {shape}")
-        if len(tensor) and torch.is_floating_point(tensor):
+        if len(tensor) and tensor.is_floating_point():
             low, high = (bound.item() for bound in tensor.detach().aminmax())  # NaN if any is
             if not (math.isfinite(low) and math.isfinite(high)):
                 raise ValueError(f"{name} must be finite, got {_first(name, tensor, ~torch.isfinite(tensor))}")
@@ -171,14 +172,16 @@ def _loss_and_gradient(
         if strata is not None:
             strata = strata[torch.from_numpy(order.copy()) if on_cpu else order]
         loss, slope = _logarithms(rows, strata, efron, wanted)
-    n_events = float(rows.event.sum() if weights is None else rows.weights[rows.event].sum())
-    share = n_events if mean and n_events > 0 else 1.0
+    share = 1.0
+    if mean:
+        share = float(xp.count_nonzero(rows.event) if weights is None else rows.weights[rows.event].sum()) or 1.0
     loss = (
         torch.tensor(float(loss) / share, dtype=risk.dtype, device="cpu") if on_cpu else (loss / share).to(risk.dtype)
     )
     if not wanted:
         return loss, None
-    slope /= share
+    if share != 1:
+        slope /= share
     if not on_cpu:
         gradient = torch.zeros_like(risk)
         gradient[order] = slope.to(risk.dtype)
