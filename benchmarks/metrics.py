@@ -97,7 +97,9 @@ def growth() -> dict:
     exponent = np.log(seconds[LARGE[-1]] / seconds[LARGE[0]]) / np.log(LARGE[-1] / LARGE[0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"time grows as n^{exponent:.2f}; peak memory of the whole program {peak:.2f} GiB")
-    return {"seconds": {str(n): value for n, value in seconds.items()}, "exponent": float(exponent)}
+    return {
+        "seconds": {str(n): value for n, value in seconds.items()}, "exponent": float(exponent), "peak_gib": peak,
+    }  # fmt: skip
 
 
 def bootstrap(n: int, *, n_draws: int = 1000, n_models: int = 12, in_loop: int) -> dict:

@@ -1,4 +1,8 @@
-"""Timings of several implementations that take turns, so that a busy machine slows them alike."""
+"""Timings of several implementations that take turns, so that a busy machine slows them alike.
+
+Their order changes from turn to turn, so that none of them always comes after the same one: what ran before has
+filled the caches with its own code and data.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,10 @@ import numpy as np
 
 def medians(steps: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Median seconds of each step over so many turns; a turn before them is not counted."""
-    took = {name: [] for name in steps}
+    took, rng = {name: [] for name in steps}, np.random.default_rng(0)
     for turn in range(repeats + 1):
-        for name, step in steps.items():
+        for name in rng.permutation(list(steps)):
+            step = steps[name]
             start = time.perf_counter()
             step()
             if turn:

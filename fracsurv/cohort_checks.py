@@ -209,15 +209,19 @@ def check_images(folder: Path, values: pd.DataFrame, file: str, faults: list[str
     """Every patient has a file inside the folder, or there is no column `image`."""
     if "image" not in values:
         return
-    root = folder.resolve()
     for row, path in enumerate(values["image"].fillna("").astype(str)):
         where = f"{file} row {row + 2}, column image"
         if not path:
             faults.append(f"{where}: empty; give every patient an image, or leave the column out")
-        elif not (folder / path).resolve().is_relative_to(root):
+        elif not is_inside(folder, path):
             faults.append(f"{where}: {path!r}; must not leave the cohort folder")
         elif not (folder / path).is_file():
             faults.append(f"{where}: {path!r}; no such file in the cohort folder")
+
+
+def is_inside(folder: Path, path: str) -> bool:
+    """Whether a cohort's path stays in its folder."""
+    return (folder / path).resolve().is_relative_to(folder.resolve())
 
 
 def read_truth(folder: Path, patients: pd.Series, faults: list[str]) -> pd.DataFrame | None:

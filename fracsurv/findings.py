@@ -127,7 +127,7 @@ def calibration(run: Run, table: pd.DataFrame, split: str, names: Sequence[str])
     for name in names:
         found = patient_predictions(run, name, split, horizon)
         made = metrics.calibration(found["event"], found["time"], found["probability"], horizon)
-        if len(made.n):
+        if np.isfinite(made.observed).any():
             groups[experiment_name(run, name)] = made
     if not groups:
         return None
@@ -136,9 +136,11 @@ def calibration(run: Run, table: pd.DataFrame, split: str, names: Sequence[str])
         groups, horizon, outcome=run.cohort.outcome, time_unit=run.cohort.time_unit,
         provenance=f"{split} · {stamp(run)}",
     )  # fmt: skip
-    gaps = [
-        f"{name} {100 * np.average(np.abs(g.predicted - g.observed), weights=g.n):.1f}" for name, g in groups.items()
-    ]
+    gaps = []
+    for name, g in groups.items():
+        known = np.isfinite(g.observed)
+        gap = np.average(np.abs(g.predicted - g.observed)[known], weights=g.n[known])
+        gaps.append(f"{name} {100 * gap:.1f}")
     said = (
         f"Between predicted and observed probability within {at} on {PATIENTS[split]} lie, on average over the risk "
         f"groups, in percentage points: {'; '.join(gaps)}. Judged is the mean of the fold models' probabilities, not "

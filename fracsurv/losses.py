@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fracsurv._cox_log_space import log_space_loss
-from fracsurv._cox_plain_sums import Rows, plain_sums, sorted_rows
+from fracsurv._cox_plain_sums import Rows, bounds_of, plain_sums, sorted_rows
 
 WIDEST = 600.0
 """Between log hazards (with their weights) no further apart than this, exp does not vanish in float64."""
@@ -61,7 +61,7 @@ def cox_nll(
     ------
     ValueError
         For unequal lengths, an unknown option, a value that is not finite (its first index is named), or weights
-        that require a gradient: the loss is differentiated by `risk` alone, and once.
+        that require a gradient: the loss is differentiated by `risk` alone, once, and not by `torch.func`.
 
     Examples
     --------
@@ -87,7 +87,9 @@ def _checked(
     event: Tensor, time: Tensor, risk: Tensor, strata: Tensor | None, weights: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None, tuple[float, float]]:
     """Refuse what cannot be computed; event as bool, risk in at least float32 and its bounds, weights in float64."""
-    if not torch.is_floating_point(risk):
+    if not isinstance(risk, Tensor):
+        raise ValueError(f"risk must be a torch.Tensor, got {type(risk).__name__}")
+    if not risk.is_floating_point():
         raise ValueError(f"risk must be a floating tensor, got {risk.dtype}")
     if risk.ndim == 2 and risk.shape[1] == 1:
         risk = risk[:, 0]
@@ -97,15 +99,19 @@ def _checked(
     for name, tensor in (("event", event), ("time", time), ("risk", risk), ("strata", strata), ("weights", weights)):
         if tensor is None:
             continue
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
         if tensor.ndim != 1 or len(tensor) != len(risk):
             shape = tuple(tensor.shape)
             raise ValueError(f"{name} must have one value a patient: {len(risk)} wanted, got shape {shape}")
-        if len(tensor) and torch.is_floating_point(tensor):
+        if len(tensor) and tensor.is_floating_point():
             low, high = (bound.item() for bound in tensor.detach().aminmax())  # NaN if any is
             if not (math.isfinite(low) and math.isfinite(high)):
                 raise ValueError(f"{name} must be finite, got {_first(name, tensor, ~torch.isfinite(tensor))}")
             if name == "risk":
                 bounds = (low, high)
+    if strata is not None and (strata.is_floating_point() or strata.is_complex()):
+        raise ValueError(f"strata must be whole numbers or bool, got {strata.dtype}")
     if event.dtype != torch.bool:
         if (wrong := (event != 0) & (event != 1)).any():
             raise ValueError(f"event must be bool or 0/1, got {_first('event', event, wrong)}")
@@ -153,28 +159,29 @@ def _loss_and_gradient(
     bounds: tuple[float, float],
 ) -> tuple[Tensor, Tensor | None]:
     """The loss in the precision of `risk`, and its gradient if wanted."""
-    on_cpu = risk.device.type == "cpu"
+    on_cpu = _is_on_cpu(risk)
     xp = np if on_cpu else torch
     values = [time.detach(), event, risk, weights]
     if on_cpu:
         values = [None if each is None else each.numpy() for each in values]
-    order, rows = sorted_rows(xp, *values, bounds[1])
-    span = bounds[1] - bounds[0]
-    if weights is not None and len(order):
-        total = rows.log_hazard + xp.log(rows.weights)
-        span = float(total.max() - total.min())
-    if strata is None and span <= WIDEST:
-        loss, slope = plain_sums(xp, rows, efron, wanted)
+    order, rows = sorted_rows(xp, *values)
+    lowest, highest = bounds if weights is None else bounds_of(xp, rows)
+    if strata is None and highest - lowest <= WIDEST:
+        loss, slope = plain_sums(xp, rows, highest, efron, wanted)
     else:
         if strata is not None:
             strata = strata[torch.from_numpy(order.copy()) if on_cpu else order]
         loss, slope = _logarithms(rows, strata, efron, wanted)
-    n_events = float(rows.event.sum() if weights is None else rows.weights[rows.event].sum())
-    scale = 1 / n_events if mean and n_events > 0 else 1.0
-    loss = torch.tensor(float(loss) * scale, dtype=risk.dtype) if on_cpu else (loss * scale).to(risk.dtype)
+    share = 1.0
+    if mean:
+        share = float(xp.count_nonzero(rows.event) if weights is None else rows.weights[rows.event].sum()) or 1.0
+    loss = (
+        torch.tensor(float(loss) / share, dtype=risk.dtype, device="cpu") if on_cpu else (loss / share).to(risk.dtype)
+    )
     if not wanted:
         return loss, None
-    slope *= scale
+    if share != 1:
+        slope /= share
     if not on_cpu:
         gradient = torch.zeros_like(risk)
         gradient[order] = slope.to(risk.dtype)
@@ -182,6 +189,10 @@ def _loss_and_gradient(
     gradient = np.zeros(len(risk), values[2].dtype)  # torch's own scattering takes ten times as long for a batch
     gradient[order] = slope
     return loss, torch.from_numpy(gradient)
+
+
+def _is_on_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 def _logarithms(rows: Rows, strata: Tensor | None, efron: bool, wanted: bool) -> tuple[Tensor, Tensor | None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, SCALE_COLUMNS, read_text_table
+from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, SCALE_COLUMNS, is_inside, read_text_table
 from fracsurv.errors import UserError
 from fracsurv.files import read_json
 from fracsurv.radiographs import source_kind
@@ -83,17 +83,17 @@ def check_corrections(
 ) -> None:
     """Corrected boxes lie on radiographs: one of which less than half does is in other pixels.
 
-    Rows that have another fault (an unknown patient, a broken box, a radiograph that is not there) are told of
-    elsewhere and not looked at here.
+    Rows that have another fault (an unknown patient, or one who stands twice in the cohort, a broken box, a
+    radiograph that is not there or outside the folder) are told of elsewhere and not looked at here.
     """
     if "image" not in table:
         faults.append(f"{file}: corrects boxes on radiographs, but the cohort has none (no column `image`)")
         return
-    images = table.drop_duplicates("patient_id").set_index("patient_id")["image"].fillna("").astype(str)
+    images = table.drop_duplicates("patient_id", keep=False).set_index("patient_id")["image"].fillna("").astype(str)
     boxes = corrections[BOX_COLUMNS].to_numpy(float)
     sound = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     for patient, rows in corrections[sound & corrections["patient_id"].isin(images.index)].groupby("patient_id"):
-        if not images[patient] or not (folder / images[patient]).is_file():
+        if not images[patient] or not is_inside(folder, images[patient]) or not (folder / images[patient]).is_file():
             continue
         try:
             height, width = source_kind(folder / images[patient], name=images[patient])[1]

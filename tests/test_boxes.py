@@ -103,14 +103,36 @@ def test_corrections_in_other_pixels_are_refused_and_an_empty_file_corrects_noth
     folder = copied(plain, tmp_path / "cohort")
     (folder / CORRECTIONS).write_text(HEADER)
     assert read_cohort(folder).corrections is None
-    rows = ["P00001,10,20,40,40", "P00001,900,1500,1000,1600", "nobody,1,1,5,9", "P00001,-40,-40,30,30"]
+    rows = ["P00001,10,20,40,40", "P00001,900,1500,1000,1600", "nobody,1,1,5,9", "P00001,-40,0,30,30"]
+    rows += ["P00001,-29,0,30,30", "P00001,9,9,9,9"]  # just on it; not a box, told of once
     (folder / CORRECTIONS).write_text(HEADER + "\n".join(rows) + "\n")
     with pytest.raises(UserError) as raised:
         read_cohort(folder)
-    unknown, outside, reaching_out = raised.value.faults
+    unknown, flat, outside, reaching_out = raised.value.faults
+    assert flat.startswith(f"{CORRECTIONS} row 7, 9, 9, 9, 9; a box needs")
     assert unknown.startswith(f"{CORRECTIONS} row 4, column patient_id: 'nobody'")
     assert reaching_out.startswith(f"{CORRECTIONS} row 5: less than half")
     assert outside.startswith(f"{CORRECTIONS} row 3: less than half of the box lies on the radiograph of 1")
+
+
+def test_corrections_of_radiographs_that_are_refused_are_not_looked_at(plain, tmp_path):
+    """A file outside the folder is not opened, and of a patient who stands twice it is not known which is meant."""
+    folder = copied(plain, tmp_path / "cohort")
+    table = pd.read_csv(folder / "cohort.csv", dtype=str)
+    shutil.copyfile(folder / table["image"][0], tmp_path / "secret.png")
+    table.loc[0, "image"] = "../secret.png"
+    table.loc[2, "image"] = "nowhere.png"
+    table.loc[4, "patient_id"] = table["patient_id"][3]
+    table.to_csv(folder / "cohort.csv", index=False)
+    rows = [f"{table['patient_id'][k]},900,1500,1000,1600" for k in (0, 2, 3)]
+    (folder / CORRECTIONS).write_text(HEADER + "\n".join(rows) + "\n")
+    with pytest.raises(UserError) as raised:
+        read_cohort(folder)
+    faults = "\n".join(raised.value.faults)
+    assert "'../secret.png'; must not leave the cohort folder" in faults
+    assert "'nowhere.png'; no such file" in faults
+    assert "must be unique" in faults
+    assert CORRECTIONS not in faults
 
 
 def test_half_given_and_broken_keypoints_are_faults(tmp_path):

@@ -190,7 +190,7 @@ def test_far_apart_risks_neither_overflow_nor_lose_the_small_ones(ties, with_str
     # so the loss is log(1 + e^-2) + 0: a sum of plain exponentials would give inf or log 0.
     event, time = torch.tensor([1, 1, 1, 0]), torch.tensor([1.0, 2.0, 3.0, 4.0])
     risk = torch.tensor([1e4, 0.0, -1e4, -1e4 - 2], requires_grad=True)
-    strata = torch.zeros(4) if with_strata else None
+    strata = torch.zeros(4, dtype=torch.int64) if with_strata else None
     loss = cox_nll(event, time, risk, ties=ties, strata=strata, reduction="sum")
     loss.backward()
     assert loss.item() == pytest.approx(np.log1p(np.exp(-2)), rel=1e-3)  # float32 holds 1e4 to 5e-4
@@ -250,6 +250,9 @@ GOOD = {"event": torch.tensor([1, 0, 1]), "time": torch.ones(3), "risk": torch.z
             {"risk": torch.zeros(1, 3)},
             r"risk must have one value a patient, .* got shape \(1, 3\)",
         ),
+        ({"strata": torch.zeros(3)}, "strata must be whole numbers or bool, got torch.float32"),
+        ({"strata": [0, 1, 1]}, "strata must be a torch.Tensor, got list"),
+        ({"weights": 2.0}, "weights must be a torch.Tensor, got float"),
         ({"strata": torch.zeros(4)}, r"strata must have one value a patient: 3 wanted, got shape \(4,\)"),
     ],
 )
@@ -276,7 +279,7 @@ def test_plain_sums_and_logarithms_agree_in_value_and_gradient(batch, ties, with
 
 
 @pytest.mark.parametrize("ties", TIES)
-@pytest.mark.parametrize("width", [599.0, 601.0, 700.0, 1500.0, 2e4])
+@pytest.mark.parametrize("width", [599.0, 601.0, 700.0, 730.0, 1500.0, 2e4])
 def test_either_side_of_the_widest_range_has_full_precision(ties, width):
     """The riskiest leave first, two at a time; each pair's denominators hold nothing else that counts."""
     n = 12
@@ -305,7 +308,7 @@ def test_float32_risks_lose_nothing_in_the_sums(width, with_strata):
     np.testing.assert_allclose(found[0], found[1], atol=3e-7 * np.abs(found[1]).max())
 
 
-@pytest.mark.parametrize("weights", [[1e39, 1.0, 1.0], [1e-50] * 3, [1.0, 1e-100, 1e-100]])
+@pytest.mark.parametrize("weights", [[1e39, 1.0, 1.0], [1e-50] * 3, [1.0, 1e-100, 1e-100], [1e-200] * 3, [1e45] * 3])
 @pytest.mark.parametrize("risk", [[0.0, 0.0, 0.0], [0.0, -500.0, -599.0]])
 def test_weights_of_any_size_count(weights, risk):
     event, time = torch.tensor([1, 1, 0]), torch.tensor([1.0, 2.0, 3.0])
@@ -334,26 +337,67 @@ def test_gradients_by_weights_are_refused_and_a_second_derivative_too():
     event, time, risk = torch.tensor([1, 0, 1]), torch.arange(3.0), torch.zeros(3, requires_grad=True)
     with pytest.raises(ValueError, match="weights must not require a gradient"):
         cox_nll(event, time, risk, weights=torch.ones(3, requires_grad=True))
-    for strata in (None, torch.zeros(3)):
+    for strata in (None, torch.zeros(3, dtype=torch.bool)):
         with pytest.raises(RuntimeError, match="can be differentiated once"):
             torch.autograd.grad(cox_nll(event, time, risk, strata=strata), risk, create_graph=True)
 
 
-@given(batch=batches(), efron=st.booleans(), with_weights=st.booleans())
-@settings(max_examples=60, deadline=None)
-def test_a_gpus_arrays_give_what_numpys_give(batch, efron, with_weights):
+@given(batch=batches(), ties=st.sampled_from(TIES), parts=st.sets(st.sampled_from(["strata", "weights"])))
+@settings(max_examples=80, deadline=None)
+def test_a_gpus_arrays_give_what_numpys_give(batch, ties, parts):
     """The same lines compute with torch's arrays, as they do on a GPU, and with NumPy's."""
     (event, time, risk), options = tensors(**batch)
-    columns = (time, event, risk, options["weights"] if with_weights else None)
+    options = {name: value if name in parts else None for name, value in options.items()}
     found = []
-    for xp in (torch, np):
-        given_ = [each if each is None or xp is torch else each.numpy() for each in columns]
-        order, rows = _cox_plain_sums.sorted_rows(xp, *given_, float(risk.max()))
-        loss, slope = _cox_plain_sums.plain_sums(xp, rows, efron, True)
-        by_row = np.zeros(len(risk))
-        by_row[np.asarray(order)] = np.asarray(slope)
-        found.append([float(loss), *by_row])
-    np.testing.assert_allclose(found[0], found[1], rtol=1e-12, atol=1e-12)
+    for on_cpu in (True, False):
+        for reduction in ("sum", "mean"):
+            leaf = risk.clone().requires_grad_()
+            with mock.patch.object(losses, "_is_on_cpu", lambda _, on_cpu=on_cpu: on_cpu):
+                loss = cox_nll(event, time, leaf, ties=ties, reduction=reduction, **options)
+                assert cox_nll(event, time, risk, ties=ties, reduction=reduction, **options) == loss
+            loss.backward()
+            found.append([loss.item(), *leaf.grad.tolist()])
+    np.testing.assert_allclose(found[2:], found[:2], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("with_strata", [False, True])
+@pytest.mark.parametrize("absent", [-800.0, 640.0, 720.0, 745.0, 1e5, 1e30])
+def test_a_weight_of_zero_is_an_absent_row_whatever_its_risk(absent, with_strata):
+    event, time = torch.tensor([1, 1, 0, 1, 0]), torch.tensor([1.0, 2, 3, 2, 4])
+    weights = torch.tensor([0.0, 1, 2, 1, 1])
+    risk = torch.tensor([absent, 0.3, -0.5, 1, 0.2], dtype=torch.float64, requires_grad=True)
+    strata = torch.zeros(5, dtype=torch.int64) if with_strata else None
+    loss = cox_nll(event, time, risk, weights=weights, strata=strata)
+    loss.backward()
+    kept = risk.detach()[1:].requires_grad_()
+    wanted = cox_nll(event[1:], time[1:], kept, weights=weights[1:])
+    wanted.backward()
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-12)
+    np.testing.assert_allclose(risk.grad, [0, *kept.grad.tolist()], rtol=1e-12)
+    censored = cox_nll(torch.zeros(5), time, risk, weights=weights, strata=strata)
+    assert censored.item() == 0
+
+
+def test_one_far_risk_costs_the_others_nothing():
+    """In logarithms nothing is taken off all risks: two ordinary ones keep their digits beside one of 1e17."""
+    for far in (1e14, 1e17):
+        risk = torch.tensor([far, 0.0, 5.0], dtype=torch.float64, requires_grad=True)
+        cox_nll(torch.tensor([1, 1, 0]), torch.tensor([1.0, 2, 3]), risk, reduction="sum").backward()
+        share = 1 / (1 + np.exp(-5.0))
+        np.testing.assert_allclose(risk.grad, [0, -share, share], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [40, 1500])
+def test_what_is_given_is_left_as_it_is(n):
+    rng = np.random.default_rng(0)
+    given_ = [rng.random(n) < 0.4, rng.integers(1, 99, n).astype(float), rng.normal(size=n), rng.random(n)]
+    event, time, risk, weights = before = [torch.from_numpy(each.copy()) for each in given_]
+    for on_cpu in (True, False):
+        with mock.patch.object(losses, "_is_on_cpu", lambda _, on_cpu=on_cpu: on_cpu):
+            for options in ({}, {"weights": weights}, {"strata": (time % 3).long()}):
+                cox_nll(event, time, risk.detach().requires_grad_(), **options).backward()
+    for tensor, array in zip(before, given_, strict=True):
+        np.testing.assert_array_equal(tensor, array)
 
 
 def test_times_are_sorted_whatever_they_are():

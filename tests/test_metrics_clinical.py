@@ -187,9 +187,19 @@ class TestCorners:
 
     def test_nobody_followed_that_far(self):
         found = calibration([1, 0, 0], [1.0, 2.0, 3.0], [0.2, 0.3, 0.9], 5.0)
-        assert len(found.n) == 0
+        assert found.n.sum() == 3
+        assert np.isnan(found.observed).all()
         assert np.isnan([found.mean_observed, found.intercept, found.slope]).all()
         assert np.isnan(net_benefit([1, 0, 0], [1.0, 2.0, 3.0], [0.2, 0.3, 0.9], 5.0, [0.1])).all()
+
+    def test_a_group_whose_follow_up_ends_early_stays_without_an_answer(self):
+        """Among the low risks somebody is lost before the horizon, and nobody is followed to it."""
+        event, time = [1, 1, 1, 0, 0, 0, 0, 0], [1, 2, 9, 9, 1, 2, 3, 3]
+        found = calibration(event, time, [0.9] * 4 + [0.1] * 4, 5.0, n_groups=2)
+        assert found.n.tolist() == [4, 4]
+        assert np.isnan(found.observed).tolist() == [True, False]
+        assert found.observed[1] == pytest.approx(0.5)
+        assert np.isnan(found.low).tolist() == np.isnan(found.high).tolist() == [True, False]
 
     def test_nobody_left_is_known(self):
         """The last one at risk has the event before the horizon: Kaplan–Meier is 0 from there on."""

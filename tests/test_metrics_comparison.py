@@ -154,6 +154,19 @@ def test_p_counts_the_answered_draws():
     assert found.difference("b")[2][0, 0] == pytest.approx(2 * 13 / 196)
 
 
+def test_a_table_says_what_the_arrays_say():
+    event, time, risks = GOOD["event"], GOOD["time"], {"a": GOOD["risks"]["a"], "b": [0.3, 0.1, 0.2]}
+    found = bootstrap(event, time, risks, metrics=["c_index", ("auc_thesis", 2.0)], n_draws=60)
+    table = found.table("b")
+    assert table.index.tolist() == [(model, name) for model in "ab" for name in ("c_index", "auc_thesis at 2")]
+    np.testing.assert_array_equal(table["estimate"], found.estimate.ravel())
+    np.testing.assert_array_equal(table[["low", "high"]], found.interval().reshape(4, 2))
+    difference, interval, p = found.difference("b")
+    np.testing.assert_array_equal(table[["difference", "p"]], np.stack([difference, p], -1).reshape(4, 2))
+    np.testing.assert_array_equal(table[["difference_low", "difference_high"]], interval.reshape(4, 2))
+    assert list(found.table()) == ["estimate", "low", "high"]
+
+
 def test_too_many_unanswered_draws_give_no_interval():
     draws = np.linspace(0, 1, 200)
     assert metrics.percentile_interval(draws) == pytest.approx((0.025, 0.975))
@@ -173,12 +186,12 @@ GOOD = {"event": [1, 0, 1], "time": [1.0, 2.0, 3.0], "risks": {"a": [1.0, 2.0, 3
         ({"risks": {"a": [1.0, np.nan, 2.0]}}, r"risks\['a'\] must be finite, got risks\['a'\]\[1\] = nan"),
         ({"risks": {"a": [1.0]}}, r"risks\['a'\] must have one value a patient"),
         ({"metrics": ("c",)}, "metric 'c' is unknown; one of c_index, c_index_ipcw, or, with a time, of auc"),
-        ({"metrics": ("auc",)}, "metric 'auc' is unknown"),
+        ({"metrics": ("auc",)}, r"metric 'auc' needs a time: \('auc', t\)"),
         ({"metrics": (("c_index", 3.0),)}, r"metric \('c_index', 3.0\) is unknown"),
         ({"metrics": ()}, "metrics must be at least one, each once"),
         ({"metrics": ("c_index", "c_index")}, "metrics must be at least one, each once"),
-        ({"metrics": (("auc_thesis",),)}, r"metric \('auc_thesis',\) must be a name and one finite time"),
-        ({"metrics": (("auc_thesis", np.nan),)}, r"metric \('auc_thesis', nan\) must be a name and one finite time"),
+        ({"metrics": (("auc_thesis",),)}, r"metric \('auc_thesis',\) must be a name and a time"),
+        ({"metrics": (("auc_thesis", np.nan),)}, r"the time of metric .* must be one finite time, got nan"),
         ({"metrics": (("auc", 2.0),)}, r"metric \('auc', 2.0\) is weighted for censoring: give train="),
         ({"metrics": (("brier", 2.0),), "train": ([1, 0], [1.0, 4.0])}, "surv has no probabilities of 'a'"),
         (
@@ -189,8 +202,14 @@ GOOD = {"event": [1, 0, 1], "time": [1.0, 2.0, 3.0], "risks": {"a": [1.0, 2.0, 3
             {"metrics": (("brier", 2.0),), "train": ([1, 0], [1.0, 4.0]), "surv": {"a": [0.1, 1.5, np.nan]}},
             r"surv\['a'\] must be probabilities, got surv\['a'\]\[1, 0\] = 1.5",
         ),
-        ({"n_draws": -1}, "n_draws must be at least 1, got -1"),
-        ({"n_draws": 0}, "n_draws must be at least 1, got 0"),
+        ({"n_draws": -1}, "n_draws must be a whole number, at least 1, got -1"),
+        ({"n_draws": 10.5}, "n_draws must be a whole number, at least 1, got 10.5"),
+        ({"seed": None}, "seed must be a whole number, at least 0, got None"),
+        ({"metrics": "c_index"}, r"metrics must be a list, got 'c_index'; \['c_index'\] is one"),
+        ({"metrics": ("auc_thesis", 2.0)}, r"metrics must be a list, got \('auc_thesis', 2.0\)"),
+        ({"risks": [[1.0, 2.0, 3.0]]}, "risks must be a mapping of models' names to arrays, got list"),
+        ({"surv": [[0.1, 0.2, 0.3]]}, "surv must be a mapping of models' names to arrays, got list"),
+        ({"train": ([1, 0], [1.0, 4.0], [0, 0])}, r"train must be a pair \(event_train, time_train\)"),
     ],
 )
 def test_refuses(change, message):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fracsurv.config import ROOT, load_experiments, load_profile
@@ -57,6 +58,24 @@ def test_every_command_runs_in_the_readmes_order(workplace):
     assert (workplace / "reports" / "mine" / "index.html").exists()
     assert (workplace / "out.ipynb").exists()
     assert (workplace / "data" / "whas500" / "cohort.csv").exists()
+
+
+def test_the_example_runs(capsys):
+    """What it prints is what its model reaches: the hazard that was drawn from."""
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    torch.manual_seed(0)
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    said = capsys.readouterr().out
+    assert re.findall("^(C|Brier score at 1|calibration slope) ", said, flags=re.MULTILINE) == [
+        "C", "Brier score at 1", "calibration slope",
+    ]  # fmt: skip
+    table = names["compared"].table(reference="first covariate")
+    assert table.loc[("model", "c_index"), "estimate"] == pytest.approx(
+        names["metrics"].concordance_index(names["event"][400:], names["time"][400:], names["risk"][400:])
+    )
+    assert (table["estimate"] > 0.7).all()
+    assert (table.loc["first covariate", "p"] == 1).all()
 
 
 @pytest.mark.parametrize("target", ["report", "test", "lab", "setup", "bench", "clean"])

@@ -1,11 +1,18 @@
-"""Metrics of survival predictions; arguments in the order (event, time, risk), training fold first."""
+"""Metrics of survival predictions.
+
+Arguments stand in the order (event, time, risk), the training fold before the patients judged: arrays, lists or
+pandas Series, taken by position. Event is True or 1 where it was observed; times are plain numbers from 0 up, all in
+one unit (float32 times stay what they are: 0.7 in float32 is a little less than the horizon 0.7); risk is a log
+hazard or any score, higher = riskier. Where there is no answer it is NaN, never an error; what cannot be meant is a
+ValueError that names the argument. `tests/README.md` says against what each function is checked.
+"""
 
 from fracsurv.metrics.auc import auc_censored_as_nonevent, cumulative_dynamic_auc
 from fracsurv.metrics.breslow import breslow_survival
 from fracsurv.metrics.brier import brier_score, integrated_brier_score
 from fracsurv.metrics.censoring import censoring_survival, kaplan_meier, usable_horizons
 from fracsurv.metrics.clinical import Calibration, calibration, net_benefit
-from fracsurv.metrics.comparison import Bootstrap, bootstrap
+from fracsurv.metrics.comparison import Bootstrap, Metric, bootstrap
 from fracsurv.metrics.concordance import (
     ConcordanceCounts,
     concordance_counts,
@@ -19,6 +26,7 @@ __all__ = [
     "Bootstrap",
     "Calibration",
     "ConcordanceCounts",
+    "Metric",
     "auc_censored_as_nonevent",
     "bootstrap",
     "bootstrap_metrics",

@@ -8,13 +8,15 @@ from numpy.typing import ArrayLike, NDArray
 
 def check_survival(event: ArrayLike, time: ArrayLike, suffix: str = "") -> tuple[NDArray, NDArray]:
     """Event as bool, time as float64; a day-0 time is accepted, a negative one is not."""
-    event, time = np.asarray(event), check_finite(time, f"time{suffix}")
+    event, time = _plain(event, f"event{suffix}"), check_finite(time, f"time{suffix}")
     if time.ndim != 1 or event.shape != time.shape or len(time) == 0:
         raise ValueError(
             f"event{suffix} and time{suffix} must hold one value a patient, for at least one patient; "
             f"got shapes {event.shape} and {time.shape}"
         )
     if event.dtype != np.bool_:
+        if event.dtype == object:  # say, pandas' nullable booleans
+            event = check_finite(event, f"event{suffix}")
         wrong = np.flatnonzero((event != 0) & (event != 1))
         if len(wrong):
             raise ValueError(f"event{suffix} must be bool or 0/1, got event{suffix}[{wrong[0]}] = {event[wrong[0]]}")
@@ -41,9 +43,40 @@ def check_times(times: ArrayLike, name: str = "times") -> NDArray:
     return times
 
 
+def check_time(value: float, name: str, *, above: float = -np.inf) -> float:
+    """One finite number, above `above`."""
+    number = _plain(value, name)
+    if number.ndim or number.dtype == object or not (np.isfinite(number) and number > above):
+        raise ValueError(f"{name} must be one finite time{' above 0' if above == 0 else ''}, got {value}")
+    return float(number)
+
+
+def check_whole(value: int, name: str, least: int) -> int:
+    """One whole number from `least` up."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r}")
+    return int(value)
+
+
+def _plain(values: ArrayLike, name: str) -> NDArray:
+    """An array of plain numbers: durations would be taken as nanoseconds, dates as those since 1970."""
+    try:
+        values = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:  # say, a tensor in bfloat16, or one that has a gradient
+        raise ValueError(f"{name} must be numbers that NumPy can read: {error}") from None
+    if values.dtype.kind not in "biufO":
+        what = "dates or durations" if values.dtype.kind in "mM" else str(values.dtype)
+        raise ValueError(f"{name} must be plain numbers, got {what}")
+    return values
+
+
 def check_finite(values: ArrayLike, name: str) -> NDArray:
-    """Values as float64; NaN and infinity are refused by name and first index."""
-    values = np.asarray(values, dtype=np.float64)
+    """Values as float64; NaN, infinity and what is no number are refused by name."""
+    values = _plain(values, name)
+    try:
+        values = values.astype(np.float64, copy=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers: {error}") from None
     finite = np.isfinite(values)
     if not finite.all():
         index = tuple(int(i) for i in np.argwhere(~finite)[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_risk, check_survival, check_times
+from fracsurv.metrics._checks import check_risk, check_survival, check_time, check_times
 from fracsurv.metrics.censoring import hazard_steps, inverse_censoring_weights, reaches
 
 
@@ -81,9 +81,7 @@ def auc_censored_as_nonevent(event: ArrayLike, time: ArrayLike, risk: ArrayLike,
     """
     event, time = check_survival(event, time)
     risk = check_risk(risk, len(time))
-    if np.ndim(at) or not np.isfinite(at):
-        raise ValueError(f"at must be one finite time, got {at}")
-    ones, at = np.ones((len(time), 1)), np.array([at], float)
+    ones, at = np.ones((len(time), 1)), np.array([check_time(at, "at")])
     return float(auc_of_draws(event, time, risk, at, ones[:, 0], np.array([True]), ones)[0, 0])
 
 

@@ -20,7 +20,8 @@ def breslow_survival(
               H_0(t) = \sum_{t_i \le t} \delta_i \Big/ \sum_{j : t_j \ge t_i} e^{\eta_j}
 
     Computed in logarithms: risks of ±1e4 neither overflow nor underflow, and a constant added to all risks
-    changes nothing.
+    changes nothing. Its denominators are Breslow's also for a model fitted with Efron's ties, as in scikit-survival;
+    it knows neither strata nor weights.
 
     Parameters
     ----------

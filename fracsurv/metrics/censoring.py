@@ -48,6 +48,15 @@ def censoring_survival(
 ) -> NDArray:
     """G(t) = P(censoring after t), by Kaplan-Meier in the training fold.
 
+    Parameters
+    ----------
+    event_train, time_train : arrays, shape (n_train,)
+        Training fold: True where the event was observed; time >= 0.
+    at : array of any shape, or a number
+        Times at which G is wanted.
+    just_before : bool
+        The limit from the left.
+
     Returns
     -------
     array, shape of `at`

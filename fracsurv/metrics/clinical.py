@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import norm
 
-from fracsurv.metrics._checks import check_finite, check_survival
+from fracsurv.metrics._checks import check_finite, check_survival, check_time, check_whole
 from fracsurv.metrics.censoring import censoring_survival, kaplan_meier
 
 _LEAST = 1e-9
@@ -18,7 +18,7 @@ _LEAST = 1e-9
 _NORMAL_97_5 = float(norm.ppf(0.975))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """Calibration at a horizon.
 
@@ -55,6 +55,11 @@ def calibration(
     remained uncensored until just before their event or the horizon (Kaplan–Meier of these patients' censoring). With
     these weights the share of events is exactly 1 − Kaplan–Meier, ties or not.
 
+    Who is censored at `at` itself is known to be free of the event here, in the groups (Kaplan–Meier's convention)
+    and in the regression; `cumulative_dynamic_auc` and `brier_score` count, as scikit-survival does, only those
+    followed beyond it. Censoring weights come from the patients judged, not from a training fold: calibration is a
+    statement about them alone.
+
     All of it takes censoring to be independent of the event, the regression also of the prediction: where those at
     high risk are followed for a shorter time, the slope is off though the groups are not. Who dies is censored here,
     so that "observed" is the risk if nobody died of anything else; it overstates the share who will have the event.
@@ -78,7 +83,8 @@ def calibration(
         Intervals are log–log Greenwood ones. Greenwood's variance is 0 where nobody, and undefined where everybody,
         has had the event; there the bounds are Clopper and Pearson's exact ones, for as many patients as are still at
         risk at the horizon, or as have had the event. Groups whose follow-up ends before the horizon with somebody
-        free of the event are left out; `mean_observed` is NaN if that is so of all, intercept and slope unless some
+        free of the event have NaN in the place of `observed` and its bounds (one that ends with everybody's event has
+        1, however far the horizon); `mean_observed` is NaN if that is so of all, intercept and slope unless some
         are known to have had the event by then and some to be free of it, slope also if all predictions are equal or
         separate the two.
 
@@ -91,13 +97,9 @@ def calibration(
     probability, at = _check_probability(probability, len(time)), _check_horizon(at)
     if n_groups is None:
         n_groups = int(np.clip((event & (time <= at)).sum() // 20, 2, 10))
-    if n_groups != int(n_groups) or n_groups < 1:
-        raise ValueError(f"n_groups must be a whole number, at least 1, got {n_groups}")
     rows = []
-    for group in _groups(probability, int(n_groups)):
-        observed, low, high = _event_share(event[group], time[group], at)
-        if np.isfinite(observed):
-            rows.append((len(group), probability[group].mean(), observed, low, high))
+    for group in _groups(probability, check_whole(n_groups, "n_groups", 1)):
+        rows.append((len(group), probability[group].mean(), *_event_share(event[group], time[group], at)))
     columns = np.array(rows, float).reshape(-1, 5).T
     intercept, slope = _logistic(event, time, probability, at)
     return Calibration(
@@ -116,8 +118,8 @@ def net_benefit(
     """Net benefit of treating whoever's predicted probability reaches a threshold (Vickers and Elkin 2006).
 
     Treated patients with the event by `at` less treated ones without it, these weighted by the odds of the threshold,
-    per patient. Both are told from the treated patients' own Kaplan–Meier estimate (Vickers et al. 2008), so that
-    censoring is allowed for.
+    per patient. Who is censored at `at` counts as free of it, as in `calibration`. Both are told from the treated
+    patients' own Kaplan–Meier estimate (Vickers et al. 2008), so that censoring is allowed for.
 
     Parameters
     ----------
@@ -232,9 +234,7 @@ def _slope(x: NDArray, y: NDArray, weight: NDArray) -> float:
 
 
 def _check_horizon(at: float) -> float:
-    if np.ndim(at) or not np.isfinite(at) or at <= 0:
-        raise ValueError(f"at must be one finite time above 0, got {at}")
-    return float(at)
+    return check_time(at, "at", above=0)
 
 
 def _check_probability(probability: ArrayLike, n: int) -> NDArray:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_risk, check_survival
+from fracsurv.metrics._checks import check_risk, check_survival, check_time, check_whole
 from fracsurv.metrics._pairs import pair_counts
 from fracsurv.metrics.auc import auc_of_draws
 from fracsurv.metrics.brier import brier_of_draws, brier_terms
@@ -20,9 +21,10 @@ PLAIN = ("c_index", "c_index_ipcw")
 AT_A_TIME = ("auc", "auc_thesis", "brier")
 WEIGHTED = ("c_index_ipcw", "auc", "brier")
 Metric = str | tuple[str, float]
+"""A metric as `bootstrap` is asked for it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bootstrap:
     """Estimates and bootstrap draws of many models and metrics.
 
@@ -40,12 +42,29 @@ class Bootstrap:
     estimate: NDArray
     draws: NDArray
 
+    def table(self, reference: str | None = None, level: float = 0.95) -> pd.DataFrame:
+        """A row a model and metric: `estimate`, `low`, `high` and, with a reference, its difference from that model.
+
+        The difference's columns are `difference`, `difference_low`, `difference_high` and `p`; see `difference`.
+        """
+        index = pd.MultiIndex.from_product([self.models, map(_label, self.metrics)], names=["model", "metric"])
+        low, high = np.moveaxis(self.interval(level), -1, 0)
+        columns = {"estimate": self.estimate, "low": low, "high": high}
+        if reference is not None:
+            found, interval, p = self.difference(reference, level)
+            low, high = np.moveaxis(interval, -1, 0)
+            columns |= {"difference": found, "difference_low": low, "difference_high": high, "p": p}
+        return pd.DataFrame({name: values.ravel() for name, values in columns.items()}, index=index)
+
     def interval(self, level: float = 0.95) -> NDArray:
-        """Percentile intervals, shape (n_models, n_metrics, 2); NaN where under 95 % of the draws have an answer."""
+        """Percentile intervals that hold the truth with probability `level`, shape (n_models, n_metrics, 2).
+
+        NaN where under 95 % of the draws have an answer.
+        """
         return percentile_interval(self.draws, level)
 
     def difference(self, reference: str, level: float = 0.95) -> tuple[NDArray, NDArray, NDArray]:
-        """Every model minus one of them, in the same draws.
+        """Every model minus one of them, in the same draws; below 0 is better for a Brier score, else worse.
 
         Returns
         -------
@@ -95,7 +114,9 @@ def bootstrap(
     risks : mapping of names to arrays, shape (n,)
         Each model's log hazards or scores, higher = riskier.
     metrics : sequence
-        'c_index', 'c_index_ipcw', ('auc', t), ('auc_thesis', t) or ('brier', t), as the functions of these names.
+        'c_index' (`concordance_index`), 'c_index_ipcw' (`concordance_index_ipcw`, without tau), and, each with a time
+        t in the unit of `time`, ('auc', t) (`cumulative_dynamic_auc`), ('auc_thesis', t)
+        (`auc_censored_as_nonevent`) and ('brier', t) (`brier_score`).
     n_draws, seed : int
         Bootstrap samples, and their seed.
     train : (event, time), optional
@@ -110,8 +131,8 @@ def bootstrap(
     Raises
     ------
     ValueError
-        For unequal lengths, negative times, values that are not finite, unknown metrics, and where `train` or `surv`
-        is missing for a metric.
+        For unequal lengths, negative times, values that are not finite, unknown metrics, arguments of another kind,
+        and where `train` or `surv` is missing for a metric.
 
     Examples
     --------
@@ -120,6 +141,14 @@ def bootstrap(
     [1.0, 0.0]
     """
     event, time = check_survival(event, time)
+    for name, given in (("risks", risks), ("surv", surv)):
+        if given is not None and not hasattr(given, "items"):
+            raise ValueError(f"{name} must be a mapping of models' names to arrays, got {type(given).__name__}")
+    if train is not None:
+        if not isinstance(train, tuple | list) or len(train) != 2:
+            raise ValueError("train must be a pair (event_train, time_train)")
+        train = check_survival(*train, "_train")
+    n_draws, seed = check_whole(n_draws, "n_draws", 1), check_whole(seed, "seed", 0)
     known = {name: check_risk(risk, len(time), f"risks[{name!r}]") for name, risk in risks.items()}
     if not known:
         raise ValueError("risks must hold at least one model")
@@ -183,17 +212,28 @@ class _Asked:
         return brier_of_draws(terms, self.time, times, usable, counts)[0]
 
 
+def _label(metric: Metric) -> str:
+    return metric if isinstance(metric, str) else f"{metric[0]} at {metric[1]:g}"
+
+
 def _check_metrics(metrics: Sequence[Metric], train: object) -> list[Metric]:
     result: list[Metric] = []
+    if isinstance(metrics, str) or (isinstance(metrics, tuple) and len(metrics) == 2 and np.isscalar(metrics[1])
+                                    and not isinstance(metrics[1], str)):  # fmt: skip
+        raise ValueError(f"metrics must be a list, got {metrics!r}; [{metrics!r}] is one of a single metric")
     for metric in metrics:
         plain = isinstance(metric, str)
         name, at = (metric, None) if plain else (metric[0], metric[1] if len(metric) == 2 else None)
+        if plain and name in AT_A_TIME:
+            raise ValueError(f"metric {metric!r} needs a time: ({metric!r}, t)")
         if name not in (PLAIN if plain else AT_A_TIME):
             raise ValueError(
                 f"metric {metric!r} is unknown; one of {', '.join(PLAIN)}, or, with a time, of {', '.join(AT_A_TIME)}"
             )
-        if not plain and (at is None or np.ndim(at) or not np.isfinite(at)):
-            raise ValueError(f"metric {metric!r} must be a name and one finite time")
+        if not plain:
+            if at is None:
+                raise ValueError(f"metric {metric!r} must be a name and a time")
+            at = check_time(at, f"the time of metric {metric!r}")
         if name in WEIGHTED and train is None:
             raise ValueError(f"metric {metric!r} is weighted for censoring: give train=(event_train, time_train)")
         result.append(metric if plain else (name, float(at)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_risk, check_survival
+from fracsurv.metrics._checks import check_risk, check_survival, check_time
 from fracsurv.metrics._pairs import comparable_counts, lower_risk_counts, pair_counts, tied_risk_counts
 from fracsurv.metrics.censoring import inverse_censoring_weights
 
@@ -109,8 +109,7 @@ def concordance_index_ipcw(
     """
     event, time = check_survival(event, time)
     risk = check_risk(risk, len(time))
-    if tau is not None and not np.isfinite(tau):
-        raise ValueError(f"tau must be finite, got {tau}")
+    tau = None if tau is None else check_time(tau, "tau")
     weight = uno_weights(event_train, time_train, event, time, tau)
     ones = np.ones((len(time), 1))
     lower, comparable = pair_counts(event, time, risk, ones)

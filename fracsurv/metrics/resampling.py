@@ -17,7 +17,7 @@ LEAST_ANSWERED = 0.95
 
 
 def draw_counts(n: int, n_draws: int, seed: int) -> NDArray:
-    """How often each patient is in each bootstrap sample of n, shape (n, n_draws), int."""
+    """How often each of n patients is in each of n_draws bootstrap samples of n, shape (n, n_draws), int."""
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=n_draws).T
 
 

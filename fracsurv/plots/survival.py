@@ -118,7 +118,7 @@ def calibration(
     n_rows = -(-len(found) // n_columns)
     figure = new_figure(max(3.6, 2.3 * n_columns + 0.4), 2.9 * n_rows + 0.5, provenance)
     panels = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
-    top = max(0.1, *(float(max(each.predicted.max(), each.high.max())) for each in found.values()))
+    top = max(0.1, *(float(max(each.predicted.max(), np.nanmax(each.high))) for each in found.values()))
     for axes, (name, each) in zip(panels.flat, found.items(), strict=False):
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
         errors = np.clip([each.observed - each.low, each.high - each.observed], 0, None)
