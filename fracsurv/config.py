@@ -13,6 +13,7 @@ import yaml
 from fracsurv.config_checks import type_fault, type_faults
 from fracsurv.errors import UserError
 from fracsurv.models import ENCODERS, RESNETS
+from fracsurv.pixels import PLACES
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -27,6 +28,7 @@ class Experiment:
     """A row of the ablation: what goes in, what is trained and how (`configs/experiments.yaml`).
 
     With `morphometry`, vertebral fractures graded from keypoints (`vertebral.VERTEBRAL`) join the clinical factors.
+    `spread_events` and `bank` are of the training; see `training.Recipe`.
     """
 
     name: str
@@ -41,6 +43,8 @@ class Experiment:
     scheduler: str = "none"
     epochs: int = 0
     batch_size: int = 0
+    spread_events: bool = False
+    bank: int = 0
 
     @property
     def needs_images(self) -> bool:
@@ -61,6 +65,8 @@ class Profile:
         own, which removes differences in exposure.
     precision : {'auto', 'float32', 'bfloat16'}
         'auto' is bfloat16 autocast where the device computes in it, float32 elsewhere.
+    feeding : {'auto', 'resident', 'streamed'}
+        Where pixels lie while training; see `pixels.Pixels`. It changes no result.
     permute_outcomes : bool
         Deal the pairs of time and event out at random among all patients, so that nothing can be learnt.
     """
@@ -79,6 +85,7 @@ class Profile:
     validate_every: int = 2
     normalise: str = "fold"
     precision: str = "auto"
+    feeding: str = "auto"
     permute_outcomes: bool = False
     seed: int = 0
 
@@ -174,6 +181,8 @@ def _faults(row: Experiment, others: Mapping[str, Experiment]) -> list[str]:
         faults.append("fusion needs an image input")
     if row.model == "network" and not (row.lr > 0 and row.epochs > 0 and row.batch_size > 1):
         faults.append("a network needs lr > 0, epochs > 0 and batch_size > 1")
+    if row.bank < 0:
+        faults.append(f"bank: {row.bank}; must be a number of batches, 0 or above")
     if row.fusion == "late" and set(row.pretrained) != {"image", "tabular"}:
         faults.append("late fusion needs `pretrained: {image: …, tabular: …}`")
     if row.fusion in ("none", "intermediate") and row.pretrained:
@@ -219,6 +228,7 @@ def _profile_faults(row: Mapping[str, Any]) -> list[str]:
         ),
         "normalise": (lambda v: v in ("fold", "patient"), "must be fold or patient"),
         "precision": (lambda v: v in ("auto", "float32", "bfloat16"), "must be auto, float32 or bfloat16"),
+        "feeding": (lambda v: v in PLACES, f"must be one of {', '.join(PLACES)}"),
         "encoders": (
             lambda v: all(any({old, new} <= set(names) for names in families) for old, new in v.items()),
             "must map among " + ", or among ".join(", ".join(names) for names in families),

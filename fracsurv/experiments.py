@@ -23,6 +23,7 @@ from fracsurv.files import atomic_path, read_json, write_json
 from fracsurv.models import RESNETS, build, count_parameters
 from fracsurv.results import is_done, risk_of, write_predictions
 from fracsurv.run import Run
+from fracsurv.stopwatch import Stopwatch, peak_memory
 from fracsurv.training import Recipe, derive_seed, fit, precision_of, predict
 
 
@@ -81,7 +82,7 @@ def evaluate_best_alpha(run: Run, name: str) -> float:
         if is_done(folder / "metrics.json", run.evaluation_key(name, fold, best)):
             continue
         _forget(folder)
-        for file in ("best.safetensors", "last.safetensors", "history.csv", "fit.json"):
+        for file in ("best.safetensors", "last.safetensors", "history.csv", "timing.csv", "fit.json"):
             with atomic_path(folder / file) as temporary:
                 _link_or_copy(source / file, temporary)
         _evaluate(run, name, fold, best)
@@ -105,7 +106,8 @@ def _fit_cox(run: Run, name: str, fold: int, key: str) -> None:
 def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, progress: bool) -> None:
     experiment, folder, rows = run.experiment(name), run.folder(name, fold, alpha), run.rows(fold)
     seed = derive_seed(run.profile.seed, name, fold, alpha)
-    model, call, inputs = make_network(run, experiment, fold, alpha, seed)
+    watch = Stopwatch(run.device)
+    model, call, inputs = make_network(run, experiment, fold, alpha, seed, watch)
     dtype = precision_of(run.device, run.profile.precision)
     recipe = Recipe(
         lr=experiment.lr,
@@ -114,6 +116,8 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
         batch_size=experiment.batch_size,
         seed=seed,
         validate_every=run.profile.validate_every,
+        spread_events=experiment.spread_events,
+        bank=experiment.bank,
     )
     _forget(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +127,7 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
     started = clock.perf_counter()
     fitted = fit(
         model, call, inputs, event, time, rows["train"], rows["validation"], folder, recipe,
-        dtype=dtype, key=key, progress=progress,
+        dtype=dtype, key=key, watch=watch, progress=progress,
     )  # fmt: skip
     record = {
         "key": key,
@@ -141,7 +145,8 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
         "fracsurv": __version__,
         "commit": commit(),
         "seconds": round(clock.perf_counter() - started, 2),
-        "peak_memory_mib": _peak_memory(run.device),
+        "samples_per_s": round(float(fitted.timing["samples_per_s"].median()), 2),
+        "peak_memory_mib": peak_memory(run.device),
     }
     write_json(folder / "fit.json", record)
 
@@ -157,8 +162,10 @@ def _evaluate(run: Run, name: str, fold: int, alpha: float | None) -> None:
     write_predictions(run, name, fold, risk, alpha)
 
 
-def make_network(run: Run, experiment: Experiment, fold: int, alpha: float | None, seed: int):
-    """An experiment's model on the run's device, what to call of it, and what feeds it."""
+def make_network(
+    run: Run, experiment: Experiment, fold: int, alpha: float | None, seed: int, watch: Stopwatch | None = None
+):
+    """An experiment's model on the run's device, what to call of it, and what feeds it (and tells `watch`)."""
     train = run.rows(fold)["train"]
     store = run.store(experiment.input) if experiment.needs_images else None
     with torch.random.fork_rng(devices=[]):
@@ -189,6 +196,7 @@ def make_network(run: Run, experiment: Experiment, fold: int, alpha: float | Non
             store, kind, train,
             scale=run.profile.scale if kind == "crops" else run.profile.full_scale,
             how=run.profile.normalise, square=experiment.encoder not in RESNETS, device=run.device,
+            place=run.profile.feeding, watch=watch,
         )  # fmt: skip
     return (
         model,
@@ -227,12 +235,3 @@ def _link_or_copy(source, target) -> None:
         os.link(source, target)
     except OSError:  # not every file system can
         shutil.copyfile(source, target)
-
-
-def _peak_memory(device: torch.device) -> float:
-    """Peak memory in MiB: of this fit on a GPU, of this process so far on a CPU."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    import resource  # not on every platform
-
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)

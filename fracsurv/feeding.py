@@ -9,7 +9,9 @@ from torch import Tensor
 
 from fracsurv.augment import augment_crops, augment_full, mask_padding, normalise, pad_to
 from fracsurv.cohort import Cohort
+from fracsurv.pixels import Pixels
 from fracsurv.radiographs import full_image_shape
+from fracsurv.stopwatch import Stopwatch
 from fracsurv.store import ImageStore
 from fracsurv.vertebral import vertebral_covariates
 
@@ -44,14 +46,29 @@ class ImageFeed:
         Rows whose least and greatest pixel give the range that becomes [0, 1] (`normalise='fold'`).
     square : bool
         Pad crops to a square, as the vision transformer wants them.
+    place : {'auto', 'resident', 'streamed'}
+        Where the pixels lie; see `Pixels`.
+    watch : Stopwatch, optional
+        Told of the time that feeding and augmentation take.
     """
 
     def __init__(
-        self, store: ImageStore, kind: str, train: np.ndarray, *, scale: float, how: str, square: bool, device
+        self,
+        store: ImageStore,
+        kind: str,
+        train: np.ndarray,
+        *,
+        scale: float,
+        how: str,
+        square: bool,
+        device: torch.device,
+        place: str = "auto",
+        watch: Stopwatch | None = None,
     ) -> None:
         self.kind = kind
         self.device = device
-        self.pixels = store.crops if kind == "crops" else store.full
+        self.pixels = Pixels(store.crops if kind == "crops" else store.full, device, place)
+        self.watch = watch or Stopwatch(device)
         self.sizes = store.crop_sizes
         low = store.ranges[f"{kind}_min"].to_numpy(float)
         high = store.ranges[f"{kind}_max"].to_numpy(float)
@@ -67,9 +84,20 @@ class ImageFeed:
 
     def __call__(self, rows: np.ndarray, generator: torch.Generator | None) -> Tensor:
         """(batch, channels, H, W) float32 images of `rows`, augmented if a generator is given."""
-        pixels = torch.from_numpy(self.pixels[rows]).to(self.device)
-        low = torch.from_numpy(self.low[rows]).float().to(self.device)
-        high = torch.from_numpy(self.high[rows]).float().to(self.device)
+        with self.watch("feeding"):
+            pixels = self.pixels[rows]
+            low = torch.from_numpy(self.low[rows]).float().to(self.device)
+            high = torch.from_numpy(self.high[rows]).float().to(self.device)
+        with self.watch("augmentation"):
+            return self._augmented(pixels, low, high, rows, generator)
+
+    def expect(self, rows: np.ndarray) -> None:
+        """Begin to read the images that will be asked for next."""
+        self.pixels.expect(rows)
+
+    def _augmented(
+        self, pixels: Tensor, low: Tensor, high: Tensor, rows: np.ndarray, generator: torch.Generator | None
+    ) -> Tensor:
         if self.kind == "full":
             image = normalise(pixels.unsqueeze(1), low, high)
             if generator is None:
@@ -92,6 +120,11 @@ class NetworkInputs:
     def __call__(self, rows: np.ndarray, generator: torch.Generator | None) -> tuple[Tensor, ...]:
         tabular = self.tabular[torch.from_numpy(rows)]
         return (tabular,) if self.images is None else (tabular, self.images(rows, generator))
+
+    def expect(self, rows: np.ndarray) -> None:
+        """Begin to read what will be asked for next."""
+        if self.images is not None:
+            self.images.expect(rows)
 
 
 class RiskColumns:

@@ -92,7 +92,7 @@ class Run:
     def key(self, name: str, fold: int, alpha: float | None) -> str:
         """Fingerprint of all that a fit depends on, so that no result of another setting is taken for its own."""
         profile = as_record(self.profile)
-        for irrelevant in ("name", "note", "epochs", "encoders", "alphas", "bootstrap_draws", "simulate"):
+        for irrelevant in ("name", "note", "epochs", "encoders", "alphas", "bootstrap_draws", "simulate", "feeding"):
             del profile[irrelevant]
         row = self.experiment(name) if name != TRUE_RISK else None
         parts = {

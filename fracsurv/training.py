@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fracsurv.batches import RiskBank, batches
 from fracsurv.checkpoint import load_state, save_state, save_weights
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_path
 from fracsurv.losses import cox_nll
 from fracsurv.metrics import concordance_index
+from fracsurv.stopwatch import Stopwatch, peak_memory
 
 # (rows, generator) -> what the network is called with. A generator asks for augmentation, None for none.
 Inputs = Callable[[np.ndarray, torch.Generator | None], tuple[Tensor, ...]]
@@ -29,7 +31,11 @@ SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one fit is trained: a line of Table A.1, with a seed."""
+    """How one fit is trained: a line of Table A.1, with a seed.
+
+    Not in the thesis: `spread_events` deals events evenly among batches, and `bank` is how many batches before stay
+    in a batch's risk sets; see `batches`.
+    """
 
     lr: float
     scheduler: str
@@ -38,15 +44,22 @@ class Recipe:
     seed: int
     validate_every: int = 2
     ties: str = "efron"
+    spread_events: bool = False
+    bank: int = 0
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What came of a fit: the best epoch by validation C-index (the earlier one of equals), and the history."""
+    """What came of a fit: the best epoch by validation C-index (the earlier one of equals), and two tables by epoch.
+
+    `history` is the same for the same seed; `timing` is not: seconds of feeding, augmentation, model, validation and
+    checkpoint, patients a second while training, and peak memory in MiB.
+    """
 
     best_epoch: int
     best_c_index: float
     history: pd.DataFrame
+    timing: pd.DataFrame
 
 
 def derive_seed(*parts: object) -> int:
@@ -88,6 +101,7 @@ def fit(
     *,
     dtype: torch.dtype = torch.float32,
     key: str = "",
+    watch: Stopwatch | None = None,
     progress: bool = True,
 ) -> Fit:
     """Train `model`, keep the weights that are best on validation and the last ones, and resume if interrupted.
@@ -96,17 +110,21 @@ def fit(
     ----------
     call : callable
         Maps what `inputs` gives to (batch,) log hazards: the model itself, or one of its methods.
+    inputs : callable
+        What the network is called with; where it has a method `expect`, it is told a batch ahead.
     event, time : ndarray of shape (n,)
         Bool and float days, of all patients; only the rows in `train` and `validation` are looked at.
     train, validation : ndarray of int
         Row numbers.
     folder : Path
-        Gets `best.safetensors`, `last.safetensors` (with key and epoch in their headers) and `history.csv`; meanwhile
-        `resume.safetensors`, every minute and whenever validation is best.
+        Gets `best.safetensors`, `last.safetensors` (with key and epoch in their headers), `history.csv` and
+        `timing.csv`; meanwhile `resume.safetensors`, every minute and whenever validation is best.
     dtype : torch.dtype
         Autocast precision of the network's body; risk and loss are float32.
     key : str
         What the fit depends on. A `resume.safetensors` with another key is started over.
+    watch : Stopwatch, optional
+        The one that `inputs` tells of its own time.
 
     Notes
     -----
@@ -116,9 +134,11 @@ def fit(
     device = next(model.parameters()).device
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=recipe.lr, fused=True)
     history: list[dict[str, float]] = []
+    timing: list[dict[str, float]] = []
+    watch = watch or Stopwatch(device)
     resume, best_weights = folder / "resume.safetensors", folder / "best.safetensors"
     if resume.exists() and (about := load_state(resume, model, optimiser, key)) is not None:
-        history = about["history"]
+        history, timing = about["history"], about["timing"]
         best = _best(history)
         if best and best == len(history):  # in case it was interrupted between the two files
             save_weights(model, best_weights, {"key": key, "epoch": best})
@@ -130,29 +150,39 @@ def fit(
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(recipe, epoch)
             row = {"epoch": epoch + 1, "lr": learning_rate(recipe, epoch)}
-            row |= _train_epoch(model, call, inputs, event_on, time_on, train, optimiser, recipe, epoch, dtype)
+            parts = batches(
+                train, event, recipe.batch_size, derive_seed(recipe.seed, epoch), spread_events=recipe.spread_events
+            )
+            began = clock.perf_counter()
+            row |= _train_epoch(model, call, inputs, event_on, time_on, parts, optimiser, watch, recipe, epoch, dtype)
+            speed = sum(map(len, parts)) / (clock.perf_counter() - began)
             if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == recipe.epochs:
-                risk = predict(model, call, inputs, validation, dtype=dtype)
-                row |= _validate(risk, event[validation], time[validation], recipe.ties)
+                with watch("validation"):
+                    risk = predict(model, call, inputs, validation, dtype=dtype)
+                    row |= _validate(risk, event[validation], time[validation], recipe.ties)
             history.append(row)
+            timing.append({"epoch": epoch + 1, "samples_per_s": speed, "peak_memory_mib": peak_memory(device)})
             improved = _best(history) == epoch + 1
             bar.update()
             bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if "c_index" in k})
             # never the best weights without the state from which they are reached again: on a GPU, or with another
             # number of threads, a repeated epoch is not the same one
-            if improved or clock.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
-                save_state(resume, model, optimiser, {"key": key, "history": history})
-                last_saved = clock.monotonic()
-            if improved:
-                save_weights(model, best_weights, {"key": key, "epoch": epoch + 1})
+            with watch("checkpoint"):
+                if improved or clock.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
+                    save_state(resume, model, optimiser, {"key": key, "history": history, "timing": timing})
+                    last_saved = clock.monotonic()
+                if improved:
+                    save_weights(model, best_weights, {"key": key, "epoch": epoch + 1})
+            timing[-1] |= {f"{part}_s": seconds for part, seconds in watch.lap().items()}
     bar.close()
     save_weights(model, folder / "last.safetensors", {"key": key, "epoch": recipe.epochs})
-    table = pd.DataFrame(history)
-    with atomic_path(folder / "history.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    tables = {"history": pd.DataFrame(history), "timing": pd.DataFrame(timing)}
+    for name, table in tables.items():
+        with atomic_path(folder / f"{name}.csv") as temporary:
+            table.to_csv(temporary, index=False)
     resume.unlink(missing_ok=True)
     best = _best(history)
-    return Fit(best, float(table["validation_c_index"][best - 1]), table)
+    return Fit(best, float(tables["history"]["validation_c_index"][best - 1]), **tables)
 
 
 def predict(
@@ -185,8 +215,12 @@ def train_step(
     *,
     dtype: torch.dtype,
     ties: str = "efron",
+    bank: RiskBank | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One optimiser step on a batch of (event, time): the loss (scalar) and the log hazards (n,), both detached.
+
+    With a `bank` the loss is that of the batch and the bank together, and its gradient is scaled up by how many times
+    the batch they are, as if the gradient of all of them had been taken.
 
     Raises
     ------
@@ -197,11 +231,15 @@ def train_step(
         risk = call(*batch)
     if not torch.isfinite(risk).all():
         raise FloatingPointError("the network's output is no longer finite")
-    loss = cox_nll(event, time, risk.float(), ties=ties)
+    risk = risk.float()
+    several = (event, time, risk) if bank is None else bank.joined(event, time, risk)
+    loss = cox_nll(*several, ties=ties)
     optimiser.zero_grad()
-    loss.backward()
+    (loss * (len(several[2]) / len(risk))).backward()
     optimiser.step()
-    return loss.detach(), risk.detach().float()
+    if bank is not None:
+        bank.add(event, time, risk)
+    return loss.detach(), risk.detach()
 
 
 def _train_epoch(
@@ -210,27 +248,31 @@ def _train_epoch(
     inputs: Inputs,
     event: Tensor,
     time: Tensor,
-    train: np.ndarray,
+    parts: list[np.ndarray],
     optimiser: torch.optim.Optimizer,
+    watch: Stopwatch,
     recipe: Recipe,
     epoch: int,
     dtype: torch.dtype,
 ) -> dict[str, float]:
-    """One pass over the training rows; the mean loss, and the C-index of the risks met on the way."""
+    """One pass over the training batches; the mean loss, and the C-index of the risks met on the way."""
     device = event.device
     seed = derive_seed(recipe.seed, epoch)
     torch.manual_seed(seed)  # dropout has no generator of its own; the caller restores the global one
     generator = torch.Generator(device).manual_seed(seed)
-    order = np.random.default_rng(seed).permutation(train)
+    bank = RiskBank(recipe.bank) if recipe.bank else None
     model.train()
     losses, risks, seen = [], [], []
-    for start in range(0, len(order), recipe.batch_size):
-        rows = order[start : start + recipe.batch_size]
-        if len(rows) < 2:  # a risk set of one teaches nothing, and BatchNorm cannot take it
-            continue
+    for rows, upcoming in zip(parts, [*parts[1:], None], strict=True):
         batch = inputs(rows, generator)
+        if upcoming is not None and hasattr(inputs, "expect"):
+            inputs.expect(upcoming)
+        index = torch.from_numpy(rows).to(device)
         try:
-            loss, risk = train_step(call, batch, event[rows], time[rows], optimiser, dtype=dtype, ties=recipe.ties)
+            with watch("model"):
+                loss, risk = train_step(
+                    call, batch, event[index], time[index], optimiser, dtype=dtype, ties=recipe.ties, bank=bank
+                )
         except FloatingPointError as error:
             raise UserError(
                 f"{error} in epoch {epoch + 1}; lower the learning rate ({recipe.lr:g}), or use precision: float32"

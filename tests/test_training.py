@@ -94,7 +94,7 @@ def test_a_killed_fit_resumes_to_the_same(data, tmp_path, monkeypatch, epoch):
     np.testing.assert_array_equal(resumed[1], undisturbed[1])
     pd.testing.assert_frame_equal(resumed[0].history, undisturbed[0].history)
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [
-        "best.safetensors", "history.csv", "last.safetensors",
+        "best.safetensors", "history.csv", "last.safetensors", "timing.csv",
     ]  # fmt: skip
 
 

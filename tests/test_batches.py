@@ -1,0 +1,134 @@
+"""Who meets in a batch, whom its risk sets hold, where its pixels come from, and what it costs."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from fracsurv.batches import RiskBank, batches
+from fracsurv.errors import UserError
+from fracsurv.losses import cox_nll
+from fracsurv.pixels import Pixels
+from fracsurv.stopwatch import Stopwatch
+from fracsurv.training import train_step
+
+CPU = torch.device("cpu")
+
+
+def outcome(n=400, share=0.1, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.random(n) < share, rng.exponential(size=n)
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_every_training_row_is_in_one_batch(spread):
+    event, _ = outcome()
+    train = np.arange(3, 300)
+    parts = batches(train, event, 32, 7, spread_events=spread)
+    assert [len(part) for part in parts] == [32] * 9 + [9]
+    assert sorted(np.concatenate(parts)) == sorted(train)
+    again, other = (batches(train, event, 32, seed, spread_events=spread) for seed in (7, 8))
+    assert all((a == b).all() for a, b in zip(parts, again, strict=True))
+    assert any((a != b).any() for a, b in zip(parts, other, strict=True))
+
+
+def test_a_single_patient_is_no_batch():
+    event, _ = outcome()
+    assert [len(part) for part in batches(np.arange(65), event, 32, 0)] == [32, 32]
+
+
+def test_spread_events_are_as_even_as_whole_numbers_allow():
+    """By chance a tenth of these batches would have none, and the fullest four times its share."""
+    event, _ = outcome(2000)
+    by_chance, spread = [], []
+    for seed in range(20):
+        for found, how in ((by_chance, False), (spread, True)):
+            found += [event[part].sum() for part in batches(np.arange(2000), event, 20, seed, spread_events=how)]
+    assert min(by_chance) == 0
+    assert np.mean(spread) == np.mean(by_chance)
+    assert min(spread) >= 1
+    assert max(spread) <= np.ceil(20 * event.mean()) + 1
+
+
+def test_spread_order_is_still_drawn():
+    """Each patient, with an event or without, may come in any batch."""
+    event, _ = outcome(200, share=0.3)
+    first = np.zeros(200)
+    for seed in range(400):
+        first[batches(np.arange(200), event, 50, seed, spread_events=True)[0]] += 1
+    assert (abs(first / 400 - 0.25) < 0.11).all()  # five standard errors
+
+
+@pytest.mark.parametrize("event", [np.zeros(40, bool), np.ones(40, bool)])
+def test_spreading_nothing_or_everything_changes_no_count(event):
+    assert [len(part) for part in batches(np.arange(40), event, 16, 0, spread_events=True)] == [16, 16, 8]
+
+
+def test_a_bank_enlarges_risk_sets_and_scales_the_gradient():
+    """The last of three steps has the gradient of all 60 patients by the last 20, times three."""
+    event, days = (torch.from_numpy(part) for part in outcome(60, share=0.4))
+    x = torch.randn(60, generator=torch.Generator().manual_seed(0))
+    weight = torch.nn.Parameter(torch.tensor(0.5))
+    still = torch.optim.SGD([weight], lr=0.0)
+    bank = RiskBank(2)
+    for start in (0, 20, 40):
+        rows = slice(start, start + 20)
+        loss, risk = train_step(
+            lambda part: weight * part, (x[rows],), event[rows], days[rows], still, dtype=torch.float32, bank=bank
+        )
+        assert len(risk) == 20
+    leaf = (0.5 * x).requires_grad_()
+    whole = cox_nll(event, days, leaf)
+    (slope,) = torch.autograd.grad(whole, leaf)
+    assert loss.item() == pytest.approx(whole.item(), rel=1e-6)
+    assert weight.grad.item() == pytest.approx(3 * (slope[40:] * x[40:]).sum().item(), rel=1e-5)
+    bank.add(event[:20], days[:20], x[:20])  # the oldest is forgotten
+    assert [len(part) for part in bank.joined(event[:5], days[:5], x[:5])] == [45] * 3
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_resident_and_streamed_pixels_are_the_stores(dtype, tmp_path):
+    rng = np.random.default_rng(0)
+    array = rng.integers(0, np.iinfo(dtype).max, (30, 2, 4, 3), endpoint=True).astype(dtype)
+    np.save(tmp_path / "a.npy", array)
+    stored = np.load(tmp_path / "a.npy", mmap_mode="r")
+    rows = np.array([4, 29, 0, 4])
+    for place, resident in (("resident", True), ("streamed", False), ("auto", False)):
+        pixels = Pixels(stored, CPU, place)
+        assert pixels.resident == resident
+        assert pixels.shape == array.shape
+        for told in (None, rows, rows[::-1].copy()):  # not announced, announced, something else announced
+            if told is not None:
+                pixels.expect(told)
+            found = pixels[rows]
+            assert found.numpy().dtype == dtype
+            np.testing.assert_array_equal(found.numpy(), array[rows])
+
+
+def test_pixels_that_do_not_fit_are_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10, 100))
+    array = np.zeros((4, 4), np.uint8)
+    with pytest.raises(UserError, match=r"feeding: resident: .* GiB, and the GPU has .* free; set it"):
+        Pixels(array, torch.device("cuda"), "resident")
+    assert not Pixels(array, torch.device("cuda")).resident
+
+
+def test_a_stopwatch_adds_up_and_counts_no_second_twice():
+    watch = Stopwatch(CPU)
+    began = time.perf_counter()
+    for _ in range(2):
+        with watch("outer"):
+            time.sleep(0.01)
+            with watch("inner"):
+                time.sleep(0.01)
+    with watch("other"):
+        time.sleep(0.01)
+    took = time.perf_counter() - began
+    seconds = watch.lap()
+    assert set(seconds) == {"outer", "other"}
+    assert seconds["outer"] >= 0.04
+    assert sum(seconds.values()) <= took
+    assert watch.lap() == {}
