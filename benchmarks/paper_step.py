@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -21,12 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.timing import measured_apart
 from fracsurv.config import load_experiments, load_profile
 from fracsurv.experiments import alphas, make_network
 from fracsurv.feeding import RiskColumns
 from fracsurv.models import build
 from fracsurv.run import Run, open_run
 from fracsurv.simulate import simulate_cohort
+from fracsurv.stopwatch import peak_memory
 from fracsurv.training import precision_of, predict, train_step
 
 RESULTS = Path(__file__).parent / "results" / "paper_step.json"
@@ -78,11 +77,6 @@ def measure(cohort: str, out: str, name: str) -> dict[str, float]:
     train = seconds(step)
     some = rows["validation"][: max(8, batch // 2)]
     validate = seconds(lambda: predict(model, call, inputs, some, dtype=dtype)) / len(some)
-    peak = (
-        torch.cuda.max_memory_allocated() / 2**30
-        if run.device.type == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    )
     per_sample = train / len(at)
     fits = run.profile.n_folds * len(alphas(run, name))
     hours = experiment.epochs * (N_TRAIN * per_sample + N_VALIDATION * validate / 2) * fits / 3600
@@ -95,7 +89,7 @@ def measure(cohort: str, out: str, name: str) -> dict[str, float]:
         "step_s": train,
         "samples_per_s": 1 / per_sample,
         "validation_ms_per_patient": 1000 * validate,
-        "peak_gib": peak,
+        "peak_gib": peak_memory(run.device) / 2**10,
         "fits": fits,
         "whole_row_hours": hours,
     }
@@ -115,9 +109,7 @@ def main() -> None:
         simulate_cohort(Path(cohort), patients=PATIENTS, seed=0, resolution=load_profile("paper").scale)
         for name, row in load_experiments().items():
             if row.model == "network":
-                command = [sys.executable, "-m", "benchmarks.paper_step", "--row", cohort, out, name]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                rows.append(json.loads(done.stdout.splitlines()[-1]))
+                rows.append(measured_apart("benchmarks.paper_step", "--row", cohort, out, name))
                 print(
                     "  ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in rows[-1].values()), flush=True
                 )

@@ -23,12 +23,12 @@ from tqdm import tqdm
 from benchmarks.detection import RESULTS
 from fracsurv.checkpoint import load_weights
 from fracsurv.config import load_profile
-from fracsurv.experiments import make_network
+from fracsurv.experiments import make_network, recipe_of
 from fracsurv.files import write_json
 from fracsurv.metrics import concordance_index
 from fracsurv.run import Run, open_run
 from fracsurv.simulate import simulate_cohort
-from fracsurv.training import Recipe, fit, precision_of, predict
+from fracsurv.training import fit, precision_of, predict
 
 WAYS = {
     "protocol": {},
@@ -40,28 +40,15 @@ WAYS = {
 
 def external_c(run: Run, name: str, seed: int, how: dict, folder: Path) -> float:
     """C on the external patients of a row's model of fold 0, trained with this seed, in this way."""
-    experiment, rows = run.experiment(name), run.rows(0)
+    experiment, rows = replace(run.experiment(name), **how), run.rows(0)
     model, call, inputs = make_network(run, experiment, 0, None, seed)
     event, time = (run.cohort.table[column].to_numpy() for column in ("event", "time"))
-    recipe = Recipe(
-        lr=experiment.lr, scheduler=experiment.scheduler, epochs=experiment.epochs,
-        batch_size=experiment.batch_size, seed=seed, **how,
-    )  # fmt: skip
     dtype = precision_of(run.device, run.profile.precision)
     folder.mkdir(parents=True)
     fit(
-        model,
-        call,
-        inputs,
-        event,
-        time,
-        rows["train"],
-        rows["validation"],
-        folder,
-        recipe,
-        dtype=dtype,
-        progress=False,
-    )
+        model, call, inputs, event, time, rows["train"], rows["validation"], folder, recipe_of(run, experiment, seed),
+        dtype=dtype, progress=False,
+    )  # fmt: skip
     load_weights(model, folder / "best.safetensors")
     at = rows["external"]
     return concordance_index(event[at], time[at], predict(model, call, inputs, at, dtype=dtype))
@@ -76,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         profile = load_profile("demo")
         simulate_cohort(f"{folder}/c", **profile.simulate, resolution=profile.scale, boxes="true", workers=2)
-        run = open_run(f"{folder}/c", f"{folder}/r", replace(profile, name="demo"))
+        run = open_run(f"{folder}/c", f"{folder}/r", profile)
         for name in arguments.rows:
             found = {way: [] for way in WAYS}
             for seed in tqdm(range(arguments.seeds), desc=name, disable=None):

@@ -6,10 +6,19 @@ filled the caches with its own code and data.
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
+
+
+def measured_apart(module: str, *arguments: str) -> dict:
+    """What `python -m module arguments` prints as JSON in its last line: a process has a peak memory of its own."""
+    done = subprocess.run([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def medians(steps: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:

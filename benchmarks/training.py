@@ -18,8 +18,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -29,8 +27,11 @@ import numpy as np
 import torch
 
 from benchmarks.detection import RESULTS
+from benchmarks.paper_step import FULL_BATCH_ON_CPU
 from benchmarks.reference import Pictures, train, write_pictures
+from benchmarks.timing import measured_apart
 from fracsurv.batches import batches
+from fracsurv.config import load_profile
 from fracsurv.experiments import make_network
 from fracsurv.files import write_json
 from fracsurv.models import RESNETS
@@ -43,7 +44,6 @@ ROWS = {"crops": "cds_crops_if", "full": "cds_full_if", "vit": "vit_crops_if"}
 CASES = {f"{size}-{kind}": (size, name) for size in ("demo", "paper") for kind, name in ROWS.items()}
 SIZES = {"demo": (420, 8, 6), "paper": (220, 1, 3)}
 """Patients, batches an epoch or turn, turns."""
-FULL_BATCH_ON_CPU = 8  # 32 full images of the protocol's size do not fit into 24 GB
 
 
 def measure(case: str, cohort: str, out: str) -> dict:
@@ -137,15 +137,11 @@ def main() -> None:
             cases = [case for case in arguments.only if case.startswith(size)]
             if not cases:
                 continue
-            from fracsurv.config import load_profile
-
             cohort = f"{folder}/{size}"
             scale = load_profile(size).scale
             simulate_cohort(Path(cohort), patients=SIZES[size][0], seed=0, resolution=scale, boxes="true", workers=2)
             for case in cases:
-                command = [sys.executable, "-m", "benchmarks.training", "--case", case, cohort, f"{folder}/{case}"]
-                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-                row = json.loads(done.stdout.splitlines()[-1])
+                row = measured_apart("benchmarks.training", "--case", case, cohort, f"{folder}/{case}")
                 rows.append(row)
                 speed, split = row["patients_per_s"], row["seconds_a_turn"]
                 print(

@@ -34,10 +34,10 @@ def sorted_rows(xp: Any, time: Any, event: Any, risk: Any, weights: Any) -> tupl
 
 
 def bounds_of(xp: Any, rows: Rows) -> tuple[float, float]:
-    """Least and greatest log hazard, the logarithm of the weight included; (0, 0) of no rows."""
+    """Least and greatest log hazard of weighted rows, the weight's logarithm included; (0, 0) of no rows."""
     if len(rows.time) == 0:
         return 0.0, 0.0
-    total = rows.log_hazard if rows.weights is None else rows.log_hazard + xp.log(rows.weights)
+    total = rows.log_hazard + xp.log(rows.weights)
     return float(total.min()), float(total.max())
 
 
@@ -60,7 +60,7 @@ def longest_first(time: NDArray) -> NDArray:
 def plain_sums(xp: Any, rows: Rows, highest: float, efron: bool, wanted: bool) -> tuple[Any, Any]:
     """Sum over events and its gradient (n,), by plain sums in float64; `rows.log_hazard` is written over.
 
-    `highest` is the upper one of `bounds_of`: less it, no exponential overflows.
+    `highest` is the greatest log hazard (with its weight, see `bounds_of`): less it, no exponential overflows.
 
     Only positive terms are added, so nothing cancels but the share of tied events, which costs as many times the
     rounding error of float64 as there are events at one time. Written for both libraries' arrays (`xp`): for a batch,

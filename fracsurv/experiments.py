@@ -109,16 +109,7 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
     watch = Stopwatch(run.device)
     model, call, inputs = make_network(run, experiment, fold, alpha, seed, watch)
     dtype = precision_of(run.device, run.profile.precision)
-    recipe = Recipe(
-        lr=experiment.lr,
-        scheduler=experiment.scheduler,
-        epochs=experiment.epochs,
-        batch_size=experiment.batch_size,
-        seed=seed,
-        validate_every=run.profile.validate_every,
-        spread_events=experiment.spread_events,
-        bank=experiment.bank,
-    )
+    recipe = recipe_of(run, experiment, seed)
     _forget(folder)
     folder.mkdir(parents=True, exist_ok=True)
     event, time = (run.cohort.table[column].to_numpy() for column in ("event", "time"))
@@ -149,6 +140,20 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
         "peak_memory_mib": peak_memory(run.device),
     }
     write_json(folder / "fit.json", record)
+
+
+def recipe_of(run: Run, experiment: Experiment, seed: int) -> Recipe:
+    """How a run trains an experiment."""
+    return Recipe(
+        lr=experiment.lr,
+        scheduler=experiment.scheduler,
+        epochs=experiment.epochs,
+        batch_size=experiment.batch_size,
+        seed=seed,
+        validate_every=run.profile.validate_every,
+        spread_events=experiment.spread_events,
+        bank=experiment.bank,
+    )
 
 
 def _evaluate(run: Run, name: str, fold: int, alpha: float | None) -> None:

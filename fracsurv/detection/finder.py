@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -167,21 +168,28 @@ def score_finder(finder: Finder, found: Sequence[Labelled], *, progress: bool = 
     that were found (IoU 0.5): keypoints are located in the boxes that the finder draws.
     """
     bar = tqdm(found, desc="radiographs", unit="image", disable=not progress, leave=False)
-    images = (read_radiograph(each.path, name=each.name) for each in bar)
+    read: deque[np.ndarray] = deque()  # those that the detector has taken and not yet answered: a batch
+
+    def images() -> Iterator[np.ndarray]:
+        for each in bar:
+            read.append(read_radiograph(each.path, name=each.name))
+            yield read[-1]
+
     dtype = precision_of(_device(finder), "auto")
-    seen: list[Detections] = list(detect(finder.detector, images, dtype=dtype))
-    result = scores(seen, [each.boxes for each in found], finder.threshold)
-    if finder.keypoints is None:
-        return result
+    seen: list[Detections] = []
     located = []
-    for each, detections in zip(found, seen, strict=True):
+    for each, detections in zip(found, detect(finder.detector, images(), dtype=dtype), strict=True):
+        seen.append(detections)
+        image = read.popleft()
+        if finder.keypoints is None:
+            continue
         column = detections.column(finder.threshold)
         hit = matches(column, each.boxes, 0.5)
         known = [row for row in np.flatnonzero(hit >= 0) if np.isfinite(each.keypoints[hit[row]]).all()]
         if known:
-            image = read_radiograph(each.path, name=each.name)
             mean, scale = find_keypoints(finder.keypoints, image, column.boxes[known])
             located.append(np.stack([mean, scale, each.keypoints[hit[known]]]))
+    result = scores(seen, [each.boxes for each in found], finder.threshold)
     return result | (KeypointErrors.of(*np.concatenate(located, axis=1)).summary() if located else {})
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fracsurv.metrics._checks import check_survival, check_times
-from fracsurv.metrics.censoring import inverse_censoring_weights
+from fracsurv.metrics.censoring import inverse_censoring_weights, reaches_with
 
 
 def brier_score(
@@ -49,7 +49,7 @@ def brier_score(
     event, time = check_survival(event, time)
     times = check_times(times)
     own, common = _weights(event_train, time_train, time, times)
-    usable = (common > 0) & (times < time.max())  # as `reaches` has it
+    usable = reaches_with(common, time, times)
     surv = _check_surv(surv, len(time), len(times), usable)
     return np.where(usable, _terms(event, time, surv, times, own, common).mean(axis=0), np.nan)
 

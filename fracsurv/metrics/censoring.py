@@ -114,4 +114,9 @@ def usable_horizons(
 
 def reaches(event_train: ArrayLike, time_train: ArrayLike, time_test: NDArray, times: NDArray) -> NDArray:
     """Whether both follow-ups reach each of `times`."""
-    return (censoring_survival(event_train, time_train, times) > 0) & (times < time_test.max())
+    return reaches_with(censoring_survival(event_train, time_train, times), time_test, times)
+
+
+def reaches_with(censoring: NDArray, time_test: NDArray, times: NDArray) -> NDArray:
+    """As `reaches`, where G (or 1 / G, 0 where it is unknown) at each of `times` is at hand."""
+    return (censoring > 0) & (times < time_test.max())

@@ -94,7 +94,7 @@ def calibration(
         For unequal lengths, negative times, values that are not finite, probabilities outside [0, 1].
     """
     event, time = check_survival(event, time)
-    probability, at = _check_probability(probability, len(time)), _check_horizon(at)
+    probability, at = _check_probability(probability, len(time)), check_time(at, "at", above=0)
     if n_groups is None:
         n_groups = int(np.clip((event & (time <= at)).sum() // 20, 2, 10))
     rows = []
@@ -148,7 +148,7 @@ def net_benefit(
     """
     event, time = check_survival(event, time)
     precision = np.asarray(probability).dtype
-    probability, at = _check_probability(probability, len(time)), _check_horizon(at)
+    probability, at = _check_probability(probability, len(time)), check_time(at, "at", above=0)
     thresholds = np.atleast_1d(check_finite(thresholds, "thresholds"))
     if thresholds.ndim != 1 or ((thresholds <= 0) | (thresholds >= 1)).any():
         raise ValueError(f"thresholds must be a vector of probabilities in (0, 1), got {thresholds}")
@@ -231,10 +231,6 @@ def _slope(x: NDArray, y: NDArray, weight: NDArray) -> float:
         step = np.linalg.lstsq(information, score)[0]
         beta = beta + step * min(1.0, 1.0 / max(np.abs(step).max(), 1e-300))
     return np.nan
-
-
-def _check_horizon(at: float) -> float:
-    return check_time(at, "at", above=0)
 
 
 def _check_probability(probability: ArrayLike, n: int) -> NDArray:

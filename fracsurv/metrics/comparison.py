@@ -163,7 +163,7 @@ def bootstrap(
 
 
 class _Asked:
-    """The metrics asked for, and all of them that depends on no model."""
+    """The metrics asked for, and all of them that depends on no draw."""
 
     def __init__(
         self,
@@ -176,9 +176,11 @@ class _Asked:
     ) -> None:
         self.event, self.time = event, time
         self.metrics, self.train = _check_metrics(metrics, train), train
-        asked = [metric[1] for metric in self.metrics if metric[0] == "brier"]
-        usable = [train is not None and bool(reaches(*train, time, np.array([at]))[0]) for at in asked]
-        self.surv = _check_surv(surv, models, len(time), usable)
+        timed = {metric for metric in self.metrics if metric[0] in ("auc", "brier")}
+        self.reached = {at: reaches(*train, time, np.array([at])) for _, at in timed}
+        asked = np.array([metric[1] for metric in self.metrics if metric[0] == "brier"])
+        checked = _check_surv(surv, models, len(time), [self.reached[at].item() for at in asked])
+        self.brier = {name: brier_terms(*train, event, time, values, asked) for name, values in checked.items()}
         if train is not None:
             self.uno = uno_weights(*train, event, time)
             self.own = inverse_censoring_weights(*train, time)
@@ -193,7 +195,8 @@ class _Asked:
                 weight = self.event.astype(float) if metric == "c_index" else self.uno
                 result[:, k] = concordance_of_draws(weight, counts, *pairs)
             elif metric[0] == "brier":
-                result[:, k] = self._brier(self.surv[name][:, [column]], metric[1], counts)
+                terms, times = self.brier[name][:, [column]], np.array([metric[1]])
+                result[:, k] = brier_of_draws(terms, self.time, times, self.reached[metric[1]], counts)[0]
                 column += 1
             else:
                 result[:, k] = self._auc(risk, *metric, counts)
@@ -201,15 +204,9 @@ class _Asked:
 
     def _auc(self, risk: NDArray, kind: str, at: float, counts: NDArray) -> NDArray:
         times, weighted = np.array([at]), kind == "auc"
-        usable = reaches(*self.train, self.time, times) if weighted else np.array([True])
+        usable = self.reached[at] if weighted else np.array([True])
         weight = self.own if weighted else np.ones(len(self.time))
         return auc_of_draws(self.event, self.time, risk, times, weight, usable, counts)[0]
-
-    def _brier(self, surv: NDArray, at: float, counts: NDArray) -> NDArray:
-        times = np.array([at])
-        usable = reaches(*self.train, self.time, times)
-        terms = brier_terms(*self.train, self.event, self.time, surv, times)
-        return brier_of_draws(terms, self.time, times, usable, counts)[0]
 
 
 def _label(metric: Metric) -> str:
