@@ -22,11 +22,12 @@ from benchmarks.timing import measured_apart
 from fracsurv.config import load_experiments, load_profile
 from fracsurv.experiments import alphas, make_network
 from fracsurv.feeding import RiskColumns
+from fracsurv.memory import peak_memory
 from fracsurv.models import build
 from fracsurv.run import Run, open_run
 from fracsurv.simulate import simulate_cohort
-from fracsurv.stopwatch import peak_memory
-from fracsurv.training import precision_of, predict, train_step
+from fracsurv.steps import forward, learn
+from fracsurv.training import precision_of, predict
 
 RESULTS = Path(__file__).parent / "results" / "paper_step.json"
 PATIENTS = 220
@@ -56,15 +57,15 @@ def measure(cohort: str, out: str, name: str) -> dict[str, float]:
         batch = FULL_BATCH_ON_CPU
     model, call, inputs = network(run, name)
     dtype = precision_of(run.device, run.profile.precision)
-    event, days = (torch.from_numpy(run.cohort.table[c].to_numpy()).to(run.device) for c in ("event", "time"))
+    event, days = (torch.tensor(run.cohort.table[c].to_numpy()) for c in ("event", "time"))
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=experiment.lr, fused=True)
     generator = torch.Generator(run.device).manual_seed(0)
     at = rows["train"][:batch]
-    index = torch.from_numpy(at).to(run.device)
+    index = torch.from_numpy(at)
 
     def step() -> None:
         model.train()
-        train_step(call, inputs(at, generator), event[index], days[index], optimiser, dtype=dtype)
+        learn(forward(call, inputs(at, generator), dtype), event[index], days[index], optimiser)
 
     def seconds(work) -> float:
         start = time.perf_counter()

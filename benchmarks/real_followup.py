@@ -30,7 +30,7 @@ from fracsurv.config import load_experiments
 from fracsurv.files import write_json
 from fracsurv.metrics import concordance_index
 from fracsurv.models.deepsurv import DeepSurv
-from fracsurv.training import train_step
+from fracsurv.steps import forward, learn
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = range(5)
@@ -149,7 +149,7 @@ def epochs(train: Part, validation: Part | None, seed: int, setting: Setting, n_
         for _ in range(n_epochs):
             model.train()
             for rows in torch.randperm(len(x)).split(setting.batch):
-                train_step(model, (x[rows],), event[rows], time[rows], optimiser, dtype=torch.float32)
+                learn(forward(model, (x[rows],), torch.float32), event[rows], time[rows], optimiser)
             yield model, float("nan") if validation is None else c_index(model, validation)
 
 

@@ -24,11 +24,11 @@ from fracsurv.losses import cox_nll
 CROPS, FULL = CropAugment(), FullAugment()
 
 
-def write_pictures(pixels: np.ndarray, folder: Path) -> None:
-    """Every channel of every patient's images (n, C, H, W) as a PNG file."""
+def write_pictures(pixels: np.ndarray, rows: np.ndarray, folder: Path) -> None:
+    """Every channel of these patients' images, rows of (n, C, H, W), as a PNG file."""
     folder.mkdir(parents=True)
-    for row, patient in enumerate(pixels):
-        for channel, picture in enumerate(patient):
+    for row in rows:
+        for channel, picture in enumerate(pixels[row]):
             Image.fromarray(picture).save(folder / f"{row:05d}-{channel:02d}.png")
 
 

@@ -7,17 +7,18 @@ turns are compared, in patients a second of training; the first two take turns, 
 ahead, comes after them:
 
 - the bare step: forward and backward pass, loss and optimiser on a batch that lies in memory already, same precision;
-- ours: an epoch of `fracsurv.training`, feeding and augmentation included;
+- ours: an epoch of `fracsurv.training`, feeding and augmentation included (of whole batches alone);
 - the obvious program (`benchmarks.reference`): PNG files, torchvision's transforms, a DataLoader, float32.
 
-Patients are simulated. Prints a table and writes `benchmarks/results/training.json`.
+On a GPU the first two are compiled at full size, as the profile `paper` has it there, and the share of the speed of a
+large matrix product is told. Patients are simulated. Prints a table and writes `benchmarks/results/training.json`.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
+import os
 import tempfile
 import time
 from dataclasses import replace
@@ -25,25 +26,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.detection import RESULTS
-from benchmarks.paper_step import FULL_BATCH_ON_CPU
+from benchmarks.paper_step import FULL_BATCH_ON_CPU, N_COHORT, N_TRAIN, N_VALIDATION
 from benchmarks.reference import Pictures, train, write_pictures
 from benchmarks.timing import measured_apart
 from fracsurv.batches import batches
-from fracsurv.config import load_profile
+from fracsurv.config import load_experiments, load_profile
 from fracsurv.experiments import make_network
 from fracsurv.files import write_json
+from fracsurv.memory import keep_freed_memory, peak_memory
 from fracsurv.models import RESNETS
 from fracsurv.run import open_run
 from fracsurv.simulate import simulate_cohort
-from fracsurv.stopwatch import Stopwatch, peak_memory
-from fracsurv.training import Recipe, _train_epoch, precision_of, train_step
+from fracsurv.steps import Steps, compiled, forward, learn
+from fracsurv.stopwatch import Stopwatch
+from fracsurv.training import Recipe, _train_epoch, precision_of, predict
 
 ROWS = {"crops": "cds_crops_if", "full": "cds_full_if", "vit": "vit_crops_if"}
 CASES = {f"{size}-{kind}": (size, name) for size in ("demo", "paper") for kind, name in ROWS.items()}
-SIZES = {"demo": (420, 8, 6), "paper": (220, 1, 3)}
-"""Patients, batches an epoch or turn, turns."""
+ON_GPU = torch.cuda.is_available()
+SIZES = {"demo": (440, 8, 6), "paper": (440, 8, 10) if ON_GPU else (220, 1, 3)}
+"""Patients, batches an epoch or turn at most, turns."""
+MATRIX = 8192
 
 
 def measure(case: str, cohort: str, out: str) -> dict:
@@ -53,73 +59,127 @@ def measure(case: str, cohort: str, out: str) -> dict:
     run = open_run(cohort, out, size)
     experiment, device = replace(run.experiment(name), pretrained={}), run.device
     batch = experiment.batch_size
-    if case == "paper-full" and device.type == "cpu":
+    if case == "paper-full" and not ON_GPU:
         batch = FULL_BATCH_ON_CPU
+    keep_freed_memory()  # as a fit does
     watch, dtype = Stopwatch(device), precision_of(device, run.profile.precision)
-    model, call, inputs = make_network(run, experiment, 0, None, 0, watch)
-    event, days = (run.cohort.table[column].to_numpy() for column in ("event", "time"))
-    event_on, days_on = torch.from_numpy(event).to(device), torch.from_numpy(days).to(device)
-    parts = batches(run.rows(0)["train"], event, batch, 0)[:n_batches]
+    compiled_for = batch if ON_GPU and size == "paper" else 0
+    model, call, inputs = make_network(run, experiment, 0, None, 0, watch, compiled_for)
+    event, days = (torch.tensor(run.cohort.table[column].to_numpy()) for column in ("event", "time"))
+    parts = [rows for rows in batches(run.rows(0)["train"], event.numpy(), batch, 0) if len(rows) == batch][
+        :n_batches
+    ]
     n = sum(map(len, parts))
-
-    def adam(of):
-        return torch.optim.Adam([p for p in of.parameters() if p.requires_grad], lr=experiment.lr, fused=True)
-
-    bare_model = copy.deepcopy(model)
-    bare_adam, our_adam = adam(bare_model), adam(model)
+    adam = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=experiment.lr, fused=True)
+    if compiled_for:
+        call = compiled(call, batch, mode="reduce-overhead")
     ready = [inputs(rows, None) for rows in parts]
-    index = [torch.from_numpy(rows).to(device) for rows in parts]
 
     def bare() -> None:
-        bare_model.train()
-        for images, at in zip(ready, index, strict=True):
-            train_step(bare_model, images, event_on[at], days_on[at], bare_adam, dtype=dtype)
+        model.train()
+        for images, rows in zip(ready, parts, strict=True):
+            learn(forward(call, images, dtype), event[rows], days[rows], adam)
 
     recipe = Recipe(lr=experiment.lr, scheduler="none", epochs=1, batch_size=batch, seed=0)
+    steps = Steps(model, call, inputs, event, days, adam, dtype, watch)
 
     def ours() -> None:
-        _train_epoch(model, call, inputs, event_on, days_on, parts, our_adam, watch, recipe, 0, dtype)
+        _train_epoch(steps, parts, recipe, 0)
 
-    steps = _obvious(run, experiment, inputs, event_on, days_on, batch, Path(out) / "pictures")
+    rows = np.concatenate(parts)
+    predict(model, model, inputs, rows[:batch], dtype=dtype)
+    reference = _obvious(run, experiment, inputs, event, days, parts, Path(out) / "pictures")
 
     def obvious() -> None:
         for _ in parts:
-            next(steps)
+            next(reference)
 
     took: dict[str, list[float]] = {"bare": [], "ours": [], "obvious": []}
     split: dict[str, float] = {}
-    for what, work in [*(("bare", bare), ("ours", ours)) * (turns + 1), *(("obvious", obvious),) * (turns + 1)]:
+    order = [*(("bare", bare), ("ours", ours)) * (turns + 1), *(("obvious", obvious),) * (min(turns, 3) + 1)]
+    peak = 0.0
+    for what, work in order:
+        if what == "obvious" and not peak:
+            peak = peak_memory(device)
         start = time.perf_counter()
         work()
-        if device.type == "cuda":
+        if ON_GPU:
             torch.cuda.synchronize()
         took[what].append(time.perf_counter() - start)
         laps = watch.lap()
         if what == "ours" and len(took[what]) > 1:
             split = {part: split.get(part, 0.0) + seconds for part, seconds in laps.items()}
+    start_s = took["bare"][0] - float(np.median(took["bare"][1:]))
     took = {what: seconds[1:] for what, seconds in took.items()}  # the first warms up
     speed = {what: n / float(np.median(seconds)) for what, seconds in took.items()}
+    start = time.perf_counter()
+    predict(model, model, inputs, rows, dtype=dtype)
+    speed["validation"] = len(rows) / (time.perf_counter() - start)
+    flops = 3 * _flops(model, ready[0]) / batch  # backward takes two forward passes
+    most = _matrix_flops(device, dtype) if ON_GPU else None
     return {
         "case": case, "experiment": name, "encoder": experiment.encoder, "batch": batch, "precision": str(dtype),
-        "patients_per_s": speed,
+        "patients_per_s": speed, "start_s": start_s,
         "seconds_a_turn": {part: s / turns for part, s in split.items()} | {"whole": n / speed["ours"]},
-        "peak_memory_mib": peak_memory(device),
+        "peak_memory_mib": peak, "gflop_a_patient": flops / 1e9,
+        "ceiling_tflop_a_s": most and most / 1e12, "share_of_ceiling": most and flops * speed["ours"] / most,
     }  # fmt: skip
 
 
-def _obvious(run, experiment, inputs, event, days, batch, folder):
+def _flops(model: torch.nn.Module, batch: tuple) -> int:
+    """Floating-point operations of a forward pass, as torch counts them."""
+    model.train()  # in evaluation torch attends by a kernel that it does not count
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(*batch)
+    return counter.get_total_flops()
+
+
+def _matrix_flops(device: torch.device, dtype: torch.dtype, repeats: int = 20) -> float:
+    """Operations a second of a large square matrix product of random numbers: the most that a device computes."""
+    a, b = (torch.randn(MATRIX, MATRIX, device=device, dtype=dtype) for _ in range(2))
+    for _ in range(3):
+        a @ b
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        a @ b
+    torch.cuda.synchronize()
+    return repeats * 2 * MATRIX**3 / (time.perf_counter() - start)
+
+
+def whole_profile_hours(rows: list[dict]) -> float:
+    """What the profile `paper` would take on the thesis's cohort, at the speeds of its three kinds of network.
+
+    Every fit is reckoned to start (and be compiled) anew.
+    """
+    kinds = {ROWS[row["case"].removeprefix("paper-")]: row for row in rows if row["case"].startswith("paper-")}
+    profile, experiments, seconds = load_profile("paper"), load_experiments(), 0.0
+    speeds = {(experiments[name].input, experiments[name].encoder): row for name, row in kinds.items()}
+    for experiment in experiments.values():
+        row = speeds.get((experiment.input, experiment.encoder))
+        if row is None or experiment.fusion == "late":  # trains on columns of numbers, in seconds
+            continue
+        speed = row["patients_per_s"]
+        n_fits = profile.n_folds * (len(profile.alphas) if experiment.fusion == "alpha" else 1)
+        an_epoch = N_TRAIN / speed["ours"] + N_VALIDATION / profile.validate_every / speed["validation"]
+        seconds += n_fits * (row["start_s"] + experiment.epochs * an_epoch)
+        seconds += profile.n_folds * N_COHORT / speed["validation"]
+    return seconds / 3600
+
+
+def _obvious(run, experiment, inputs, event, days, parts, folder):
     """The obvious program's steps on the same patients: its network has the same shape, newly initialised."""
     feed, kind = inputs.images, experiment.input
     store = run.store(kind)
     pixels = store.crops if kind == "crops" else store.full[:, None]
-    train_rows = run.rows(0)["train"]
-    write_pictures(pixels[: train_rows.max() + 1], folder)
-    pictures = Pictures(folder, train_rows, pixels.shape[1], feed.frame, feed.low[0], feed.high[0])
+    rows = np.concatenate(parts)
+    write_pictures(pixels, rows, folder)
+    pictures = Pictures(folder, rows, pixels.shape[1], feed.frame, feed.low[0].item(), feed.high[0].item())
     model, _, _ = make_network(run, experiment, 0, None, 0)
     if experiment.encoder in RESNETS:
         model = model.to(memory_format=torch.contiguous_format)
     return train(
-        model, pictures, inputs.tabular.cpu(), event.cpu(), days.cpu(), batch_size=batch, lr=experiment.lr, workers=2
+        model, pictures, inputs.tabular.cpu(), event, days, batch_size=len(parts[0]), lr=experiment.lr, workers=2
     )
 
 
@@ -139,7 +199,9 @@ def main() -> None:
                 continue
             cohort = f"{folder}/{size}"
             scale = load_profile(size).scale
-            simulate_cohort(Path(cohort), patients=SIZES[size][0], seed=0, resolution=scale, boxes="true", workers=2)
+            simulate_cohort(
+                Path(cohort), patients=SIZES[size][0], seed=0, resolution=scale, boxes="true", workers=os.cpu_count()
+            )
             for case in cases:
                 row = measured_apart("benchmarks.training", "--case", case, cohort, f"{folder}/{case}")
                 rows.append(row)
@@ -151,11 +213,17 @@ def main() -> None:
                     + f"of obvious {speed['ours'] / speed['obvious']:.2f}; "
                     + ", ".join(
                         f"{part} {100 * s / split['whole']:.1f} %" for part, s in split.items() if part != "whole"
-                    ),
+                    )
+                    + f"; peak {row['peak_memory_mib'] / 1024:.1f} GiB, {row['gflop_a_patient']:.3g} GFLOP a patient"
+                    + (f", {100 * row['share_of_ceiling']:.1f} % of the ceiling" if row["share_of_ceiling"] else ""),
                     flush=True,
                 )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
-    write_json(RESULTS / "training.json", {"device": device, "rows": rows})
+    result = {"device": device, "rows": rows}
+    if {f"paper-{kind}" for kind in ROWS} <= {row["case"] for row in rows}:
+        result["whole_paper_profile_hours"] = whole_profile_hours(rows)
+        print(f"whole paper profile at these speeds: {result['whole_paper_profile_hours']:.1f} hours on {device}")
+    write_json(RESULTS / ("training_gpu.json" if ON_GPU else "training.json"), result)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 The protocol names the kinds (full images: salt-and-pepper dropout, rotation, vertical flip; crops: flips, zoom,
 Gaussian noise, contrast) but, except for ±15°, no strengths: those below are ours. All geometry of a batch is
-one `grid_sample`; nothing loops over the samples. Order: normalise, mask the padding, augment, pad.
+one `grid_sample`; nothing loops over the samples. Order, full images: normalise, dropout, pad, geometry; crops:
+normalise, mask the padding, contrast, pad, geometry, noise.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+NOISE_SHARED = 8
+"""A batch's noise is cut from a strip of 1/8 of its length."""
 
 
 @dataclass(frozen=True)
@@ -148,12 +152,6 @@ def salt_and_pepper(x: Tensor, share: float, generator: torch.Generator) -> Tens
     return torch.where(drawn < share, (drawn < share / 2).to(x.dtype), x)
 
 
-def adjust_contrast(x: Tensor, factor: Tensor, where: Tensor) -> Tensor:
-    """Stretch each sample (n, C, H, W) by `factor` (n,) about its mean over `where` (bool); not clipped."""
-    mean = (x * where).sum((1, 2, 3), keepdim=True) / where.sum((1, 2, 3), keepdim=True).clamp_min(1)
-    return torch.where(where, torch.lerp(mean.expand_as(x), x, factor.view(-1, 1, 1, 1)), x)
-
-
 def augment_full(
     x: Tensor,
     generator: torch.Generator,
@@ -183,41 +181,82 @@ def augment_full(
 
 
 def augment_crops(
-    x: Tensor,
+    pixels: Tensor,
+    sizes: Tensor,
+    low: Tensor,
+    high: Tensor,
     generator: torch.Generator,
     settings: CropAugment | None = None,
     *,
-    sizes: Tensor | None = None,
+    frame: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Contrast, noise, zoom and flips of normalised crops, each patient with its own draw.
+    """Normalise crops as they lie in the store and give them contrast, zoom, flips and noise, each patient its own.
 
     Contrast and noise touch what is inside the crops alone, so that padding and empty slots stay exactly 0: an
-    empty slot must not look like a faint vertebra. Geometry comes last and moves all crops of a patient alike;
-    it keeps that 0 too. Zooming in cuts a crop that fills its frame.
+    empty slot must not look like a faint vertebra. Geometry moves all crops of a patient alike. Zooming in cuts a
+    crop that fills its frame.
 
     Parameters
     ----------
-    x : Tensor (n, 13, H, W), float32
-        From `mask_padding`, in the store's frame (pad to the ViT's square afterwards).
+    pixels : Tensor (n, 13, h, w), integer
+        Exactly 0 around the crops.
+    sizes : Tensor (n, 13, 2), integer
+        Height and width of each crop in the middle of its frame, 0 = empty.
+    low, high : Tensor (n,)
+        Pixel values that become 0 and 1; see `normalise`.
     generator : torch.Generator
-        On x's device.
-    sizes : Tensor (n, 13, 2), optional
-        Height and width of each crop, 0 = empty. Without it the crops are where x is not 0, so that pixels
-        just at the training minimum are left alone too; then x may have any padding.
+        On the device of the pixels.
+    frame : (H, W)
+        Of the result, the crops in its middle; by default as the pixels come. The vision transformer's is square.
+
+    Notes
+    -----
+    All of normalisation and contrast is a·pixel + b inside a crop and 0 outside of it. The pixels are 0 there
+    already, and bilinear resampling is linear: so it is enough to resample the integers, and to know how much of each
+    resampled pixel lies inside, which for an upright box is the product of a column and a row.
     """
     settings = settings or CropAugment()
-    n, device = len(x), x.device
-    contrast, zoom, vertical, horizontal = torch.rand((4, n), generator=generator, device=device)
-    low, high = settings.contrast
-    near, far = (math.log(factor) for factor in settings.zoom)
-    where = x != 0 if sizes is None else inside(sizes.to(device), x.shape[-2:])
-    x = adjust_contrast(x, low + (high - low) * contrast, where)
+    n, slots, *stored = pixels.shape
+    frame = frame or (stored[0], stored[1])
+    contrast, zoom, vertical, horizontal = torch.rand((4, n), generator=generator, device=pixels.device)
+    factor = settings.contrast[0] + (settings.contrast[1] - settings.contrast[0]) * contrast
+    near, far = (math.log(bound) for bound in settings.zoom)
+    zoom = torch.exp(near + (far - near) * zoom)
+    vertical, horizontal = vertical < settings.vertical_flip, horizontal < settings.horizontal_flip
+    noise = None
     if settings.noise_sd > 0:
-        noise = torch.randn(x.shape, generator=generator, device=device)
-        x = x.addcmul_(noise, where, value=settings.noise_sd)  # x is adjust_contrast's own copy
-    return transform(
-        x,
-        zoom=torch.exp(near + (far - near) * zoom),
-        vertical=vertical < settings.vertical_flip,
-        horizontal=horizontal < settings.horizontal_flip,
-    )
+        noise = white_noise(n, slots * frame[0] * frame[1], generator).view(n, slots, *frame)
+    scale = 1 / (high - low).clamp_min(1.0)
+    n_inside = sizes.float().prod(-1).sum(1).clamp_min(1)
+    values = pixels.float()
+    mean = (values.sum((1, 2, 3)) / n_inside - low) * scale
+    offset = mean - factor * (mean + low * scale)  # factor · (scale · (pixel − low) − mean) + mean, less its slope
+    turned = transform(values, zoom=zoom, vertical=vertical, horizontal=horizontal, frame=frame)
+    rows = _share_inside(sizes[..., 0], stored[0], frame[0], zoom, vertical)[..., :, None]
+    columns = _share_inside(sizes[..., 1], stored[1], frame[1], zoom, horizontal)[..., None, :]
+    offset = offset.view(-1, 1, 1, 1)
+    if noise is not None:
+        offset = torch.add(offset, noise, alpha=settings.noise_sd)
+    return turned.mul_((factor * scale).view(-1, 1, 1, 1)).addcmul_(rows * columns, offset)
+
+
+def white_noise(n: int, size: int, generator: torch.Generator) -> Tensor:
+    """Standard normal noise (n, size), cut at random places from one strip that is shorter than all of it.
+
+    Within a sample the numbers are independent; two samples of a batch may have some in common, at other places.
+    Drawing them all would take longer than the rest of a crop's augmentation.
+    """
+    spare = n * size // NOISE_SHARED
+    strip = torch.randn(size + spare, generator=generator, device=generator.device)
+    start = torch.randint(spare + 1, (n,), generator=generator, device=generator.device)
+    return strip.unfold(0, size, 1)[start]
+
+
+def _share_inside(size: Tensor, stored: int, length: int, zoom: Tensor, flip: Tensor) -> Tensor:
+    """How much of each resampled row lies inside a crop, by one axis: (n, 13, length) from sizes (n, 13)."""
+    start = (length - stored) // 2 + (stored - size) // 2
+    away = torch.arange(length, device=size.device) - (length - 1) / 2
+    source = away * ((1 - 2 * flip.float()) / zoom)[:, None] + (length - 1) / 2  # as `transform`'s grid
+    source = source[:, None]
+    start, end = start[..., None], (start + size)[..., None]
+    return torch.minimum(source - start + 1, end - source).clamp(0, 1) * (size[..., None] > 0)

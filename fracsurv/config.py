@@ -14,6 +14,7 @@ from fracsurv.config_checks import type_fault, type_faults
 from fracsurv.errors import UserError
 from fracsurv.models import ENCODERS, RESNETS
 from fracsurv.pixels import PLACES
+from fracsurv.steps import COMPILING
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -67,6 +68,8 @@ class Profile:
         'auto' is bfloat16 autocast where the device computes in it, float32 elsewhere.
     feeding : {'auto', 'resident', 'streamed'}
         Where pixels lie while training; see `pixels.Pixels`. It changes no result.
+    compile : {'auto', 'always', 'never'}
+        Whether `torch.compile` makes a network's training faster; 'auto': on a GPU, if the training is long.
     permute_outcomes : bool
         Deal the pairs of time and event out at random among all patients, so that nothing can be learnt.
     """
@@ -86,6 +89,7 @@ class Profile:
     normalise: str = "fold"
     precision: str = "auto"
     feeding: str = "auto"
+    compile: str = "auto"
     permute_outcomes: bool = False
     seed: int = 0
 
@@ -229,6 +233,7 @@ def _profile_faults(row: Mapping[str, Any]) -> list[str]:
         "normalise": (lambda v: v in ("fold", "patient"), "must be fold or patient"),
         "precision": (lambda v: v in ("auto", "float32", "bfloat16"), "must be auto, float32 or bfloat16"),
         "feeding": (lambda v: v in PLACES, f"must be one of {', '.join(PLACES)}"),
+        "compile": (lambda v: v in COMPILING, f"must be one of {', '.join(COMPILING)}"),
         "encoders": (
             lambda v: all(any({old, new} <= set(names) for names in families) for old, new in v.items()),
             "must map among " + ", or among ".join(", ".join(names) for names in families),

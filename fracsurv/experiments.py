@@ -20,10 +20,12 @@ from fracsurv.config import TRUE_RISK, Experiment
 from fracsurv.errors import UserError
 from fracsurv.feeding import ImageFeed, NetworkInputs, RiskColumns, standardise
 from fracsurv.files import atomic_path, read_json, write_json
+from fracsurv.memory import peak_memory
 from fracsurv.models import RESNETS, build, count_parameters
 from fracsurv.results import is_done, risk_of, write_predictions
 from fracsurv.run import Run
-from fracsurv.stopwatch import Stopwatch, peak_memory
+from fracsurv.steps import worth_compiling
+from fracsurv.stopwatch import Stopwatch
 from fracsurv.training import Recipe, derive_seed, fit, precision_of, predict
 
 
@@ -106,10 +108,10 @@ def _fit_cox(run: Run, name: str, fold: int, key: str) -> None:
 def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, progress: bool) -> None:
     experiment, folder, rows = run.experiment(name), run.folder(name, fold, alpha), run.rows(fold)
     seed = derive_seed(run.profile.seed, name, fold, alpha)
-    watch = Stopwatch(run.device)
-    model, call, inputs = make_network(run, experiment, fold, alpha, seed, watch)
+    watch, recipe = Stopwatch(run.device), recipe_of(run, experiment, seed)
+    compiled_for = recipe.batch_size if recipe.compiled else 0
+    model, call, inputs = make_network(run, experiment, fold, alpha, seed, watch, compiled_for)
     dtype = precision_of(run.device, run.profile.precision)
-    recipe = recipe_of(run, experiment, seed)
     _forget(folder)
     folder.mkdir(parents=True, exist_ok=True)
     event, time = (run.cohort.table[column].to_numpy() for column in ("event", "time"))
@@ -131,6 +133,7 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
         "seed": seed,
         "device": run.device.type,
         "precision": str(dtype).removeprefix("torch."),
+        "compiled": recipe.compiled,
         "threads": torch.get_num_threads(),
         "torch": version("torch"),
         "fracsurv": __version__,
@@ -144,6 +147,7 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
 
 def recipe_of(run: Run, experiment: Experiment, seed: int) -> Recipe:
     """How a run trains an experiment."""
+    n_steps = experiment.epochs * -(-len(run.rows(0)["train"]) // experiment.batch_size)
     return Recipe(
         lr=experiment.lr,
         scheduler=experiment.scheduler,
@@ -153,6 +157,7 @@ def recipe_of(run: Run, experiment: Experiment, seed: int) -> Recipe:
         validate_every=run.profile.validate_every,
         spread_events=experiment.spread_events,
         bank=experiment.bank,
+        compiled=worth_compiling(run.profile.compile, run.device, n_steps),
     )
 
 
@@ -168,9 +173,15 @@ def _evaluate(run: Run, name: str, fold: int, alpha: float | None) -> None:
 
 
 def make_network(
-    run: Run, experiment: Experiment, fold: int, alpha: float | None, seed: int, watch: Stopwatch | None = None
+    run: Run,
+    experiment: Experiment,
+    fold: int,
+    alpha: float | None,
+    seed: int,
+    watch: Stopwatch | None = None,
+    compiled_for: int = 0,
 ):
-    """An experiment's model on the run's device, what to call of it, and what feeds it (and tells `watch`)."""
+    """An experiment's model on the run's device, what to call of it, and what feeds it; see `ImageFeed`."""
     train = run.rows(fold)["train"]
     store = run.store(experiment.input) if experiment.needs_images else None
     with torch.random.fork_rng(devices=[]):
@@ -201,7 +212,7 @@ def make_network(
             store, kind, train,
             scale=run.profile.scale if kind == "crops" else run.profile.full_scale,
             how=run.profile.normalise, square=experiment.encoder not in RESNETS, device=run.device,
-            place=run.profile.feeding, watch=watch,
+            place=run.profile.feeding, watch=watch, compiled_for=compiled_for,
         )  # fmt: skip
     return (
         model,

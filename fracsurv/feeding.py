@@ -9,8 +9,9 @@ from torch import Tensor
 
 from fracsurv.augment import augment_crops, augment_full, mask_padding, normalise, pad_to
 from fracsurv.cohort import Cohort
-from fracsurv.pixels import Pixels
+from fracsurv.pixels import Pixels, to_device
 from fracsurv.radiographs import full_image_shape
+from fracsurv.steps import compiled
 from fracsurv.stopwatch import Stopwatch
 from fracsurv.store import ImageStore
 from fracsurv.vertebral import vertebral_covariates
@@ -50,6 +51,8 @@ class ImageFeed:
         Where the pixels lie; see `Pixels`.
     watch : Stopwatch, optional
         Told of the time that feeding and augmentation take.
+    compiled_for : int
+        Batches of this size are augmented by compiled code; 0: none.
     """
 
     def __init__(
@@ -64,50 +67,48 @@ class ImageFeed:
         device: torch.device,
         place: str = "auto",
         watch: Stopwatch | None = None,
+        compiled_for: int = 0,
     ) -> None:
         self.kind = kind
         self.device = device
         self.pixels = Pixels(store.crops if kind == "crops" else store.full, device, place)
         self.watch = watch or Stopwatch(device)
-        self.sizes = store.crop_sizes
         low = store.ranges[f"{kind}_min"].to_numpy(float)
         high = store.ranges[f"{kind}_max"].to_numpy(float)
         if how == "fold":  # patients without a single crop have no range of their own
             low = np.full_like(low, np.nanmin(low[train]))
             high = np.full_like(high, np.nanmax(high[train]))
-        self.low, self.high = np.nan_to_num(low), np.nan_to_num(high, nan=1.0)
+        self.low = torch.from_numpy(np.nan_to_num(low)).float().to(device)
+        self.high = torch.from_numpy(np.nan_to_num(high, nan=1.0)).float().to(device)
+        self.augment = augment_crops if kind == "crops" else augment_full
+        if compiled_for:
+            self.augment = compiled(self.augment, compiled_for)
         if kind == "full":
             self.frame = full_image_shape(scale)[1]
         else:
+            self.sizes = torch.from_numpy(np.array(store.crop_sizes)).to(device)  # a few bytes a patient
             height, width = self.pixels.shape[2:]
             self.frame = (width, width) if square else (height, width)
 
     def __call__(self, rows: np.ndarray, generator: torch.Generator | None) -> Tensor:
         """(batch, channels, H, W) float32 images of `rows`, augmented if a generator is given."""
         with self.watch("feeding"):
-            pixels = self.pixels[rows]
-            low = torch.from_numpy(self.low[rows]).float().to(self.device)
-            high = torch.from_numpy(self.high[rows]).float().to(self.device)
+            pixels, index = self.pixels[rows], to_device(rows, self.device)
+            low, high = self.low[index], self.high[index]
         with self.watch("augmentation"):
-            return self._augmented(pixels, low, high, rows, generator)
+            if self.kind == "full":
+                image = normalise(pixels.unsqueeze(1), low, high)
+                if generator is None:
+                    return pad_to(image, *self.frame)
+                return self.augment(image, generator, frame=self.frame)
+            sizes = self.sizes[index]
+            if generator is None:
+                return pad_to(mask_padding(normalise(pixels, low, high), sizes), *self.frame)
+            return self.augment(pixels, sizes, low, high, generator, frame=self.frame)
 
     def expect(self, rows: np.ndarray) -> None:
         """Begin to read the images that will be asked for next."""
         self.pixels.expect(rows)
-
-    def _augmented(
-        self, pixels: Tensor, low: Tensor, high: Tensor, rows: np.ndarray, generator: torch.Generator | None
-    ) -> Tensor:
-        if self.kind == "full":
-            image = normalise(pixels.unsqueeze(1), low, high)
-            if generator is None:
-                return pad_to(image, *self.frame)
-            return augment_full(image, generator, frame=self.frame)
-        sizes = torch.from_numpy(self.sizes[rows]).to(self.device)
-        image = mask_padding(normalise(pixels, low, high), sizes)
-        if generator is not None:
-            image = augment_crops(image, generator, sizes=sizes)
-        return pad_to(image, *self.frame)
 
 
 class NetworkInputs:
@@ -118,7 +119,7 @@ class NetworkInputs:
         self.images = images
 
     def __call__(self, rows: np.ndarray, generator: torch.Generator | None) -> tuple[Tensor, ...]:
-        tabular = self.tabular[torch.from_numpy(rows)]
+        tabular = self.tabular[to_device(rows, self.tabular.device)]
         return (tabular,) if self.images is None else (tabular, self.images(rows, generator))
 
     def expect(self, rows: np.ndarray) -> None:
@@ -137,5 +138,5 @@ class RiskColumns:
         self.columns = torch.from_numpy(np.stack([tabular_risk, image_risk])).float().to(device)
 
     def __call__(self, rows: np.ndarray, generator: torch.Generator | None) -> tuple[Tensor, ...]:
-        chosen = self.columns[:, torch.from_numpy(rows)]
+        chosen = self.columns[:, to_device(rows, self.columns.device)]
         return chosen[0], chosen[1]

@@ -58,10 +58,8 @@ class Pixels:
     def __getitem__(self, rows: np.ndarray) -> Tensor:
         """The pixels of `rows` (int array), on the device."""
         if self._all is not None:
-            index = torch.from_numpy(rows).to(self._device)
-            if (
-                self._all.dtype == torch.uint16
-            ):  # whose rows not every device can pick; as other 16 bits every one can
+            index = to_device(rows, self._device)
+            if self._all.dtype == torch.uint16:  # whose rows not every device picks; as other 16 bits every one does
                 return self._all.view(torch.int16)[index].view(torch.uint16)
             return self._all[index]
         ahead, self._ahead = self._ahead, None
@@ -71,3 +69,9 @@ class Pixels:
     def _read(self, rows: np.ndarray) -> Tensor:
         batch = torch.from_numpy(self._array[rows])
         return batch.pin_memory() if self._device.type == "cuda" else batch
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """An array as a tensor on a device; to a GPU from pinned memory, so that nothing waits for the copy."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -20,7 +20,7 @@ from fracsurv.splits import make_splits
 from fracsurv.store import ImageStore, build_store
 from fracsurv.vertebral import VERTEBRAL
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 """Raised whenever the same cohort and settings would give other results."""
 
 

@@ -1,4 +1,4 @@
-"""What a fit costs: seconds of its parts, on a CPU by the clock, on a GPU by its own events; and peak memory."""
+"""What a fit costs: seconds of its parts, on a CPU by the clock, on a GPU by its own events."""
 
 from __future__ import annotations
 
@@ -56,12 +56,3 @@ class Stopwatch:
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
-
-
-def peak_memory(device: torch.device) -> float:
-    """Peak memory in MiB: since it was last reset on a GPU, of this process so far on a CPU."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    import resource  # not on every platform
-
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)

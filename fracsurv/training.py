@@ -20,11 +20,10 @@ from fracsurv.checkpoint import load_state, save_state, save_weights
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_path
 from fracsurv.losses import cox_nll
+from fracsurv.memory import keep_freed_memory, peak_memory
 from fracsurv.metrics import concordance_index
-from fracsurv.stopwatch import Stopwatch, peak_memory
-
-# (rows, generator) -> what the network is called with. A generator asks for augmentation, None for none.
-Inputs = Callable[[np.ndarray, torch.Generator | None], tuple[Tensor, ...]]
+from fracsurv.steps import Inputs, Steps, compiled
+from fracsurv.stopwatch import Stopwatch
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
@@ -34,7 +33,7 @@ class Recipe:
     """How one fit is trained: a line of Table A.1, with a seed.
 
     Not in the thesis: `spread_events` deals events evenly among batches, and `bank` is how many batches before stay
-    in a batch's risk sets; see `batches`.
+    in a batch's risk sets; see `batches`. `compiled`: by `torch.compile`, whose rounding differs a little.
     """
 
     lr: float
@@ -46,6 +45,7 @@ class Recipe:
     ties: str = "efron"
     spread_events: bool = False
     bank: int = 0
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,13 @@ def fit(
     Notes
     -----
     Every epoch draws its order, augmentation and dropout from (seed, epoch), so a resumed fit is the
-    undisturbed one. On CPU that holds bit for bit for the same number of threads and the same processor kind.
+    undisturbed one: bit for bit on a CPU for the same number of threads and the same processor kind, and on a GPU of
+    the same kind with the same software.
     """
     device = next(model.parameters()).device
+    if device.type == "cpu":
+        keep_freed_memory()
+    torch.backends.cudnn.deterministic = True  # costs no time that could be measured
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=recipe.lr, fused=True)
     history: list[dict[str, float]] = []
     timing: list[dict[str, float]] = []
@@ -142,7 +146,9 @@ def fit(
         best = _best(history)
         if best and best == len(history):  # in case it was interrupted between the two files
             save_weights(model, best_weights, {"key": key, "epoch": best})
-    event_on, time_on = torch.from_numpy(event).to(device), torch.from_numpy(time).to(device)
+    step = compiled(call, recipe.batch_size, mode="reduce-overhead") if recipe.compiled else call
+    outcome = torch.tensor(event), torch.tensor(time)
+    steps = Steps(model, step, inputs, *outcome, optimiser, dtype, watch, recipe.ties)
     last_saved = clock.monotonic()
     bar = tqdm(total=recipe.epochs, initial=len(history), desc="epochs", disable=not progress, leave=False)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -154,7 +160,7 @@ def fit(
                 train, event, recipe.batch_size, derive_seed(recipe.seed, epoch), spread_events=recipe.spread_events
             )
             began = clock.perf_counter()
-            row |= _train_epoch(model, call, inputs, event_on, time_on, parts, optimiser, watch, recipe, epoch, dtype)
+            row |= _train_epoch(steps, parts, recipe, epoch)
             speed = sum(map(len, parts)) / (clock.perf_counter() - began)
             if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == recipe.epochs:
                 with watch("validation"):
@@ -206,84 +212,19 @@ def predict(
     return np.concatenate(risks).astype(float) if risks else np.empty(0)
 
 
-def train_step(
-    call: Callable[..., Tensor],
-    batch: tuple[Tensor, ...],
-    event: Tensor,
-    time: Tensor,
-    optimiser: torch.optim.Optimizer,
-    *,
-    dtype: torch.dtype,
-    ties: str = "efron",
-    bank: RiskBank | None = None,
-) -> tuple[Tensor, Tensor]:
-    """One optimiser step on a batch of (event, time): the loss (scalar) and the log hazards (n,), both detached.
-
-    With a `bank` the loss is that of the batch and the bank together, and its gradient is scaled up by how many times
-    the batch they are, as if the gradient of all of them had been taken.
-
-    Raises
-    ------
-    FloatingPointError
-        Where a log hazard is not finite; nothing has been changed then.
-    """
-    with torch.autocast(event.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        risk = call(*batch)
-    if not torch.isfinite(risk).all():
-        raise FloatingPointError("the network's output is no longer finite")
-    risk = risk.float()
-    several = (event, time, risk) if bank is None else bank.joined(event, time, risk)
-    loss = cox_nll(*several, ties=ties)
-    optimiser.zero_grad()
-    (loss * (len(several[2]) / len(risk))).backward()
-    optimiser.step()
-    if bank is not None:
-        bank.add(event, time, risk)
-    return loss.detach(), risk.detach()
-
-
-def _train_epoch(
-    model: nn.Module,
-    call: Callable[..., Tensor],
-    inputs: Inputs,
-    event: Tensor,
-    time: Tensor,
-    parts: list[np.ndarray],
-    optimiser: torch.optim.Optimizer,
-    watch: Stopwatch,
-    recipe: Recipe,
-    epoch: int,
-    dtype: torch.dtype,
-) -> dict[str, float]:
+def _train_epoch(steps: Steps, parts: list[np.ndarray], recipe: Recipe, epoch: int) -> dict[str, float]:
     """One pass over the training batches; the mean loss, and the C-index of the risks met on the way."""
-    device = event.device
     seed = derive_seed(recipe.seed, epoch)
     torch.manual_seed(seed)  # dropout has no generator of its own; the caller restores the global one
-    generator = torch.Generator(device).manual_seed(seed)
-    bank = RiskBank(recipe.bank) if recipe.bank else None
-    model.train()
-    losses, risks, seen = [], [], []
-    for rows, upcoming in zip(parts, [*parts[1:], None], strict=True):
-        batch = inputs(rows, generator)
-        if upcoming is not None and hasattr(inputs, "expect"):
-            inputs.expect(upcoming)
-        index = torch.from_numpy(rows).to(device)
-        try:
-            with watch("model"):
-                loss, risk = train_step(
-                    call, batch, event[index], time[index], optimiser, dtype=dtype, ties=recipe.ties, bank=bank
-                )
-        except FloatingPointError as error:
-            raise UserError(
-                f"{error} in epoch {epoch + 1}; lower the learning rate ({recipe.lr:g}), or use precision: float32"
-            ) from None
-        losses.append(loss)
-        risks.append(risk)
-        seen.append(rows)
-    seen_rows = torch.from_numpy(np.concatenate(seen))
-    c_index = concordance_index(
-        event[seen_rows].cpu().numpy(), time[seen_rows].cpu().numpy(), torch.cat(risks).cpu().numpy()
-    )
+    generator = torch.Generator(next(steps.model.parameters()).device).manual_seed(seed)
+    try:
+        losses, risks = steps.epoch(parts, generator, RiskBank(recipe.bank) if recipe.bank else None)
+    except FloatingPointError as error:
+        raise UserError(
+            f"{error} in epoch {epoch + 1}; lower the learning rate ({recipe.lr:g}), or use precision: float32"
+        ) from None
+    seen = torch.from_numpy(np.concatenate(parts))
+    c_index = concordance_index(steps.event[seen].numpy(), steps.time[seen].numpy(), torch.cat(risks).numpy())
     return {"train_loss": float(torch.stack(losses).mean()), "train_c_index": c_index}
 
 

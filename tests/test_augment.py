@@ -11,7 +11,6 @@ from torchvision.transforms.v2 import functional as reference
 from fracsurv.augment import (
     CropAugment,
     FullAugment,
-    adjust_contrast,
     augment_crops,
     augment_full,
     inside,
@@ -59,23 +58,6 @@ def test_zoom_and_flips_are_torchvisions():
         theirs = reference.vertical_flip(theirs) if vertical[i] else theirs
         theirs = reference.horizontal_flip(theirs) if horizontal[i] else theirs
         torch.testing.assert_close(ours[i], theirs, **CLOSE)
-
-
-def test_contrast_is_torchvisions_where_nothing_is_clipped():
-    x = images(3, 1, 20, 30) * 0.2 + 0.4
-    factor = torch.tensor([0.5, 1.0, 1.7])
-    ours = adjust_contrast(x, factor, torch.ones_like(x, dtype=torch.bool))
-    for i in range(3):
-        torch.testing.assert_close(ours[i], reference.adjust_contrast(x[i], factor[i].item()), **CLOSE)
-
-
-def test_contrast_takes_the_mean_inside_the_crops():
-    where = torch.zeros(1, 2, 4, 4, dtype=torch.bool)
-    where[0, 0, :2] = True
-    x = torch.where(where, torch.tensor([1.0, 3.0, 1.0, 3.0]), torch.tensor(0.0))
-    ours = adjust_contrast(x, torch.tensor([2.0]), where)
-    expected = torch.where(where, torch.tensor([0.0, 4.0, 0.0, 4.0]), torch.tensor(0.0))
-    torch.testing.assert_close(ours, expected)
 
 
 @pytest.mark.parametrize("degrees", [-15.0, -7.0, 15.0])
@@ -145,55 +127,110 @@ def test_pad_to_centres_and_refuses_what_does_not_fit():
         pad_to(x, 3, 9)
 
 
-def crop_batch(n=6):
-    sizes = torch.tensor([[20, 24], [0, 0], [13, 30], [30, 36]], dtype=torch.int16).expand(n, 4, 2)
-    return mask_padding(images(n, 4, 30, 36) + 0.1, sizes), sizes
+FRAME = (30, 36)
+STILL = {"zoom": (1.0, 1.0), "vertical_flip": 0.0, "horizontal_flip": 0.0, "contrast": (1.0, 1.0), "noise_sd": 0.0}
+
+
+def crop_batch(n=6, dtype=torch.uint8):
+    """Pixels as in a store, their sizes, and a range that they do not fill."""
+    sizes = torch.tensor([[20, 24], [0, 0], [13, 30], [30, 36], [1, 7]], dtype=torch.int16).expand(n, 5, 2)
+    pixels = (images(n, 5, *FRAME) * 200 + 20).to(dtype)
+    return pixels.mul_(inside(sizes, FRAME)), sizes, torch.full((n,), 10.0), torch.full((n,), 250.0)
+
+
+def normalised(batch):
+    pixels, sizes, low, high = batch
+    return mask_padding(normalise(pixels, low, high), sizes)
 
 
 def test_empty_slots_stay_zero_and_crops_do_not():
-    x, sizes = crop_batch()
-    y = augment_crops(x, generator(), CropAugment(noise_sd=0.5), sizes=sizes)
+    y = augment_crops(*crop_batch(), generator(), CropAugment(noise_sd=0.5))
     assert (y[:, 1] == 0).all()
-    assert (y[:, [0, 2, 3]].abs().sum((2, 3)) > 0).all()
+    assert (y[:, [0, 2, 3, 4]].abs().sum((2, 3)) > 0).all()
+
+
+def test_nothing_asked_is_normalisation_and_padding():
+    batch = crop_batch()
+    torch.testing.assert_close(augment_crops(*batch, generator(), CropAugment(**STILL)), normalised(batch), **CLOSE)
+    for frame in ((36, 36), (37, 41)):
+        ours = augment_crops(*batch, generator(), CropAugment(**STILL), frame=frame)
+        torch.testing.assert_close(ours, pad_to(normalised(batch), *frame), **CLOSE)
 
 
 def test_padding_stays_zero_without_geometry():
-    x, sizes = crop_batch()
-    still = CropAugment(zoom=(1.0, 1.0), vertical_flip=0, horizontal_flip=0, noise_sd=0.5, contrast=(0.2, 0.3))
-    y = augment_crops(x, generator(), still, sizes=sizes)
-    where = inside(sizes, (30, 36))
+    batch = crop_batch()
+    y = augment_crops(*batch, generator(), CropAugment(**{**STILL, "noise_sd": 0.5, "contrast": (0.2, 0.3)}))
+    where = inside(batch[1], FRAME)
     # zoom 1 goes through the bilinear grid as well: rounding may bring in 1e-6 of the next pixel
     assert y[~where].abs().max() < 1e-4
-    assert (y - x)[where].abs().mean() > 0.1
+    assert (y - normalised(batch))[where].abs().mean() > 0.1
 
 
-def test_crops_without_sizes_are_where_x_is_not_zero():
-    x, sizes = crop_batch()
-    torch.testing.assert_close(
-        augment_crops(x, generator(), sizes=sizes), augment_crops(x, generator()), rtol=0, atol=1e-6
-    )
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+@pytest.mark.parametrize("frame", [FRAME, (36, 36), (37, 41)])
+def test_augment_crops_is_torchvisions_contrast_zoom_and_flips(dtype, frame):
+    """Sample by sample, with the same draws: contrast over the pixels inside, about their mean; then geometry."""
+    batch = crop_batch(dtype=torch.uint8)
+    batch = (batch[0].to(dtype), *batch[1:])
+    settings = CropAugment(noise_sd=0.0, contrast=(0.6, 1.4), zoom=(0.6, 1.7))
+    ours = augment_crops(*batch, generator(3), settings, frame=frame)
+    contrast, zoom, vertical, horizontal = torch.rand(4, len(ours), generator=generator(3))
+    x, where = normalised(batch), inside(batch[1], FRAME)
+    for i in range(len(ours)):
+        # a picture of the inside alone, one row: its mean is the mean inside; brightness 0.2 lets nothing be clipped
+        values = reference.adjust_contrast(x[i][where[i]].view(1, 1, -1) * 0.2 + 0.3, 0.6 + 0.8 * contrast[i].item())
+        theirs = torch.zeros_like(x[i])
+        theirs[where[i]] = (values.view(-1) - 0.3) / 0.2
+        theirs = reference.affine(
+            pad_to(theirs, *frame), angle=0, translate=[0, 0], scale=0.6 * (1.7 / 0.6) ** zoom[i].item(),
+            shear=[0, 0], interpolation=BILINEAR,
+        )  # fmt: skip
+        theirs = reference.vertical_flip(theirs) if vertical[i] < 0.5 else theirs
+        theirs = reference.horizontal_flip(theirs) if horizontal[i] < 0.5 else theirs
+        torch.testing.assert_close(ours[i], theirs, rtol=0, atol=1e-4)
 
 
-def test_augment_crops_is_contrast_noise_then_geometry():
-    # The same draws in the documented order, put through the steps that are tested above.
-    x, sizes = crop_batch()
-    ours = augment_crops(x, generator(3), sizes=sizes)
-    g = generator(3)
-    contrast, zoom, vertical, horizontal = torch.rand(4, len(x), generator=g)
-    noise = torch.randn(x.shape, generator=g)
-    where = inside(sizes, (30, 36))
-    changed = adjust_contrast(x, 0.9 + 0.2 * contrast, where) + 0.005 * noise * where
-    zoom = 0.9 * (1.1 / 0.9) ** zoom
-    expected = transform(changed, zoom=zoom, vertical=vertical < 0.5, horizontal=horizontal < 0.5)
-    torch.testing.assert_close(ours, expected, **CLOSE)
+def test_the_draws_have_the_distribution_asked_for():
+    """Of 4,000 patients: contrast uniform, zoom uniform in its logarithm, flips by half; none depends on another."""
+    n = 4000
+    pixels, sizes = torch.zeros(n, 1, 41, 41), torch.full((n, 1, 2), 41)
+    pixels[:, :, 12:18, 8:16] = 100.0  # a bar above and left of the middle
+    low, high = torch.zeros(n), torch.full((n,), 100.0)
+    settings = CropAugment(noise_sd=0.0, contrast=(0.5, 1.5), zoom=(0.8, 1.25))
+    y = augment_crops(pixels, sizes, low, high, generator(), settings)[:, 0].double()
+    mean = pixels[0].mean().item() / 100
+    contrast = (y.amax((1, 2)) - mean) / (1 - mean)
+    dark = mean * (1 - contrast)
+    bar = ((y - dark[:, None, None]) / contrast[:, None, None])[:, 4:37, 4:37]  # 0 to 1; within the smallest zoom
+    at = torch.arange(33.0) - 16
+    down = (bar.sum(2) * at).sum(1) / bar.sum((1, 2))
+    right = (bar.sum(1) * at).sum(1) / bar.sum((1, 2))
+    zoom = (down.abs() / 5.5).log() / math.log(1.25)  # rows 12 to 17 lie 5.5 above the middle
+    seen = torch.stack([contrast - 0.5, (zoom + 1) / 2, (down > 0).double(), (right > 0).double()])
+    for share in (0.1, 0.5, 0.9):  # binomial SD 0.005 to 0.008
+        assert abs((seen[:2] < share).double().mean(1) - share).max() < 0.03
+    assert seen[:2].amin() > -0.03  # the bar is sampled in whole pixels
+    assert seen[:2].amax() < 1.03
+    assert abs(seen[2:].mean(1) - 0.5).max() < 0.03
+    assert abs(torch.corrcoef(seen) - torch.eye(4)).max() < 0.08  # SD 0.016
 
 
-def test_noise_has_the_strength_asked_for():
-    x = torch.full((8, 13, 40, 40), 0.5)
-    only_noise = CropAugment(zoom=(1, 1), vertical_flip=0, horizontal_flip=0, contrast=(1, 1), noise_sd=0.05)
-    y = augment_crops(x, generator(), only_noise, sizes=torch.full((8, 13, 2), 40))
-    # 166,400 draws: the standard error of their SD is 0.00009
-    assert (y - x).std().item() == pytest.approx(0.05, abs=0.0005)
+def test_noise_has_the_strength_asked_for_and_is_white():
+    n = 64
+    batch = torch.full((n, 13, 40, 40), 100), torch.full((n, 13, 2), 40), torch.zeros(n), torch.full((n,), 200.0)
+    y = augment_crops(*batch, generator(), CropAugment(**{**STILL, "noise_sd": 0.05})) - 0.5
+    # 20,800 draws a sample, 187,200 in all: standard errors of an SD 0.00025 and 0.00008, of a correlation 0.007
+    assert y.std().item() == pytest.approx(0.05, abs=0.0005)
+    assert y.mean().item() == pytest.approx(0, abs=0.0007)
+    assert abs(y.std((1, 2, 3)) - 0.05).max() < 0.0013
+    for other in (y.roll(1, 3), y.roll(1, 2), y.roll(1, 1)):
+        assert abs((y * other).mean((1, 2, 3)) / 0.05**2).max() < 0.035
+    # no two samples of the batch have the same noise
+    flat = y.flatten(1) / 0.05
+    assert ((flat @ flat.T / flat.shape[1]) - torch.eye(n)).abs().max() < 0.04
+    # normal: shares beyond 1, 2 and 3 SD
+    for bound, share in ((1, 0.3173), (2, 0.0455), (3, 0.0027)):
+        assert (flat.abs() > bound).double().mean().item() == pytest.approx(share, rel=0.1, abs=0.0005)
 
 
 def test_full_augmentation_stays_within_its_strengths():
@@ -229,10 +266,10 @@ def test_dropout_does_not_touch_the_padding():
 
 
 def test_the_generator_alone_decides():
-    x, sizes = crop_batch()
+    batch = crop_batch()
     full = images(3, 1, 64, 32)
     for call in (
-        lambda g: augment_crops(x, g, sizes=sizes),
+        lambda g: augment_crops(*batch, g),
         lambda g: augment_full(full, g, frame=(70, 47)),
     ):
         torch.manual_seed(1)
@@ -245,16 +282,18 @@ def test_the_generator_alone_decides():
 
 
 def test_the_input_is_left_alone():
-    x, sizes = crop_batch()
+    batch = crop_batch()
+    batch = (batch[0].float(), *batch[1:])  # the dtype that would not be copied on its way
     full = images(3, 1, 64, 32)
-    before = x.clone(), full.clone()
-    augment_crops(x, generator(), sizes=sizes)
+    before = batch[0].clone(), full.clone()
+    augment_crops(*batch, generator())
     augment_full(full, generator(), frame=(70, 47))
-    assert torch.equal(x, before[0])
+    assert torch.equal(batch[0], before[0])
     assert torch.equal(full, before[1])
 
 
 def test_samples_are_drawn_apart():
-    x = images(1, 4, 30, 36).expand(5, -1, -1, -1)
-    y = augment_crops(x, generator(), CropAugment(noise_sd=0), sizes=torch.full((5, 4, 2), 20))
+    pixels, sizes, low, high = crop_batch(1)
+    one = pixels.expand(5, -1, -1, -1), sizes.expand(5, -1, -1), low.expand(5), high.expand(5)
+    y = augment_crops(*one, generator(), CropAugment(noise_sd=0))
     assert min((y[i] - y[j]).abs().max() for i in range(5) for j in range(i)) > 1e-3

@@ -12,8 +12,8 @@ from fracsurv.batches import RiskBank, batches
 from fracsurv.errors import UserError
 from fracsurv.losses import cox_nll
 from fracsurv.pixels import Pixels
+from fracsurv.steps import forward, learn
 from fracsurv.stopwatch import Stopwatch
-from fracsurv.training import train_step
 
 CPU = torch.device("cpu")
 
@@ -76,9 +76,8 @@ def test_a_bank_enlarges_risk_sets_and_scales_the_gradient():
     bank = RiskBank(2)
     for start in (0, 20, 40):
         rows = slice(start, start + 20)
-        loss, risk = train_step(
-            lambda part: weight * part, (x[rows],), event[rows], days[rows], still, dtype=torch.float32, bank=bank
-        )
+        begun = forward(lambda part: weight * part, (x[rows],), torch.float32)
+        loss, risk = learn(begun, event[rows], days[rows], still, bank=bank)
         assert len(risk) == 20
     leaf = (0.5 * x).requires_grad_()
     whole = cox_nll(event, days, leaf)

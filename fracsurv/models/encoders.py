@@ -67,7 +67,7 @@ class ViTEncoder(nn.Module):
         )
         self.backbone.image_size = image_size  # what its forward accepts; the strided convolution floors
         first = self.backbone.conv_proj
-        self.backbone.conv_proj = nn.Conv2d(channels, first.out_channels, patch, stride=patch)
+        self.backbone.conv_proj = PatchProjection(channels, first.out_channels, patch, stride=patch)
         fan_in = channels * patch * patch
         nn.init.trunc_normal_(self.backbone.conv_proj.weight, std=fan_in**-0.5)
         nn.init.zeros_(self.backbone.conv_proj.bias)
@@ -76,6 +76,22 @@ class ViTEncoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Features of a normalised float image of `image_size` × `image_size` pixels."""
         return self.backbone(image)
+
+
+class PatchProjection(nn.Conv2d):
+    """A convolution whose kernel is as wide as its stride, as the one matrix product that it is.
+
+    cuDNN takes six times as long for 13 channels of 32×32 (one H200).
+    """
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(n, channels, H, W) to (n, out_channels, H // patch, W // patch)."""
+        patch, _ = self.kernel_size
+        down, right = image.shape[-2] // patch, image.shape[-1] // patch
+        patches = image[..., : down * patch, : right * patch].unflatten(3, (right, patch)).unflatten(2, (down, patch))
+        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (n, down, right, channels · patch · patch)
+        projected = nn.functional.linear(patches, self.weight.flatten(1), self.bias)
+        return projected.permute(0, 3, 1, 2)
 
 
 class ImageRisk(nn.Module):

@@ -1,0 +1,32 @@
+"""A process's memory: how much it took at most, and keeping what it has."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+import torch
+
+# from glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+def keep_freed_memory() -> bool:
+    """Have freed memory kept for this process's next arrays; False where the C library is not glibc.
+
+    Otherwise every large array is asked of the kernel anew and given back: a training step on a CPU, whose arrays
+    have the same sizes each time, then spends a good part of its time having its memory zeroed again.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def peak_memory(device: torch.device) -> float:
+    """Peak memory in MiB: since it was last reset on a GPU, of this process so far on a CPU."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    import resource  # not on every platform
+
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)

@@ -1,0 +1,152 @@
+"""Steps of a network's training: forward on the device, the loss on the host, backward; and compiling them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fracsurv.batches import RiskBank
+from fracsurv.losses import cox_nll
+from fracsurv.stopwatch import Stopwatch
+
+# (rows, generator) -> what the network is called with. A generator asks for augmentation, None for none.
+Inputs = Callable[[np.ndarray, torch.Generator | None], tuple[Tensor, ...]]
+
+COMPILING = ("auto", "always", "never")
+STEPS_WORTH_COMPILING = 1000
+"""Compiling takes 25 to 45 s and saves 13 ms or more of a step at the protocol's size (one H200)."""
+
+
+def worth_compiling(wanted: str, device: torch.device, n_steps: int) -> bool:
+    """Whether to compile a training of so many steps: always, never, or (auto) on a GPU, if it is a long one."""
+    return wanted == "always" or (wanted == "auto" and device.type == "cuda" and n_steps >= STEPS_WORTH_COMPILING)
+
+
+def compiled(call: Callable[..., Any], batch_size: int, **options: Any) -> Callable[..., Any]:
+    """`call`, compiled by torch for a first argument of `batch_size` rows; with other numbers of rows, `call` itself.
+
+    An epoch's last batch is a smaller one: to compile for it as well would take longer than it saves.
+    """
+    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # where float32 is used it is meant
+    fast = torch.compile(call, dynamic=False, **options)
+
+    def either(first: Tensor, *others: Any, **named: Any) -> Any:
+        return (fast if len(first) == batch_size else call)(first, *others, **named)
+
+    return either
+
+
+class Forward(NamedTuple):
+    """Log hazards (n,), float32, on the host; there once `arrived` has happened on a GPU."""
+
+    risk: Tensor
+    arrived: Any
+
+
+def forward(call: Callable[..., Tensor], batch: tuple[Tensor, ...], dtype: torch.dtype) -> Forward:
+    """Begin a step: the network's log hazards, on their way to the host. A GPU is not waited for."""
+    device = next(part.device for part in batch if part is not None)
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        risk = call(*batch)
+    risk = risk.float().to("cpu", non_blocking=True)
+    arrived = None
+    if device.type == "cuda":
+        arrived = torch.cuda.Event()
+        arrived.record()
+    return Forward(risk, arrived)
+
+
+def learn(
+    begun: Forward,
+    event: Tensor,
+    time: Tensor,
+    optimiser: torch.optim.Optimizer,
+    *,
+    ties: str = "efron",
+    bank: RiskBank | None = None,
+) -> tuple[Tensor, Tensor]:
+    """End a step on a batch of (event, time): the loss (scalar) and the log hazards (n,), detached, on the host.
+
+    The loss is computed on the host also for a GPU: of a batch's few numbers it takes less time there than its many
+    small operations would take to be launched. With a `bank` the loss is that of the batch and the bank together, and
+    its gradient is scaled up by how many times the batch they are, as if the gradient of all of them had been taken.
+
+    Raises
+    ------
+    FloatingPointError
+        Where a log hazard is not finite; nothing has been changed then.
+    """
+    if begun.arrived is not None:
+        begun.arrived.synchronize()
+    risk = begun.risk
+    if not torch.isfinite(risk).all():
+        raise FloatingPointError("the network's output is no longer finite")
+    several = (event, time, risk) if bank is None else bank.joined(event, time, risk)
+    loss = cox_nll(*several, ties=ties)
+    optimiser.zero_grad()
+    (loss * (len(several[2]) / len(risk))).backward()
+    optimiser.step()
+    if bank is not None:
+        bank.add(event, time, risk)
+    return loss.detach(), risk.detach()
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What a fit's training steps need.
+
+    Attributes
+    ----------
+    model, call, inputs
+        As `training.fit` takes them; `call` may be compiled.
+    event, time : Tensor (n,)
+        Of all patients, on the host.
+    """
+
+    model: nn.Module
+    call: Callable[..., Tensor]
+    inputs: Inputs
+    event: Tensor
+    time: Tensor
+    optimiser: torch.optim.Optimizer
+    dtype: torch.dtype
+    watch: Stopwatch
+    ties: str = "efron"
+
+    def epoch(
+        self, parts: list[np.ndarray], generator: torch.Generator, bank: RiskBank | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """One optimiser step on each of `parts`, the rows of batches: their losses, and their log hazards.
+
+        A GPU gets a batch's images ready while the host computes the loss of the batch before.
+        """
+        self.model.train()
+        ahead = generator.device.type == "cuda"
+        losses, risks, ready = [], [], None
+        for rows, upcoming in zip(parts, [*parts[1:], None], strict=True):
+            batch = ready or self._batch(rows, upcoming, generator)
+            with self.watch("model"):
+                begun = forward(self.call, batch, self.dtype)
+            after = parts[len(losses) + 2] if len(losses) + 2 < len(parts) else None
+            ready = self._batch(upcoming, after, generator) if ahead and upcoming is not None else None
+            index = torch.from_numpy(rows)
+            with self.watch("model"):
+                loss, risk = learn(
+                    begun, self.event[index], self.time[index], self.optimiser, ties=self.ties, bank=bank
+                )
+            losses.append(loss)
+            risks.append(risk)
+        return losses, risks
+
+    def _batch(self, rows: np.ndarray, upcoming: np.ndarray | None, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """What the network is called with; where `inputs` has a method `expect`, it is told of what is `upcoming`."""
+        batch = self.inputs(rows, generator)
+        if upcoming is not None and hasattr(self.inputs, "expect"):
+            self.inputs.expect(upcoming)
+        return batch

@@ -1,0 +1,119 @@
+"""What is different on a GPU: where pixels lie, what is compiled, and that a fit comes out the same twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fracsurv import training
+from fracsurv.augment import CropAugment, augment_crops, inside
+from fracsurv.models import build
+from fracsurv.pixels import Pixels
+from fracsurv.steps import forward, learn
+from fracsurv.training import Recipe, fit, predict
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+GPU, CPU = torch.device("cuda"), torch.device("cpu")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("place", ["resident", "streamed", "auto"])
+def test_pixels_are_the_stores(dtype, place):
+    array = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (30, 2, 4, 3), endpoint=True).astype(dtype)
+    pixels = Pixels(array, GPU, place)
+    assert pixels.resident == (place != "streamed")
+    for rows in (np.array([4, 29, 0, 4]), np.array([7])):
+        pixels.expect(rows)
+        found = pixels[rows]
+        assert found.device.type == "cuda"
+        np.testing.assert_array_equal(found.cpu().numpy(), array[rows])
+
+
+def test_augmentation_is_the_cpus():
+    rng = np.random.default_rng(0)
+    sizes = torch.from_numpy(rng.integers(0, 30, (4, 13, 2)))
+    pixels = torch.from_numpy(rng.integers(0, 255, (4, 13, 30, 36), dtype=np.uint8)) * inside(sizes, (30, 36))
+    fixed = CropAugment(vertical_flip=1, horizontal_flip=1, zoom=(1.1, 1.1), contrast=(0.8, 0.8), noise_sd=0)
+    found = [
+        augment_crops(
+            pixels.to(device), sizes.to(device), torch.zeros(4).to(device), torch.full((4,), 250.0).to(device),
+            torch.Generator(device).manual_seed(0), fixed, frame=(36, 36),
+        ).cpu()
+        for device in (CPU, GPU)
+    ]  # fmt: skip
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-4)
+
+
+def test_a_step_is_the_cpus():
+    """Loss, log hazards and gradients of the same weights, in float32."""
+    rng = np.random.default_rng(0)
+    tabular, image = torch.randn(12, 10), torch.rand(12, 13, 34, 34)
+    event, time = torch.from_numpy(rng.random(12) < 0.5), torch.from_numpy(rng.integers(1, 9, 12).astype(float))
+    results = []
+    for device in (CPU, GPU):
+        torch.manual_seed(0)
+        model = build(fusion="intermediate", input="crops", encoder="vit_tiny", image_size=34).eval().to(device)
+        still = torch.optim.SGD(model.parameters(), lr=0.0)
+        loss, risk = learn(forward(model, (tabular.to(device), image.to(device)), torch.float32), event, time, still)
+        gradient = torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None])
+        results.append((loss, risk, gradient))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-4)  # TF32 in convolutions
+
+
+def run(folder, encoder="resnet18", dtype=torch.float32, **options):
+    rng = np.random.default_rng(0)
+    n = 90
+    tabular = torch.from_numpy(rng.normal(size=(n, 10)).astype(np.float32)).to(GPU)
+    image = torch.from_numpy(rng.random((n, 13, 34, 34)).astype(np.float32)).to(GPU)
+    time = rng.exponential(size=n) * np.exp(-2 * tabular[:, 0].cpu().numpy())
+    torch.manual_seed(0)
+    model = build(fusion="intermediate", input="crops", encoder=encoder, image_size=34).to(GPU)
+    if encoder == "resnet18":
+        model = model.to(memory_format=torch.channels_last)
+
+    def inputs(rows, _):
+        at = torch.from_numpy(rows).to(GPU)
+        return tabular[at], image[at]
+
+    recipe = Recipe(lr=1e-4, scheduler="none", epochs=4, batch_size=25, seed=1, validate_every=1, **options)
+    fitted = fit(
+        model, model, inputs, time < 1, time, np.arange(60), np.arange(60, n), folder, recipe, dtype=dtype,
+        progress=False,
+    )  # fmt: skip
+    return fitted, predict(model, model, inputs, np.arange(n), dtype=dtype)
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "vit_tiny"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_two_fits_are_the_same_bit_for_bit(tmp_path, encoder, compiled):
+    options = {"encoder": encoder, "dtype": torch.bfloat16, "compiled": compiled}
+    (first, one), (_, two) = run(tmp_path / "a", **options), run(tmp_path / "b", **options)
+    np.testing.assert_array_equal(one, two)
+    assert first.history["train_loss"].iloc[-1] < first.history["train_loss"].iloc[0]
+    assert {"feeding_s", "augmentation_s"}.isdisjoint(first.timing)  # these inputs tell of none
+    assert (first.timing["model_s"] > 0).all()
+
+
+def test_a_compiled_fit_is_the_plain_one(tmp_path):
+    (_, plain), (_, fast) = run(tmp_path / "a"), run(tmp_path / "b", compiled=True)
+    assert np.corrcoef(plain, fast)[0, 1] > 0.99
+
+
+def test_a_killed_fit_resumes(tmp_path, monkeypatch):
+    _, expected = run(tmp_path / "a")
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    whole = training._train_epoch
+
+    def dies(*arguments):
+        if arguments[-1] == 2:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_train_epoch", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "b")
+    _, resumed = run(tmp_path / "b")
+    np.testing.assert_array_equal(resumed, expected)
