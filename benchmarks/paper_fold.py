@@ -2,9 +2,9 @@
 
     python -m benchmarks.paper_fold [--row cds_crops_if] [--patients 3028]
 
-Simulates the cohort at full resolution with boxes, fills the store, fits fold 0 of the row at the profile `paper` (all
-epochs of Table A.1) and evaluates it; then begins the next fold in a process of its own, for what a further fit takes
-to start once its code has been compiled. Prints and writes `benchmarks/results/paper_fold.json`.
+Simulates the cohort at full resolution with boxes, fills the store, fits fold 0 of the row at the profile `paper`
+(every epoch of Table A.1) and evaluates it; then begins the next fold in a process of its own, for what a further fit
+takes to start once its code has been compiled. Prints and writes `benchmarks/results/paper_fold.json`.
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--row", default="cds_crops_if")
     parser.add_argument("--patients", type=int, default=3028)
-    parser.add_argument(
-        "--start", nargs=2, metavar=("COHORT", "OUT"), help="measure a further fit, print JSON"
-    )
+    parser.add_argument("--start", nargs=2, metavar=("COHORT", "OUT"), help="measure a further fit, print JSON")
     arguments = parser.parse_args()
     if arguments.start:
         print(json.dumps(start_seconds(*arguments.start, arguments.row)))

@@ -52,7 +52,7 @@ SIZES = {"demo": (440, 8, 6), "paper": (440, 8, 10) if ON_GPU else (220, 1, 3)}
 MATRIX = 8192
 
 
-def measure(case: str, cohort: str, out: str) -> dict:
+def measure(case: str, cohort: str, out: str, *, with_obvious: bool = True) -> dict:
     """Patients a second of all three, and the parts of ours."""
     size, name = CASES[case]
     _, n_batches, turns = SIZES[size]
@@ -88,7 +88,9 @@ def measure(case: str, cohort: str, out: str) -> dict:
 
     rows = np.concatenate(parts)
     predict(model, model, inputs, rows[:batch], dtype=dtype)
-    reference = _obvious(run, experiment, inputs, event, days, parts, Path(out) / "pictures")
+    reference = (
+        _obvious(run, experiment, inputs, event, days, parts, Path(out) / "pictures") if with_obvious else None
+    )
 
     def obvious() -> None:
         for _ in parts:
@@ -97,15 +99,16 @@ def measure(case: str, cohort: str, out: str) -> dict:
     took: dict[str, list[float]] = {"bare": [], "ours": [], "obvious": []}
     split: dict[str, float] = {}
     order = [*(("bare", bare), ("ours", ours)) * (turns + 1), *(("obvious", obvious),) * (min(turns, 3) + 1)]
+    if not with_obvious:
+        order, took = order[: 2 * (turns + 1)], {"bare": [], "ours": []}
     peak = 0.0
     for what, work in order:
-        if what == "obvious" and not peak:
-            peak = peak_memory(device)
         start = time.perf_counter()
         work()
         if ON_GPU:
             torch.cuda.synchronize()
         took[what].append(time.perf_counter() - start)
+        peak = peak if what == "obvious" else peak_memory(device)
         laps = watch.lap()
         if what == "ours" and len(took[what]) > 1:
             split = {part: split.get(part, 0.0) + seconds for part, seconds in laps.items()}
@@ -186,10 +189,11 @@ def _obvious(run, experiment, inputs, event, days, parts, folder):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--without-obvious", action="store_true", help="leave the obvious program out")
     parser.add_argument("--case", nargs=3, metavar=("CASE", "COHORT", "OUT"), help="measure one case, print JSON")
     arguments = parser.parse_args()
     if arguments.case:
-        print(json.dumps(measure(*arguments.case)))
+        print(json.dumps(measure(*arguments.case, with_obvious=not arguments.without_obvious)))
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -203,14 +207,17 @@ def main() -> None:
                 Path(cohort), patients=SIZES[size][0], seed=0, resolution=scale, boxes="true", workers=os.cpu_count()
             )
             for case in cases:
-                row = measured_apart("benchmarks.training", "--case", case, cohort, f"{folder}/{case}")
+                row = measured_apart(
+                    "benchmarks.training", "--case", case, cohort, f"{folder}/{case}",
+                    *["--without-obvious"] * arguments.without_obvious,
+                )  # fmt: skip
                 rows.append(row)
                 speed, split = row["patients_per_s"], row["seconds_a_turn"]
                 print(
                     f"{case:<12}{row['encoder']:<10}batch {row['batch']:>3}  "
                     + "  ".join(f"{what} {value:.4g}/s" for what, value in speed.items())
                     + f"; of bare {speed['ours'] / speed['bare']:.2f}, "
-                    + f"of obvious {speed['ours'] / speed['obvious']:.2f}; "
+                    + (f"of obvious {speed['ours'] / speed['obvious']:.2f}; " if "obvious" in speed else "")
                     + ", ".join(
                         f"{part} {100 * s / split['whole']:.1f} %" for part, s in split.items() if part != "whole"
                     )

@@ -9,7 +9,9 @@ normalise, mask the padding, contrast, pad, geometry, noise.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -180,6 +182,71 @@ def augment_full(
     return transform(x, degrees=degrees, vertical=vertical, frame=frame)
 
 
+class CropDraws(NamedTuple):
+    """What was drawn for the patients of a batch, each (n,): contrast, zoom, flips, and where its noise starts.
+
+    `noise` is a strip of standard normal numbers, or None, of which every patient's are a part, times `noise_sd`.
+    """
+
+    contrast: Tensor
+    zoom: Tensor
+    vertical: Tensor
+    horizontal: Tensor
+    noise: Tensor | None
+    start: Tensor | None
+    noise_sd: float
+
+
+def draw_crops(n: int, size: int, generator: torch.Generator, settings: CropAugment | None = None) -> CropDraws:
+    """Draw for `n` patients whose images hold `size` numbers each, on the device of the generator.
+
+    The noise strip is shorter than all that is cut from it: within a patient the numbers are independent, two
+    patients of a batch may have some in common, at other places. Drawing them all would take longer than the rest.
+    """
+    settings, device = settings or CropAugment(), generator.device
+    contrast, zoom, vertical, horizontal = torch.rand((4, n), generator=generator, device=device)
+    near, far = (math.log(bound) for bound in settings.zoom)
+    noise = start = None
+    if settings.noise_sd > 0:
+        spare = n * size // NOISE_SHARED
+        noise = torch.randn(size + spare, generator=generator, device=device)
+        start = torch.randint(spare + 1, (n,), generator=generator, device=device)
+    return CropDraws(
+        settings.contrast[0] + (settings.contrast[1] - settings.contrast[0]) * contrast,
+        torch.exp(near + (far - near) * zoom),
+        vertical < settings.vertical_flip,
+        horizontal < settings.horizontal_flip,
+        noise,
+        start,
+        settings.noise_sd,
+    )
+
+
+def change_crops(
+    pixels: Tensor, sizes: Tensor, low: Tensor, high: Tensor, draws: CropDraws, frame: tuple[int, int]
+) -> Tensor:
+    """Normalise, change and pad crops as was drawn; see `augment_crops`. Pure arithmetic, which can be compiled.
+
+    All of normalisation and contrast is a·pixel + b inside a crop and 0 outside of it. The pixels are 0 there
+    already, and bilinear resampling is linear: so it is enough to resample the integers, and to know how much of each
+    resampled pixel lies inside, which for an upright box is the product of a column and a row.
+    """
+    n, slots, *stored = pixels.shape
+    scale = 1 / (high - low).clamp_min(1.0)
+    n_inside = sizes.float().prod(-1).sum(1).clamp_min(1)
+    values = pixels.float()
+    mean = (values.sum((1, 2, 3)) / n_inside - low) * scale
+    slope = draws.contrast * scale
+    offset = (mean - draws.contrast * (mean + low * scale)).view(-1, 1, 1, 1)
+    turned = transform(values, zoom=draws.zoom, vertical=draws.vertical, horizontal=draws.horizontal, frame=frame)
+    rows = _share_inside(sizes[..., 0], stored[0], frame[0], draws.zoom, draws.vertical)[..., :, None]
+    columns = _share_inside(sizes[..., 1], stored[1], frame[1], draws.zoom, draws.horizontal)[..., None, :]
+    if draws.noise is not None:
+        cut = draws.noise.unfold(0, slots * frame[0] * frame[1], 1)[draws.start]
+        offset = torch.add(offset, cut.view(n, slots, *frame), alpha=draws.noise_sd)
+    return turned.mul_(slope.view(-1, 1, 1, 1)).addcmul_(rows * columns, offset)
+
+
 def augment_crops(
     pixels: Tensor,
     sizes: Tensor,
@@ -189,6 +256,7 @@ def augment_crops(
     settings: CropAugment | None = None,
     *,
     frame: tuple[int, int] | None = None,
+    change: Callable[..., Tensor] = change_crops,
 ) -> Tensor:
     """Normalise crops as they lie in the store and give them contrast, zoom, flips and noise, each patient its own.
 
@@ -208,48 +276,16 @@ def augment_crops(
         On the device of the pixels.
     frame : (H, W)
         Of the result, the crops in its middle; by default as the pixels come. The vision transformer's is square.
+    change : callable
+        `change_crops`, or the same compiled.
 
-    Notes
-    -----
-    All of normalisation and contrast is a·pixel + b inside a crop and 0 outside of it. The pixels are 0 there
-    already, and bilinear resampling is linear: so it is enough to resample the integers, and to know how much of each
-    resampled pixel lies inside, which for an upright box is the product of a column and a row.
+    Returns
+    -------
+    Tensor (n, 13, H, W), float32
     """
-    settings = settings or CropAugment()
     n, slots, *stored = pixels.shape
     frame = frame or (stored[0], stored[1])
-    contrast, zoom, vertical, horizontal = torch.rand((4, n), generator=generator, device=pixels.device)
-    factor = settings.contrast[0] + (settings.contrast[1] - settings.contrast[0]) * contrast
-    near, far = (math.log(bound) for bound in settings.zoom)
-    zoom = torch.exp(near + (far - near) * zoom)
-    vertical, horizontal = vertical < settings.vertical_flip, horizontal < settings.horizontal_flip
-    noise = None
-    if settings.noise_sd > 0:
-        noise = white_noise(n, slots * frame[0] * frame[1], generator).view(n, slots, *frame)
-    scale = 1 / (high - low).clamp_min(1.0)
-    n_inside = sizes.float().prod(-1).sum(1).clamp_min(1)
-    values = pixels.float()
-    mean = (values.sum((1, 2, 3)) / n_inside - low) * scale
-    offset = mean - factor * (mean + low * scale)  # factor · (scale · (pixel − low) − mean) + mean, less its slope
-    turned = transform(values, zoom=zoom, vertical=vertical, horizontal=horizontal, frame=frame)
-    rows = _share_inside(sizes[..., 0], stored[0], frame[0], zoom, vertical)[..., :, None]
-    columns = _share_inside(sizes[..., 1], stored[1], frame[1], zoom, horizontal)[..., None, :]
-    offset = offset.view(-1, 1, 1, 1)
-    if noise is not None:
-        offset = torch.add(offset, noise, alpha=settings.noise_sd)
-    return turned.mul_((factor * scale).view(-1, 1, 1, 1)).addcmul_(rows * columns, offset)
-
-
-def white_noise(n: int, size: int, generator: torch.Generator) -> Tensor:
-    """Standard normal noise (n, size), cut at random places from one strip that is shorter than all of it.
-
-    Within a sample the numbers are independent; two samples of a batch may have some in common, at other places.
-    Drawing them all would take longer than the rest of a crop's augmentation.
-    """
-    spare = n * size // NOISE_SHARED
-    strip = torch.randn(size + spare, generator=generator, device=generator.device)
-    start = torch.randint(spare + 1, (n,), generator=generator, device=generator.device)
-    return strip.unfold(0, size, 1)[start]
+    return change(pixels, sizes, low, high, draw_crops(n, slots * frame[0] * frame[1], generator, settings), frame)
 
 
 def _share_inside(size: Tensor, stored: int, length: int, zoom: Tensor, flip: Tensor) -> Tensor:

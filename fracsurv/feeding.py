@@ -7,7 +7,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from fracsurv.augment import augment_crops, augment_full, mask_padding, normalise, pad_to
+from fracsurv.augment import augment_crops, augment_full, change_crops, mask_padding, normalise, pad_to
 from fracsurv.cohort import Cohort
 from fracsurv.pixels import Pixels, to_device
 from fracsurv.radiographs import full_image_shape
@@ -52,7 +52,7 @@ class ImageFeed:
     watch : Stopwatch, optional
         Told of the time that feeding and augmentation take.
     compiled_for : int
-        Batches of this size are augmented by compiled code; 0: none.
+        Crops in batches of this size are augmented by compiled code; 0: none are.
     """
 
     def __init__(
@@ -80,9 +80,7 @@ class ImageFeed:
             high = np.full_like(high, np.nanmax(high[train]))
         self.low = torch.from_numpy(np.nan_to_num(low)).float().to(device)
         self.high = torch.from_numpy(np.nan_to_num(high, nan=1.0)).float().to(device)
-        self.augment = augment_crops if kind == "crops" else augment_full
-        if compiled_for:
-            self.augment = compiled(self.augment, compiled_for)
+        self.change = compiled(change_crops, compiled_for) if compiled_for else change_crops
         if kind == "full":
             self.frame = full_image_shape(scale)[1]
         else:
@@ -100,11 +98,11 @@ class ImageFeed:
                 image = normalise(pixels.unsqueeze(1), low, high)
                 if generator is None:
                     return pad_to(image, *self.frame)
-                return self.augment(image, generator, frame=self.frame)
+                return augment_full(image, generator, frame=self.frame)
             sizes = self.sizes[index]
             if generator is None:
                 return pad_to(mask_padding(normalise(pixels, low, high), sizes), *self.frame)
-            return self.augment(pixels, sizes, low, high, generator, frame=self.frame)
+            return augment_crops(pixels, sizes, low, high, generator, frame=self.frame, change=self.change)
 
     def expect(self, rows: np.ndarray) -> None:
         """Begin to read the images that will be asked for next."""

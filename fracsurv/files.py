@@ -5,12 +5,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{8}(\.[^.]+)?$")
 
 
 @contextmanager
@@ -47,6 +50,21 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def leftovers(folder: Path, name: str = "*") -> list[Path]:
+    """Temporaries in `folder` (of `name` in it alone): of a process at work, or left by one that was killed."""
+    stem, suffix = Path(name).stem, Path(name).suffix if name != "*" else "*"
+    return [path for path in folder.glob(f".{stem}.????????{suffix}") if _TEMPORARY.search(path.name)]
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove `leftovers`; only where no other process can be at work on them."""
+    for path in leftovers(folder, name):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

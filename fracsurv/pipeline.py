@@ -20,7 +20,7 @@ from tqdm import tqdm
 from fracsurv.config import ROOT
 from fracsurv.errors import UserError
 from fracsurv.experiments import alphas
-from fracsurv.files import write_json, write_text
+from fracsurv.files import remove_leftovers, write_json, write_text
 from fracsurv.run import Run, open_run
 from fracsurv.wording import stamp
 
@@ -66,6 +66,9 @@ def run_pipeline(
             raise UserError(
                 f"{out}: another run is at work there{_process(out)}; wait for it, stop it, or choose another --out"
             ) from None
+        if (out / ".process").exists():  # the run before was killed, and nobody is at work here now
+            for folder in [out, *(path for path in out.rglob("*") if path.is_dir())]:
+                remove_leftovers(folder)
         # as a file: on the command line Snakemake would read '#', ': ' and quotes of a path as YAML's
         settings = out / "logs" / "snakemake-config.json"
         write_json(settings, {

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from fracsurv.cohort import Cohort
 from fracsurv.cohort_checks import BOX_COLUMNS
 from fracsurv.errors import UserError
-from fracsurv.files import atomic_folder, read_json, write_json
+from fracsurv.files import atomic_folder, locked, read_json, remove_leftovers, write_json
 from fracsurv.radiographs import full_image_shape
 from fracsurv.store_rows import COUNTS, INPUTS, RANGES, Task, common_dtype, write_rows
 from fracsurv.vertebrae import MAX_HEIGHT, N_SLOTS, crop_shape
@@ -137,14 +137,23 @@ def build_store(
     }
     tasks = _tasks(cohort, with_boxes="crops" in inputs)
     fingerprint = _fingerprint(tasks, settings)
-    old = _read_meta(folder)
-    if old is not None and old["fingerprint"] == fingerprint:
+    if _is_of(folder, fingerprint):
         return folder
-    with atomic_folder(folder, replace=True) as temporary:
-        meta = {"format": FORMAT, "version": VERSION, "fingerprint": fingerprint, "settings": settings}
-        meta |= {name: settings[name] for name in ("scale", "resolution", "provenance")}
-        _write(temporary, tasks, settings, meta, workers=workers, progress=progress)
+    # several processes may ask for it at once: one builds it, the others wait
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        if _is_of(folder, fingerprint):
+            return folder
+        remove_leftovers(folder.parent, folder.name)
+        with atomic_folder(folder, replace=True) as temporary:
+            meta = {"format": FORMAT, "version": VERSION, "fingerprint": fingerprint, "settings": settings}
+            meta |= {name: settings[name] for name in ("scale", "resolution", "provenance")}
+            _write(temporary, tasks, settings, meta, workers=workers, progress=progress)
     return folder
+
+
+def _is_of(folder: Path, fingerprint: str) -> bool:
+    meta = _read_meta(folder)
+    return meta is not None and meta["fingerprint"] == fingerprint
 
 
 def _checked_inputs(cohort: Cohort, inputs: Sequence[str] | None, folder: Path) -> tuple[str, ...]:

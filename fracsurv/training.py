@@ -18,7 +18,7 @@ from tqdm import tqdm
 from fracsurv.batches import RiskBank, batches
 from fracsurv.checkpoint import load_state, save_state, save_weights
 from fracsurv.errors import UserError
-from fracsurv.files import atomic_path
+from fracsurv.files import atomic_path, remove_leftovers
 from fracsurv.losses import cox_nll
 from fracsurv.memory import keep_freed_memory, peak_memory
 from fracsurv.metrics import concordance_index
@@ -141,6 +141,7 @@ def fit(
     timing: list[dict[str, float]] = []
     watch = watch or Stopwatch(device)
     resume, best_weights = folder / "resume.safetensors", folder / "best.safetensors"
+    remove_leftovers(folder)
     if resume.exists() and (about := load_state(resume, model, optimiser, key)) is not None:
         history, timing = about["history"], about["timing"]
         best = _best(history)

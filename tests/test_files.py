@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fracsurv.files import atomic_folder, atomic_path
+from fracsurv.files import atomic_folder, atomic_path, leftovers, remove_leftovers
 
 
 def write_and_fail(path):
@@ -47,3 +47,19 @@ def test_a_full_folder_gives_way_only_when_asked_for(tmp_path):
     fill(tmp_path / "a", "2", replace=True)
     assert (tmp_path / "a" / "x").read_text() == "2"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_leftovers_of_a_killed_process_are_found_and_removed(tmp_path):
+    """What is inside the context is what a kill leaves behind."""
+    kept = ["best.safetensors", ".process", ".fit.lock", "notes.12345678.csv", "crops"]
+    for name in kept[:-1]:
+        (tmp_path / name).touch()
+    (tmp_path / "crops").mkdir()
+    with atomic_path(tmp_path / "best.safetensors") as file, atomic_folder(tmp_path / "crops") as folder:
+        file.touch()
+        assert sorted(leftovers(tmp_path)) == sorted([file, folder])
+        assert leftovers(tmp_path, "crops") == [folder]
+        assert leftovers(tmp_path, "best.safetensors") == [file]
+        remove_leftovers(tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+        file.touch(), folder.mkdir()

@@ -1,0 +1,130 @@
+"""Kill a run at random moments, resume it each time, and compare what comes of it with an undisturbed run, by bytes.
+
+    python -m benchmarks.kills [COHORT --profile demo --kills 20 --seed 0 --out reports/kills]
+
+Runs the profile undisturbed, then again: at moments drawn evenly over the time that took, every process of the run
+gets SIGKILL, and `fracsurv run` is called again. After each kill every file under its final name must be whole. At the
+end all predictions and the ablation table must be the undisturbed run's byte for byte, and nothing temporary be left.
+Exits with 1 otherwise. Writes `benchmarks/results/kills.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+from safetensors import safe_open
+
+from benchmarks.detection import RESULTS
+from fracsurv.files import leftovers, write_json
+
+READERS = {
+    ".json": lambda path: json.loads(path.read_text()),
+    ".ipynb": lambda path: json.loads(path.read_text()),
+    ".csv": pd.read_csv,
+    ".parquet": pd.read_parquet,
+    ".npy": lambda path: np.load(path, mmap_mode="r"),
+    ".safetensors": lambda path: safe_open(path, framework="pt").__enter__().keys(),
+}
+
+
+def start(cohort: Path, profile: str, out: Path) -> psutil.Popen:
+    log = open(out.with_suffix(".log"), "a")  # noqa: SIM115, the process has it
+    command = [sys.executable, "-m", "fracsurv.cli", "run", str(cohort), "--profile", profile, "--out", str(out)]
+    return psutil.Popen([*command, "--cores", "2"], stdout=log, stderr=log)
+
+
+def kill(process: psutil.Popen) -> None:
+    """End a process and all that came of it, however deep, at once; a second look finds what was born meanwhile."""
+    family = [process, *process.children(recursive=True)]
+    while family:
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        family = [child for member in family for child in _children(member)]
+    process.wait()
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def broken_files(out: Path) -> list[str]:
+    """Files under their final names that cannot be read."""
+    broken = []
+    for path in out.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(out).parts)
+        if path.is_file() and not hidden and path.suffix in READERS and "logs" not in path.parts:
+            try:
+                READERS[path.suffix](path)
+            except Exception as error:
+                broken.append(f"{path.relative_to(out)}: {type(error).__name__}")
+    return broken
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cohort", nargs="?", type=Path, default=Path("data/demo"))
+    parser.add_argument("--profile", default="demo")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("reports/kills"))
+    arguments = parser.parse_args()
+    whole, torn = arguments.out / "undisturbed", arguments.out / "killed"
+    for out in (whole, torn):
+        shutil.rmtree(out, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.with_suffix(".log").unlink(missing_ok=True)
+    began = time.monotonic()
+    if start(arguments.cohort, arguments.profile, whole).wait():
+        sys.exit(f"the undisturbed run failed; see {whole.with_suffix('.log')}")
+    duration = time.monotonic() - began
+    print(f"undisturbed: {duration:.0f} s", flush=True)
+    moments = np.sort(np.random.default_rng(arguments.seed).uniform(0, duration, arguments.kills))
+    broken, found, began = [], [], time.monotonic()
+    for number, wait in enumerate(np.diff(moments, prepend=0), 1):
+        process = start(arguments.cohort, arguments.profile, torn)
+        try:
+            process.wait(wait)
+        except psutil.TimeoutExpired:
+            kill(process)
+        else:
+            break  # it was done
+        found.append(sorted(str(path.relative_to(torn)) for path in torn.rglob("predictions.parquet")))
+        broken += broken_files(torn)
+        print(
+            f"kill {number} after {wait:.0f} s: {len(found[-1])} predictions, {len(broken)} broken files", flush=True
+        )
+    if start(arguments.cohort, arguments.profile, torn).wait():
+        sys.exit(f"the resumed run failed; see {torn.with_suffix('.log')}")
+    names = sorted(str(path.relative_to(whole)) for path in whole.rglob("predictions.parquet"))
+    names += ["ablation.csv", "splits.csv"]
+    different = [
+        name for name in names
+        if not (torn / name).exists() or (whole / name).read_bytes() != (torn / name).read_bytes()
+    ]  # fmt: skip
+    lost = [name for earlier, later in pairwise(found) for name in set(earlier) - set(later)]
+    left = [str(path.relative_to(torn)) for path in torn.rglob("*") if path in leftovers(path.parent)]
+    result = {
+        "kills": len(found), "seconds_undisturbed": duration, "seconds_killed": time.monotonic() - began,
+        "compared": len(names), "different": different, "broken": broken, "lost": lost, "left": left,
+    }  # fmt: skip
+    write_json(RESULTS / "kills.json", result)
+    print(json.dumps(result, indent=1))
+    sys.exit(bool(different or broken or lost or left))
+
+
+if __name__ == "__main__":
+    main()
