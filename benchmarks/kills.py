@@ -3,9 +3,9 @@
     python -m benchmarks.kills [COHORT --profile demo --kills 20 --seed 0 --out reports/kills]
 
 Runs the profile undisturbed, then again: at moments drawn evenly over the time that took, every process of the run
-gets SIGKILL, and `fracsurv run` is called again. After each kill every file under its final name must be whole. At the
-end all predictions and the ablation table must be the undisturbed run's byte for byte, and nothing temporary be left.
-Exits with 1 otherwise. Writes `benchmarks/results/kills.json`.
+gets SIGKILL, and `fracsurv run` is called again. After each kill every file under its final name must be whole. In
+the end all predictions and the ablation table must be the undisturbed run's byte for byte, and nothing temporary be
+left. Exits with 1 otherwise. Writes `benchmarks/results/kills.json`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2 as transforms
 from torchvision.transforms.v2 import functional
 
-from fracsurv.augment import CropAugment, FullAugment
+from fracsurv.augment import FullAugment
+from fracsurv.crop_augment import CropAugment
 from fracsurv.losses import cox_nll
 
 CROPS, FULL = CropAugment(), FullAugment()

@@ -70,6 +70,8 @@ class Profile:
         Where pixels lie while training; see `pixels.Pixels`. It changes no result.
     compile : {'auto', 'always', 'never'}
         Whether `torch.compile` makes a network's training faster; 'auto': on a GPU, if the training is long.
+    tensorboard : bool
+        Write learning curves for TensorBoard under `OUT/tensorboard`, while the fits are running.
     permute_outcomes : bool
         Deal the pairs of time and event out at random among all patients, so that nothing can be learnt.
     """
@@ -90,6 +92,7 @@ class Profile:
     precision: str = "auto"
     feeding: str = "auto"
     compile: str = "auto"
+    tensorboard: bool = False
     permute_outcomes: bool = False
     seed: int = 0
 

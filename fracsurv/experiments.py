@@ -14,6 +14,7 @@ import torch
 
 from fracsurv import __version__
 from fracsurv.baselines import fit_cox
+from fracsurv.board import Board
 from fracsurv.checkpoint import load_weights
 from fracsurv.commit import commit
 from fracsurv.config import TRUE_RISK, Experiment
@@ -112,6 +113,11 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
     compiled_for = recipe.batch_size if recipe.compiled else 0
     model, call, inputs = make_network(run, experiment, fold, alpha, seed, watch, compiled_for)
     dtype = precision_of(run.device, run.profile.precision)
+    told = (
+        Board(run.out / "tensorboard" / folder.relative_to(run.out / "experiments"))
+        if run.profile.tensorboard
+        else None
+    )
     _forget(folder)
     folder.mkdir(parents=True, exist_ok=True)
     event, time = (run.cohort.table[column].to_numpy() for column in ("event", "time"))
@@ -120,7 +126,7 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
     started = clock.perf_counter()
     fitted = fit(
         model, call, inputs, event, time, rows["train"], rows["validation"], folder, recipe,
-        dtype=dtype, key=key, watch=watch, progress=progress,
+        dtype=dtype, key=key, watch=watch, told=told, progress=progress,
     )  # fmt: skip
     record = {
         "key": key,

@@ -7,8 +7,9 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from fracsurv.augment import augment_crops, augment_full, change_crops, mask_padding, normalise, pad_to
+from fracsurv.augment import augment_full, normalise, pad_to
 from fracsurv.cohort import Cohort
+from fracsurv.crop_augment import augment_crops, change_crops, mask_padding
 from fracsurv.pixels import Pixels, to_device
 from fracsurv.radiographs import full_image_shape
 from fracsurv.steps import compiled

@@ -16,7 +16,6 @@ from fracsurv.findings import Finding
 from fracsurv.plots import as_png, as_svg, set_style
 from fracsurv.results import finished
 from fracsurv.run import Run, open_run
-from fracsurv.store import ImageStore
 from fracsurv.tables import to_html
 from fracsurv.wording import plain, provenance_lines
 
@@ -55,15 +54,9 @@ def ensure(run: Run, names: Iterable[str]) -> None:
         if row is not None:
             ensure(run, row.pretrained.values())
             if row.needs_images:
-                open_store(run, row.input)
+                run.store(row.input)
         with locked(run.out / ".locks" / name):
             run_experiment(run, name, progress=False)
-
-
-def open_store(run: Run, kind: str) -> ImageStore:
-    """The store of 'crops' or 'full' images; if it is not there, one notebook builds it and the others wait."""
-    with locked(run.out / ".locks" / f"store-{kind}"):
-        return run.store(kind)
 
 
 def ensure_ablation(run: Run, names: Iterable[str] = (), *, everything: bool = False) -> tuple[list[str], list[str]]:

@@ -19,13 +19,14 @@ from tqdm import tqdm
 
 from fracsurv.config import ROOT
 from fracsurv.errors import UserError
-from fracsurv.experiments import alphas
 from fracsurv.files import remove_leftovers, write_json, write_text
+from fracsurv.progress import Progress, in_words
 from fracsurv.run import Run, open_run
 from fracsurv.wording import stamp
 
 SNAKEFILE = ROOT / "Snakefile"
 GRACE_SECONDS = 20
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # tqdm's own time left takes every fit for alike
 
 
 def run_pipeline(
@@ -81,19 +82,19 @@ def run_pipeline(
             "--cores", str(cores), "--resources", "gpu=1" if run.device.type == "cuda" else f"gpu={cores}",
             "--nolock", "--rerun-incomplete", "--keep-going", "--configfile", str(settings),
         ]  # fmt: skip
-        _call(command, run, experiments or run.runnable(), lock)
+        progress = Progress(run, experiments or run.runnable(), 1 if run.device.type == "cuda" else cores)
+        _call(command, run, progress, lock)
     print(format_table(pd.read_csv(out / "ablation.csv"), stamp(run)))
     print(f"\nreport: {out / 'index.html'}")
 
 
-def _call(command: list[str], run: Run, names: list[str], lock: IO[str]) -> None:
+def _call(command: list[str], run: Run, progress: Progress, lock: IO[str]) -> None:
     """Run Snakemake with a progress bar over the fits; what it prints goes to `logs/snakemake.log`.
 
     The child inherits `lock`, so that the folder stays locked should this process be killed and Snakemake live on.
     """
     log = run.out.resolve() / "logs" / "snakemake.log"
     log.parent.mkdir(exist_ok=True)
-    total = sum(run.profile.n_folds * len(alphas(run, name)) for name in names)
     # one thread a job: two busy single-threaded jobs beat one job with two threads
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with (
@@ -105,18 +106,13 @@ def _call(command: list[str], run: Run, names: list[str], lock: IO[str]) -> None
             ),
             run.out.resolve() / ".process",
         ) as process,
-        tqdm(total=total, desc="models fitted", unit="fit") as bar,
+        tqdm(total=progress.total, desc="models fitted", bar_format=BAR) as bar,
     ):  # fmt: skip
         while process.poll() is None:
-            done = sum(
-                _is_there(run, name, fold, alpha)
-                for name in names
-                for fold in range(run.profile.n_folds)
-                for alpha in alphas(run, name)
-            )
-            bar.update(done - bar.n)
+            bar.update(progress.update() - bar.n)
+            bar.set_postfix_str(in_words(progress.seconds_left()))
             time.sleep(1)
-        bar.update(0 if process.returncode else total - bar.n)
+        bar.update(0 if process.returncode else progress.total - bar.n)
     if process.returncode:
         failed = re.findall(
             r"^\s+log: (.+) \(check log file\(s\)", log.read_text(encoding="utf-8"), flags=re.MULTILINE
@@ -161,10 +157,6 @@ def _process(out: Path) -> str:
     if not number.exists():
         return ""
     return f" (process group {number.read_text()}: `kill -- -{number.read_text()}` stops it; log: {out}/logs)"
-
-
-def _is_there(run: Run, name: str, fold: int, alpha: float | None) -> bool:
-    return (run.folder(name, fold, alpha) / ("metrics.json" if alpha is None else "fit.json")).exists()
 
 
 def _last_line(path: Path) -> str:

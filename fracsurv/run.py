@@ -22,6 +22,10 @@ from fracsurv.vertebral import VERTEBRAL
 
 RESULTS_VERSION = 3
 """Raised whenever the same cohort and settings would give other results."""
+IRRELEVANT = (
+    "name", "note", "epochs", "encoders", "alphas", "bootstrap_draws", "simulate", "feeding", "tensorboard"
+)  # fmt: skip
+"""Entries of a profile on which no fit depends; epochs and encoders are the experiment's, once applied."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class Run:
     def key(self, name: str, fold: int, alpha: float | None) -> str:
         """Fingerprint of all that a fit depends on, so that no result of another setting is taken for its own."""
         profile = as_record(self.profile)
-        for irrelevant in ("name", "note", "epochs", "encoders", "alphas", "bootstrap_draws", "simulate", "feeding"):
+        for irrelevant in IRRELEVANT:
             del profile[irrelevant]
         row = self.experiment(name) if name != TRUE_RISK else None
         parts = {

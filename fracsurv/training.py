@@ -102,6 +102,7 @@ def fit(
     dtype: torch.dtype = torch.float32,
     key: str = "",
     watch: Stopwatch | None = None,
+    told: Callable[[dict[str, float], dict[str, float]], None] | None = None,
     progress: bool = True,
 ) -> Fit:
     """Train `model`, keep the weights that are best on validation and the last ones, and resume if interrupted.
@@ -125,6 +126,8 @@ def fit(
         What the fit depends on. A `resume.safetensors` with another key is started over.
     watch : Stopwatch, optional
         The one that `inputs` tells of its own time.
+    told : callable, optional
+        Called after every epoch with its rows of the two tables.
 
     Notes
     -----
@@ -181,6 +184,8 @@ def fit(
                 if improved:
                     save_weights(model, best_weights, {"key": key, "epoch": epoch + 1})
             timing[-1] |= {f"{part}_s": seconds for part, seconds in watch.lap().items()}
+            if told is not None:
+                told(row, timing[-1])
     bar.close()
     save_weights(model, folder / "last.safetensors", {"key": key, "epoch": recipe.epochs})
     tables = {"history": pd.DataFrame(history), "timing": pd.DataFrame(timing)}

@@ -8,18 +8,8 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
-from fracsurv.augment import (
-    CropAugment,
-    FullAugment,
-    augment_crops,
-    augment_full,
-    inside,
-    mask_padding,
-    normalise,
-    pad_to,
-    salt_and_pepper,
-    transform,
-)
+from fracsurv.augment import FullAugment, augment_full, normalise, pad_to, salt_and_pepper, transform
+from fracsurv.crop_augment import CropAugment, augment_crops, inside, mask_padding
 from fracsurv.radiographs import full_image_shape
 
 BILINEAR = InterpolationMode.BILINEAR

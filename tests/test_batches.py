@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import numpy as np
@@ -107,9 +108,19 @@ def test_resident_and_streamed_pixels_are_the_stores(dtype, tmp_path):
             np.testing.assert_array_equal(found.numpy(), array[rows])
 
 
-def test_pixels_that_do_not_fit_are_told(monkeypatch):
+def test_a_store_cut_short_is_told(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((30, 5, 5), np.uint8))
+    pixels = Pixels(np.load(tmp_path / "a.npy", mmap_mode="r"), CPU)
+    os.truncate(tmp_path / "a.npy", 400)
+    assert not pixels[np.array([3])].any()
+    with pytest.raises(UserError, match=r"a\.npy: shorter than it was; prepare it again"):
+        pixels[np.array([29])]
+
+
+def test_pixels_that_do_not_fit_are_told(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10, 100))
-    array = np.zeros((4, 4), np.uint8)
+    np.save(tmp_path / "a.npy", np.zeros((4, 4), np.uint8))
+    array = np.load(tmp_path / "a.npy", mmap_mode="r")
     with pytest.raises(UserError, match=r"feeding: resident: .* GiB, and the GPU has .* free; set it"):
         Pixels(array, torch.device("cuda"), "resident")
     assert not Pixels(array, torch.device("cuda")).resident

@@ -58,8 +58,8 @@ class TestNothingLeaks:
     def test_pixel_range_of_the_training_rows_alone(self, run):
         store, rows = run.store("crops"), run.rows(0)
         feed = ImageFeed(store, "crops", rows["train"], scale=1, how="fold", square=False, device=torch.device("cpu"))
-        assert set(feed.low) == {store.ranges["crops_min"].to_numpy()[rows["train"]].min()}
-        assert set(feed.high) == {store.ranges["crops_max"].to_numpy()[rows["train"]].max()}
+        assert set(feed.low.tolist()) == {store.ranges["crops_min"].to_numpy()[rows["train"]].min()}
+        assert set(feed.high.tolist()) == {store.ranges["crops_max"].to_numpy()[rows["train"]].max()}
 
     def test_rows_do_not_meet(self, run):
         for fold in range(run.profile.n_folds):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fracsurv import training
-from fracsurv.augment import CropAugment, augment_crops, change_crops, inside
+from fracsurv.crop_augment import CropAugment, augment_crops, change_crops, inside
 from fracsurv.models import build
 from fracsurv.pixels import Pixels
 from fracsurv.steps import compiled, forward, learn
@@ -19,9 +19,10 @@ GPU, CPU = torch.device("cuda"), torch.device("cpu")
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("place", ["resident", "streamed", "auto"])
-def test_pixels_are_the_stores(dtype, place):
+def test_pixels_are_the_stores(dtype, place, tmp_path):
     array = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (30, 2, 4, 3), endpoint=True).astype(dtype)
-    pixels = Pixels(array, GPU, place)
+    np.save(tmp_path / "a.npy", array)
+    pixels = Pixels(np.load(tmp_path / "a.npy", mmap_mode="r"), GPU, place)
     assert pixels.resident == (place != "streamed")
     for rows in (np.array([4, 29, 0, 4]), np.array([7])):
         pixels.expect(rows)

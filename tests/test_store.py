@@ -1,5 +1,6 @@
 """The image store: equal to direct computation, memory-mapped, rebuilt when and only when something changed."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -118,6 +119,10 @@ def test_workers_give_the_same_store(cohort, tmp_path, workers, monkeypatch):
     assert one.meta == two.meta
 
 
+def shown(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
 def stamps(folder):
     return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
@@ -165,7 +170,7 @@ def test_any_change_rebuilds(cohort, tmp_path, change):
     fresh = build(changed, tmp_path / "fresh", **options)
     np.testing.assert_array_equal(store.crops, fresh.crops)
     assert store.meta == fresh.meta
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cohort", "fresh", "store"]  # nothing left over
+    assert shown(tmp_path) == ["cohort", "fresh", "store"]  # nothing left over
 
 
 def test_the_other_columns_of_the_cohort_do_not_matter(cohort, tmp_path):
@@ -227,7 +232,7 @@ def test_every_bad_file_is_told_at_once_and_nothing_is_left(cohort, tmp_path):
     starts = ["images/P0.png: cannot", "boxes of patient P2: box", "images/P3.png: cannot"]
     assert len(caught.value.faults) == 3
     assert all(fault.startswith(start) for fault, start in zip(caught.value.faults, starts, strict=True))
-    assert [path.name for path in tmp_path.iterdir()] == ["cohort"]
+    assert shown(tmp_path) == ["cohort"]
 
 
 def test_an_interrupted_build_keeps_the_old_store(cohort, tmp_path, monkeypatch):
@@ -241,7 +246,31 @@ def test_an_interrupted_build_keeps_the_old_store(cohort, tmp_path, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         build(cohort, tmp_path / "store", scale=0.1)
     assert ImageStore.open(tmp_path / "store").meta["fingerprint"] == fingerprint
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cohort", "store"]
+    assert shown(tmp_path) == ["cohort", "store"]
+
+
+def test_several_that_ask_at_once_build_it_once(cohort, tmp_path, monkeypatch):
+    written, whole = [], store_module._write
+
+    def counted(*arguments, **options):
+        written.append(1)
+        whole(*arguments, **options)
+
+    monkeypatch.setattr(store_module, "_write", counted)
+    with ThreadPoolExecutor(4) as pool:
+        stores = list(pool.map(lambda _: build(cohort, tmp_path / "store"), range(4)))
+    assert len(written) == 1
+    for store in stores:
+        np.testing.assert_array_equal(store.crops, stores[0].crops)
+
+
+def test_what_a_killed_build_left_behind_goes_with_the_next(cohort, tmp_path):
+    left, others = tmp_path / ".store.0123abcd", tmp_path / ".other.0123abcd"
+    for folder in (left, others):
+        folder.mkdir()
+        (folder / "crops.npy").write_bytes(b"half")
+    build(cohort, tmp_path / "store")
+    assert shown(tmp_path) == [".other.0123abcd", "cohort", "store"]
 
 
 def test_foreign_folders_and_wrong_arguments_are_refused(cohort, tmp_path):
