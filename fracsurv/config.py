@@ -69,7 +69,7 @@ class Profile:
     feeding : {'auto', 'resident', 'streamed'}
         Where pixels lie while training; see `pixels.Pixels`. It changes no result.
     compile : {'auto', 'always', 'never'}
-        Whether `torch.compile` makes a network's training faster; 'auto': on a GPU, if the training is long.
+        Whether a network's training is compiled by torch on a GPU; 'auto': if it is a long one.
     tensorboard : bool
         Write learning curves for TensorBoard under `OUT/tensorboard`, while the fits are running.
     permute_outcomes : bool

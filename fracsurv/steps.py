@@ -24,8 +24,8 @@ STEPS_WORTH_COMPILING = 1000
 
 
 def worth_compiling(wanted: str, device: torch.device, n_steps: int) -> bool:
-    """Whether to compile a training of so many steps: always, never, or (auto) on a GPU, if it is a long one."""
-    return wanted == "always" or (wanted == "auto" and device.type == "cuda" and n_steps >= STEPS_WORTH_COMPILING)
+    """Whether to compile a training of so many steps; on a GPU alone: always, never, or (auto) if it is long."""
+    return device.type == "cuda" and (wanted == "always" or (wanted == "auto" and n_steps >= STEPS_WORTH_COMPILING))
 
 
 def compiled(call: Callable[..., Any], batch_size: int, **options: Any) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ from fracsurv.batches import RiskBank, batches
 from fracsurv.errors import UserError
 from fracsurv.losses import cox_nll
 from fracsurv.pixels import Pixels
-from fracsurv.steps import forward, learn
+from fracsurv.steps import compiled, forward, learn, worth_compiling
 from fracsurv.stopwatch import Stopwatch
 
 CPU = torch.device("cpu")
@@ -66,6 +66,26 @@ def test_spread_order_is_still_drawn():
 @pytest.mark.parametrize("event", [np.zeros(40, bool), np.ones(40, bool)])
 def test_spreading_nothing_or_everything_changes_no_count(event):
     assert [len(part) for part in batches(np.arange(40), event, 16, 0, spread_events=True)] == [16, 16, 8]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "n_steps", "expected"),
+    [
+        ("auto", "cuda", 1000, True), ("auto", "cuda", 999, False), ("always", "cuda", 1, True),
+        ("never", "cuda", 10**6, False), ("auto", "cpu", 10**6, False), ("always", "cpu", 10**6, False),
+    ],
+)  # fmt: skip
+def test_what_is_compiled(wanted, device, n_steps, expected):
+    assert worth_compiling(wanted, torch.device(device), n_steps) is expected
+
+
+def test_only_whole_batches_go_through_the_compiled_code(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda call, **options: asked.append(options) or (lambda *_, **__: "fast"))
+    either = compiled(lambda first, second, *, more=0: ("plain", more), 4, mode="m")
+    assert asked == [{"dynamic": False, "mode": "m"}]
+    assert either(torch.zeros(4), 1, more=2) == "fast"
+    assert either(torch.zeros(3), 1, more=2) == ("plain", 2)
 
 
 def test_a_bank_enlarges_risk_sets_and_scales_the_gradient():
