@@ -4,8 +4,8 @@
 
 Runs the profile undisturbed, then again: at moments drawn evenly over the time that took, every process of the run
 gets SIGKILL, and `fracsurv run` is called again. After each kill every file under its final name must be whole. In
-the end all predictions and the ablation table must be the undisturbed run's byte for byte, and nothing temporary be
-left. Exits with 1 otherwise. Writes `benchmarks/results/kills.json`.
+the end all predictions, weights, histories and the ablation table must be the undisturbed run's byte for byte, and
+nothing temporary be left. Exits with 1 otherwise. Writes `benchmarks/results/kills.json`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,20 @@ READERS = {
 }
 
 
+COMPARED = (
+    "predictions.parquet",
+    "best.safetensors",
+    "last.safetensors",
+    "history.csv",
+    "ablation.csv",
+    "splits.csv",
+)
+
+
+def folders(out: Path) -> list[Path]:
+    return [out, *(path for path in out.rglob("*") if path.is_dir())]
+
+
 def start(cohort: Path, profile: str, out: Path) -> psutil.Popen:
     log = open(out.with_suffix(".log"), "a")  # noqa: SIM115, the process has it
     command = [sys.executable, "-m", "fracsurv.cli", "run", str(cohort), "--profile", profile, "--out", str(out)]
@@ -44,21 +58,19 @@ def start(cohort: Path, profile: str, out: Path) -> psutil.Popen:
 
 
 def kill(process: psutil.Popen) -> None:
-    """End a process and all that came of it, however deep, at once; a second look finds what was born meanwhile."""
-    family = [process, *process.children(recursive=True)]
-    while family:
+    """End a process and all that came of it, however deep: stopped first, so that none is born meanwhile."""
+    family: set[psutil.Process] = set()
+    found = {psutil.Process(process.pid)}
+    while found - family:
+        family |= found
         for member in family:
             with suppress(psutil.NoSuchProcess):
-                member.kill()
-        family = [child for member in family for child in _children(member)]
+                member.suspend()
+                found |= set(member.children(recursive=True))
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
     process.wait()
-
-
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
 
 
 def broken_files(out: Path) -> list[str]:
@@ -93,32 +105,33 @@ def main() -> None:
     duration = time.monotonic() - began
     print(f"undisturbed: {duration:.0f} s", flush=True)
     moments = np.sort(np.random.default_rng(arguments.seed).uniform(0, duration, arguments.kills))
-    broken, found, began = [], [], time.monotonic()
+    broken, found, resumable, began = [], [], 0, time.monotonic()
     for number, wait in enumerate(np.diff(moments, prepend=0), 1):
         process = start(arguments.cohort, arguments.profile, torn)
         try:
-            process.wait(wait)
+            code = process.wait(wait)
         except psutil.TimeoutExpired:
             kill(process)
         else:
-            break  # it was done
+            sys.exit(f"the run ended by itself, with {code}, before kill {number}; see {torn.with_suffix('.log')}")
         found.append(sorted(str(path.relative_to(torn)) for path in torn.rglob("predictions.parquet")))
+        resumable += any(torn.rglob("resume.safetensors"))
         broken += broken_files(torn)
-        print(
-            f"kill {number} after {wait:.0f} s: {len(found[-1])} predictions, {len(broken)} broken files", flush=True
-        )
+        print(f"kill {number} after {wait:.0f} s: {len(found[-1])} predictions, {len(broken)} broken", flush=True)
     if start(arguments.cohort, arguments.profile, torn).wait():
         sys.exit(f"the resumed run failed; see {torn.with_suffix('.log')}")
-    names = sorted(str(path.relative_to(whole)) for path in whole.rglob("predictions.parquet"))
-    names += ["ablation.csv", "splits.csv"]
+    names, theirs = (
+        {str(path.relative_to(out)) for kind in COMPARED for path in out.rglob(kind)} for out in (whole, torn)
+    )
     different = [
-        name for name in names
-        if not (torn / name).exists() or (whole / name).read_bytes() != (torn / name).read_bytes()
+        name for name in sorted(names | theirs)
+        if name not in names & theirs or (whole / name).read_bytes() != (torn / name).read_bytes()
     ]  # fmt: skip
     lost = [name for earlier, later in pairwise(found) for name in set(earlier) - set(later)]
-    left = [str(path.relative_to(torn)) for path in torn.rglob("*") if path in leftovers(path.parent)]
+    left = [str(path.relative_to(torn)) for folder in folders(torn) for path in leftovers(folder)]
     result = {
-        "kills": len(found), "seconds_undisturbed": duration, "seconds_killed": time.monotonic() - began,
+        "kills": len(found), "kills_within_a_fit": resumable, "predictions_at_each": [len(names) for names in found],
+        "seconds_undisturbed": duration, "seconds_killed": time.monotonic() - began,
         "compared": len(names), "different": different, "broken": broken, "lost": lost, "left": left,
     }  # fmt: skip
     write_json(RESULTS / "kills.json", result)

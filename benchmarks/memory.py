@@ -64,7 +64,8 @@ def measure(case: str, folder: str) -> dict[str, float]:
     else:
         fit_fold(run, ROW, 0, progress=False)
     seconds = time.perf_counter() - start
-    return {"case": case, "peak_mib": peak_memory(torch.device("cpu")), "a_second": int(n) / seconds}
+    speed = {"images_a_second": int(n) / seconds} if what == "prepare" else {}
+    return {"case": case, "peak_mib": peak_memory(torch.device("cpu")), **speed}
 
 
 def main() -> None:
@@ -84,7 +85,10 @@ def main() -> None:
         rows = []
         for case in CASES:
             rows.append(measured_apart("benchmarks.memory", "--case", case, folder))
-            print(f"{case:<20}{rows[-1]['peak_mib']:8.0f} MiB{rows[-1]['a_second']:8.1f} images/s", flush=True)
+            speed = rows[-1].get("images_a_second")
+            print(
+                f"{case:<20}{rows[-1]['peak_mib']:8.0f} MiB" + (f"{speed:8.1f} images/s" if speed else ""), flush=True
+            )
     write_json(RESULTS / "memory.json", {"rows": rows})
 
 

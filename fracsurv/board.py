@@ -38,3 +38,8 @@ class Board:
                 if name != "epoch":
                     self._writer.add_scalar(f"{heading}/{name}", value, epoch)
         self._writer.flush()
+
+    def close(self) -> None:
+        """End the writer's thread."""
+        if self._writer is not None:
+            self._writer.close()

@@ -54,7 +54,7 @@ def save_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, a
 def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, key: str) -> dict[str, Any] | None:
     """Load what `save_state` wrote and return `about`; None, and nothing loaded, where its key is another."""
     tensors, about = _load(path)
-    if about["key"] != key:
+    if about.get("key") != key:
         return None
     model.load_state_dict(
         {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
@@ -62,8 +62,8 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, k
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimiser."):
-            _, number, key = name.split(".")
-            state.setdefault(int(number), {})[key] = value
+            _, number, moment = name.split(".")
+            state.setdefault(int(number), {})[moment] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     for parameter, moments in optimiser.state.items():
         for name, value in moments.items():

@@ -125,8 +125,10 @@ def fit(
     import torch
 
     from fracsurv.experiments import alphas, fit_fold
+    from fracsurv.memory import keep_freed_memory
     from fracsurv.run import open_run
 
+    keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     run = open_run(cohort, out, profile)

@@ -16,7 +16,7 @@ from torch import Tensor
 from fracsurv.augment import transform
 
 NOISE_SHARED = 8
-"""A batch's noise is cut from a strip of 1/8 of its length."""
+"""The noise of a batch is cut from a strip of 1/8 of its length; see `draw_crops`."""
 
 
 @dataclass(frozen=True)
@@ -60,43 +60,47 @@ def mask_padding(crops: Tensor, sizes: Tensor) -> Tensor:
 
 
 class CropDraws(NamedTuple):
-    """What was drawn for the patients of a batch, each (n,): contrast, zoom, flips, and where its noise starts.
+    """What was drawn for the patients of a batch: contrast, zoom and flips, each (n,), and their noise.
 
-    `noise` is a strip of standard normal numbers, or None, of which every patient's are a part, times `noise_sd`.
+    `noise` is a strip of normal numbers, or None; each crop's starts at `start` (n, slots) and has the sign `sign`.
     """
 
     contrast: Tensor
     zoom: Tensor
     vertical: Tensor
     horizontal: Tensor
-    noise: Tensor | None
-    start: Tensor | None
-    noise_sd: float
+    noise: Tensor | None = None
+    start: Tensor | None = None
+    sign: Tensor | None = None
 
 
-def draw_crops(n: int, size: int, generator: torch.Generator, settings: CropAugment | None = None) -> CropDraws:
-    """Draw for `n` patients whose images hold `size` numbers each, on the device of the generator.
+def draw_crops(
+    n: int, slots: int, frame: tuple[int, int], generator: torch.Generator, settings: CropAugment | None = None
+) -> CropDraws:
+    """Draw for `n` patients with so many crops of this size, on the device of the generator.
 
-    The noise strip is shorter than all that is cut from it: within a patient the numbers are independent, two
-    patients of a batch may have some in common, at other places. Drawing them all would take longer than the rest.
+    Noise: within a crop the numbers are independent. Each crop's are cut from one strip at a random place and get a
+    random sign, so that those of two crops are uncorrelated; but the strip holds an eighth of the numbers that a
+    batch takes, so most of them occur in several crops, at other places and with either sign. On a CPU, drawing them
+    all would take longer than the rest of the augmentation.
     """
     settings, device = settings or CropAugment(), generator.device
     contrast, zoom, vertical, horizontal = torch.rand((4, n), generator=generator, device=device)
     near, far = (math.log(bound) for bound in settings.zoom)
-    noise = start = None
-    if settings.noise_sd > 0:
-        spare = n * size // NOISE_SHARED
-        noise = torch.randn(size + spare, generator=generator, device=device)
-        start = torch.randint(spare + 1, (n,), generator=generator, device=device)
-    return CropDraws(
+    draws = CropDraws(
         settings.contrast[0] + (settings.contrast[1] - settings.contrast[0]) * contrast,
         torch.exp(near + (far - near) * zoom),
         vertical < settings.vertical_flip,
         horizontal < settings.horizontal_flip,
-        noise,
-        start,
-        settings.noise_sd,
     )
+    if settings.noise_sd == 0:
+        return draws
+    size = frame[0] * frame[1]
+    spare = n * slots * size // NOISE_SHARED
+    start = torch.randint(spare + 1, (n, slots), generator=generator, device=device)
+    sign = torch.randint(2, (n, slots), generator=generator, device=device) * 2.0 - 1.0
+    noise = torch.randn(size + spare, generator=generator, device=device).mul_(settings.noise_sd)
+    return draws._replace(noise=noise, start=start, sign=sign)
 
 
 def change_crops(
@@ -104,24 +108,25 @@ def change_crops(
 ) -> Tensor:
     """Normalise, change and pad crops as was drawn; see `augment_crops`. Pure arithmetic, which can be compiled.
 
-    All of normalisation and contrast is a·pixel + b inside a crop and 0 outside of it. The pixels are 0 there
-    already, and bilinear resampling is linear: so it is enough to resample the integers, and to know how much of each
+    All of normalisation and contrast is a·(pixel − low) + b inside a crop and 0 outside of it. What is outside is 0
+    already, and bilinear resampling is linear: so it is enough to resample the numbers, and to know how much of each
     resampled pixel lies inside, which for an upright box is the product of a column and a row.
     """
     n, slots, *stored = pixels.shape
+    per_patient = (-1, 1, 1, 1)
     scale = 1 / (high - low).clamp_min(1.0)
+    # still whole numbers, and small ones: 16-bit pixels of a narrow range would lose digits in the resampling
+    above = (pixels.float() - low.view(per_patient)).clamp_min_(0)
     n_inside = sizes.float().prod(-1).sum(1).clamp_min(1)
-    values = pixels.float()
-    mean = (values.sum((1, 2, 3)) / n_inside - low) * scale
-    slope = draws.contrast * scale
-    offset = (mean - draws.contrast * (mean + low * scale)).view(-1, 1, 1, 1)
-    turned = transform(values, zoom=draws.zoom, vertical=draws.vertical, horizontal=draws.horizontal, frame=frame)
+    mean = above.sum((1, 2, 3)) / n_inside * scale
+    offset = (mean * (1 - draws.contrast)).view(per_patient)
+    turned = transform(above, zoom=draws.zoom, vertical=draws.vertical, horizontal=draws.horizontal, frame=frame)
     rows = _share_inside(sizes[..., 0], stored[0], frame[0], draws.zoom, draws.vertical)[..., :, None]
     columns = _share_inside(sizes[..., 1], stored[1], frame[1], draws.zoom, draws.horizontal)[..., None, :]
     if draws.noise is not None:
-        cut = draws.noise.unfold(0, slots * frame[0] * frame[1], 1)[draws.start]
-        offset = torch.add(offset, cut.view(n, slots, *frame), alpha=draws.noise_sd)
-    return turned.mul_(slope.view(-1, 1, 1, 1)).addcmul_(rows * columns, offset)
+        cut = draws.noise.unfold(0, frame[0] * frame[1], 1)[draws.start].view(n, slots, *frame)
+        offset = torch.addcmul(offset, cut, draws.sign[..., None, None])
+    return turned.mul_((draws.contrast * scale).view(per_patient)).addcmul_(rows * columns, offset)
 
 
 def augment_crops(
@@ -148,7 +153,8 @@ def augment_crops(
     sizes : Tensor (n, 13, 2), integer
         Height and width of each crop in the middle of its frame, 0 = empty.
     low, high : Tensor (n,)
-        Pixel values that become 0 and 1; see `normalise`.
+        Pixel values that become 0 and 1; see `normalise`. No pixel inside a crop may lie below `low`: in a fit it is
+        the least of the training patients'.
     generator : torch.Generator
         On the device of the pixels.
     frame : (H, W)
@@ -162,7 +168,7 @@ def augment_crops(
     """
     n, slots, *stored = pixels.shape
     frame = frame or (stored[0], stored[1])
-    return change(pixels, sizes, low, high, draw_crops(n, slots * frame[0] * frame[1], generator, settings), frame)
+    return change(pixels, sizes, low, high, draw_crops(n, slots, frame, generator, settings), frame)
 
 
 def _share_inside(size: Tensor, stored: int, length: int, zoom: Tensor, flip: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time as clock
 from importlib.metadata import version
 from pathlib import Path
 
@@ -123,11 +122,12 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
     event, time = (run.cohort.table[column].to_numpy() for column in ("event", "time"))
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
-    started = clock.perf_counter()
     fitted = fit(
         model, call, inputs, event, time, rows["train"], rows["validation"], folder, recipe,
         dtype=dtype, key=key, watch=watch, told=told, progress=progress,
     )  # fmt: skip
+    if told is not None:
+        told.close()
     record = {
         "key": key,
         "encoder": experiment.encoder,
@@ -144,7 +144,7 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
         "torch": version("torch"),
         "fracsurv": __version__,
         "commit": commit(),
-        "seconds": round(clock.perf_counter() - started, 2),
+        "seconds": round(float(fitted.timing["whole_s"].sum()), 2),
         "samples_per_s": round(float(fitted.timing["samples_per_s"].median()), 2),
         "peak_memory_mib": peak_memory(run.device),
     }
@@ -153,6 +153,7 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
 
 def recipe_of(run: Run, experiment: Experiment, seed: int) -> Recipe:
     """How a run trains an experiment."""
+    has_encoder = experiment.needs_images and experiment.fusion != "late"
     n_steps = experiment.epochs * -(-len(run.rows(0)["train"]) // experiment.batch_size)
     return Recipe(
         lr=experiment.lr,
@@ -163,7 +164,7 @@ def recipe_of(run: Run, experiment: Experiment, seed: int) -> Recipe:
         validate_every=run.profile.validate_every,
         spread_events=experiment.spread_events,
         bank=experiment.bank,
-        compiled=worth_compiling(run.profile.compile, run.device, n_steps),
+        compiled=has_encoder and worth_compiling(run.profile.compile, run.device, n_steps),
     )
 
 
@@ -190,7 +191,7 @@ def make_network(
     """An experiment's model on the run's device, what to call of it, and what feeds it; see `ImageFeed`."""
     train = run.rows(fold)["train"]
     store = run.store(experiment.input) if experiment.needs_images else None
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
         torch.manual_seed(seed)
         model = build(
             fusion=experiment.fusion,

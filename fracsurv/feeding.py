@@ -72,7 +72,7 @@ class ImageFeed:
     ) -> None:
         self.kind = kind
         self.device = device
-        self.pixels = Pixels(store.crops if kind == "crops" else store.full, device, place)
+        self.pixels = Pixels(store.files[kind], device, place)
         self.watch = watch or Stopwatch(device)
         low = store.ranges[f"{kind}_min"].to_numpy(float)
         high = store.ranges[f"{kind}_max"].to_numpy(float)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{8}(\.[^.]+)?$")
+_HERE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+_TEMPORARY = re.compile(r"^\..+\.fracsurv-(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}(\.[^.]+)?$")
+
+
+def _temporary(path: Path, name: str, suffix: str) -> Path:
+    """A name beside `path` that tells whose it is."""
+    return path.with_name(f".{name}.fracsurv-{_HERE}-{os.getpid()}-{secrets.token_hex(4)}{suffix}")
 
 
 @contextmanager
@@ -24,7 +32,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = _temporary(path, path.stem, path.suffix)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -40,7 +48,7 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, aside = (path.with_name(f".{path.name}.{secrets.token_hex(4)}") for _ in range(2))
+    temporary, aside = (_temporary(path, path.name, "") for _ in range(2))
     temporary.mkdir()
     try:
         yield temporary
@@ -52,19 +60,29 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def leftovers(folder: Path, name: str = "*") -> list[Path]:
-    """Temporaries in `folder` (of `name` in it alone): of a process at work, or left by one that was killed."""
-    stem, suffix = Path(name).stem, Path(name).suffix if name != "*" else "*"
-    return [path for path in folder.glob(f".{stem}.????????{suffix}") if _TEMPORARY.search(path.name)]
+def leftovers(folder: Path) -> list[Path]:
+    """Temporaries in `folder` that processes of this machine left there when they were killed."""
+    found = [(path, _TEMPORARY.match(path.name)) for path in folder.iterdir()] if folder.is_dir() else []
+    return [path for path, name in found if name and name["host"] == _HERE and not _is_alive(int(name["process"]))]
 
 
-def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Remove `leftovers`; only where no other process can be at work on them."""
-    for path in leftovers(folder, name):
+def remove_leftovers(folder: Path) -> None:
+    """Remove `leftovers`; what a living process is writing is not touched."""
+    for path in leftovers(folder):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 @contextmanager

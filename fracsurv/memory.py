@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
+from pathlib import Path
 
 import torch
 
@@ -15,7 +17,8 @@ def keep_freed_memory() -> bool:
     """Have freed memory kept for this process's next arrays; False where the C library is not glibc.
 
     Otherwise every large array is asked of the kernel anew and given back: a training step on a CPU, whose arrays
-    have the same sizes each time, then spends a good part of its time having its memory zeroed again.
+    have the same sizes each time, then spends a good part of its time having its memory zeroed again. For programs
+    whose work is training: what arrays took stays with the process until it ends.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -27,6 +30,10 @@ def peak_memory(device: torch.device) -> float:
     """Peak memory in MiB: since it was last reset on a GPU, of this process so far on a CPU."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage, below, would tell of the parent, where that took more before this one began
+        return round(int(re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)[1]) / 2**10, 1)
     import resource  # not on every platform
 
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)

@@ -13,6 +13,7 @@ from fracsurv.config import ROOT, TRUE_RISK, load_profile
 from fracsurv.experiments import run_experiment
 from fracsurv.files import atomic_path, locked
 from fracsurv.findings import Finding
+from fracsurv.memory import keep_freed_memory
 from fracsurv.plots import as_png, as_svg, set_style
 from fracsurv.results import finished
 from fracsurv.run import Run, open_run
@@ -49,6 +50,7 @@ def ensure(run: Run, names: Iterable[str]) -> None:
 
     Several notebooks may run at once: each experiment is fitted by one of them while the others that need it wait.
     """
+    keep_freed_memory()
     for name in names:
         row = None if name == TRUE_RISK else run.experiment(name)
         if row is not None:

@@ -67,9 +67,8 @@ def run_pipeline(
             raise UserError(
                 f"{out}: another run is at work there{_process(out)}; wait for it, stop it, or choose another --out"
             ) from None
-        if (out / ".process").exists():  # the run before was killed, and nobody is at work here now
-            for folder in [out, *(path for path in out.rglob("*") if path.is_dir())]:
-                remove_leftovers(folder)
+        for folder in [out, *(path for path in out.rglob("*") if path.is_dir())]:
+            remove_leftovers(folder)
         # as a file: on the command line Snakemake would read '#', ': ' and quotes of a path as YAML's
         settings = out / "logs" / "snakemake-config.json"
         write_json(settings, {
@@ -110,7 +109,7 @@ def _call(command: list[str], run: Run, progress: Progress, lock: IO[str]) -> No
     ):  # fmt: skip
         while process.poll() is None:
             bar.update(progress.update() - bar.n)
-            bar.set_postfix_str(in_words(progress.seconds_left()))
+            bar.set_postfix_str(in_words(progress))
             time.sleep(1)
         bar.update(0 if process.returncode else progress.total - bar.n)
     if process.returncode:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fracsurv.errors import UserError
+from fracsurv.stored_array import StoredArray
 
 PLACES = ("auto", "resident", "streamed")
 SHARE_OF_FREE = 0.5
@@ -18,7 +17,7 @@ SHARE_OF_FREE = 0.5
 
 
 class Pixels:
-    """Rows of an array (n, …) of uint8 or uint16, mapped from a file, as tensors on a device.
+    """Rows of a stored array (n, …) of uint8 or uint16 as tensors on a device.
 
     Parameters
     ----------
@@ -26,8 +25,7 @@ class Pixels:
         Resident: copied to the device once, as integers. Streamed: a batch's own rows are read when they are asked
         for or, if `expect` announced them, meanwhile, by a thread; to a GPU they go from pinned memory. 'auto' is
         resident on a GPU if they fit into half of its free memory; on a CPU the memory map is as good, and costs no
-        memory. Streamed rows are read from the file: pages read through the map would count as this process's memory,
-        up to all of it.
+        memory.
 
     Raises
     ------
@@ -35,8 +33,8 @@ class Pixels:
         Where resident is asked for and the pixels do not fit.
     """
 
-    def __init__(self, array: np.memmap, device: torch.device, place: str = "auto") -> None:
-        self._array, self._device = array, device
+    def __init__(self, source: StoredArray, device: torch.device, place: str = "auto") -> None:
+        self._source, self._device, array = source, device, source.mapped
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
         if place == "resident" and free and array.nbytes > free:
             raise UserError(
@@ -47,14 +45,11 @@ class Pixels:
         self._all = torch.from_numpy(np.asarray(array).copy()).to(device) if self.resident else None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="pixels") if not self.resident else None
         self._ahead: tuple[bytes, Future[Tensor]] | None = None
-        if not self.resident:
-            self._file = os.open(array.filename, os.O_RDONLY)
-            weakref.finalize(self, os.close, self._file)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the whole array."""
-        return self._array.shape
+        return self._source.mapped.shape
 
     def expect(self, rows: np.ndarray) -> None:
         """Begin to read rows that will be asked for next."""
@@ -73,16 +68,7 @@ class Pixels:
         return batch.to(self._device, non_blocking=True)
 
     def _read(self, rows: np.ndarray) -> Tensor:
-        pixels = np.empty((len(rows), *self.shape[1:]), self._array.dtype)
-        size = pixels[:1].nbytes
-        for row, image in zip(rows, pixels, strict=True):
-            view = memoryview(image).cast("B")
-            while view:  # a read may end early
-                done = os.preadv(self._file, [view], self._array.offset + int(row) * size + size - len(view))
-                if not done:
-                    raise UserError(f"{self._array.filename}: shorter than it was; prepare it again")
-                view = view[done:]
-        batch = torch.from_numpy(pixels)
+        batch = torch.from_numpy(self._source.read(rows))
         return batch.pin_memory() if self._device.type == "cuda" else batch
 
 

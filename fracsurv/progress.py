@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
+from pathlib import Path
 from statistics import median
 
 from fracsurv.config import TRUE_RISK
 from fracsurv.experiments import alphas
 from fracsurv.files import read_json
-from fracsurv.run import Run
+from fracsurv.results import is_done
+from fracsurv.run import Run, has_store
+
+CLOCKS_APART_S = 2.0
+"""How far the clocks of this machine and of the file system may disagree."""
 
 GFLOP = {
     ("crops", "resnet50"): 35.1,
@@ -27,28 +33,41 @@ class Progress:
     Parameters
     ----------
     names : iterable of str
-        Experiments.
+        Experiments; those whose models they take over are fitted too.
     at_once : int
         How many fits run side by side.
     """
 
     def __init__(self, run: Run, names: Iterable[str], at_once: int) -> None:
-        self._run, self._at_once = run, at_once
+        self._run, self._at_once, self._began = run, at_once, time.time()
+        wanted = list(names)
+        for name in wanted:  # grows meanwhile
+            row = None if name == TRUE_RISK else run.experiment(name)
+            wanted += [other for other in (row.pretrained.values() if row else ()) if other not in wanted]
         folds = range(run.profile.n_folds)
-        self._open = [(name, fold, alpha) for name in names for alpha in alphas(run, name) for fold in folds]
+        self._open = [(name, fold, alpha) for name in wanted for alpha in alphas(run, name) for fold in folds]
         self._seconds: dict[str, list[float]] = {}
         self.total = len(self._open)
+        self._current = {fit for fit in self._open if self._path(*fit).exists() and self._is_current(*fit)}
 
     def update(self) -> int:
-        """Look what is there by now; returns how many fits are done."""
+        """Look what is there by now; returns how many fits are done.
+
+        Done is what was there when this began, if made under the run's settings, and whatever was written since.
+        """
         for fit in list(self._open):
-            folder = self._run.folder(*fit)
-            if (folder / ("metrics.json" if fit[2] is None else "fit.json")).exists():
+            path = self._path(*fit)
+            if path.exists() and (fit in self._current or path.stat().st_mtime > self._began - CLOCKS_APART_S):
                 self._open.remove(fit)
-                if (folder / "fit.json").exists():
-                    seconds = read_json(folder / "fit.json").get("seconds")
-                    self._seconds.setdefault(fit[0], []).extend([] if seconds is None else [seconds])
+                record = path.parent / "fit.json"
+                seconds = read_json(record).get("seconds") if record.exists() else None
+                self._seconds.setdefault(fit[0], []).extend([] if seconds is None else [seconds])
         return self.total - len(self._open)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no fit is open."""
+        return not self._open
 
     def seconds_left(self) -> float | None:
         """About how long the open fits will take; None while no network has been fitted.
@@ -66,6 +85,16 @@ class Progress:
         }
         return sum(each[name] for name, _, _ in self._open) / self._at_once
 
+    def _path(self, name: str, fold: int, alpha: float | None) -> Path:
+        return self._run.folder(name, fold, alpha) / ("metrics.json" if alpha is None else "fit.json")
+
+    def _is_current(self, name: str, fold: int, alpha: float | None) -> bool:
+        row = None if name == TRUE_RISK else self._run.experiment(name)
+        if row is not None and row.needs_images and not has_store(self._run, row.input):
+            return False  # its pixels are made anew, and so will be the fit
+        key = self._run.evaluation_key(name, fold) if alpha is None else self._run.key(name, fold, alpha)
+        return is_done(self._path(name, fold, alpha), key)
+
     def _work(self, name: str) -> float:
         """A fit's arithmetic, in any one unit."""
         if name == TRUE_RISK:
@@ -77,12 +106,15 @@ class Progress:
         return row.epochs * GFLOP[row.input, row.encoder] * scale**2
 
 
-def in_words(seconds: float | None) -> str:
-    """A time that is left, as coarse as it is known."""
+def in_words(progress: Progress) -> str:
+    """About how long the fits will take, as coarse as it is known."""
+    seconds = progress.seconds_left()
+    if progress.is_complete:
+        return "fits done, writing the report"
     if seconds is None:
         return ""
     if seconds < 90:
-        return "about a minute of fitting left" if seconds > 0 else "fits done, writing the report"
+        return "about a minute of fitting left"
     if seconds < 5400:
         return f"about {seconds / 60:.0f} min of fitting left"
     return f"about {seconds / 3600:.1f} h of fitting left"

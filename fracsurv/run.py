@@ -17,7 +17,7 @@ from fracsurv.config import TRUE_RISK, Experiment, Profile, as_record, load_expe
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_path
 from fracsurv.splits import make_splits
-from fracsurv.store import ImageStore, build_store
+from fracsurv.store import ImageStore, build_store, is_built
 from fracsurv.vertebral import VERTEBRAL
 
 RESULTS_VERSION = 3
@@ -170,7 +170,20 @@ def _permuted(cohort: Cohort, seed: int) -> Cohort:
 
 def prepare_store(run: Run, kind: str, *, workers: int = 1, progress: bool = False) -> Path:
     """Build the store of 'crops' or 'full' images under the run's folder, or find it there unchanged."""
-    scale = run.profile.scale if kind == "crops" else run.profile.full_scale
     return build_store(
-        run.cohort, run.out / "prepared" / kind, scale=scale, inputs=(kind,), workers=workers, progress=progress
-    )
+        run.cohort, _store_folder(run, kind), scale=_store_scale(run, kind), inputs=(kind,), workers=workers,
+        progress=progress,
+    )  # fmt: skip
+
+
+def has_store(run: Run, kind: str) -> bool:
+    """Whether that store is there, of the cohort as it is."""
+    return is_built(run.cohort, _store_folder(run, kind), scale=_store_scale(run, kind), inputs=(kind,))
+
+
+def _store_folder(run: Run, kind: str) -> Path:
+    return run.out / "prepared" / kind
+
+
+def _store_scale(run: Run, kind: str) -> float:
+    return run.profile.scale if kind == "crops" else run.profile.full_scale

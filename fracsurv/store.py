@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
+import os
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,17 @@ from tqdm import tqdm
 from fracsurv.cohort import Cohort
 from fracsurv.cohort_checks import BOX_COLUMNS
 from fracsurv.errors import UserError
-from fracsurv.files import atomic_folder, locked, read_json, remove_leftovers, write_json
+from fracsurv.files import atomic_folder, locked, remove_leftovers, write_json
 from fracsurv.radiographs import full_image_shape
 from fracsurv.store_rows import COUNTS, INPUTS, RANGES, Task, common_dtype, write_rows
+from fracsurv.stored_array import StoredArray
 from fracsurv.vertebrae import MAX_HEIGHT, N_SLOTS, crop_shape
+from fracsurv.workers import process_pool
 
 FORMAT = "fracsurv image store"
 VERSION = 1
 """Raised whenever the same cohort would give other pixels."""
+OPENING_TRIES, OPENING_PAUSE_S = 5, 0.05
 _CHUNK = 16
 
 
@@ -54,6 +58,8 @@ class ImageStore:
         How many boxes each slot rule touched, and n_shrunk; empty without crops.
     meta : dict
         scale, provenance, resolution, bit_depth, fingerprint, settings, version.
+    files : dict
+        The same arrays by name, to be read without the map.
     """
 
     patient_ids: list[str]
@@ -63,26 +69,44 @@ class ImageStore:
     ranges: pd.DataFrame
     slots: pd.DataFrame
     meta: dict[str, Any]
+    files: dict[str, StoredArray] = field(repr=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> ImageStore:
         """Open a store made by `build_store`; UserError if it is none or of another version."""
         folder = Path(folder)
-        meta = _read_meta(folder)
-        if meta is None:
-            raise UserError(f"{folder}: no image store; `fracsurv prepare` makes one")
-        if meta["version"] != VERSION:
-            raise UserError(f"{folder}: image store of version {meta['version']}, not {VERSION}; prepare it again")
-        arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r") if (folder / f"{name}.npy").exists() else None
-            for name in ("crops", "crop_sizes", "full")
-        }
-        patients = pd.read_parquet(folder / "patients.parquet").set_index("patient_id")
+        for _ in range(OPENING_TRIES):
+            with suppress(FileNotFoundError):  # no store, or one that is being replaced: the next look shows which
+                return cls._opened(folder)
+            time.sleep(OPENING_PAUSE_S)
+        raise UserError(f"{folder}: no image store; `fracsurv prepare` makes one")
+
+    @classmethod
+    def _opened(cls, folder: Path) -> ImageStore:
+        """All files looked up in one folder held open, so that they are of one store should it be replaced."""
+        directory = os.open(folder, os.O_RDONLY)
+        try:
+            meta = _read_meta(folder, directory)
+            if meta is None:
+                raise FileNotFoundError
+            if meta["version"] != VERSION:
+                raise UserError(
+                    f"{folder}: image store of version {meta['version']}, not {VERSION}; prepare it again"
+                )
+            inputs = meta["settings"]["inputs"]
+            names = [*inputs, *(["crop_sizes"] if "crops" in inputs else [])]
+            files = {name: StoredArray(folder / f"{name}.npy", directory) for name in names}
+            with os.fdopen(os.open("patients.parquet", os.O_RDONLY, dir_fd=directory), "rb") as file:
+                patients = pd.read_parquet(file).set_index("patient_id")
+        finally:
+            os.close(directory)
+        arrays = {name: files[name].mapped if name in files else None for name in ("crops", "crop_sizes", "full")}
         return cls(
             patient_ids=patients.index.tolist(),
             ranges=patients[RANGES],
             slots=patients[[name for name in COUNTS if name in patients]],
             meta=meta,
+            files=files,
             **arrays,
         )
 
@@ -122,6 +146,30 @@ def build_store(
         read and every box outside its radiograph, all at once.
     """
     folder = Path(folder)
+    tasks, settings, fingerprint = _plan(cohort, folder, scale, inputs)
+    remove_leftovers(folder.parent)
+    if _is_of(folder, fingerprint):
+        return folder
+    # several processes may ask for it at once: one builds it, the others wait
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        if _is_of(folder, fingerprint):
+            return folder
+        with atomic_folder(folder, replace=True) as temporary:
+            meta = {"format": FORMAT, "version": VERSION, "fingerprint": fingerprint, "settings": settings}
+            meta |= {name: settings[name] for name in ("scale", "resolution", "provenance")}
+            _write(temporary, tasks, settings, meta, workers=workers, progress=progress)
+    return folder
+
+
+def is_built(cohort: Cohort, folder: str | Path, *, scale: float, inputs: Sequence[str] | None = None) -> bool:
+    """Whether `build_store` would find its store there; errors as there."""
+    return _is_of(Path(folder), _plan(cohort, Path(folder), scale, inputs)[2])
+
+
+def _plan(
+    cohort: Cohort, folder: Path, scale: float, inputs: Sequence[str] | None
+) -> tuple[list[Task], dict[str, Any], str]:
+    """What a store is made from and how, and the fingerprint of both."""
     inputs = _checked_inputs(cohort, inputs, folder)
     if not scale > 0:
         raise UserError(f"scale must be above 0, got {scale}")
@@ -136,19 +184,7 @@ def build_store(
         "scale_factor": scale / cohort.resolution,
     }
     tasks = _tasks(cohort, with_boxes="crops" in inputs)
-    fingerprint = _fingerprint(tasks, settings)
-    if _is_of(folder, fingerprint):
-        return folder
-    # several processes may ask for it at once: one builds it, the others wait
-    with locked(folder.with_name(f".{folder.name}.lock")):
-        if _is_of(folder, fingerprint):
-            return folder
-        remove_leftovers(folder.parent, folder.name)
-        with atomic_folder(folder, replace=True) as temporary:
-            meta = {"format": FORMAT, "version": VERSION, "fingerprint": fingerprint, "settings": settings}
-            meta |= {name: settings[name] for name in ("scale", "resolution", "provenance")}
-            _write(temporary, tasks, settings, meta, workers=workers, progress=progress)
-    return folder
+    return tasks, settings, _fingerprint(tasks, settings)
 
 
 def _is_of(folder: Path, fingerprint: str) -> bool:
@@ -173,9 +209,12 @@ def _checked_inputs(cohort: Cohort, inputs: Sequence[str] | None, folder: Path) 
     return tuple(name for name in INPUTS if name in inputs)
 
 
-def _read_meta(folder: Path) -> dict[str, Any] | None:
+def _read_meta(folder: Path, directory: int | None = None) -> dict[str, Any] | None:
+    """A store's meta data; None where there is none. `directory`: the folder, held open."""
     try:
-        meta = read_json(folder / "meta.json")
+        name = folder / "meta.json" if directory is None else "meta.json"
+        with os.fdopen(os.open(name, os.O_RDONLY, dir_fd=directory), encoding="utf-8") as file:
+            meta = json.load(file)
     except (OSError, ValueError):
         return None
     return meta if isinstance(meta, dict) and meta.get("format") == FORMAT else None
@@ -246,7 +285,5 @@ def _run(
     if workers <= 1 or n <= 1:
         yield from map(write_rows, [folder] * n, chunks, [settings] * n)
         return
-    # Started afresh rather than forked: a fork copies the locks of torch's and Arrow's threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, n), mp_context=context) as pool:
+    with process_pool(min(workers, n)) as pool:
         yield from pool.map(write_rows, [folder] * n, chunks, [settings] * n)

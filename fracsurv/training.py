@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from fracsurv.checkpoint import load_state, save_state, save_weights
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_path, remove_leftovers
 from fracsurv.losses import cox_nll
-from fracsurv.memory import keep_freed_memory, peak_memory
+from fracsurv.memory import peak_memory
 from fracsurv.metrics import concordance_index
 from fracsurv.steps import Inputs, Steps, compiled
 from fracsurv.stopwatch import Stopwatch
@@ -52,8 +53,9 @@ class Recipe:
 class Fit:
     """What came of a fit: the best epoch by validation C-index (the earlier one of equals), and two tables by epoch.
 
-    `history` is the same for the same seed; `timing` is not: seconds of feeding, augmentation, model, validation and
-    checkpoint, patients a second while training, and peak memory in MiB.
+    `history` is the same for the same seed; `timing` is not: seconds of feeding, augmentation, model, validation, the
+    checkpoint before the epoch and the whole epoch, patients a second while training, and peak memory in MiB (on a
+    CPU of the process, so of its fits before as well).
     """
 
     best_epoch: int
@@ -123,7 +125,8 @@ def fit(
     dtype : torch.dtype
         Autocast precision of the network's body; risk and loss are float32.
     key : str
-        What the fit depends on. A `resume.safetensors` with another key is started over.
+        What the fit depends on. A `resume.safetensors` with another key, or from another kind of device, precision or
+        way of compiling, is started over.
     watch : Stopwatch, optional
         The one that `inputs` tells of its own time.
     told : callable, optional
@@ -136,16 +139,15 @@ def fit(
     the same kind with the same software.
     """
     device = next(model.parameters()).device
-    if device.type == "cpu":
-        keep_freed_memory()
-    torch.backends.cudnn.deterministic = True  # costs no time that could be measured
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=recipe.lr, fused=True)
     history: list[dict[str, float]] = []
     timing: list[dict[str, float]] = []
     watch = watch or Stopwatch(device)
     resume, best_weights = folder / "resume.safetensors", folder / "best.safetensors"
     remove_leftovers(folder)
-    if resume.exists() and (about := load_state(resume, model, optimiser, key)) is not None:
+    # a state is gone on with only where the same arithmetic goes on
+    state_key = f"{key} {device.type} {dtype} {recipe.compiled}"
+    if resume.exists() and (about := load_state(resume, model, optimiser, state_key)) is not None:
         history, timing = about["history"], about["timing"]
         best = _best(history)
         if best and best == len(history):  # in case it was interrupted between the two files
@@ -155,15 +157,15 @@ def fit(
     steps = Steps(model, step, inputs, *outcome, optimiser, dtype, watch, recipe.ties)
     last_saved = clock.monotonic()
     bar = tqdm(total=recipe.epochs, initial=len(history), desc="epochs", disable=not progress, leave=False)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), reproducible():
         for epoch in range(len(history), recipe.epochs):
+            began = clock.perf_counter()
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(recipe, epoch)
             row = {"epoch": epoch + 1, "lr": learning_rate(recipe, epoch)}
             parts = batches(
                 train, event, recipe.batch_size, derive_seed(recipe.seed, epoch), spread_events=recipe.spread_events
             )
-            began = clock.perf_counter()
             row |= _train_epoch(steps, parts, recipe, epoch)
             speed = sum(map(len, parts)) / (clock.perf_counter() - began)
             if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == recipe.epochs:
@@ -171,21 +173,22 @@ def fit(
                     risk = predict(model, call, inputs, validation, dtype=dtype)
                     row |= _validate(risk, event[validation], time[validation], recipe.ties)
             history.append(row)
-            timing.append({"epoch": epoch + 1, "samples_per_s": speed, "peak_memory_mib": peak_memory(device)})
+            spent = {f"{part}_s": seconds for part, seconds in watch.lap().items()}
+            spent |= {"whole_s": clock.perf_counter() - began, "peak_memory_mib": peak_memory(device)}
+            timing.append({"epoch": epoch + 1, "samples_per_s": speed, **spent})
             improved = _best(history) == epoch + 1
             bar.update()
             bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if "c_index" in k})
-            # never the best weights without the state from which they are reached again: on a GPU, or with another
-            # number of threads, a repeated epoch is not the same one
-            with watch("checkpoint"):
+            if told is not None:
+                told(row, timing[-1])
+            # never the best weights without the state from which they are reached again: elsewhere a repeated epoch
+            # is not the same one
+            with watch("checkpoint"):  # counts to the next epoch: this one's times are in it
                 if improved or clock.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
-                    save_state(resume, model, optimiser, {"key": key, "history": history, "timing": timing})
+                    save_state(resume, model, optimiser, {"key": state_key, "history": history, "timing": timing})
                     last_saved = clock.monotonic()
                 if improved:
                     save_weights(model, best_weights, {"key": key, "epoch": epoch + 1})
-            timing[-1] |= {f"{part}_s": seconds for part, seconds in watch.lap().items()}
-            if told is not None:
-                told(row, timing[-1])
     bar.close()
     save_weights(model, folder / "last.safetensors", {"key": key, "epoch": recipe.epochs})
     tables = {"history": pd.DataFrame(history), "timing": pd.DataFrame(timing)}
@@ -195,6 +198,13 @@ def fit(
     resume.unlink(missing_ok=True)
     best = _best(history)
     return Fit(best, float(tables["history"]["validation_c_index"][best - 1]), **tables)
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """Have a GPU's convolutions computed alike every time, and in float32 where they are in float32 (no TF32)."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
 
 
 def predict(
@@ -210,7 +220,7 @@ def predict(
     device = next(model.parameters()).device
     model.eval()
     risks = []
-    with torch.no_grad():
+    with torch.no_grad(), reproducible():
         for start in range(0, len(rows), batch_size):
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                 risk = call(*inputs(rows[start : start + batch_size], None))
@@ -220,9 +230,10 @@ def predict(
 
 def _train_epoch(steps: Steps, parts: list[np.ndarray], recipe: Recipe, epoch: int) -> dict[str, float]:
     """One pass over the training batches; the mean loss, and the C-index of the risks met on the way."""
-    seed = derive_seed(recipe.seed, epoch)
-    torch.manual_seed(seed)  # dropout has no generator of its own; the caller restores the global one
-    generator = torch.Generator(next(steps.model.parameters()).device).manual_seed(seed)
+    # dropout has no generator of its own; the caller restores the global one
+    torch.manual_seed(derive_seed(recipe.seed, epoch, "dropout"))
+    generator = torch.Generator(next(steps.model.parameters()).device)
+    generator.manual_seed(derive_seed(recipe.seed, epoch, "augmentation"))
     try:
         losses, risks = steps.epoch(parts, generator, RiskBank(recipe.bank) if recipe.bank else None)
     except FloatingPointError as error:

@@ -9,7 +9,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
 from fracsurv.augment import FullAugment, augment_full, normalise, pad_to, salt_and_pepper, transform
-from fracsurv.crop_augment import CropAugment, augment_crops, inside, mask_padding
+from fracsurv.crop_augment import CropAugment, augment_crops, change_crops, draw_crops, inside, mask_padding
 from fracsurv.radiographs import full_image_shape
 
 BILINEAR = InterpolationMode.BILINEAR
@@ -180,6 +180,36 @@ def test_augment_crops_is_torchvisions_contrast_zoom_and_flips(dtype, frame):
         torch.testing.assert_close(ours[i], theirs, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(("low", "high"), [(50_000, 50_400), (0, 65_535)])
+def test_sixteen_bits_keep_their_digits_in_a_narrow_range(low, high):
+    """Against the same steps in double precision."""
+    n, frame = 4, (31, 34)
+    sizes = torch.randint(1, 31, (n, 3, 2), generator=generator(1))
+    pixels = torch.randint(low, high + 1, (n, 3, *frame), generator=generator(2)) * inside(sizes, frame)
+    bounds = torch.full((n,), float(low)), torch.full((n,), float(high))
+    draws = draw_crops(n, 3, frame, generator(3), CropAugment(noise_sd=0))
+    ours = change_crops(pixels.to(torch.uint16), sizes, *bounds, draws, frame)
+    doubled = [part.double() for part in (pixels, *bounds)]
+    exact = draws._replace(contrast=draws.contrast.double(), zoom=draws.zoom.double())
+    x = (doubled[0] - low) / (high - low) * inside(sizes, frame)
+    mean = x.sum((1, 2, 3)) / sizes.prod(-1).sum(1)
+    x = (mean + exact.contrast * (x.permute(1, 2, 3, 0) - mean)).permute(3, 0, 1, 2) * inside(sizes, frame)
+    expected = transform(x, zoom=exact.zoom, vertical=exact.vertical, horizontal=exact.horizontal)
+    torch.testing.assert_close(ours.double(), expected, rtol=0, atol=1e-4)
+
+
+def test_a_patient_without_crops_and_one_without_contrast():
+    pixels, sizes, low, high = crop_batch(3)
+    sizes = sizes.clone()
+    sizes[1] = 0
+    pixels[1] = 0
+    pixels[2] = inside(sizes[2], FRAME) * 10  # as low as the lowest
+    high[2] = low[2]
+    y = augment_crops(pixels, sizes, low, high, generator(), CropAugment(noise_sd=0))
+    assert torch.isfinite(y).all()
+    assert not y[1:].any()
+
+
 def test_the_draws_have_the_distribution_asked_for():
     """Of 4,000 patients: contrast uniform, zoom uniform in its logarithm, flips by half; none depends on another."""
     n = 4000
@@ -215,9 +245,16 @@ def test_noise_has_the_strength_asked_for_and_is_white():
     assert abs(y.std((1, 2, 3)) - 0.05).max() < 0.0013
     for other in (y.roll(1, 3), y.roll(1, 2), y.roll(1, 1)):
         assert abs((y * other).mean((1, 2, 3)) / 0.05**2).max() < 0.035
-    # no two samples of the batch have the same noise
+    # two crops have the same noise only where their places in the strip coincide: of 345,696 pairs, 2 are expected to
+    crops = y.reshape(n * 13, -1) / 0.05
+    alike = ((crops @ crops.T / 1600).abs() > 6 / 40).sum().item()  # correlation, six SD
+    assert n * 13 <= alike <= n * 13 + 2 * 10
+    # uncorrelated: their sum is as wide as if they had been drawn apart
+    assert (crops.sum(0) / (n * 13) ** 0.5).std().item() == pytest.approx(1, abs=0.08)  # 1,600 numbers, SD 0.018
+    assert ((crops**2).sum(0) / (n * 13)).std().item() < 0.15  # of squares, which have no sign: 0.05 if drawn apart
+    # an eighth of the numbers that are drawn are different ones
+    assert len(crops.abs().mul(1e4).round().unique()) > 20000
     flat = y.flatten(1) / 0.05
-    assert ((flat @ flat.T / flat.shape[1]) - torch.eye(n)).abs().max() < 0.04
     # normal: shares beyond 1, 2 and 3 SD
     for bound, share in ((1, 0.3173), (2, 0.0455), (3, 0.0027)):
         assert (flat.abs() > bound).double().mean().item() == pytest.approx(share, rel=0.1, abs=0.0005)
@@ -287,3 +324,10 @@ def test_samples_are_drawn_apart():
     one = pixels.expand(5, -1, -1, -1), sizes.expand(5, -1, -1), low.expand(5), high.expand(5)
     y = augment_crops(*one, generator(), CropAugment(noise_sd=0))
     assert min((y[i] - y[j]).abs().max() for i in range(5) for j in range(i)) > 1e-3
+
+
+def test_full_augmentation_drops_pixels():
+    settings = FullAugment(dropout=0.1, degrees=0, vertical_flip=0)
+    y = augment_full(torch.full((4, 1, 200, 100), 0.5), generator(), settings)
+    for value in (0.0, 1.0):
+        assert ((y - value).abs() < 0.01).float().mean().item() == pytest.approx(0.05, abs=0.005)

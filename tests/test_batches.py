@@ -13,8 +13,9 @@ from fracsurv.batches import RiskBank, batches
 from fracsurv.errors import UserError
 from fracsurv.losses import cox_nll
 from fracsurv.pixels import Pixels
-from fracsurv.steps import compiled, forward, learn, worth_compiling
+from fracsurv.steps import Steps, compiled, forward, learn, worth_compiling
 from fracsurv.stopwatch import Stopwatch
+from fracsurv.stored_array import StoredArray
 
 CPU = torch.device("cpu")
 
@@ -114,7 +115,7 @@ def test_resident_and_streamed_pixels_are_the_stores(dtype, tmp_path):
     rng = np.random.default_rng(0)
     array = rng.integers(0, np.iinfo(dtype).max, (30, 2, 4, 3), endpoint=True).astype(dtype)
     np.save(tmp_path / "a.npy", array)
-    stored = np.load(tmp_path / "a.npy", mmap_mode="r")
+    stored = StoredArray(tmp_path / "a.npy")
     rows = np.array([4, 29, 0, 4])
     for place, resident in (("resident", True), ("streamed", False), ("auto", False)):
         pixels = Pixels(stored, CPU, place)
@@ -130,7 +131,7 @@ def test_resident_and_streamed_pixels_are_the_stores(dtype, tmp_path):
 
 def test_a_store_cut_short_is_told(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((30, 5, 5), np.uint8))
-    pixels = Pixels(np.load(tmp_path / "a.npy", mmap_mode="r"), CPU)
+    pixels = Pixels(StoredArray(tmp_path / "a.npy"), CPU)
     os.truncate(tmp_path / "a.npy", 400)
     assert not pixels[np.array([3])].any()
     with pytest.raises(UserError, match=r"a\.npy: shorter than it was; prepare it again"):
@@ -140,10 +141,59 @@ def test_a_store_cut_short_is_told(tmp_path):
 def test_pixels_that_do_not_fit_are_told(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10, 100))
     np.save(tmp_path / "a.npy", np.zeros((4, 4), np.uint8))
-    array = np.load(tmp_path / "a.npy", mmap_mode="r")
+    array = StoredArray(tmp_path / "a.npy")
     with pytest.raises(UserError, match=r"feeding: resident: .* GiB, and the GPU has .* free; set it"):
         Pixels(array, torch.device("cuda"), "resident")
-    assert not Pixels(array, torch.device("cuda")).resident
+    for free in (10, 31):  # they take 16 bytes, and half of what is free at most
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 100))
+        assert not Pixels(array, torch.device("cuda")).resident
+
+
+def test_a_stored_array_is_read_whole_however_little_a_read_gives(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).integers(0, 60_000, (9, 4, 5), dtype=np.uint16)
+    np.save(tmp_path / "a.npy", values)
+    stored, whole = StoredArray(tmp_path / "a.npy"), os.preadv
+    np.testing.assert_array_equal(stored.mapped, values)
+    monkeypatch.setattr(os, "preadv", lambda number, buffers, start: whole(number, [buffers[0][:7]], start))
+    np.testing.assert_array_equal(stored.read(np.array([8, 0, 3])), values[[8, 0, 3]])
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts a process's open files as Linux tells them")
+def test_a_stored_array_closes_its_file(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((9, 4), np.uint8))
+    before = len(os.listdir("/proc/self/fd"))
+    several = [StoredArray(tmp_path / "a.npy") for _ in range(20)]
+    assert len(os.listdir("/proc/self/fd")) >= before + 20
+    del several
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_batches_are_announced_before_they_are_asked_for():
+    told = []
+
+    class Inputs:
+        def __call__(self, rows, generator):
+            told.append(("asked", rows.tolist()))
+            return (torch.zeros(len(rows), 1),)
+
+        def expect(self, rows):
+            told.append(("expect", rows.tolist()))
+
+    model = torch.nn.Linear(1, 1)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    event, days = torch.ones(7, dtype=torch.bool), torch.arange(7.0)
+    steps = Steps(
+        model, lambda x: model(x)[:, 0], Inputs(), event, days, optimiser, torch.float32, Stopwatch(CPU)
+    )  # fmt: skip
+    parts = [np.array([4, 1, 0]), np.array([2, 3]), np.array([5, 6])]
+    losses, risks = steps.epoch(parts, torch.Generator())
+    expected = [list(part) for part in parts]
+    assert told == [
+        ("asked", expected[0]), ("expect", expected[1]), ("asked", expected[1]), ("expect", expected[2]),
+        ("asked", expected[2]),
+    ]  # fmt: skip
+    assert [len(risk) for risk in risks] == [3, 2, 2]
+    assert len(losses) == 3
 
 
 def test_a_stopwatch_adds_up_and_counts_no_second_twice():

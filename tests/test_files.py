@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+
 import pytest
 
 from fracsurv.files import atomic_folder, atomic_path, leftovers, remove_leftovers
@@ -50,16 +54,27 @@ def test_a_full_folder_gives_way_only_when_asked_for(tmp_path):
 
 
 def test_leftovers_of_a_killed_process_are_found_and_removed(tmp_path):
-    """What is inside the context is what a kill leaves behind."""
-    kept = ["best.safetensors", ".process", ".fit.lock", "notes.12345678.csv", "crops"]
-    for name in kept[:-1]:
+    """A process leaves both kinds behind; those of a living one, of another machine and other files stay."""
+    (tmp_path / "best.safetensors").write_text("old")
+    program = f"""
+import os, pathlib
+from fracsurv.files import atomic_folder, atomic_path
+here = pathlib.Path({str(tmp_path)!r})
+with atomic_path(here / "best.safetensors") as file, atomic_folder(here / "st.v1") as folder:
+    file.touch()
+    (folder / "crops.npy").touch()
+    os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 9
+    left = leftovers(tmp_path)
+    assert sorted(path.is_dir() for path in left) == [False, True]
+    elsewhere = left[0].name.replace("fracsurv-", "fracsurv-0000")  # no machine of this name
+    others = ["best.safetensors", ".notes.12345678.md", ".backup.20250131", re.sub("0000....", "00000000", elsewhere)]
+    for name in others[1:]:
         (tmp_path / name).touch()
-    (tmp_path / "crops").mkdir()
-    with atomic_path(tmp_path / "best.safetensors") as file, atomic_folder(tmp_path / "crops") as folder:
-        file.touch()
-        assert sorted(leftovers(tmp_path)) == sorted([file, folder])
-        assert leftovers(tmp_path, "crops") == [folder]
-        assert leftovers(tmp_path, "best.safetensors") == [file]
+    with atomic_path(tmp_path / "last.safetensors") as live:
+        live.touch()
         remove_leftovers(tmp_path)
-        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
-        file.touch(), folder.mkdir()
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, live.name])
+    assert (tmp_path / "best.safetensors").read_text() == "old"
+    assert leftovers(tmp_path / "nowhere") == []

@@ -11,6 +11,7 @@ from fracsurv.crop_augment import CropAugment, augment_crops, change_crops, insi
 from fracsurv.models import build
 from fracsurv.pixels import Pixels
 from fracsurv.steps import compiled, forward, learn
+from fracsurv.stored_array import StoredArray
 from fracsurv.training import Recipe, fit, predict
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -22,7 +23,7 @@ GPU, CPU = torch.device("cuda"), torch.device("cpu")
 def test_pixels_are_the_stores(dtype, place, tmp_path):
     array = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (30, 2, 4, 3), endpoint=True).astype(dtype)
     np.save(tmp_path / "a.npy", array)
-    pixels = Pixels(np.load(tmp_path / "a.npy", mmap_mode="r"), GPU, place)
+    pixels = Pixels(StoredArray(tmp_path / "a.npy"), GPU, place)
     assert pixels.resident == (place != "streamed")
     for rows in (np.array([4, 29, 0, 4]), np.array([7])):
         pixels.expect(rows)

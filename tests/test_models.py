@@ -8,6 +8,7 @@ from torch import nn
 
 from fracsurv.config import load_experiments, load_profile
 from fracsurv.models import AlphaFusion, ConvDeepSurv, DeepSurv, ViTDeepSurv, build, count_parameters
+from fracsurv.models.encoders import PatchProjection
 
 PROTOCOL = load_experiments()
 NETWORKS = [name for name, row in PROTOCOL.items() if row.model == "network"]
@@ -75,6 +76,34 @@ def test_vit_deepsurv_at_the_protocols_size():
     with torch.no_grad():
         assert model.features(torch.zeros(1, 13, 272, 272)).shape == (1, 1000)
         assert model(None, torch.zeros(1, 13, 272, 272)).shape == (1,)
+
+
+@pytest.mark.parametrize(("height", "width", "patch"), [(68, 68, 8), (35, 38, 4), (33, 40, 5)])
+def test_a_patch_projection_is_the_convolution(height, width, patch):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(3, 6, patch, stride=patch)
+    ours = PatchProjection(3, 6, patch, stride=patch)
+    ours.load_state_dict(conv.state_dict())
+    image = torch.randn(2, 3, height, width)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        found, expected = (layer(image.to(memory_format=layout)) for layer in (ours, conv))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        for layer, result in ((ours, found), (conv, expected)):
+            layer.zero_grad()
+            (result**2).sum().backward()
+        torch.testing.assert_close(ours.weight.grad, conv.weight.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("image_size", "patch"), [(272, 32), (136, 16), (68, 8), (54, 6), (35, 4), (41, 5)])
+def test_a_vision_transformer_has_64_patches_at_every_size(image_size, patch):
+    model = ViTDeepSurv(channels=2, image_size=image_size, encoder="vit_tiny").eval()
+    assert model.encoder.backbone.conv_proj.kernel_size == (patch, patch)
+    image = torch.rand(1, 2, image_size, image_size)
+    beyond = image.clone()
+    beyond[..., 8 * patch :, :] = beyond[..., 8 * patch :] = 9.0  # falls to no patch
+    with torch.no_grad():
+        torch.nn.init.normal_(model.encoder.backbone.heads.head.weight)
+        assert torch.equal(model(None, image), model(None, beyond))
 
 
 @pytest.mark.parametrize(("name", "width"), [("cds_full_if", 2048), ("cds_crops_if", 2048), ("vit_crops_if", 1000)])

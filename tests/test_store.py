@@ -1,15 +1,21 @@
 """The image store: equal to direct computation, memory-mapped, rebuilt when and only when something changed."""
 
+import os
+import subprocess
+import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 
+from fracsurv import files, store_rows
 from fracsurv import store as store_module
-from fracsurv import store_rows
 from fracsurv.cohort import Cohort
 from fracsurv.errors import UserError
 from fracsurv.radiographs import read_radiograph, resize
@@ -149,10 +155,16 @@ def other_pixel(cohort):
     return cohort, {}
 
 
+def other_name(cohort):
+    (cohort.folder / "images" / "P0.png").rename(cohort.folder / "images" / "Q0.png")
+    return replace(cohort, table=cohort.table.replace("images/P0.png", "images/Q0.png")), {}
+
+
 @pytest.mark.parametrize(
     "change",
     [
         moved_box,
+        other_name,
         other_pixel,
         lambda cohort: (cohort, {"scale": 0.1}),
         lambda cohort: (replace(cohort, resolution=0.3), {}),
@@ -160,7 +172,7 @@ def other_pixel(cohort):
         lambda cohort: (replace(cohort, provenance="real"), {}),
         lambda cohort: (cohort, {"inputs": ("crops",)}),
     ],
-    ids=["box", "pixel", "scale", "resolution", "order", "provenance", "inputs"],
+    ids=["box", "name", "pixel", "scale", "resolution", "order", "provenance", "inputs"],
 )
 def test_any_change_rebuilds(cohort, tmp_path, change):
     before = build(cohort, tmp_path / "store").meta["fingerprint"]
@@ -264,13 +276,70 @@ def test_several_that_ask_at_once_build_it_once(cohort, tmp_path, monkeypatch):
         np.testing.assert_array_equal(store.crops, stores[0].crops)
 
 
-def test_what_a_killed_build_left_behind_goes_with_the_next(cohort, tmp_path):
-    left, others = tmp_path / ".store.0123abcd", tmp_path / ".other.0123abcd"
-    for folder in (left, others):
-        folder.mkdir()
-        (folder / "crops.npy").write_bytes(b"half")
+def test_what_a_killed_builder_left_behind_goes_with_the_next(cohort, tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    mine = files._temporary(tmp_path / "store", "store", "")
+    for name in (mine.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-"), mine.name):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "crops.npy").write_bytes(b"half")
     build(cohort, tmp_path / "store")
-    assert shown(tmp_path) == [".other.0123abcd", "cohort", "store"]
+    assert shown(tmp_path) == [mine.name, "cohort", "store"]
+
+
+def test_a_workers_process_ends_with_whoever_asked_for_it():
+    program = '''
+import os, subprocess, sys
+child = """import os, time; from fracsurv.workers import _end_with
+_end_with(os.getppid()); print(flush=True); time.sleep(60)"""
+process = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE)
+process.stdout.readline()
+print(process.pid, flush=True)
+os._exit(9)
+'''
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    orphan, until = psutil.Process(int(done.stdout)), time.monotonic() + 10
+    while orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_an_open_store_keeps_to_itself_when_it_is_replaced(cohort, tmp_path):
+    """Sizes, ranges and pixels stay those of the store that was opened, mapped or read."""
+    store = build(cohort, tmp_path / "store")
+    before = {name: np.array(file.mapped) for name, file in store.files.items()}
+    turned = replace(cohort, table=cohort.table.iloc[::-1].reset_index(drop=True))
+    after = build(turned, tmp_path / "store")
+    rows = np.arange(len(store))
+    for name, file in store.files.items():
+        np.testing.assert_array_equal(file.mapped, before[name])
+        np.testing.assert_array_equal(file.read(rows[::-1]), before[name][::-1])
+        np.testing.assert_array_equal(after.files[name].read(rows), before[name][::-1])
+    assert store.patient_ids == after.patient_ids[::-1]
+
+
+def test_opening_while_it_is_replaced_never_mixes_two(cohort, tmp_path):
+    turned = replace(cohort, table=cohort.table.iloc[::-1].reset_index(drop=True))
+    expected = {}
+    for each in (cohort, turned):
+        store = build(each, tmp_path / "store")
+        expected[tuple(store.patient_ids)] = store.crop_sizes.copy()
+    stop = threading.Event()
+
+    def replace_it():
+        while not stop.is_set():
+            for each in (cohort, turned):
+                build_store(each, tmp_path / "store", scale=SCALE, progress=False)
+
+    thread = threading.Thread(target=replace_it)
+    thread.start()
+    try:
+        for _ in range(150):
+            store = ImageStore.open(tmp_path / "store")
+            np.testing.assert_array_equal(store.crop_sizes, expected[tuple(store.patient_ids)])
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_foreign_folders_and_wrong_arguments_are_refused(cohort, tmp_path):

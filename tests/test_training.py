@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,8 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 import fracsurv.training as training
+from fracsurv import files
+from fracsurv.batches import RiskBank, batches
 from fracsurv.checkpoint import load_weights, save_weights
 from fracsurv.errors import UserError
+from fracsurv.losses import cox_nll
 from fracsurv.metrics import concordance_index
 from fracsurv.models import ConvDeepSurv, DeepSurv
 from fracsurv.training import Recipe, derive_seed, fit, learning_rate, predict
@@ -27,7 +34,7 @@ def data():
     return x, time < 3, np.minimum(time, 3)
 
 
-def run(data, folder, recipe=RECIPE, key="k"):
+def run(data, folder, recipe=RECIPE, key="k", dtype=torch.float32):
     x, event, time = data
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -40,7 +47,9 @@ def run(data, folder, recipe=RECIPE, key="k"):
         return (values,)
 
     train, validation = np.arange(150), np.arange(150, N)
-    fitted = fit(model, model, inputs, event, time, train, validation, folder, recipe, key=key, progress=False)
+    fitted = fit(
+        model, model, inputs, event, time, train, validation, folder, recipe, key=key, dtype=dtype, progress=False
+    )
     load_weights(model, folder / "best.safetensors")
     return fitted, predict(model, model, inputs, np.arange(N)), model
 
@@ -180,10 +189,125 @@ def test_another_settings_state_is_not_resumed(data, tmp_path, monkeypatch):
     _, expected, _ = run(data, tmp_path / "a")
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     monkeypatch.setattr(training.Path, "unlink", lambda *_, **__: None)  # leaves resume.safetensors behind
-    run(data, tmp_path / "b", key="another")
+    other = run(data, tmp_path / "b", replace(RECIPE, seed=6), key="another")
     assert (tmp_path / "b" / "resume.safetensors").exists()
     _, found, _ = run(data, tmp_path / "b", key="k")
     np.testing.assert_array_equal(found, expected)
+    assert not np.array_equal(found, other[1])
+
+
+def test_a_state_of_other_arithmetic_is_not_resumed(data, tmp_path, monkeypatch):
+    """A fit that began in bfloat16 (or on a GPU, or compiled) is not gone on with in float32."""
+    _, expected, _ = run(data, tmp_path / "a")
+    whole = training._train_epoch
+    began = []
+
+    def counted(*arguments):
+        began.append(arguments[-1])
+        return whole(*arguments)
+
+    monkeypatch.setattr(training, "_train_epoch", counted)
+    monkeypatch.setattr(training.Path, "unlink", lambda *_, **__: None)
+    run(data, tmp_path / "b", dtype=torch.bfloat16)
+    began.clear()
+    _, found, _ = run(data, tmp_path / "b")
+    assert began == list(range(7))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_what_a_resumed_fit_tells_of_its_time_is_whole(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    killed_in(monkeypatch, 4, run, data, tmp_path)
+    timing = run(data, tmp_path)[0].timing
+    assert timing["epoch"].tolist() == list(range(1, 8))
+    assert timing[["model_s", "whole_s", "samples_per_s", "peak_memory_mib"]].notna().all(axis=None)
+    assert (timing["whole_s"] > timing["model_s"]).all()
+    assert (timing["samples_per_s"] > 150 / timing["whole_s"]).all()  # of training alone, in patients
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "timing.csv"), timing)
+
+
+def test_each_epoch_draws_anew_and_nothing_of_the_callers_is_changed(tmp_path):
+    drawn, flags = [], []
+    x = torch.arange(40.0)[:, None] / 40
+    model = torch.nn.Linear(1, 1)
+
+    def inputs(rows, generator):
+        flags.append((torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32))
+        if generator is not None:
+            drawn.append((float(torch.rand(1, generator=generator)), float(torch.rand(1))))
+        return (x[rows],)
+
+    before = torch.get_rng_state(), torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32
+    event, time = np.ones(40, bool), np.arange(40.0)
+    recipe = Recipe(lr=1e-3, scheduler="none", epochs=3, batch_size=30, seed=1)
+    fit(
+        model, lambda batch: model(batch)[:, 0], inputs, event, time, np.arange(30), np.arange(30, 40), tmp_path,
+        recipe, progress=False,
+    )  # fmt: skip
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32) == before[1:]
+    assert set(flags) == {(True, False)}
+    numbers = [number for pair in drawn for number in pair]  # augmentation's and dropout's, three epochs
+    assert len(set(numbers)) == 6
+
+
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+def test_losses_told_are_those_of_the_recipe(tmp_path, ties):
+    """Mean over the batches in training, with their ties; of all of them in validation."""
+    rng = np.random.default_rng(0)
+    x, time, event = (
+        torch.from_numpy(rng.normal(size=(60, 1))).float(),
+        rng.integers(1, 5, 60) * 1.0,
+        np.ones(60, bool),
+    )
+    torch.manual_seed(0)
+    model = torch.nn.Linear(1, 1)
+
+    def call(batch):
+        return model(batch)[:, 0]
+
+    recipe = Recipe(lr=1e-12, scheduler="none", epochs=1, batch_size=20, seed=1, ties=ties)
+    history = fit(
+        model, call, lambda rows, _: (x[rows],), event, time, np.arange(40), np.arange(40, 60), tmp_path, recipe,
+        progress=False,
+    ).history.iloc[0]  # fmt: skip
+    risk = call(x).detach()
+    parts = batches(np.arange(40), event, 20, derive_seed(1, 0))
+
+    def loss(rows):
+        return cox_nll(torch.from_numpy(event[rows]), torch.from_numpy(time[rows]), risk[rows], ties=ties).item()
+
+    assert history["train_loss"] == pytest.approx(np.mean([loss(rows) for rows in parts]), rel=1e-5)
+    assert history["validation_loss"] == pytest.approx(loss(np.arange(40, 60)), rel=1e-5)
+
+
+def test_bank_and_spread_events_reach_the_batches(data, tmp_path, monkeypatch):
+    joined, sizes = RiskBank.joined, []
+
+    def seen(self, *batch):
+        found = joined(self, *batch)
+        sizes.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr(RiskBank, "joined", seen)
+    plain, _, _ = run(data, tmp_path / "a")
+    assert not sizes
+    banked, _, _ = run(data, tmp_path / "b", replace(RECIPE, bank=2, epochs=1))
+    assert sizes == [32, 64, 96, 96, 86]  # 150 patients; the bank is emptied before each epoch
+    events = []
+    monkeypatch.setattr(training, "batches", lambda *a, **k: events.append(k) or batches(*a, **k))
+    run(data, tmp_path / "c", replace(RECIPE, spread_events=True, epochs=1))
+    assert events == [{"spread_events": True}]
+    assert banked.history["train_loss"][0] != plain.history["train_loss"][0]
+
+
+def test_a_fit_sweeps_its_folder(data, tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    name = files._temporary(tmp_path / "best.safetensors", "best", ".safetensors").name
+    (tmp_path / name.replace(f"-{os.getpid()}-", f"-{ended.pid}-")).write_bytes(b"half")
+    run(data, tmp_path)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_cosine_is_torchs_with_a_tenth_as_its_floor():

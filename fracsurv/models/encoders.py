@@ -60,12 +60,12 @@ class ViTEncoder(nn.Module):
 
         super().__init__()
         patch = round(image_size * 32 / 272)  # 32 at the protocol's size, 8 at a quarter of it
-        if image_size // patch != N_TOKENS_A_SIDE:
+        if patch * N_TOKENS_A_SIDE > image_size:
             patch = image_size // N_TOKENS_A_SIDE
+        self._seen = patch * N_TOKENS_A_SIDE
         self.backbone = VisionTransformer(
             image_size=patch * N_TOKENS_A_SIDE, patch_size=patch, num_classes=VIT_FEATURES, **VITS[name]
         )
-        self.backbone.image_size = image_size  # what its forward accepts; the strided convolution floors
         first = self.backbone.conv_proj
         self.backbone.conv_proj = PatchProjection(channels, first.out_channels, patch, stride=patch)
         fan_in = channels * patch * patch
@@ -75,7 +75,7 @@ class ViTEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Features of a normalised float image of `image_size` × `image_size` pixels."""
-        return self.backbone(image)
+        return self.backbone(image[..., : self._seen, : self._seen])
 
 
 class PatchProjection(nn.Conv2d):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from tqdm import tqdm
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_folder
 from fracsurv.vertebrae import LEVELS
+from fracsurv.workers import process_pool
 
 from .anatomy import simulate_spine
 from .boxes import COLUMNS, list_boxes
@@ -167,8 +166,7 @@ def _draw_all(
     if workers == 1:
         drawn = list(bar(map(draw, women)))
     else:
-        # Spawned, not forked: the caller may hold threads (torch), which a fork would lose.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with process_pool(workers) as pool:
             drawn = list(bar(pool.map(draw, women, chunksize=16)))
     tables = (pd.DataFrame([row for rows in part for row in rows]) for part in zip(*drawn, strict=True))
     true, faulty = (table[["patient_id", *COLUMNS]] for table in tables)

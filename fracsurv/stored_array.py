@@ -1,0 +1,48 @@
+"""An array in an .npy file that is held open: mapped into memory, and read row by row without it."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fracsurv.errors import UserError
+
+
+class StoredArray:
+    """The array (n, …) in an .npy file.
+
+    Both ways of reading keep to the file as it was when it was opened, should another one take its name.
+
+    Attributes
+    ----------
+    mapped : memmap
+        Read-only. The pages that are looked at through it count as memory of this process, up to all of them.
+    """
+
+    def __init__(self, path: Path, directory: int | None = None) -> None:
+        """`directory`: an open folder in which the file is looked up by its name."""
+        name = path if directory is None else path.name
+        self._path, self._number = path, os.open(name, os.O_RDONLY, dir_fd=directory)
+        weakref.finalize(self, os.close, self._number)
+        with os.fdopen(os.dup(self._number), "rb") as file:
+            version = np.lib.format.read_magic(file)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+            shape, fortran, dtype = read(file)
+            order = "F" if fortran else "C"
+            self.mapped = np.memmap(file, dtype, "r", offset=file.tell(), shape=shape, order=order)
+
+    def read(self, rows: NDArray[np.integer]) -> NDArray:
+        """These rows, from the file itself: they take no more memory than they are long."""
+        pixels = np.empty((len(rows), *self.mapped.shape[1:]), self.mapped.dtype)
+        for row, image in zip(rows, pixels, strict=True):
+            start, rest = self.mapped.offset + int(row) * image.nbytes, memoryview(image).cast("B")
+            while rest:  # a read may end early
+                done = os.preadv(self._number, [rest], start)
+                if not done:
+                    raise UserError(f"{self._path}: shorter than it was; prepare it again")
+                start, rest = start + done, rest[done:]
+        return pixels

@@ -1,0 +1,29 @@
+"""Worker processes that begin afresh and do not outlive whoever asked for them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+
+SECONDS_BETWEEN_LOOKS = 1.0
+
+
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """A pool of processes; they end by themselves within seconds if this one is killed.
+
+    Started afresh rather than forked: a fork copies the locks of torch's and Arrow's threads.
+    """
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with, initargs=(os.getpid(),))
+
+
+def _end_with(parent: int) -> None:
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
