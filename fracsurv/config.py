@@ -184,6 +184,8 @@ def _faults(row: Experiment, others: Mapping[str, Experiment]) -> list[str]:
         faults.append("an image model without fusion takes no covariates, so no `morphometry`")
     if row.model == "cox_ph" and row.input != "none":
         faults.append("cox_ph takes no image")
+    if row.model == "cox_ph" and (row.spread_events or row.bank):
+        faults.append("cox_ph is fitted on all patients at once, so no `spread_events` and no `bank`")
     if row.input == "none" and row.fusion != "none":
         faults.append("fusion needs an image input")
     if row.model == "network" and not (row.lr > 0 and row.epochs > 0 and row.batch_size > 1):

@@ -76,7 +76,7 @@ class ImageFeed:
         self.watch = watch or Stopwatch(device)
         low = store.ranges[f"{kind}_min"].to_numpy(float)
         high = store.ranges[f"{kind}_max"].to_numpy(float)
-        if how == "fold":  # patients without a single crop have no range of their own
+        if how == "fold" and not np.isnan(low[train]).all():  # who has no crop has no range
             low = np.full_like(low, np.nanmin(low[train]))
             high = np.full_like(high, np.nanmax(high[train]))
         self.low = torch.from_numpy(np.nan_to_num(low)).float().to(device)

@@ -61,6 +61,17 @@ class TestNothingLeaks:
         assert set(feed.low.tolist()) == {store.ranges["crops_min"].to_numpy()[rows["train"]].min()}
         assert set(feed.high.tolist()) == {store.ranges["crops_max"].to_numpy()[rows["train"]].max()}
 
+    def test_without_a_single_crop_among_the_training_rows_there_is_no_range(self, run):
+        store, rows = run.store("crops"), run.rows(0)
+        empty = store.ranges.copy()
+        empty.iloc[rows["train"]] = np.nan
+        device = torch.device("cpu")
+        feed = ImageFeed(
+            replace(store, ranges=empty), "crops", rows["train"], scale=1, how="fold", square=False, device=device
+        )
+        assert set(feed.low[rows["train"]].tolist()) == {0.0}
+        assert set(feed.high[rows["train"]].tolist()) == {1.0}
+
     def test_rows_do_not_meet(self, run):
         for fold in range(run.profile.n_folds):
             rows = list(run.rows(fold).values())
