@@ -20,6 +20,7 @@ from fracsurv.cohort import read_cohort
 from fracsurv.config import CONFIGS, ROOT
 from fracsurv.errors import UserError
 from fracsurv.pipeline import _call
+from fracsurv.progress import Progress
 from fracsurv.run import open_run
 from tests.conftest import tabular, write_cohort
 
@@ -152,7 +153,7 @@ def test_a_failed_steps_log_is_found_in_a_path_with_spaces(run):
     log.write_text("started\ndied\n")
     said = f"print('    log: {log.parent}/sound.log'); print('    log: {log} (check log file(s) for error details)')"
     with open(run.out / ".lock", "w") as lock, pytest.raises(UserError) as caught:
-        _call([sys.executable, "-c", f"{said}; raise SystemExit(1)"], run, [], lock)
+        _call([sys.executable, "-c", f"{said}; raise SystemExit(1)"], run, Progress(run, [], 1), lock)
     assert caught.value.faults == [f"step failed; its last words: died (all of them: {log})"]
 
 
@@ -162,10 +163,11 @@ def test_the_child_keeps_the_lock_and_ends_with_us(run, told):
     child = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)"
     code = (
         "import sys; from fracsurv.run import open_run; from fracsurv.pipeline import _call; import fcntl\n"
+        "from fracsurv.progress import Progress\n"
         f"run = open_run({str(run.cohort.folder)!r}, {str(run.out)!r}, 'tiny')\n"
         f"with open({str(run.out / '.lock')!r}, 'w') as lock:\n"
         "    fcntl.flock(lock, fcntl.LOCK_EX)\n"
-        f"    _call([sys.executable, '-c', {child!r}], run, [], lock)\n"
+        f"    _call([sys.executable, '-c', {child!r}], run, Progress(run, [], 1), lock)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
