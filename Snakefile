@@ -31,15 +31,8 @@ if RUN.cohort.vertebrae is not None and not (RUN.cohort.folder / "vertebrae.csv"
     TABLES.append(f"{OUT}/prepared/vertebrae.csv")  # what the finder found; opening the run has written it
 
 
-def wanted():
-    """The experiments asked for and those they build on, in the order of the configuration."""
-    chosen = set((config.get("experiments") or ",".join(RUN.runnable())).split(","))
-    for name in list(chosen - {TRUE_RISK}):
-        chosen |= set(RUN.experiments[name].pretrained.values())
-    return [name for name in RUN.runnable() if name in chosen]
-
-
-NAMES = wanted()
+chosen = config.get("experiments")
+NAMES = RUN.with_parts(chosen.split(",") if chosen else RUN.runnable())
 SWEPT = [name for name in NAMES if alphas(RUN, name) != (None,)]
 PLAIN = [name for name in NAMES if name not in SWEPT]
 BASELINES = [name for name in RUN.tabular() if name in NAMES]

@@ -47,10 +47,6 @@ COMPARED = (
 )
 
 
-def folders(out: Path) -> list[Path]:
-    return [out, *(path for path in out.rglob("*") if path.is_dir())]
-
-
 def start(cohort: Path, profile: str, out: Path) -> psutil.Popen:
     log = open(out.with_suffix(".log"), "a")  # noqa: SIM115, the process has it
     command = [sys.executable, "-m", "fracsurv.cli", "run", str(cohort), "--profile", profile, "--out", str(out)]
@@ -128,7 +124,7 @@ def main() -> None:
         if name not in names & theirs or (whole / name).read_bytes() != (torn / name).read_bytes()
     ]  # fmt: skip
     lost = [name for earlier, later in pairwise(found) for name in set(earlier) - set(later)]
-    left = [str(path.relative_to(torn)) for folder in folders(torn) for path in leftovers(folder)]
+    left = [str(path.relative_to(torn)) for path in leftovers(torn, below=True)]
     result = {
         "kills": len(found), "kills_within_a_fit": resumable, "predictions_at_each": [len(names) for names in found],
         "seconds_undisturbed": duration, "seconds_killed": time.monotonic() - began,

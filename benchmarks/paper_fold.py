@@ -18,10 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from benchmarks.detection import RESULTS
-from benchmarks.timing import measured_apart
+from benchmarks.timing import device_name, measured_apart
 from fracsurv.config import TRUE_RISK, load_profile
 from fracsurv.experiments import fit_fold
 from fracsurv.files import read_json, write_json
@@ -88,7 +87,7 @@ def main() -> None:
             "benchmarks.paper_fold", "--row", arguments.row, "--start", str(cohort), f"{folder}/again"
         )
     result = {
-        "device": torch.cuda.get_device_name() if run.device.type == "cuda" else "cpu",
+        "device": device_name(),
         "row": arguments.row,
         "seconds": took,
         "fit": {key: record[key] for key in (

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.timing import measured_apart
+from benchmarks.timing import device_name, measured_apart
 from fracsurv.config import load_experiments, load_profile
 from fracsurv.experiments import alphas, make_network
 from fracsurv.feeding import RiskColumns
@@ -114,7 +114,7 @@ def main() -> None:
                 print(
                     "  ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in rows[-1].values()), flush=True
                 )
-    device = "cuda" if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
+    device = device_name()
     total = sum(row["whole_row_hours"] for row in rows)
     print(f"whole paper profile on this device: {total:.0f} hours")
     RESULTS.parent.mkdir(exist_ok=True)

@@ -13,6 +13,12 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import torch
+
+
+def device_name() -> str:
+    """What the figures were measured on."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
 
 
 def measured_apart(module: str, *arguments: str) -> dict:

@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.detection import RESULTS
 from benchmarks.paper_step import FULL_BATCH_ON_CPU, N_COHORT, N_TRAIN, N_VALIDATION
 from benchmarks.reference import Pictures, train, write_pictures
-from benchmarks.timing import measured_apart
+from benchmarks.timing import device_name, measured_apart
 from fracsurv.batches import batches
 from fracsurv.config import load_experiments, load_profile
 from fracsurv.experiments import make_network
@@ -230,7 +230,7 @@ def main() -> None:
                     + (f", {100 * row['share_of_ceiling']:.1f} % of the ceiling" if row["share_of_ceiling"] else ""),
                     flush=True,
                 )
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
+    device = device_name()
     result = {"device": device, "rows": rows}
     if {f"paper-{kind}" for kind in ROWS} <= {row["case"] for row in rows}:
         result["paper_profile_hours"] = picture_fits_hours(rows)

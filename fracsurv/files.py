@@ -60,15 +60,16 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def leftovers(folder: Path) -> list[Path]:
-    """Temporaries in `folder` that processes of this machine left there when they were killed."""
-    found = [(path, _TEMPORARY.match(path.name)) for path in folder.iterdir()] if folder.is_dir() else []
+def leftovers(folder: Path, *, below: bool = False) -> list[Path]:
+    """Temporaries in `folder` (and `below` it) that processes of this machine left there when they were killed."""
+    inside = folder.rglob("*") if below else folder.glob("*")
+    found = [(path, _TEMPORARY.match(path.name)) for path in inside]
     return [path for path, name in found if name and name["host"] == _HERE and not _is_alive(int(name["process"]))]
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, *, below: bool = False) -> None:
     """Remove `leftovers`; what a living process is writing is not touched."""
-    for path in leftovers(folder):
+    for path in leftovers(folder, below=below):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -67,8 +67,7 @@ def run_pipeline(
             raise UserError(
                 f"{out}: another run is at work there{_process(out)}; wait for it, stop it, or choose another --out"
             ) from None
-        for folder in [out, *(path for path in out.rglob("*") if path.is_dir())]:
-            remove_leftovers(folder)
+        remove_leftovers(out, below=True)
         # as a file: on the command line Snakemake would read '#', ': ' and quotes of a path as YAML's
         settings = out / "logs" / "snakemake-config.json"
         write_json(settings, {

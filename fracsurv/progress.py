@@ -40,15 +40,16 @@ class Progress:
 
     def __init__(self, run: Run, names: Iterable[str], at_once: int) -> None:
         self._run, self._at_once, self._began = run, at_once, time.time()
-        wanted = list(names)
-        for name in wanted:  # grows meanwhile
-            row = None if name == TRUE_RISK else run.experiment(name)
-            wanted += [other for other in (row.pretrained.values() if row else ()) if other not in wanted]
         folds = range(run.profile.n_folds)
-        self._open = [(name, fold, alpha) for name in wanted for alpha in alphas(run, name) for fold in folds]
+        self._open = [
+            (name, fold, alpha) for name in run.with_parts(names) for alpha in alphas(run, name) for fold in folds
+        ]
         self._seconds: dict[str, list[float]] = {}
         self.total = len(self._open)
-        self._current = {fit for fit in self._open if self._path(*fit).exists() and self._is_current(*fit)}
+        there = [fit for fit in self._open if self._path(*fit).exists()]
+        kinds = {run.experiment(name).input for name, _, _ in there if name != TRUE_RISK} - {"none"}
+        stores = {kind for kind in kinds if has_store(run, kind)}  # reads every radiograph: once a kind
+        self._current = {fit for fit in there if self._is_current(*fit, stores)}
 
     def update(self) -> int:
         """Look what is there by now; returns how many fits are done.
@@ -88,9 +89,9 @@ class Progress:
     def _path(self, name: str, fold: int, alpha: float | None) -> Path:
         return self._run.folder(name, fold, alpha) / ("metrics.json" if alpha is None else "fit.json")
 
-    def _is_current(self, name: str, fold: int, alpha: float | None) -> bool:
+    def _is_current(self, name: str, fold: int, alpha: float | None, stores: set[str]) -> bool:
         row = None if name == TRUE_RISK else self._run.experiment(name)
-        if row is not None and row.needs_images and not has_store(self._run, row.input):
+        if row is not None and row.needs_images and row.input not in stores:
             return False  # its pixels are made anew, and so will be the fit
         key = self._run.evaluation_key(name, fold) if alpha is None else self._run.key(name, fold, alpha)
         return is_done(self._path(name, fold, alpha), key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -71,6 +72,14 @@ class Run:
             if possible[row.input] and (measured or not row.morphometry)
         ]
         return [TRUE_RISK, *names] if (self.cohort.folder / "truth.parquet").exists() else names
+
+    def with_parts(self, names: Iterable[str]) -> list[str]:
+        """These experiments and those whose models they take over, in the file's order."""
+        wanted = list(names)
+        for name in wanted:  # grows meanwhile
+            parts = () if name == TRUE_RISK else self.experiments[name].pretrained.values()
+            wanted += [other for other in parts if other not in wanted]
+        return [name for name in self.runnable() if name in wanted]
 
     def tabular(self) -> list[str]:
         """The runnable experiments that look at no picture, in the file's order."""

@@ -133,12 +133,19 @@ class Steps:
         self.model.train()
         ahead = generator.device.type == "cuda"
         losses, risks, ready = [], [], None
-        for rows, upcoming in zip(parts, [*parts[1:], None], strict=True):
-            batch = ready or self._batch(rows, upcoming, generator)
+
+        def prepared(number: int) -> tuple[Tensor, ...]:
+            """A batch; where `inputs` has a method `expect`, it is told of the next one."""
+            batch = self.inputs(parts[number], generator)
+            if number + 1 < len(parts) and hasattr(self.inputs, "expect"):
+                self.inputs.expect(parts[number + 1])
+            return batch
+
+        for number, rows in enumerate(parts):
+            batch = ready or prepared(number)
             with self.watch("model"):
                 begun = forward(self.call, batch, self.dtype)
-            after = parts[len(losses) + 2] if len(losses) + 2 < len(parts) else None
-            ready = self._batch(upcoming, after, generator) if ahead and upcoming is not None else None
+            ready = prepared(number + 1) if ahead and number + 1 < len(parts) else None
             index = torch.from_numpy(rows)
             with self.watch("model"):
                 loss, risk = learn(
@@ -147,10 +154,3 @@ class Steps:
             losses.append(loss)
             risks.append(risk)
         return losses, risks
-
-    def _batch(self, rows: np.ndarray, upcoming: np.ndarray | None, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """What the network is called with; where `inputs` has a method `expect`, it is told of what is `upcoming`."""
-        batch = self.inputs(rows, generator)
-        if upcoming is not None and hasattr(self.inputs, "expect"):
-            self.inputs.expect(upcoming)
-        return batch

@@ -13,6 +13,7 @@ from fracsurv.pixels import Pixels
 from fracsurv.steps import compiled, forward, learn
 from fracsurv.stored_array import StoredArray
 from fracsurv.training import Recipe, fit, predict
+from tests.killing import killed_in
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
@@ -126,16 +127,6 @@ def test_compiled_augmentation_is_the_plain_one():
 def test_a_killed_fit_resumes(tmp_path, monkeypatch):
     _, expected = run(tmp_path / "a")
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    whole = training._train_epoch
-
-    def dies(*arguments):
-        if arguments[-1] == 2:
-            raise KeyboardInterrupt
-        return whole(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "_train_epoch", dies)
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "b")
+    killed_in(monkeypatch, 2, run, tmp_path / "b")
     _, resumed = run(tmp_path / "b")
     np.testing.assert_array_equal(resumed, expected)

@@ -1,6 +1,5 @@
 """The image store: equal to direct computation, memory-mapped, rebuilt when and only when something changed."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from fracsurv.errors import UserError
 from fracsurv.radiographs import read_radiograph, resize
 from fracsurv.store import ImageStore, build_store
 from fracsurv.vertebrae import crop_stack, slots
+from tests.killing import left_by_the_dead
 
 RESOLUTION = 0.25
 SCALE = 0.2
@@ -277,12 +277,10 @@ def test_several_that_ask_at_once_build_it_once(cohort, tmp_path, monkeypatch):
 
 
 def test_what_a_killed_builder_left_behind_goes_with_the_next(cohort, tmp_path):
-    ended = subprocess.Popen(["true"])
-    ended.wait()
     mine = files._temporary(tmp_path / "store", "store", "")
-    for name in (mine.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-"), mine.name):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "crops.npy").write_bytes(b"half")
+    for left in (left_by_the_dead(tmp_path / "store", ""), mine):
+        left.mkdir()
+        (left / "crops.npy").write_bytes(b"half")
     build(cohort, tmp_path / "store")
     assert shown(tmp_path) == [mine.name, "cohort", "store"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 
 import fracsurv.training as training
-from fracsurv import files
 from fracsurv.batches import RiskBank, batches
 from fracsurv.checkpoint import load_weights, save_weights
 from fracsurv.errors import UserError
@@ -21,6 +18,7 @@ from fracsurv.losses import cox_nll
 from fracsurv.metrics import concordance_index
 from fracsurv.models import ConvDeepSurv, DeepSurv
 from fracsurv.training import Recipe, derive_seed, fit, learning_rate, predict
+from tests.killing import Killed, killed_in, left_by_the_dead
 
 N = 200
 RECIPE = Recipe(lr=1e-2, scheduler="cosine", epochs=7, batch_size=32, seed=5)
@@ -79,47 +77,18 @@ def test_the_same_twice(data, tmp_path):
     np.testing.assert_array_equal(first, second)
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("epoch", [1, 4, 6])
 def test_a_killed_fit_resumes_to_the_same(data, tmp_path, monkeypatch, epoch):
     undisturbed = run(data, tmp_path / "a")
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    whole = training._train_epoch
-
-    def dies(*arguments):
-        if arguments[-1] == epoch:
-            raise Killed
-        return whole(*arguments)
-
-    monkeypatch.setattr(training, "_train_epoch", dies)
-    with pytest.raises(Killed):
-        run(data, tmp_path / "b")
+    killed_in(monkeypatch, epoch, run, data, tmp_path / "b")
     assert (tmp_path / "b" / "resume.safetensors").exists()
-    monkeypatch.setattr(training, "_train_epoch", whole)
     resumed = run(data, tmp_path / "b")
     np.testing.assert_array_equal(resumed[1], undisturbed[1])
     pd.testing.assert_frame_equal(resumed[0].history, undisturbed[0].history)
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [
         "best.safetensors", "history.csv", "last.safetensors", "timing.csv",
     ]  # fmt: skip
-
-
-def killed_in(monkeypatch, epoch, what, *arguments, **options):
-    """Run a fit that dies when it begins `epoch` (0, 1, …)."""
-    whole = training._train_epoch
-
-    def dies(*given):
-        if given[-1] == epoch:
-            raise Killed
-        return whole(*given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "_train_epoch", dies)
-        with pytest.raises(Killed):
-            what(*arguments, **options)
 
 
 def test_the_best_weights_are_of_the_fit_that_is_resumed(data, tmp_path, monkeypatch):
@@ -170,17 +139,7 @@ def test_resume_is_exact_for_channels_last_convolutions(tmp_path, monkeypatch):
 
     expected = run_conv(tmp_path / "a")
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    whole = training._train_epoch
-
-    def dies(*arguments):
-        if arguments[-1] == 2:
-            raise Killed
-        return whole(*arguments)
-
-    monkeypatch.setattr(training, "_train_epoch", dies)
-    with pytest.raises(Killed):
-        run_conv(tmp_path / "b")
-    monkeypatch.setattr(training, "_train_epoch", whole)
+    killed_in(monkeypatch, 2, run_conv, tmp_path / "b")
     found = run_conv(tmp_path / "b")
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
@@ -302,10 +261,7 @@ def test_bank_and_spread_events_reach_the_batches(data, tmp_path, monkeypatch):
 
 
 def test_a_fit_sweeps_its_folder(data, tmp_path):
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    name = files._temporary(tmp_path / "best.safetensors", "best", ".safetensors").name
-    (tmp_path / name.replace(f"-{os.getpid()}-", f"-{ended.pid}-")).write_bytes(b"half")
+    left_by_the_dead(tmp_path / "best.safetensors", ".safetensors").write_bytes(b"half")
     run(data, tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
