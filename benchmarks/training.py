@@ -2,9 +2,9 @@
 
     python -m benchmarks.training [--only demo-crops paper-vit ...]
 
-Each case, a row of the study at the protocol's full size or at the demo's, in a process of its own. Medians over
-turns are compared, in patients a second of training; the first two take turns, the last, whose worker processes read
-ahead, comes after them:
+Each case is a row of the study at the protocol's full size or at the demo's. Medians over turns are compared, in
+patients a second of training; the first two take turns in one process, the last, whose worker processes read ahead,
+comes after them in another (together they would not fit into 24 GB):
 
 - the bare step: forward and backward pass, loss and optimiser on a batch that lies in memory already, same precision;
 - ours: an epoch of `fracsurv.training`, feeding and augmentation included (of whole batches alone);
@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.detection import RESULTS
@@ -34,12 +35,12 @@ from benchmarks.paper_step import FULL_BATCH_ON_CPU, N_COHORT, N_TRAIN, N_VALIDA
 from benchmarks.reference import Pictures, train, write_pictures
 from benchmarks.timing import device_name, measured_apart
 from fracsurv.batches import batches
-from fracsurv.config import load_experiments, load_profile
+from fracsurv.config import Experiment, load_experiments, load_profile
 from fracsurv.experiments import make_network
 from fracsurv.files import write_json
 from fracsurv.memory import keep_freed_memory, peak_memory
 from fracsurv.models import RESNETS
-from fracsurv.run import open_run
+from fracsurv.run import Run, open_run
 from fracsurv.simulate import simulate_cohort
 from fracsurv.steps import Steps, compiled, forward, learn
 from fracsurv.stopwatch import Stopwatch
@@ -53,24 +54,27 @@ SIZES = {"demo": (440, 8, 6), "paper": (440, 8, 10) if ON_GPU else (220, 1, 3)}
 MATRIX = 8192
 
 
-def measure(case: str, cohort: str, out: str, *, with_obvious: bool = True) -> dict:
-    """Patients a second of all three, and the parts of ours."""
+def opened(case: str, cohort: str, out: str) -> tuple[Run, Experiment, Tensor, Tensor, list[np.ndarray]]:
+    """The run, its row, events and times, and the rows of a turn's batches."""
     size, name = CASES[case]
-    _, n_batches, turns = SIZES[size]
     run = open_run(cohort, out, size)
-    experiment, device = replace(run.experiment(name), pretrained={}), run.device
-    batch = experiment.batch_size
-    if case == "paper-full" and not ON_GPU:
-        batch = FULL_BATCH_ON_CPU
+    experiment = replace(run.experiment(name), pretrained={})
+    batch = FULL_BATCH_ON_CPU if case == "paper-full" and not ON_GPU else experiment.batch_size
+    event, days = (torch.tensor(run.cohort.table[column].to_numpy()) for column in ("event", "time"))
+    drawn = batches(run.rows(0)["train"], event.numpy(), batch, 0)
+    return run, experiment, event, days, [rows for rows in drawn if len(rows) == batch][: SIZES[size][1]]
+
+
+def measure(case: str, cohort: str, out: str) -> dict:
+    """Patients a second of the bare step and of ours, and the parts of ours."""
+    size, name = CASES[case]
+    turns = SIZES[size][2]
+    run, experiment, event, days, parts = opened(case, cohort, out)
+    device, batch, n = run.device, len(parts[0]), sum(map(len, parts))
     keep_freed_memory()  # as a fit does
     watch, dtype = Stopwatch(device), precision_of(device, run.profile.precision)
     compiled_for = batch if ON_GPU and size == "paper" else 0
     model, call, inputs = make_network(run, experiment, 0, None, 0, watch, compiled_for)
-    event, days = (torch.tensor(run.cohort.table[column].to_numpy()) for column in ("event", "time"))
-    parts = [rows for rows in batches(run.rows(0)["train"], event.numpy(), batch, 0) if len(rows) == batch][
-        :n_batches
-    ]
-    n = sum(map(len, parts))
     adam = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=experiment.lr, fused=True)
     if compiled_for:
         call = compiled(call, batch, mode="reduce-overhead")
@@ -89,33 +93,21 @@ def measure(case: str, cohort: str, out: str, *, with_obvious: bool = True) -> d
 
     rows = np.concatenate(parts)
     predict(model, model, inputs, rows[:batch], dtype=dtype)
-    reference = (
-        _obvious(run, experiment, inputs, event, days, parts, Path(out) / "pictures") if with_obvious else None
-    )
-
-    def obvious() -> None:
-        for _ in parts:
-            next(reference)
-
     took: dict[str, list[float]] = {"bare": [], "ours": []}
     rng, order = np.random.default_rng(0), []
     for _ in range(turns + 1):  # in changing order: what ran before has filled the caches
         order += [(("bare", bare), ("ours", ours))[which] for which in rng.permutation(2)]
-    if with_obvious:
-        order += [("obvious", obvious)] * (min(turns, 3) + 1)
-        took["obvious"] = []
     split: dict[str, float] = {}
-    peak = 0.0
     for what, work in order:
         start = time.perf_counter()
         work()
         if ON_GPU:
             torch.cuda.synchronize()
         took[what].append(time.perf_counter() - start)
-        peak = peak if what == "obvious" else peak_memory(device)
         laps = watch.lap()
         if what == "ours" and len(took[what]) > 1:
             split = {part: split.get(part, 0.0) + seconds for part, seconds in laps.items()}
+    peak = peak_memory(device)
     start_s = sum(took[what][0] - float(np.median(took[what][1:])) for what in ("bare", "ours"))
     took = {what: seconds[1:] for what, seconds in took.items()}  # the first warms up
     speed = {what: n / float(np.median(seconds)) for what, seconds in took.items()}
@@ -175,30 +167,43 @@ def picture_fits_hours(rows: list[dict]) -> float:
     return seconds / 3600
 
 
-def _obvious(run, experiment, inputs, event, days, parts, folder):
-    """The obvious program's steps on the same patients: its network has the same shape, newly initialised."""
-    feed, kind = inputs.images, experiment.input
+def measure_obvious(case: str, cohort: str, out: str) -> dict:
+    """Patients a second of the obvious program on the same patients: its network has the same shape."""
+    run, experiment, event, days, parts = opened(case, cohort, out)
+    model, _, inputs = make_network(run, experiment, 0, None, 0)
+    feed, kind, rows = inputs.images, experiment.input, np.concatenate(parts)
     store = run.store(kind)
     pixels = store.crops if kind == "crops" else store.full[:, None]
-    rows = np.concatenate(parts)
+    folder = Path(out) / "pictures"
     write_pictures(pixels, rows, folder)
     pictures = Pictures(folder, rows, pixels.shape[1], feed.frame, feed.low[0].item(), feed.high[0].item())
-    model, _, _ = make_network(run, experiment, 0, None, 0)
     if experiment.encoder in RESNETS:
         model = model.to(memory_format=torch.contiguous_format)
-    return train(
+    steps = train(
         model, pictures, inputs.tabular.cpu(), event, days, batch_size=len(parts[0]), lr=experiment.lr, workers=2
     )
+    took = []
+    for _ in range(min(SIZES[CASES[case][0]][2], 3) + 1):  # the first warms up
+        start = time.perf_counter()
+        for _ in parts:
+            next(steps)
+        if ON_GPU:
+            torch.cuda.synchronize()
+        took.append(time.perf_counter() - start)
+    return {"patients_per_s": len(rows) / float(np.median(took[1:])), "peak_memory_mib": peak_memory(run.device)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--without-obvious", action="store_true", help="leave the obvious program out")
-    parser.add_argument("--case", nargs=3, metavar=("CASE", "COHORT", "OUT"), help="measure one case, print JSON")
+    for option, what in (("--case", "the bare step and ours"), ("--obvious", "the obvious program")):
+        parser.add_argument(
+            option, nargs=3, metavar=("CASE", "COHORT", "OUT"), help=f"measure {what} alone, print JSON"
+        )
     arguments = parser.parse_args()
-    if arguments.case:
-        print(json.dumps(measure(*arguments.case, with_obvious=not arguments.without_obvious)))
+    if arguments.case or arguments.obvious:
+        print(json.dumps(measure(*arguments.case) if arguments.case else measure_obvious(*arguments.obvious)))
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -212,10 +217,12 @@ def main() -> None:
                 Path(cohort), patients=SIZES[size][0], seed=0, resolution=scale, boxes="true", workers=os.cpu_count()
             )
             for case in cases:
-                row = measured_apart(
-                    "benchmarks.training", "--case", case, cohort, f"{folder}/{case}",
-                    *["--without-obvious"] * arguments.without_obvious,
-                )  # fmt: skip
+                place = case, cohort, f"{folder}/{case}"
+                row = measured_apart("benchmarks.training", "--case", *place)
+                if not arguments.without_obvious:
+                    found = measured_apart("benchmarks.training", "--obvious", *place)
+                    row["patients_per_s"]["obvious"] = found["patients_per_s"]
+                    row["obvious_peak_memory_mib"] = found["peak_memory_mib"]
                 rows.append(row)
                 speed, split = row["patients_per_s"], row["seconds_a_turn"]
                 print(
