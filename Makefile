@@ -4,7 +4,7 @@ CORES ?= 2
 BIN := .venv/bin
 DEMO := data/demo
 
-.PHONY: setup report test lab bench clean lock
+.PHONY: setup report pictures test lab bench clean lock
 
 setup: .venv/.complete
 
@@ -22,6 +22,10 @@ $(DEMO): | setup
 
 report: setup $(DEMO)
 	$(BIN)/fracsurv run $(DEMO) --profile demo --out reports/demo --cores $(CORES)
+
+# the README's, from the demo report; needs Chromium
+pictures: setup
+	$(BIN)/python -m benchmarks.pictures reports/demo
 
 test: setup
 	$(BIN)/ruff format --check

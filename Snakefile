@@ -241,10 +241,28 @@ rule ablation_notebook:
         " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
 
 
+rule explain:
+    input:
+        f"{OUT}/notebooks/05_ablation_tables.ipynb",
+        f"{OUT}/ablation.csv",
+    output:
+        touch(f"{OUT}/explanations/complete"),
+    threads: workflow.cores
+    log:
+        f"{OUT}/logs/explain.log",
+    params:
+        [settings(name) for name in NAMES],
+    resources:
+        gpu=1,
+    shell:
+        "{FRACSURV} explain {COHORT:q} --profile {PROFILE:q} --out {OUT:q} --threads {threads} > {log:q} 2>&1"
+
+
 rule report:
     input:
         f"{OUT}/notebooks/05_ablation_tables.ipynb",
         f"{OUT}/ablation.csv",
+        f"{OUT}/explanations/complete",
     output:
         f"{OUT}/index.html",
     log:

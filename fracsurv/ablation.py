@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from fracsurv.config import TRUE_RISK
-from fracsurv.metrics import bootstrap_metrics, percentile_interval
+from fracsurv.metrics import bootstrap_metrics, holm, paired_p, percentile_interval
 from fracsurv.results import EVALUATED, finished, horizons, integration_times, read_metrics, risk_of
 from fracsurv.run import Run
 from fracsurv.training import derive_seed
@@ -25,6 +25,11 @@ COLUMNS = [
 ]  # fmt: skip
 REFERENCES = ("cox_ph", "deepsurv", "cox_ph_vf")
 """The models that the others are held against: two of clinical factors, and one with graded vertebral fractures."""
+DIFFERENCE_COLUMNS = [
+    "experiment", "reference", "split", "metric", "horizon_days",
+    "difference", "ci_low", "ci_high", "se", "p", "p_holm",
+]  # fmt: skip
+FAMILY = ["reference", "split", "metric", "horizon_days"]
 Draws = dict[tuple[str, str, float], np.ndarray]
 
 
@@ -44,8 +49,10 @@ def ablation(
         Columns `COLUMNS`; `horizon_days` is empty for metrics without a horizon, `sd` (n − 1) for one fold.
         Metrics that follow-up does not allow in every fold are not listed.
     differences : DataFrame
-        `experiment, reference, split, metric, horizon_days, difference, ci_low, ci_high`: experiment minus each
-        of `REFERENCES`, on the same patients in the same bootstrap draws.
+        `DIFFERENCE_COLUMNS`: experiment minus each of `REFERENCES` and `best_unimodal`, on the same patients in the
+        same bootstrap draws; `se` is the SD over the draws, `p` two-sided (`metrics.paired_p`), `p_holm` adjusted
+        for all experiments that this metric holds against this reference on this split, but for the true risk, which
+        is no model and gets none.
     """
     names = list(names) if names is not None else finished(run)
     rows, draws = [], {}
@@ -53,7 +60,23 @@ def ablation(
         draws[name] = metric_draws(run, name)
         rows += _rows(run, name, draws[name])
     table = pd.DataFrame(rows, columns=COLUMNS)
-    return table, _differences(table, draws)
+    best = best_unimodal(run, table)
+    references = dict.fromkeys([*REFERENCES, *([best] if best else [])])
+    return table, _differences(table, draws, references)
+
+
+def best_unimodal(run: Run, table: pd.DataFrame) -> str | None:
+    """The row of one source, clinical factors or image, with the best mean validation C-index; None without any.
+
+    Chosen on validation, where a network's epoch was chosen too, so that test and external patients choose nothing.
+    """
+    rows = table[(table["metric"] == "c_index") & (table["split"] == "validation")].set_index("experiment")["mean"]
+    single = [
+        name
+        for name in rows.index
+        if name != TRUE_RISK and run.experiments[name].fusion == "none" and not run.experiments[name].morphometry
+    ]
+    return str(rows[single].idxmax()) if single else None
 
 
 def _rows(run: Run, name: str, draws: Draws) -> list[dict]:
@@ -127,14 +150,13 @@ def metric_draws(run: Run, name: str) -> Draws:
     return result
 
 
-def _differences(table: pd.DataFrame, draws: dict[str, Draws]) -> pd.DataFrame:
-    columns = ["experiment", "reference", "split", "metric", "horizon_days", "difference", "ci_low", "ci_high"]
+def _differences(table: pd.DataFrame, draws: dict[str, Draws], references: Iterable[str]) -> pd.DataFrame:
     means = {
         (row["experiment"], row["split"], row["metric"], _none(row["horizon_days"])): row["mean"]
         for row in table.to_dict("records")
     }
     rows = []
-    for reference in REFERENCES:
+    for reference in references:
         for (name, *key), mean in means.items():
             split, metric, horizon = key
             if name == reference or (reference, *key) not in means:
@@ -144,8 +166,13 @@ def _differences(table: pd.DataFrame, draws: dict[str, Draws]) -> pd.DataFrame:
             if np.isnan(low):
                 continue
             days = np.nan if horizon < 0 else horizon
-            rows.append([name, reference, split, metric, days, mean - means[reference, *key], low, high])
-    return pd.DataFrame(rows, columns=columns)
+            found = [mean - means[reference, *key], low, high, np.nanstd(paired, ddof=1), paired_p(paired)]
+            rows.append([name, reference, split, metric, days, *found, np.nan])
+    differences = pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS).astype({"p": float})
+    models = differences[differences["experiment"] != TRUE_RISK]
+    adjusted = models.groupby(FAMILY, dropna=False)["p"].transform(holm)
+    differences.loc[models.index, "p_holm"] = adjusted
+    return differences
 
 
 def _none(horizon: float) -> float:

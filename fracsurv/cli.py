@@ -163,6 +163,33 @@ def run(
 
 
 @app.command()
+def explain(
+    cohort: CohortPath,
+    profile: ProfileName,
+    out: OutPath,
+    experiments: Annotated[
+        str, typer.Option(help="Comma-separated names; if empty, the clinical models and one row an encoder.")
+    ] = "",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all if not given.")] = None,
+) -> None:
+    """Find what fitted models look at: vertebrae, places in the picture, clinical factors. The report shows it."""
+    import torch
+
+    from fracsurv.explain import explain as explain_one
+    from fracsurv.explain import explainable
+    from fracsurv.run import open_run
+
+    if threads:
+        torch.set_num_threads(threads)
+    run = open_run(cohort, out, profile)
+    names = [name.strip() for name in experiments.split(",") if name.strip()] or explainable(run)
+    split = "external" if "external" in run.rows(0) else "test"
+    for name in names:
+        explain_one(run, name, split, progress=True)
+        typer.echo(f"{name}: explained on {split}")
+
+
+@app.command()
 def report(
     cohort: CohortPath,
     profile: ProfileName,

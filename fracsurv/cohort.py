@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from numpy.typing import NDArray
 
 from fracsurv.cohort_checks import (
     BOX_COLUMNS,
@@ -125,6 +126,14 @@ class Cohort:
     def constant_covariates(self) -> list[str]:
         """Covariates with one value for everybody: harmless (a rare factor that nobody has), but telling nothing."""
         return [name for name in self.covariates if self.table[name].nunique() == 1]
+
+    def of_rows(self, rows: NDArray) -> Cohort:
+        """These patients alone, with their boxes; the folder, and so the truth, stay the whole cohort's."""
+        table = self.table.iloc[rows].reset_index(drop=True)
+        boxes = self.vertebrae
+        if boxes is not None:
+            boxes = boxes[boxes["patient_id"].isin(table["patient_id"])].reset_index(drop=True)
+        return replace(self, table=table, vertebrae=boxes)
 
     def truth(self) -> pd.DataFrame | None:
         """The simulator's truth, indexed by patient; None for a real cohort. For the evaluation alone.

@@ -170,13 +170,18 @@ def recipe_of(run: Run, experiment: Experiment, seed: int) -> Recipe:
 
 def _evaluate(run: Run, name: str, fold: int, alpha: float | None) -> None:
     """Predict every patient with the best weights, once, and write predictions and metrics."""
-    folder = run.folder(name, fold)
-    seed = derive_seed(run.profile.seed, name, fold, alpha)
-    model, call, inputs = make_network(run, run.experiment(name), fold, alpha, seed)
-    _load_best(model, folder)
+    model, call, inputs = fitted_network(run, name, fold, alpha)
     dtype = precision_of(run.device, run.profile.precision)
     risk = predict(model, call, inputs, np.arange(len(run.cohort)), dtype=dtype)
     write_predictions(run, name, fold, risk, alpha)
+
+
+def fitted_network(run: Run, name: str, fold: int, alpha: float | None = None):
+    """A fold's network with its best weights; model, what to call of it, and what feeds it, as `make_network`."""
+    seed = derive_seed(run.profile.seed, name, fold, alpha)
+    model, call, inputs = make_network(run, run.experiment(name), fold, alpha, seed)
+    _load_best(model, run.folder(name, fold))
+    return model, call, inputs
 
 
 def make_network(

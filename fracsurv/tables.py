@@ -1,7 +1,8 @@
 """The study's tables in the layout of the thesis, from `ablation.csv` and `differences.csv`; plain HTML from them.
 
-A cell is text: 'mean ± SD' and, on a second line, the 95 % interval. Column names are pairs (group, name): what this
-run found and what the thesis published are always in groups of their own.
+A cell is text: 'mean ± SD' and, on a second line, the 95 % interval; of a difference, on a third, p adjusted by Holm.
+Column names are pairs (group, name): what this run found and what the thesis published are always in groups of their
+own.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from fracsurv.ablation import best_unimodal
 from fracsurv.cohort import Cohort
 from fracsurv.config import TRUE_RISK
-from fracsurv.plots import horizon_label
+from fracsurv.plots import format_p, horizon_label
 from fracsurv.published import METRICS, OUTCOME, published, published_alpha, published_summary, thesis_order
 from fracsurv.run import Run
 from fracsurv.summary import summary_table
@@ -24,6 +26,7 @@ from fracsurv.wording import (
     UNIMODAL,
     VERTEBRAL_ROW,
     experiment_columns,
+    experiment_name,
     headline_horizon,
     signed,
 )
@@ -75,6 +78,7 @@ def results_table(
     validation = split == "validation"
     ours = f"this run, {split} ({run.cohort.provenance})" + (f"; {CHOSEN}" if validation else "")
     compared = differences[differences["split"] == split]
+    best = best_unimodal(run, table)
     records = []
     for name in names:
         record = _row_head(run, name)
@@ -85,13 +89,16 @@ def results_table(
             record[(ours, "ΔC from Cox PH")] = _difference(compared, name, REFERENCE)
             if (compared["reference"] == UNIMODAL).any():
                 record[(ours, "ΔC from DeepSurv")] = _difference(compared, name, UNIMODAL)
+            if best not in (None, REFERENCE, UNIMODAL):
+                called = f"ΔC from {experiment_name(run, best)}: best of one source on validation"
+                record[(ours, called)] = _difference(compared, name, best)
             if not way.empty:
                 record[(ours, "way to true risk, no interval")] = f"{round(100 * way[name])} %".replace("-", "−")
         if split in THESIS and run.cohort.outcome == OUTCOME:
             for metric in METRICS:
                 record[(THESIS[split], METRIC_NAMES[metric])] = _published(name, split, metric)
         records.append(record)
-    return _frame(records)
+    return frame_of(records)
 
 
 def has_thesis_auc(run: Run, table: pd.DataFrame) -> bool:
@@ -115,7 +122,7 @@ def main_table(run: Run, table: pd.DataFrame) -> pd.DataFrame:
         if run.cohort.outcome == OUTCOME:
             record[("thesis", "test C (not comparable)")] = _published(name, "test", "c_index")
         records.append(record)
-    return _frame(records)
+    return frame_of(records)
 
 
 def vertebral_table(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
@@ -134,7 +141,7 @@ def vertebral_table(run: Run, table: pd.DataFrame, differences: pd.DataFrame) ->
             record[(group, "ΔC from DeepSurv")] = _difference(compared, name, UNIMODAL)
             record[(group, "ΔC from Cox PH + VF")] = _difference(compared, name, VERTEBRAL_ROW)
         records.append(record)
-    return _frame(records)
+    return frame_of(records)
 
 
 def further_metrics(run: Run, table: pd.DataFrame) -> pd.DataFrame:
@@ -147,7 +154,7 @@ def further_metrics(run: Run, table: pd.DataFrame) -> pd.DataFrame:
             group = _group(run, rows, split)
             record |= {(group, called): _cell(rows, name, metric, None) for metric, called in FURTHER.items()}
         records.append(record)
-    return _frame(records)
+    return frame_of(records)
 
 
 def hyperparameters(run: Run, names: Sequence[str]) -> pd.DataFrame:
@@ -168,7 +175,7 @@ def hyperparameters(run: Run, names: Sequence[str]) -> pd.DataFrame:
         head |= {("this run", key): ours for key, (ours, _) in values.items()}
         head |= {("protocol (Table A.1)", key): theirs for key, (_, theirs) in values.items()}
         records.append(head)
-    return _frame(records)
+    return frame_of(records)
 
 
 def summary_beside_published(cohort: Cohort) -> pd.DataFrame:
@@ -271,7 +278,8 @@ def _difference(differences: pd.DataFrame, name: str, reference: str) -> str:
     if not at.any():
         return MISSING
     row = differences[at].iloc[0]
-    return f"{signed(row['difference'])}\n[{signed(row['ci_low'])}, {signed(row['ci_high'])}]"
+    p = "" if pd.isna(row["p_holm"]) else f"\n{format_p(row['p_holm'])}"
+    return f"{signed(row['difference'])}\n[{signed(row['ci_low'])}, {signed(row['ci_high'])}]{p}"
 
 
 def _published(name: str, split: str, metric: str) -> str:
@@ -283,7 +291,8 @@ def _published(name: str, split: str, metric: str) -> str:
     return f"{value[0]:.2f} ± {value[1]:.2f}{note}"
 
 
-def _frame(records: list[dict[tuple[str, str], str]]) -> pd.DataFrame:
+def frame_of(records: list[dict[tuple[str, str], str]]) -> pd.DataFrame:
+    """Records of cells by (group, column) as a table."""
     columns = list(records[0]) if records else [("", "model")]
     frame = pd.DataFrame([[record[c] for c in columns] for record in records], columns=range(len(columns)))
     frame.columns = pd.MultiIndex.from_tuples(columns)

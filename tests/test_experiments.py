@@ -16,6 +16,7 @@ from sksurv.util import Surv
 
 import fracsurv.experiments as experiments
 from fracsurv.ablation import COLUMNS, ablation
+from fracsurv.answers import vertebral_says
 from fracsurv.baselines import fit_cox
 from fracsurv.cohort import read_cohort
 from fracsurv.config import TRUE_RISK, load_profile
@@ -29,7 +30,7 @@ from fracsurv.results import finished, read_metrics, read_predictions, risk_of
 from fracsurv.run import open_run
 from fracsurv.tables import vertebral_table
 from fracsurv.vertebral import VERTEBRAL
-from fracsurv.wording import signed, vertebral_says
+from fracsurv.wording import signed
 from tests.conftest import tabular, write_cohort
 
 KINDS = {"age": "continuous", "smoker": "binary"}

@@ -284,12 +284,107 @@ def test_calibration_shows_its_groups_and_bounds():
     probability = np.array([0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.9])
     time = np.array([60.0, 100, 200, 300, 20, 40, 100, 100])
     event = np.array([False, False, True, False, True, True, True, True])
-    axes = plots.calibration({"model": metrics.calibration(event, time, probability, 100, n_groups=2)}, 100).axes[0]
+    groups = metrics.calibration(event, time, probability, 100, n_groups=2)
+    line = np.linspace(0.1, 0.9, 5)
+    axes = plots.calibration({"model": plots.CalibrationPanel(groups, line, line**2, "slope 1.00")}, 100).axes[0]
+    np.testing.assert_array_equal(axes.lines[1].get_ydata(), line**2)
+    assert texts(axes) == ["slope 1.00"]
     np.testing.assert_allclose(np.asarray(axes.containers[0][0].get_ydata(), float), [0, 1])
     bars = axes.containers[0][2][0].get_segments()
     np.testing.assert_allclose([bar[:, 1] for bar in bars], [[0, 0.7075982261787133], [0.3976353643835254, 1]])
     assert axes.get_ylim() == (0, 1)
     assert not axes.containers[0][0].get_clip_on()  # else half of a point at 0 or 1 is cut off
+
+
+def test_nothing_in_the_calibration_figure_overlaps():
+    groups = metrics.calibration(*small_cohort(300)[:2], np.linspace(0.1, 0.9, 300), YEAR)
+    panels = {
+        f"model {i}": plots.CalibrationPanel(groups, groups.predicted, groups.observed, "a\nb\nc") for i in range(4)
+    }
+    figure = plots.calibration(panels, YEAR, provenance="simulated cohort")
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    boxes = [figure.legends[0], *figure.texts, *(axes.title for axes in figure.axes), figure.axes[0].xaxis]
+    boxes = [
+        each.get_tightbbox(renderer) if hasattr(each, "majorTicks") else each.get_window_extent(renderer)
+        for each in boxes
+    ]
+    for i, first in enumerate(boxes):
+        for second in boxes[i + 1 :]:
+            assert not first.shrunk(0.98, 0.9).overlaps(second) or first.width == 0, (first, second)
+
+
+def test_decision_curve_draws_per_thousand_with_both_defaults():
+    thresholds = np.array([0.1, 0.2, 0.3])
+    curves = {"cox_ph": np.array([0.1, 0.05, np.nan]), "true_risk": np.array([0.12, 0.08, 0.02])}
+    figure = plots.decision_curve(
+        thresholds,
+        curves,
+        np.array([0.1, 0.0, -0.1]),
+        {"cox_ph": "Cox PH", "true_risk": "True"},
+        provenance="made up",
+    )
+    axes = figure.axes[0]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [100, 50, np.nan])
+    np.testing.assert_allclose(axes.lines[2].get_ydata(), [100, 0, -100])
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [10, 20, 30])
+    shown = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert shown == ["Cox PH", "True", "acting on everyone", "acting on nobody"]
+    assert axes.get_xlabel().endswith("%")
+    assert "1,000 patients" in axes.get_ylabel()
+    assert stamped(figure, "made up")
+
+
+def test_forest_marks_what_chance_alone_makes():
+    labels = {"cox_ph": "Cox PH", "cds_crops_if": "C-DS, crops"}
+    figure = plots.forest(ablation_rows(), labels, ["external", "test"], chance={"test": (0.4, 0.6)})
+    first, second = figure.axes
+    assert len(first.patches) == 0
+    assert second.patches[0].get_x() == pytest.approx(0.4)
+    assert second.patches[0].get_width() == pytest.approx(0.2)
+    assert "by chance alone (95 %)" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_subgroups_draws_small_groups_in_grey():
+    rows = [
+        {"label": label, "small": small, "experiment": name, "c_index": c, "ci_low": c - 0.1, "ci_high": c + 0.1,
+         "ratio": 1.1, "ratio_low": 0.9, "ratio_high": 1.3}
+        for label, small in (("All", False), ("few", True)) for name, c in (("a", 0.6), ("b", 0.7))
+    ]  # fmt: skip
+    figure = plots.subgroups(pd.DataFrame(rows), {"a": "A", "b": "B"}, "O/E at 5 years", provenance="made up")
+    c_index, ratio = figure.axes
+    colours = [line.get_color() for line in c_index.lines[1:]]
+    assert len(set(colours[:2])) == 2
+    assert colours[2] == colours[3] == "#bdbdbd"
+    assert [tick.get_text() for tick in c_index.get_yticklabels()] == ["All", "few"]
+    assert ratio.get_xlabel() == "O/E at 5 years"
+    without = plots.subgroups(pd.DataFrame(rows).drop(columns="ratio"), {"a": "A", "b": "B"}, "")
+    assert len(without.axes) == 1
+
+
+def test_contributions_draw_medians_of_those_who_have_the_vertebra():
+    values = np.stack([np.arange(13.0) + k for k in (0, 1, 2)])[None]
+    values[0, 0, 5] = np.nan
+    figure = plots.contributions(values, plots.LEVELS, ["model"], provenance="made up")
+    middle = figure.axes[0].lines[1].get_xdata()
+    np.testing.assert_allclose(middle, np.where(np.arange(13) == 5, 6.5, np.arange(13) + 1))
+    assert stamped(figure, "made up")
+
+
+def test_factor_losses_draw_folds_and_their_mean():
+    table = pd.DataFrame({"experiment": "a", "fold": [0, 1], "factor": "age", "loss": [0.01, 0.03]})
+    axes = plots.factor_losses(table, {"age": "Age, years"}, {"a": "A"}).axes[0]
+    np.testing.assert_allclose(axes.lines[1].get_xdata(), [0.01, 0.03])
+    assert axes.lines[2].get_xdata()[0] == pytest.approx(0.02)
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["Age, years"]
+
+
+def test_heat_maps_share_one_scale_with_its_meaning():
+    maps = [np.ones((4, 3)), np.full((4, 3), 3.0)]
+    figure = plots.heat_maps([np.zeros((4, 3))] * 2, maps, ["a", "b"], provenance="made up")
+    images = [axes.images[1] for axes in figure.axes[:2]]
+    assert {image.get_clim() for image in images} == {(0, 3.0)}
+    assert figure.axes[-1].get_ylabel() == "against the mean place"
 
 
 def test_risk_tertiles_are_thirds():

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fracsurv import findings, report, wording
+from fracsurv import answers, findings, report, wording
 from fracsurv.config import CONFIGS, ROOT, TRUE_RISK, load_experiments
 from fracsurv.curves import KAPLAN_MEIER, follow_up_groups, metrics_over_time, strongest_effect
 from fracsurv.errors import UserError
@@ -26,8 +26,7 @@ from fracsurv.results import write_predictions
 from fracsurv.run import open_run
 from fracsurv.tables import further_metrics, in_thesis_order, main_table, results_table, to_html, way_to_true_risk
 from tests.conftest import tabular, write_cohort
-
-SCRIPT = "<script>alert('x')</script>"
+from tests.made_up import SCRIPT, made_up_run
 
 
 @pytest.fixture(autouse=True)
@@ -39,35 +38,7 @@ def _style():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A tabular cohort with hostile labels; predictions, histories and records made up, no model trained."""
-    folder = tmp_path_factory.mktemp("made-up")
-    table = tabular(n=160, seed=5)
-    table["split"] = ["external" if i >= 100 else "" for i in range(160)]
-    table["patient_id"] = [f"<script>{i}</script>" for i in range(160)]
-    labels = {"age": f"Age {SCRIPT}", "smoker": "Cost [$](x) `a` *b*"}
-    cohort = write_cohort(
-        folder / "cohort", table, provenance="simulated", covariates={"age": "continuous", "smoker": "binary"},
-        labels=labels, description=SCRIPT,
-    )  # fmt: skip
-    rng = np.random.default_rng(0)
-    log_hazard = 0.3 * (table["age"].to_numpy() - 78)
-    pd.DataFrame({"patient_id": table["patient_id"], "log_hazard": log_hazard}).to_parquet(cohort / "truth.parquet")
-    made = open_run(cohort, folder / "out", "tiny")
-    for name, noise in ((TRUE_RISK, 0.0), ("cox_ph", 0.3), ("deepsurv", 0.5)):
-        for fold in range(made.profile.n_folds):
-            place = made.folder(name, fold)
-            write_predictions(made, name, fold, log_hazard + noise * rng.normal(size=160))
-            if name == "cox_ph":
-                coefficients = {"covariate": ["age", "smoker"], "log_hazard_ratio": [0.5 + 0.1 * fold, -0.1]}
-                pd.DataFrame(coefficients).to_csv(place / "coefficients.csv", index=False)
-                write_json(place / "fit.json", {"key": made.key(name, fold, None), "note": "penalised: age" * fold})
-            if name == "deepsurv":
-                history = {"epoch": [1, 2], "train_loss": [4.0, 3.0], "train_c_index": [0.5, 0.6]}
-                history |= {"validation_loss": [np.nan, 3.5], "validation_c_index": [np.nan, 0.58]}
-                pd.DataFrame(history).to_csv(place / "history.csv", index=False)
-                write_json(place / "fit.json", {"key": made.key(name, fold, None), "seconds": 1.5, "threads": 1,
-                                             "torch": f"1.{fold}", "commit": "abc"})  # fmt: skip
-    return made
+    return made_up_run(tmp_path_factory.mktemp("made-up"))
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +122,13 @@ def test_report_says_first_what_the_cohort_is(run, page):
 
 def test_links_lead_to_files_that_are_there(run, page):
     links = [a["href"] for tag, a in Page(page).tags if tag == "a" and not a["href"].startswith("#")]
-    assert set(links) == {"notebooks/01_eda.html", "provenance.json", "ablation.csv", "differences.csv"}
+    tables = ["all_experiments", "results_external", "results_test", "results_validation", "further_metrics"]
+    tables += ["subgroups", "leak_checks", "cohort", "hyperparameters"]
+    assert set(links) == {
+        "notebooks/01_eda.html", "provenance.json", "ablation.csv", "differences.csv",
+        "pages/tripod_ai.html", "pages/cox_ph.html", "pages/deepsurv.html",
+        *(f"tables/{name}.{kind}" for name in tables for kind in ("csv", "tex")),
+    }  # fmt: skip
     assert all((run.out / link).exists() for link in links)
 
 
@@ -294,7 +271,7 @@ def c_index_rows(**means):
 )
 def test_an_interval_with_zero_is_no_gain(run, low, high, words):
     found = differences("deepsurv", cox_ph=(low, high))
-    said = wording.answer_for(run, c_index_rows(cox_ph=0.6, deepsurv=0.62), found, "deepsurv")
+    said = answers.answer_for(run, c_index_rows(cox_ph=0.6, deepsurv=0.62), found, "deepsurv")
     assert words in said
     assert "radiograph" not in said
     assert "0.620 for DeepSurv; 0.600 for Cox PH" in said
@@ -321,7 +298,7 @@ ABOVE, AROUND, BELOW = (0.01, 0.05), (-0.01, 0.03), (-0.05, -0.01)
 def test_the_radiograph_adds_only_if_both_models_without_it_are_beaten(run, cox, deep, verdict, relation):
     intervals = {"cox_ph": cox} | ({"deepsurv": deep} if deep else {})
     rows = c_index_rows(cox_ph=0.6, deepsurv=0.61, cds_crops_if=0.64)
-    said = wording.answer_for(run, rows, differences("cds_crops_if", **intervals), "cds_crops_if")
+    said = answers.answer_for(run, rows, differences("cds_crops_if", **intervals), "cds_crops_if")
     assert verdict in said
     assert relation in said
     assert ("patients, the radiograph adds to" in said) == (cox == deep == ABOVE)
@@ -329,8 +306,8 @@ def test_the_radiograph_adds_only_if_both_models_without_it_are_beaten(run, cox,
 
 def test_answer_names_what_is_missing(run):
     none = differences("deepsurv")
-    assert "cox_ph is not among" in wording.answer_for(run, c_index_rows(deepsurv=0.6), none, "deepsurv")
-    assert "no radiographs" in wording.answer(run, c_index_rows(cox_ph=0.6), none)
+    assert "cox_ph is not among" in answers.answer_for(run, c_index_rows(deepsurv=0.6), none, "deepsurv")
+    assert "no radiographs" in answers.answer(run, c_index_rows(cox_ph=0.6), none)
 
 
 def test_way_to_true_risk(run):
@@ -676,8 +653,8 @@ def answer_note_of(run, events, low, high):
     row = ["cds_crops_if", "cox_ph", "test", "c_index", (low + high) / 2, low, high]
     with pytest.MonkeyPatch.context() as patch:
         counts = pd.DataFrame({"split": ["external", "test"], "patients": [60, 10], "events": [events, 4]})
-        patch.setattr(wording, "split_counts", lambda _: counts)
-        return wording.answer_note(run, table, pd.DataFrame([row], columns=columns))
+        patch.setattr(answers, "split_counts", lambda _: counts)
+        return answers.answer_note(run, table, pd.DataFrame([row], columns=columns))
 
 
 @pytest.mark.parametrize(

@@ -18,15 +18,25 @@ from fracsurv.metrics.concordance import (
     concordance_counts,
     concordance_index,
     concordance_index_ipcw,
+    concordance_sd_by_chance,
 )
 from fracsurv.metrics.evaluation import evaluate, integration_grid
-from fracsurv.metrics.resampling import bootstrap_metrics, draw_counts, percentile_interval
+from fracsurv.metrics.resampling import (
+    bootstrap_metrics,
+    draw_counts,
+    holm,
+    paired_p,
+    percentile_interval,
+    resampled,
+)
+from fracsurv.metrics.smooth_calibration import SmoothCalibration, smooth_calibration
 
 __all__ = [
     "Bootstrap",
     "Calibration",
     "ConcordanceCounts",
     "Metric",
+    "SmoothCalibration",
     "auc_censored_as_nonevent",
     "bootstrap",
     "bootstrap_metrics",
@@ -37,13 +47,18 @@ __all__ = [
     "concordance_counts",
     "concordance_index",
     "concordance_index_ipcw",
+    "concordance_sd_by_chance",
     "cumulative_dynamic_auc",
     "draw_counts",
     "evaluate",
+    "holm",
     "integrated_brier_score",
     "integration_grid",
     "kaplan_meier",
     "net_benefit",
+    "paired_p",
     "percentile_interval",
+    "resampled",
+    "smooth_calibration",
     "usable_horizons",
 ]

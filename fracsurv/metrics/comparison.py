@@ -15,7 +15,7 @@ from fracsurv.metrics.auc import auc_of_draws
 from fracsurv.metrics.brier import brier_of_draws, brier_terms
 from fracsurv.metrics.censoring import inverse_censoring_weights, reaches
 from fracsurv.metrics.concordance import concordance_of_draws, uno_weights
-from fracsurv.metrics.resampling import LEAST_ANSWERED, draw_chunks, percentile_interval
+from fracsurv.metrics.resampling import draw_chunks, paired_p, percentile_interval
 
 PLAIN = ("c_index", "c_index_ipcw")
 AT_A_TIME = ("auc", "auc_thesis", "brier")
@@ -72,20 +72,14 @@ class Bootstrap:
         interval : array, shape (n_models, n_metrics, 2)
             Percentiles of the paired differences.
         p : array, shape (n_models, n_metrics)
-            Two-sided, for no difference: 2 (k + 1) / (n + 1), k of n answered draws lying on 0 or on its other side;
-            about the level at which the interval begins to hold 0, and never 0 itself. Of the reference it is 1. Not
-            adjusted for how many are asked.
+            Two-sided, for no difference; see `paired_p`. Of the reference it is 1. Not adjusted for how many are
+            asked.
         """
         if reference not in self.models:
             raise ValueError(f"reference {reference!r} is not one of the models: {', '.join(self.models)}")
         at = self.models.index(reference)
         paired = self.draws - self.draws[:, [at]]
-        answered = np.isfinite(paired)
-        n = answered.sum(axis=0)
-        tail = np.minimum((paired <= 0).sum(axis=0), (paired >= 0).sum(axis=0))
-        p = np.minimum(1.0, 2 * (tail + 1) / (n + 1))
-        p[n < LEAST_ANSWERED * len(paired)] = np.nan
-        return self.estimate - self.estimate[at], percentile_interval(paired, level), p
+        return self.estimate - self.estimate[at], percentile_interval(paired, level), paired_p(paired)
 
 
 def bootstrap(

@@ -26,12 +26,19 @@ class IntermediateFusion(nn.Module):
             nn.Linear(128, 1),
         )
 
-    def forward(self, tabular: Tensor, image: Tensor) -> Tensor:
-        """Log hazards from concatenated features; everything is trained end to end."""
-        features = self.image(image)
+    def image_part(self, image: Tensor) -> Tensor:
+        """(n, n_features): all that the fusion sees of an image."""
+        return self.image(image)
+
+    def with_image_part(self, tabular: Tensor, features: Tensor) -> Tensor:
+        """Log hazards from covariates and image features that are already known."""
         with torch.autocast(features.device.type, enabled=False):
             joint = torch.cat([features.float(), self.tabular(tabular)], dim=1)
             return self.head(joint).squeeze(1)
+
+    def forward(self, tabular: Tensor, image: Tensor) -> Tensor:
+        """Log hazards from concatenated features; everything is trained end to end."""
+        return self.with_image_part(tabular, self.image_part(image))
 
 
 class _Frozen(nn.Module):
@@ -89,6 +96,14 @@ class AlphaFusion(nn.Module):
         self.tabular = _Frozen(tabular) if freeze_tabular else tabular
         self.alpha = alpha
 
+    def image_part(self, image: Tensor) -> Tensor:
+        """(n,): the image's log hazards, all that the fusion sees of it."""
+        return self.image(None, image)
+
+    def with_image_part(self, tabular: Tensor, image_risk: Tensor) -> Tensor:
+        """Log hazards from covariates and the image's log hazards."""
+        return self.alpha * self.tabular(tabular, None) + (1 - self.alpha) * image_risk
+
     def forward(self, tabular: Tensor, image: Tensor) -> Tensor:
         """Log hazards from covariates and image."""
-        return self.alpha * self.tabular(tabular, None) + (1 - self.alpha) * self.image(tabular, image)
+        return self.with_image_part(tabular, self.image_part(image))

@@ -6,15 +6,26 @@ figure that leaves its page still says what its numbers were made from.
 
 from fracsurv.plots.ablation import forest, over_time, validation_against_test
 from fracsurv.plots.covariates import coefficient_forest, covariate_distributions
+from fracsurv.plots.explanation import contributions, factor_losses, heat_maps
 from fracsurv.plots.images import LEVELS, augmentation_samples, box_heights, crop_montage, radiograph_with_slots
 from fracsurv.plots.style import COLOURS, as_png, as_svg, horizon_label, set_style, spread
-from fracsurv.plots.survival import calibration, format_p, kaplan_meier, log_rank_p, numbers_at_risk
+from fracsurv.plots.subgroups import subgroups
+from fracsurv.plots.survival import (
+    CalibrationPanel,
+    calibration,
+    decision_curve,
+    format_p,
+    kaplan_meier,
+    log_rank_p,
+    numbers_at_risk,
+)
 from fracsurv.plots.training import alpha_sweep, late_fusion_weights, learning_curves
 from fracsurv.plots.vertebrae import boxes_per_patient, corrections, grade_matrix, keypoints
 
 __all__ = [
     "COLOURS",
     "LEVELS",
+    "CalibrationPanel",
     "alpha_sweep",
     "as_png",
     "as_svg",
@@ -23,12 +34,16 @@ __all__ = [
     "boxes_per_patient",
     "calibration",
     "coefficient_forest",
+    "contributions",
     "corrections",
     "covariate_distributions",
     "crop_montage",
+    "decision_curve",
+    "factor_losses",
     "forest",
     "format_p",
     "grade_matrix",
+    "heat_maps",
     "horizon_label",
     "kaplan_meier",
     "keypoints",
@@ -40,5 +55,6 @@ __all__ = [
     "radiograph_with_slots",
     "set_style",
     "spread",
+    "subgroups",
     "validation_against_test",
 ]

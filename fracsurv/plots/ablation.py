@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from fracsurv.plots.style import COLOURS, GREY, label_ends, new_figure, time_axis
 
 INPUT_COLOURS = {"truth": "#000000", "none": COLOURS[0], "full": COLOURS[1], "crops": COLOURS[2]}
 INPUT_NAMES = {"truth": "true risk", "none": "clinical only", "full": "full image", "crops": "vertebra crops"}
+CHANCE_COLOUR = "#e3e3e3"
 METRIC_NAMES = {"c_index": "C-index", "auc": "AUC(t)", "brier": "Brier score"}
 
 
@@ -23,6 +25,7 @@ def forest(
     *,
     metric: str = "c_index",
     reference: str = "cox_ph",
+    chance: Mapping[str, tuple[float, float]] | None = None,
     provenance: str = "",
 ) -> Figure:
     """A metric of every experiment with its 95 % interval, a panel a split, a line at the reference.
@@ -33,12 +36,16 @@ def forest(
         `experiment, input, split, mean, ci_low, ci_high, n_patients` of one metric; experiments in order.
     labels : mapping
         Experiment to its name.
+    chance : mapping, optional
+        Split to the range in which a model that knows nothing falls in 95 of 100 cohorts: a grey band.
     """
     names = list(dict.fromkeys(table["experiment"]))
     figure = new_figure(2.6 + 2.5 * len(splits), 1.15 + 0.3 * len(names), provenance)
     panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
     for axes, split in zip(panels, splits, strict=True):
         rows = table[table["split"] == split].set_index("experiment")
+        if chance and split in chance:
+            axes.axvspan(*chance[split], color=CHANCE_COLOUR, linewidth=0, zorder=0)
         if reference in rows.index:
             axes.axvline(rows.loc[reference, "mean"], color=COLOURS[0], linewidth=1, linestyle=":")
         for position, name in enumerate(names):
@@ -57,7 +64,10 @@ def forest(
     handles = [Line2D([], [], color=INPUT_COLOURS[key], marker="D", label=INPUT_NAMES[key]) for key in present]
     if reference in names:
         handles.append(Line2D([], [], color=COLOURS[0], linestyle=":", linewidth=1, label=labels[reference]))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    if chance:
+        handles.append(Patch(color=CHANCE_COLOUR, label="by chance alone (95 %)"))
+    columns = len(handles) if len(handles) < 5 else -(-len(handles) // 2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     return figure
 
 

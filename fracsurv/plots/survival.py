@@ -1,13 +1,15 @@
-"""Kaplan–Meier curves with numbers at risk, and calibration at a horizon."""
+"""Kaplan–Meier curves with numbers at risk; calibration and decision curves at a horizon."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from lifelines import KaplanMeierFitter
 from lifelines.statistics import multivariate_logrank_test
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
@@ -99,39 +101,96 @@ def _risk_table(axes, times: list[NDArray], names: list[str], ticks: Sequence[fl
             axes.text(tick, row, f"{number:,}", ha="center", va="center", fontsize=8)
 
 
+class CalibrationPanel(NamedTuple):
+    """One model's calibration: its groups, a smooth curve (two arrays of probabilities), and words for the corner."""
+
+    groups: Calibration
+    smooth_predicted: NDArray
+    smooth_observed: NDArray
+    words: str
+
+
 def calibration(
-    found: Mapping[str, Calibration],
+    panels: Mapping[str, CalibrationPanel],
     horizon: float,
     *,
     outcome: str = "any fracture",
     time_unit: str = "days",
     provenance: str = "",
 ) -> Figure:
-    """Predicted against observed probability of the event by `horizon` (in `time_unit`), a panel a model.
+    """Predicted against observed probability of the event by `horizon` (in `time_unit`), a panel a model."""
+    n_columns = min(4, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    figure = new_figure(max(3.6, 2.3 * n_columns + 0.4), 2.9 * n_rows + 0.75, provenance)
+    drawn = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
+    tops = [[each.groups.predicted.max(), np.nanmax(each.groups.high)] for each in panels.values()]
+    limit = min(1.0, 1.05 * max(0.1, float(np.max(tops))))
+    for axes, (name, each) in zip(drawn.flat, panels.items(), strict=False):
+        groups = each.groups
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+        axes.plot(each.smooth_predicted, each.smooth_observed, color=COLOURS[1], linewidth=1.4)
+        errors = np.clip([groups.observed - groups.low, groups.high - groups.observed], 0, None)
+        axes.errorbar(
+            groups.predicted, groups.observed, yerr=errors,
+            fmt="o", markersize=4, linewidth=1, color=COLOURS[0], clip_on=False,  # points at 0 and 1 are seen whole
+        )  # fmt: skip
+        axes.text(0.04, 0.98, each.words, transform=axes.transAxes, fontsize=7, va="top", linespacing=1.35)
+        axes.set_title(name, fontsize=9)
+        axes.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
+        axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    for axes in drawn.flat[len(panels) :]:
+        axes.set_visible(False)
+    figure.supxlabel(f"Predicted probability of {outcome} within {horizon_label(horizon, time_unit)}, %", fontsize=9)
+    figure.supylabel("Observed probability, %", fontsize=9)
+    handles = [
+        Line2D([], [], color=COLOURS[0], marker="o", markersize=4, linewidth=1,
+               label="groups by prediction, Kaplan–Meier with 95 % interval"),
+        Line2D([], [], color=COLOURS[1], label="smooth"),
+        Line2D([], [], color=GREY, linestyle=":", linewidth=1, label="perfect"),
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside upper left", ncols=3 if n_columns > 1 else 1)
+    return figure
+
+
+def decision_curve(
+    thresholds: NDArray,
+    curves: Mapping[str, NDArray],
+    everyone: NDArray,
+    labels: Mapping[str, str],
+    *,
+    outcome: str = "any fracture",
+    horizon: str = "5 years",
+    provenance: str = "",
+) -> Figure:
+    """Net benefit per 1,000 patients over the threshold probability, for each model, for acting on all, on nobody.
 
     Parameters
     ----------
-    found : mapping of str to Calibration
-        Model to its groups by predicted probability, from `metrics.calibration`.
+    thresholds : array, shape (n,)
+        Probabilities from which on to act.
+    curves : mapping of str to array, shape (n,)
+        Net benefit a patient of each model; NaN where it is not known.
+    everyone : array, shape (n,)
+        Net benefit of acting on everyone.
+    labels : mapping
+        Model to its name.
     """
-    n_columns = min(4, len(found))
-    n_rows = -(-len(found) // n_columns)
-    figure = new_figure(max(3.6, 2.3 * n_columns + 0.4), 2.9 * n_rows + 0.5, provenance)
-    panels = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
-    top = max(0.1, *(float(max(each.predicted.max(), np.nanmax(each.high))) for each in found.values()))
-    for axes, (name, each) in zip(panels.flat, found.items(), strict=False):
-        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
-        errors = np.clip([each.observed - each.low, each.high - each.observed], 0, None)
-        axes.errorbar(
-            each.predicted, each.observed, yerr=errors,
-            fmt="o", markersize=4, linewidth=1, color=COLOURS[0], clip_on=False,  # points at 0 and 1 are seen whole
-        )  # fmt: skip
-        axes.set_title(name, fontsize=9)
-        axes.set(xlim=(0, min(1, top * 1.05)), ylim=(0, min(1, top * 1.05)), aspect="equal")
-        axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
-    for axes in panels.flat[len(found) :]:
-        axes.set_visible(False)
-    figure.supxlabel(f"Predicted probability of {outcome} within {horizon_label(horizon, time_unit)}, %", fontsize=9)
-    figure.supylabel("Observed by Kaplan–Meier, %", fontsize=9)
+    figure = new_figure(7.6, 3.9, provenance)
+    axes = figure.subplots()
+    percent = 100 * np.asarray(thresholds)
+    palette = iter([COLOURS[i] for i in (0, 2, 3, 4, 1, 5)])
+    drawn = {name: (1000 * values, "#000000" if name == "true_risk" else next(palette), "-", labels[name])
+             for name, values in curves.items()}  # fmt: skip
+    top = max(float(np.nanmax(each[0])) for each in [*drawn.values(), (1000 * np.asarray(everyone),)])
+    drawn["everyone"] = (1000 * np.asarray(everyone), GREY, "--", "acting on everyone")
+    for values, colour, line, _ in drawn.values():
+        axes.plot(percent, values, line, color=colour, linewidth=1.5)
+    axes.axhline(0, color=GREY, linewidth=1, linestyle=":")
+    axes.set(ylim=(-0.12 * top, 1.06 * top), xlim=(0, percent[-1]))
+    axes.set(xlabel=f"Threshold: act from this predicted risk of {outcome} by {horizon} on, %")
+    axes.set_ylabel("Net benefit, true positives per 1,000 patients")
+    handles = [Line2D([], [], color=colour, linestyle=line, label=text) for _, colour, line, text in drawn.values()]
+    handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1, label="acting on nobody"))
+    axes.legend(handles=handles, loc="upper right")
     return figure

@@ -1,0 +1,80 @@
+"""The TRIPOD+AI checklist, filled where a run knows the answer and left open where it does not."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from fracsurv.answers import answer
+from fracsurv.config import CONFIGS, TRUE_RISK
+from fracsurv.metrics import kaplan_meier
+from fracsurv.plots import horizon_label
+from fracsurv.results import horizons
+from fracsurv.run import Run
+from fracsurv.summary import label
+from fracsurv.tables import frame_of
+from fracsurv.wording import PROVENANCE, experiment_name, split_counts
+
+OPEN = "open: for the authors"
+SIMULATED = {
+    "5b": "No dates: simulated.",
+    "6a": "No centre: simulated.",
+    "16": "None: all patients come from the same simulator with the same settings.",
+    "17": "Not needed: no person's data.",
+    "18e": "Made anew by one command, see README.",
+}
+"""What is known besides where patients and outcomes are simulated."""
+
+
+@cache
+def _content() -> dict:
+    return yaml.safe_load((CONFIGS / "tripod_ai.yaml").read_text(encoding="utf-8"))
+
+
+def checklist_source() -> str:
+    """The guideline, as it is to be cited."""
+    return _content()["source"]
+
+
+def checklist(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
+    """One row an item: number, topic, what it asks for, and what this run knows, or that it is open."""
+    facts = _facts(run, table, differences)
+    known = SIMULATED if run.cohort.provenance == "simulated" else {}
+    records = []
+    for item, (topic, asked, *answered) in _content()["items"].items():
+        said = answered[0].format(**facts) if answered else known.get(item, OPEN)
+        values = {"item": item, "topic": topic, "asks for": asked, "from this run": said}
+        records.append({("", name): value for name, value in values.items()})
+    return frame_of(records)
+
+
+def _facts(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> dict[str, object]:
+    """What fills the braces."""
+    cohort, counts = run.cohort, split_counts(run)
+    external = "external" in set(counts["split"])
+    rows = [name for name in dict.fromkeys(table["experiment"]) if name != TRUE_RISK]
+    return {
+        "evaluated": "evaluation on external patients" if external else "no evaluation on external patients",
+        "provenance": " ".join([PROVENANCE[cohort.provenance], cohort.description]).strip(),
+        "outcome": cohort.outcome,
+        "horizons": ", ".join(horizon_label(day, cohort.time_unit) for day in horizons(cohort)),
+        "covariates": ", ".join(label(cohort, name) for name in cohort.covariates),
+        "people": "; ".join(f"{c.split} {c.patients:,} ({c.events:,} events)" for c in counts.itertuples()),
+        "n_folds": run.profile.n_folds,
+        "seed": run.profile.seed,
+        "n_rows": len(rows),
+        "rows": "; ".join(experiment_name(run, name) for name in rows),
+        "followed": _followed(run),
+        "answer": answer(run, table, differences),
+    }
+
+
+def _followed(run: Run) -> str:
+    event, time = (run.cohort.table[column].to_numpy() for column in ("event", "time"))
+    steps, uncensored = kaplan_meier(event, time, censoring=True)
+    half = steps[uncensored <= 0.5]
+    median = f"{half[0]:,.6g} {run.cohort.time_unit}" if len(half) else "not reached"
+    return f"Median follow-up (reverse Kaplan–Meier) {median}, longest {np.max(time):,.6g} {run.cohort.time_unit}."

@@ -1,0 +1,220 @@
+"""The explanations of one experiment's fold models, computed once and written beside the results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fracsurv.config import TRUE_RISK
+from fracsurv.errors import UserError
+from fracsurv.experiments import fitted_network
+from fracsurv.explain.factors import factor_importance
+from fracsurv.explain.maps import attention_rollout, grad_cam
+from fracsurv.explain.occlusion import occluded, vertebra_frames
+from fracsurv.feeding import NetworkInputs, standardise
+from fracsurv.files import atomic_path, read_json, write_json
+from fracsurv.models import RESNETS
+from fracsurv.results import finished
+from fracsurv.run import Run
+from fracsurv.training import derive_seed
+from fracsurv.vertebrae import LEVELS
+
+VERSION = 1
+"""Raised whenever the same models would be explained otherwise."""
+N_PATIENTS, BATCH = 200, 32
+PREFERRED = ("intermediate", "none", "alpha")
+"""Of the rows that share an input and an encoder, the one to explain: the first of these fusions."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was found of an experiment's fold models.
+
+    Attributes
+    ----------
+    split : str
+        Whose patients were looked at.
+    patients : list of str
+        The sample of them whose images were.
+    contributions : ndarray (n_folds, n, 13) or None
+        See `occluded`; None without an image.
+    maps : ndarray (n, H, W) or None
+        Grad-CAM or rollout, each fold's scaled to a mean of 1 over sample and places, then the mean over the folds.
+    factors : DataFrame or None
+        `fold, factor, loss`; None for a model without clinical factors.
+    """
+
+    split: str
+    patients: list[str]
+    contributions: np.ndarray | None
+    maps: np.ndarray | None
+    factors: pd.DataFrame | None
+
+
+def explainable(run: Run) -> list[str]:
+    """The finished rows to explain: the two clinical models, and one for each input and encoder."""
+    done = [name for name in finished(run) if name != TRUE_RISK]
+    chosen = [name for name in ("cox_ph", "deepsurv") if name in done]
+    for fusion in PREFERRED:
+        for name in done:
+            row, others = run.experiments[name], [run.experiments[other] for other in chosen]
+            new = (row.input, row.encoder) not in [(other.input, other.encoder) for other in others]
+            if row.needs_images and row.fusion == fusion and new:
+                chosen.append(name)
+    return [name for name in done if name in chosen]
+
+
+def folder_of(run: Run, name: str) -> Path:
+    """Where an experiment's explanation lies."""
+    return run.out / "explanations" / name
+
+
+def explain(run: Run, name: str, split: str, *, progress: bool = False) -> Explanation:
+    """Explain an experiment's fold models on a split, unless that is done already; written whole, the key last.
+
+    Raises
+    ------
+    UserError
+        For late fusion, whose image part is another experiment's: explain that one; and what is not finished.
+    """
+    if name not in finished(run):
+        raise UserError(f"{name}: not finished under these settings; run it first")
+    if run.experiments[name].fusion == "late":
+        parts = run.experiments[name].pretrained
+        raise UserError(f"{name}: only weighs two finished risks; explain {parts['image']} and {parts['tabular']}")
+    folder, key = folder_of(run, name), _key(run, name, split)
+    if not (folder / "explanation.json").exists() or read_json(folder / "explanation.json")["key"] != key:
+        _write(run, folder, _explain(run, name, split, progress), key)
+    return read_explanation(run, name)
+
+
+def read_explanation(run: Run, name: str) -> Explanation | None:
+    """What `explain` wrote of the models as they are now; None where it did not, or of other ones."""
+    folder = folder_of(run, name)
+    if not (folder / "explanation.json").exists():
+        return None
+    about = read_json(folder / "explanation.json")
+    if about["key"] != _key(run, name, about["split"]):
+        return None
+    arrays = {
+        what: np.load(path) if (path := folder / f"{what}.npy").exists() else None
+        for what in ("contributions", "maps")
+    }
+    factors = pd.read_csv(folder / "factors.csv") if about["factors"] else None
+    return Explanation(about["split"], about["patients"], **arrays, factors=factors)
+
+
+def _write(run: Run, folder: Path, found: Explanation, key: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "explanation.json").unlink(missing_ok=True)
+    for what in ("contributions", "maps"):
+        array, path = getattr(found, what), folder / f"{what}.npy"
+        path.unlink(missing_ok=True)
+        if array is not None:
+            with atomic_path(path) as temporary, open(temporary, "wb") as file:
+                np.save(file, array.astype(np.float32))
+    if found.factors is not None:
+        with atomic_path(folder / "factors.csv") as temporary:
+            found.factors.to_csv(temporary, index=False)
+    about = {"key": key, "split": found.split, "levels": LEVELS, "patients": found.patients}
+    write_json(folder / "explanation.json", about | {"factors": found.factors is not None})
+
+
+def _key(run: Run, name: str, split: str) -> str:
+    folds = range(run.profile.n_folds)
+    made_from = [VERSION, N_PATIENTS, split, *(read_json(run.folder(name, k) / "metrics.json")["key"] for k in folds)]
+    return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+
+
+def _explain(run: Run, name: str, split: str, progress: bool) -> Explanation:
+    row = run.experiments[name]
+    judged = run.rows(0)[split]
+    rng = np.random.default_rng(derive_seed(run.profile.seed, "explained", split))
+    sample = np.sort(rng.choice(judged, min(N_PATIENTS, len(judged)), replace=False))
+    contributions, maps, factors = [], [], []
+    for fold in tqdm(range(run.profile.n_folds), desc=f"explain {name}", disable=not progress, leave=False):
+        if row.model == "cox_ph":
+            factors.append(_factors_of_cox(run, name, fold, judged))
+            continue
+        model, _, inputs = fitted_network(run, name, fold, _alpha(run, name, fold))
+        model.eval()
+        if row.needs_images:
+            moved, seen = _looked_at(run, model, inputs, sample, row.input, row.encoder)
+            contributions.append(moved)
+            maps.append(seen / max(float(seen.mean()), 1e-12))
+        if row.fusion != "none" or not row.needs_images:
+            factors.append(_factors_of_network(run, name, fold, model, inputs, judged))
+    return Explanation(
+        split,
+        run.cohort.table["patient_id"].iloc[sample].tolist(),
+        np.stack(contributions) if contributions else None,
+        np.mean(maps, axis=0) if maps else None,
+        pd.concat(factors, ignore_index=True) if factors else None,
+    )
+
+
+def _alpha(run: Run, name: str, fold: int) -> float | None:
+    return read_json(run.folder(name, fold) / "fit.json").get("alpha")
+
+
+def _looked_at(
+    run: Run, model: nn.Module, inputs: NetworkInputs, sample: np.ndarray, kind: str, encoder: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Contributions (n, 13) and maps (n, H, W) of the sample, in float32: differences are small."""
+    backbone = getattr(model, "encoder", getattr(model, "image", None))
+    backbone = getattr(backbone, "encoder", backbone).backbone
+    contributions, maps = [], []
+    for rows in np.array_split(sample, -(-len(sample) // BATCH)):
+        tabular, images = inputs(rows, None)
+        frames = None
+        if kind == "full":
+            boxes = vertebra_frames(run.cohort, rows, run.store("full").full.shape[1:], images.shape[-2:])
+            frames = torch.from_numpy(boxes).to(images.device)
+        contributions.append(occluded(model, tabular, images, frames).numpy())
+        seen = (
+            grad_cam(model, backbone.layer4, tabular, images)
+            if encoder in RESNETS
+            else attention_rollout(backbone, images[..., : backbone.image_size, : backbone.image_size])
+        )
+        maps.append(seen.cpu().numpy())
+    return np.concatenate(contributions), np.concatenate(maps)
+
+
+def _factors_of_cox(run: Run, name: str, fold: int, judged: np.ndarray) -> pd.DataFrame:
+    tabular = standardise(run.cohort, run.rows(fold)["train"], morphometry=run.experiments[name].morphometry)
+    coefficients = pd.read_csv(run.folder(name, fold) / "coefficients.csv")["log_hazard_ratio"].to_numpy()
+    return _importance(run, name, fold, judged, tabular[judged], lambda values: values @ coefficients)
+
+
+def _factors_of_network(
+    run: Run, name: str, fold: int, model: nn.Module, inputs: NetworkInputs, judged: np.ndarray
+) -> pd.DataFrame:
+    """The images' part is computed once: only the factors change."""
+    parts: list[Tensor] = []
+    with torch.no_grad():
+        if inputs.images is not None:
+            batches = np.array_split(judged, -(-len(judged) // BATCH))
+            parts = [torch.cat([model.image_part(inputs(rows, None)[1]) for rows in batches])]
+
+    def risk(values: np.ndarray) -> np.ndarray:
+        tabular = torch.from_numpy(values).to(run.device)
+        with torch.no_grad():
+            found = model.with_image_part(tabular, *parts) if parts else model(tabular)
+        return found.float().cpu().numpy().astype(float)
+
+    return _importance(run, name, fold, judged, inputs.tabular[judged].cpu().numpy(), risk)
+
+
+def _importance(run: Run, name: str, fold: int, judged: np.ndarray, tabular: np.ndarray, risk) -> pd.DataFrame:
+    table = run.cohort.table.iloc[judged]
+    seed = derive_seed(run.profile.seed, "factors", fold)
+    outcome = table["event"].to_numpy(), table["time"].to_numpy()
+    return factor_importance(risk, tabular, *outcome, run.covariates(name), seed=seed).assign(fold=fold)

@@ -1,0 +1,76 @@
+"""Does a network's attention fall on the vertebrae that are truly fractured: asked where a simulator knows them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fracsurv.cohort import Cohort
+from fracsurv.cohort_checks import BOX_COLUMNS
+from fracsurv.metrics import percentile_interval, resampled
+from fracsurv.vertebrae import LEVELS, N_SLOTS, overlapping_pairs
+from fracsurv.vertebral import slot_index
+
+
+def true_grades(cohort: Cohort, rows: NDArray) -> NDArray | None:
+    """True Genant grade of the vertebra in each slot, (len(rows), 13) float; None for a cohort without a truth.
+
+    NaN where a slot is empty, or its box overlaps no vertebra from T4 to L4 by half.
+    """
+    boxes, truth = cohort.true_vertebrae(), cohort.truth()
+    if boxes is None or cohort.vertebrae is None:
+        return None
+    part = cohort.of_rows(rows)
+    index = slot_index(part)
+    found_of, true_of = (dict(list(table.groupby("patient_id"))) for table in (part.vertebrae, boxes))
+    result = np.full((len(rows), N_SLOTS), np.nan)
+    for number, patient in enumerate(part.table["patient_id"]):
+        if patient not in found_of or patient not in true_of:
+            continue
+        theirs = true_of[patient][true_of[patient]["level"].isin(LEVELS)]
+        pairs = overlapping_pairs(found_of[patient][BOX_COLUMNS].to_numpy(float), theirs[BOX_COLUMNS].to_numpy(float))
+        grade = {box: truth.loc[patient, f"grade_{theirs['level'].iloc[j]}"] for box, j in pairs}
+        result[number] = [grade.get(box, np.nan) for box in index[number]]
+    return result
+
+
+def fracture_auc(
+    contribution: NDArray, grade: NDArray, *, least: int = 1, n_draws: int = 1000, seed: int = 0
+) -> dict[str, float]:
+    """How well contributions tell fractured from sound vertebrae of the same patient.
+
+    Within each patient with both: the share of pairs of a fractured and a sound vertebra of which the fractured one
+    contributes more, ties a half; then the mean over these patients. 0.5 is chance, 1 is always. Comparing within a
+    patient leaves out what differs between patients: their age, say, which a network may know otherwise.
+
+    Parameters
+    ----------
+    contribution : array (n, 13), or (n_models, n, 13)
+        Of several models the mean of their shares is taken, patient by patient.
+    grade : array (n, 13)
+        True grades, NaN = not known.
+    least : int
+        The grade from which a vertebra counts as fractured. Those between 0 and it are left out.
+
+    Returns
+    -------
+    dict
+        `auc`, `ci_low`, `ci_high` (95 %, patients resampled), `n_patients`, `n_fractured` vertebrae; NaN without such
+        a patient.
+    """
+    contribution = np.asarray(contribution, float).reshape(-1, *np.shape(grade))
+    known = np.isfinite(grade) & np.isfinite(contribution).all(axis=0)
+    fractured, sound = known & (grade >= least), known & (grade == 0)
+    both = fractured.any(axis=1) & sound.any(axis=1)
+    shares = []
+    for patient in np.flatnonzero(both):
+        broken, whole = (contribution[:, patient, at[patient]] for at in (fractured, sound))
+        gap = broken[:, :, None] - whole[:, None, :]
+        shares.append(((gap > 0) + 0.5 * (gap == 0)).mean())
+    shares = np.array(shares)
+    low = high = auc = np.nan
+    if len(shares):
+        auc = shares.mean()
+        low, high = percentile_interval(resampled(lambda rows: shares[rows].mean(), len(shares), n_draws, seed))
+    counts = {"n_patients": len(shares), "n_fractured": int(fractured[both].sum())}
+    return {"auc": float(auc), "ci_low": float(low), "ci_high": float(high), **counts}

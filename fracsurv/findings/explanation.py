@@ -1,0 +1,130 @@
+"""What the models look at: vertebrae, places in the picture, clinical factors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from fracsurv import plots
+from fracsurv.explain import fracture_auc, read_explanation, true_grades
+from fracsurv.findings.finding import PATIENTS, Finding
+from fracsurv.models import RESNETS
+from fracsurv.run import Run
+from fracsurv.summary import label
+from fracsurv.training import derive_seed
+from fracsurv.vertebrae import LEVELS
+from fracsurv.vertebral import VERTEBRAL
+from fracsurv.wording import experiment_name, signed, stamp
+
+
+def vertebrae(run: Run, names: Sequence[str]) -> Finding | None:
+    """How far each vertebra moves the risk, and whether the fractured ones do; None where nothing is explained."""
+    found = {name: each for name in names if (each := read_explanation(run, name)) and each.contributions is not None}
+    if not found:
+        return None
+    titles = [experiment_name(run, name).replace(", ", "\n", 1) for name in found]
+    first = next(iter(found.values()))
+    means = np.stack([each.contributions.mean(axis=0) for each in found.values()])
+    figure = plots.contributions(means, LEVELS, titles, provenance=f"{first.split} · {stamp(run)}")
+    parts = []
+    for name, mean in zip(found, means, strict=True):
+        size = np.nanmedian(np.abs(mean), axis=0)
+        parts.append(f"{experiment_name(run, name)}: most at {LEVELS[int(size.argmax())]} (median {size.max():.3f})")
+    said = (
+        f"How far a vertebra moves the log hazard, either way, in {len(first.patients):,} of {PATIENTS[first.split]} "
+        f"(mean over the fold models). {'; '.join(parts)}."
+    )
+    return Finding("contributions", figure, "Contribution of each vertebra to the log hazard", said)
+
+
+def fractured_first(run: Run, names: Sequence[str]) -> pd.DataFrame:
+    """Whether contributions rank truly fractured vertebrae first: `experiment, least, auc, ci_low, ci_high, …`.
+
+    Empty without a truth. `least` is the grade from which a vertebra counts as fractured.
+    """
+    rows = []
+    index = pd.Index(run.cohort.table["patient_id"])
+    for name in names:
+        found = read_explanation(run, name)
+        if found is None or found.contributions is None:
+            continue
+        grade = true_grades(run.cohort, index.get_indexer(found.patients))
+        if grade is None:
+            return pd.DataFrame()
+        for least in (1, 2):
+            seed = derive_seed(run.profile.seed, "fractured first", least)
+            rows.append(
+                {
+                    "experiment": name,
+                    "least": least,
+                    **fracture_auc(found.contributions, grade, least=least, seed=seed),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def places(run: Run, names: Sequence[str]) -> Finding | None:
+    """Where in the picture each image model looks, on average; None where nothing is explained."""
+    pictures, maps, titles, said = [], [], [], []
+    for name in names:
+        found = read_explanation(run, name)
+        if found is None or found.maps is None:
+            continue
+        row = run.experiment(name)
+        mean = found.maps.mean(axis=0)
+        how = "Grad-CAM" if row.encoder in RESNETS else "attention rollout"
+        pictures.append(_mean_picture(run, row.input, found.patients, mean.shape))
+        maps.append(mean / mean.mean() if mean.any() else mean)
+        titles.append(f"{experiment_name(run, name).replace(', ', chr(10), 1)}\n{how}")
+        height, width = mean.shape
+        middle = mean[height // 4 : height - height // 4, width // 4 : width - width // 4].sum() / max(
+            mean.sum(), 1e-12
+        )
+        said.append(f"{experiment_name(run, name)} ({how}) {100 * middle:.0f} %")
+    if not maps:
+        return None
+    figure = plots.heat_maps(pictures, maps, titles, provenance=stamp(run))
+    words = (
+        "Colour: where the network looks, against the mean place (1); behind it the mean picture, for crops of all "
+        "13 vertebrae in their frame. Grad-CAM marks what raises the risk, rollout whence information comes. On the "
+        f"middle quarter of the picture's area falls: {'; '.join(said)} (25 % if all places counted alike)."
+    )
+    return Finding("places", figure, "Where in the picture the networks look", words)
+
+
+def _mean_picture(run: Run, kind: str, patients: list[str], shape: tuple[int, int]) -> np.ndarray:
+    """Mean of the stored pictures, cut or padded with zeros to `shape` in the centre."""
+    rows = pd.Index(run.cohort.table["patient_id"]).get_indexer(patients)
+    pixels = run.store(kind).files[kind].read(rows).astype(np.float32)
+    mean = pixels.mean(axis=(0, 1) if kind == "crops" else 0)
+    result = np.zeros(shape, np.float32)
+    cut = [min(a, b) for a, b in zip(mean.shape, shape, strict=True)]
+    (a, b), (c, d) = (((full[0] - cut[0]) // 2, (full[1] - cut[1]) // 2) for full in (mean.shape, shape))
+    result[c : c + cut[0], d : d + cut[1]] = mean[a : a + cut[0], b : b + cut[1]]
+    return result
+
+
+def factors(run: Run, names: Sequence[str]) -> Finding | None:
+    """What each model's ranking loses without each clinical factor; None where nothing is explained."""
+    tables = {
+        name: each.factors for name in names if (each := read_explanation(run, name)) and each.factors is not None
+    }
+    if not tables:
+        return None
+    table = pd.concat([each.assign(experiment=name) for name, each in tables.items()], ignore_index=True)
+    called = {name: label(run.cohort, name) for name in run.cohort.covariates} | VERTEBRAL
+    shown = {name: called[name] for name in dict.fromkeys(table["factor"])}
+    titles = {name: experiment_name(run, name).replace(", ", "\n", 1) for name in tables}
+    split = read_explanation(run, next(iter(tables))).split
+    figure = plots.factor_losses(table, shown, titles, provenance=f"{split} · {stamp(run)}")
+    mean = table.groupby(["experiment", "factor"])["loss"].mean()
+    parts = [
+        f"{experiment_name(run, name)}: {called[mean[name].idxmax()]} ({signed(mean[name].max())})" for name in tables
+    ]
+    said = (
+        f"Dealing out one factor at random among {PATIENTS[split]} costs most C-index: {'; '.join(parts)}. A factor "
+        "that others stand in for costs little."
+    )
+    return Finding("factors", figure, "Loss of C-index when a clinical factor is permuted", said)

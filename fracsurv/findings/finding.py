@@ -1,0 +1,39 @@
+"""A figure of a run's results with the sentence that it supports, and what several of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from fracsurv.config import TRUE_RISK
+from fracsurv.run import Run
+from fracsurv.wording import HEADLINE, REFERENCE, experiment_name
+
+MOST_HIGHLIGHTED = 4
+PATIENTS = {name: f"the {name} patients" for name in ("validation", "test", "external")}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A figure, its alternative text, and the computed sentence that it supports (plain text)."""
+
+    name: str
+    figure: Figure
+    alt: str
+    said: str
+
+
+def names_of(run: Run, names: Sequence[str]) -> dict[str, str]:
+    """Experiment to its whole name."""
+    return {name: experiment_name(run, name) for name in names}
+
+
+def highlighted(table: pd.DataFrame, split: str) -> list[str]:
+    """The rows to draw in colour: true risk, Cox PH, crops + IF-MLP, and the best of the others by C-index."""
+    c_index = table[(table["metric"] == "c_index") & (table["split"] == split)]
+    ranked = list(c_index.sort_values("mean", ascending=False)["experiment"])
+    first = [name for name in (REFERENCE, HEADLINE, TRUE_RISK) if name in ranked]
+    return (first + [name for name in ranked if name not in first])[:MOST_HIGHLIGHTED]

@@ -1,0 +1,89 @@
+"""What moves a model's risk: vertebrae, places in the picture, clinical factors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from fracsurv.plots.style import COLOURS, GREY, new_figure
+
+
+def contributions(values: NDArray, levels: Sequence[str], titles: Sequence[str], *, provenance: str = "") -> Figure:
+    """How far each vertebra moves the log hazard: median and middle half of the patients, a panel a model.
+
+    Parameters
+    ----------
+    values : array (n_models, n, 13)
+        Contributions, NaN where a slot is empty.
+    """
+    figure = new_figure(1.2 + 2.5 * len(titles), 4.0, provenance)
+    panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    rows = np.arange(len(levels))
+    for axes, each, title in zip(panels, values, titles, strict=True):
+        low, middle, high = np.nanpercentile(each, [25, 50, 75], axis=0)
+        axes.axvline(0, color=GREY, linewidth=1, linestyle=":")
+        axes.hlines(rows, low, high, color=COLOURS[0], linewidth=1.6)
+        axes.plot(middle, rows, "o", color=COLOURS[0], markersize=4)
+        axes.set(ylim=(len(levels) - 0.5, -0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.set_title(title, fontsize=9)
+        axes.tick_params(axis="y", length=0)
+    panels[0].set_yticks(rows, levels)
+    figure.supxlabel(
+        "Log hazard with the vertebra less that without it: median and middle half of the patients", fontsize=9
+    )
+    return figure
+
+
+def factor_losses(
+    table: pd.DataFrame, factors: Mapping[str, str], labels: Mapping[str, str], *, provenance: str = ""
+) -> Figure:
+    """Loss of C when a clinical factor is permuted: a small point a fold model, a large one their mean.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `experiment, fold, factor, loss`.
+    factors, labels : mappings
+        Factor and experiment to their names, in the order to draw.
+    """
+    figure = new_figure(7.6, 1.1 + 0.34 * len(factors), provenance)
+    panels = figure.subplots(1, len(labels), sharey=True, sharex=True, squeeze=False)[0]
+    for axes, (name, title) in zip(panels, labels.items(), strict=True):
+        axes.axvline(0, color=GREY, linewidth=1, linestyle=":")
+        rows = table[table["experiment"] == name]
+        for position, factor in enumerate(factors):
+            losses = rows.loc[rows["factor"] == factor, "loss"].to_numpy()
+            axes.plot(losses, [position] * len(losses), "o", color=COLOURS[0], markersize=3, alpha=0.6)
+            if len(losses):
+                axes.plot(losses.mean(), position, "D", color=COLOURS[0], markersize=5)
+        axes.set(ylim=(len(factors) - 0.5, -0.5))
+        axes.set_title(title, fontsize=8)
+        axes.tick_params(axis="y", length=0)
+    panels[0].set_yticks(range(len(factors)), list(factors.values()))
+    figure.supxlabel(
+        "Loss of C-index when the factor is dealt out at random; diamonds: mean over the folds", fontsize=9
+    )
+    return figure
+
+
+def heat_maps(
+    pictures: Sequence[NDArray], maps: Sequence[NDArray], titles: Sequence[str], *, provenance: str = ""
+) -> Figure:
+    """Maps (h, w) over the pictures (h, w) that they belong to, all on one scale: 1 = the mean place."""
+    figure = new_figure(1.0 + 2.4 * len(maps), 3.6, provenance)
+    panels = figure.subplots(1, len(maps), squeeze=False)[0]
+    top = max(2.0, max(float(np.percentile(each, 99)) for each in maps))
+    drawn = None
+    for axes, picture, each, title in zip(panels, pictures, maps, titles, strict=True):
+        axes.imshow(picture, cmap="gray", interpolation="bilinear")
+        drawn = axes.imshow(each, cmap="inferno", vmin=0, vmax=top, alpha=0.55, interpolation="bilinear")
+        axes.set_axis_off()
+        axes.set_title(title, fontsize=8)
+    figure.colorbar(drawn, ax=list(panels), label="against the mean place", shrink=0.8)
+    return figure

@@ -1,0 +1,134 @@
+"""How the models do in groups of patients: ranking and calibration, with intervals, small groups marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fracsurv.curves import event_share, patient_predictions
+from fracsurv.metrics import bootstrap, percentile_interval, resampled
+from fracsurv.plots import horizon_label
+from fracsurv.results import risk_of
+from fracsurv.run import Run
+from fracsurv.summary import label
+from fracsurv.training import derive_seed
+from fracsurv.wording import FEW_EVENTS
+
+FACTORS = ("age", "bmi", "prior_fracture", "t_score")
+MOST_FACTORS = 4
+OSTEOPOROSIS = -2.5
+"""The T-score from which on WHO calls it so."""
+
+
+def subgroups(run: Run, split: str) -> list[tuple[str, NDArray]]:
+    """Groups of a split's patients: a name, and which of the split's rows (bool).
+
+    By age, BMI, prior fracture and T-score where the cohort has them, in the place of each that it has not by another
+    of its covariates; and by the format of the radiographs where there are several. Continuous factors are cut at the
+    training patients' median, the T-score at −2.5. Groups without a patient are left out.
+    """
+    rows = run.rows(0)[split]
+    table = run.cohort.table
+    first = [name for name in FACTORS if name in run.cohort.covariates]
+    names = first + [name for name in run.cohort.covariates if name not in first]
+    groups: list[tuple[str, NDArray]] = []
+    for name in names[:MOST_FACTORS]:
+        values, called = table[name].to_numpy(float), label(run.cohort, name)
+        if run.cohort.covariates[name] == "binary":
+            parts = [(f"{called}: no", values == 0), (f"{called}: yes", values == 1)]
+        else:
+            trained = (run.splits["split"] == "train").to_numpy()
+            cut = OSTEOPOROSIS if name == "t_score" else float(np.median(values[trained]))
+            shown = f"{cut:.3g}".replace("-", "−")
+            parts = [(f"{called}: at most {shown}", values <= cut), (f"{called}: above {shown}", values > cut)]
+        groups += [(words, at[rows]) for words, at in parts]
+    if run.cohort.has_images:
+        suffix = table["image"].map(lambda name: PurePosixPath(name).suffix.lower().lstrip("."))
+        if suffix.nunique() > 1:
+            groups += [(f"Radiograph: {kind}", (suffix == kind).to_numpy()[rows]) for kind in sorted(suffix.unique())]
+    return [(words, at) for words, at in groups if at.any()]
+
+
+def subgroup_table(run: Run, split: str, names: Sequence[str], horizon: float | None) -> pd.DataFrame:
+    """C-index and observed over expected risk of models in all patients and in each group.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Experiments; of the first the others' difference in C is taken.
+    horizon : float or None
+        Where observed (Kaplan–Meier) and expected (mean predicted) risk are compared; None: not.
+
+    Returns
+    -------
+    DataFrame
+        `group, n, events, small` (fewer than 30 events), `experiment, c_index, ci_low, ci_high, difference,
+        difference_low, difference_high, ratio, ratio_low, ratio_high`: C is the mean over the fold models, `ratio` is
+        observed over expected of the mean of the fold models' probabilities, with 95 % bootstrap intervals.
+    """
+    at = run.rows(0)[split]
+    table = run.cohort.table.iloc[at]
+    event, time = table["event"].to_numpy(), table["time"].to_numpy()
+    risks = {name: [risk_of(run, name, fold)[at] for fold in range(run.profile.n_folds)] for name in names}
+    probability = {}
+    if horizon is not None:
+        for name in names:
+            found = patient_predictions(run, name, split, horizon).set_index("patient_id")["probability"]
+            probability[name] = found.loc[table["patient_id"]].to_numpy()
+    records = []
+    for number, (group, inside) in enumerate([("All", np.ones(len(at), bool)), *subgroups(run, split)]):
+        own, seed = (event[inside], time[inside]), derive_seed(run.profile.seed, "subgroup", split, number)
+        c_index, draws = _c_index(*own, {name: [r[inside] for r in risks[name]] for name in names}, run, seed)
+        for name in names:
+            low, high = percentile_interval(draws[name])
+            record = {"group": group, "n": int(inside.sum()), "events": int(own[0].sum())}
+            record |= {"small": record["events"] < FEW_EVENTS, "experiment": name}
+            record |= {"c_index": c_index[name], "ci_low": low, "ci_high": high}
+            paired = draws[name] - draws[names[0]]
+            low, high = percentile_interval(paired) if name != names[0] else (np.nan, np.nan)
+            record |= {
+                "difference": c_index[name] - c_index[names[0]],
+                "difference_low": low,
+                "difference_high": high,
+            }
+            if horizon is not None:
+                record |= _ratio(*own, probability[name][inside], horizon, run.profile.bootstrap_draws, seed)
+            records.append(record)
+    return pd.DataFrame(records)
+
+
+def _c_index(event, time, risks: dict[str, list[NDArray]], run: Run, seed: int):
+    """Mean C over the fold models, and that in every draw, by experiment; the same draws for all."""
+    flat = {f"{name} {fold}": risk for name, each in risks.items() for fold, risk in enumerate(each)}
+    found = bootstrap(event, time, flat, n_draws=run.profile.bootstrap_draws, seed=seed)
+    estimate, draws = {}, {}
+    for number, name in enumerate(risks):
+        own = slice(number * run.profile.n_folds, (number + 1) * run.profile.n_folds)
+        estimate[name], draws[name] = found.estimate[own, 0].mean(), found.draws[:, own, 0].mean(axis=1)
+    return estimate, draws
+
+
+def _ratio(event, time, probability, horizon: float, n_draws: int, seed: int) -> dict[str, float]:
+    """Observed over expected risk by the horizon; NaN where follow-up ends before it."""
+
+    def ratio(rows) -> float:
+        if time[rows].max() < horizon:
+            return np.nan
+        return event_share(event[rows], time[rows], horizon) / probability[rows].mean()
+
+    low, high = percentile_interval(resampled(ratio, len(time), n_draws, seed))
+    return {"ratio": ratio(slice(None)), "ratio_low": float(low), "ratio_high": float(high)}
+
+
+def group_label(row: pd.Series) -> str:
+    """'Prior fracture: yes (n = 740, 300 events)'."""
+    return f"{row['group']} (n = {row['n']:,}, {row['events']:,} events)"
+
+
+def ratio_title(horizon: float, unit: str) -> str:
+    """What the axis of `ratio` is called."""
+    return f"Observed / expected risk at {horizon_label(horizon, unit)}"

@@ -1,0 +1,47 @@
+"""A run whose predictions are made up: a report of it is written in seconds, no model trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fracsurv.config import TRUE_RISK
+from fracsurv.files import write_json
+from fracsurv.results import write_predictions
+from fracsurv.run import Run, open_run
+from tests.conftest import tabular, write_cohort
+
+SCRIPT = "<script>alert('x')</script>"
+
+
+def made_up_run(folder: Path) -> Run:
+    """A tabular cohort with hostile labels; predictions, histories and records made up, no model trained."""
+    table = tabular(n=160, seed=5)
+    table["split"] = ["external" if i >= 100 else "" for i in range(160)]
+    table["patient_id"] = [f"<script>{i}</script>" for i in range(160)]
+    labels = {"age": f"Age {SCRIPT}", "smoker": "Cost [$](x) `a` *b*"}
+    cohort = write_cohort(
+        folder / "cohort", table, provenance="simulated", covariates={"age": "continuous", "smoker": "binary"},
+        labels=labels, description=SCRIPT,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    log_hazard = 0.3 * (table["age"].to_numpy() - 78)
+    pd.DataFrame({"patient_id": table["patient_id"], "log_hazard": log_hazard}).to_parquet(cohort / "truth.parquet")
+    made = open_run(cohort, folder / "out", "tiny")
+    for name, noise in ((TRUE_RISK, 0.0), ("cox_ph", 0.3), ("deepsurv", 0.5)):
+        for fold in range(made.profile.n_folds):
+            place = made.folder(name, fold)
+            write_predictions(made, name, fold, log_hazard + noise * rng.normal(size=160))
+            if name == "cox_ph":
+                coefficients = {"covariate": ["age", "smoker"], "log_hazard_ratio": [0.5 + 0.1 * fold, -0.1]}
+                pd.DataFrame(coefficients).to_csv(place / "coefficients.csv", index=False)
+                write_json(place / "fit.json", {"key": made.key(name, fold, None), "note": "penalised: age" * fold})
+            if name == "deepsurv":
+                history = {"epoch": [1, 2], "train_loss": [4.0, 3.0], "train_c_index": [0.5, 0.6]}
+                history |= {"validation_loss": [np.nan, 3.5], "validation_c_index": [np.nan, 0.58]}
+                pd.DataFrame(history).to_csv(place / "history.csv", index=False)
+                write_json(place / "fit.json", {"key": made.key(name, fold, None), "seconds": 1.5, "threads": 1,
+                                             "torch": f"1.{fold}", "commit": "abc"})  # fmt: skip
+    return made

@@ -1,0 +1,212 @@
+"""Leaks that are planted are found, and what a report says of chance, tables as files, checklist and cards."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from fracsurv import findings, report
+from fracsurv.checklist import OPEN, checklist
+from fracsurv.config import CONFIGS
+from fracsurv.doubt import leak_checks, permuted_ablation
+from fracsurv.files import write_json
+from fracsurv.results import write_predictions
+from fracsurv.run import open_run
+from fracsurv.table_files import to_latex, write_table
+from fracsurv.tables import frame_of
+from tests.conftest import tabular, write_cohort
+from tests.made_up import SCRIPT, made_up_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    made = made_up_run(tmp_path_factory.mktemp("made-up"))
+    report.write_report(made)
+    return made
+
+
+def verdicts(run):
+    return {check.asked: (check.sound, check.found) for check in leak_checks(run)}
+
+
+class TestLeaks:
+    def test_a_sound_cohort_has_none(self, tiny_run):
+        tiny_run.store("crops"), tiny_run.store("full")
+        found = verdicts(tiny_run)
+        assert set(found) == {
+            "the same patient id", "the same image file", "the same stored pixels (crops)",
+            "the same stored pixels (full)", "the same every covariate, time and outcome",
+        }  # fmt: skip
+        assert all(sound for sound, _ in found.values())
+
+    def test_two_ids_for_one_woman_are_found_by_pixels_and_by_numbers(self, simulated, tmp_path):
+        folder = tmp_path / "c"
+        shutil.copytree(simulated, folder)
+        table = pd.read_csv(folder / "cohort.csv")
+        # an external woman is a training woman again: the same picture under another name, the same boxes and numbers
+        first, last = table.index[0], table.index[-1]
+        keep = ["patient_id", "image", "split"]
+        table.loc[last, table.columns.difference(keep)] = table.loc[first, table.columns.difference(keep)]
+        table.loc[first, "split"] = "train"
+        shutil.copy(folder / table.loc[first, "image"], folder / table.loc[last, "image"])
+        boxes = pd.read_csv(folder / "vertebrae.csv")
+        ids = table.loc[[first, last], "patient_id"].tolist()
+        copied = boxes[boxes["patient_id"] == ids[0]].assign(patient_id=ids[1])
+        pd.concat([boxes[boxes["patient_id"] != ids[1]], copied]).to_csv(folder / "vertebrae.csv", index=False)
+        table.to_csv(folder / "cohort.csv", index=False)
+        made = open_run(folder, tmp_path / "r", "tiny")
+        made.store("crops")
+        found = verdicts(made)
+        assert found["the same patient id"][0]
+        assert found["the same image file"][0]
+        said = "1 groups of patients, 1 of them across splits"
+        assert found["the same stored pixels (crops)"] == (False, said)
+        assert found["the same every covariate, time and outcome"] == (None, said)  # may be chance
+
+    def test_two_patients_of_one_file_are_found(self, simulated, tmp_path):
+        folder = tmp_path / "c"
+        shutil.copytree(simulated, folder)
+        table = pd.read_csv(folder / "cohort.csv")
+        table.loc[table.index[-1], "image"] = table.loc[table.index[0], "image"]
+        table.to_csv(folder / "cohort.csv", index=False)
+        made = open_run(folder, tmp_path / "r", "tiny")
+        assert not verdicts(made)["the same image file"][0]
+
+    def test_within_one_split_it_is_told_and_no_leak(self, tmp_path):
+        table = tabular(60)
+        table["age"] += np.linspace(0, 0.01, 60)
+        table.loc[1, ["time_days", "event", "age", "smoker"]] = table.loc[0, ["time_days", "event", "age", "smoker"]]
+        table["split"] = ["external"] * 2 + [""] * 58
+        kinds = {"age": "continuous", "smoker": "binary"}
+        made = open_run(write_cohort(tmp_path / "c", table, covariates=kinds), tmp_path / "r", "tiny")
+        assert verdicts(made)["the same every covariate, time and outcome"] == (
+            True, "1 groups of patients, 0 of them across splits",
+        )  # fmt: skip
+
+
+class TestPermuted:
+    def test_without_such_a_run_it_says_how_to_make_one(self, run):
+        table, differences = report.read_ablation(run)
+        assert permuted_ablation(run) is None
+        said = findings.doubts(run, table, differences)[-1]
+        assert "was not run" in said
+        assert "permuted" in said
+
+    def test_its_figures_are_told(self, run):
+        table, differences = report.read_ablation(run)
+        other = run.out / "permuted"
+        other.mkdir()
+        splits = [
+            {"split": s, "patients": int((run.splits["split"] == s).sum())} for s in ("train", "test", "external")
+        ]
+        rows = [{"experiment": n, "split": "external", "metric": "c_index", "mean": m}
+                for n, m in (("cox_ph", 0.48), ("deepsurv", 0.7), ("true_risk", 0.9))]  # fmt: skip
+        pd.DataFrame(rows).to_csv(other / "ablation.csv", index=False)
+        facts = {"cohort": {"splits": splits}, "profile": {"permute_outcomes": False}}
+        write_json(other / "provenance.json", facts)
+        assert permuted_ablation(run) is None  # a run, but of true outcomes
+        write_json(other / "provenance.json", facts | {"profile": {"permute_outcomes": True}})
+        said = findings.doubts(run, table, differences)[-1]
+        assert "between 0.480 and 0.700, 1 of 2 rows outside" in said
+        wrong = [{**splits[0], "patients": 1}, *splits[1:]]
+        write_json(other / "provenance.json", facts | {"cohort": {"splits": wrong}})
+        assert permuted_ablation(run) is None
+        shutil.rmtree(other)
+
+
+def test_the_power_note_names_events_and_patients(run):
+    table, differences = report.read_ablation(run)
+    said = findings.doubts(run, table, differences)[0]
+    events = int(run.cohort.table["event"][100:].sum())
+    assert f"with {events} events among 60 external patients 0." in said
+
+
+class TestTableFiles:
+    frame = frame_of(
+        [
+            {("", "model"): "A & B_1\nwith 100 %", ("ours, α ± Δ", "C"): "0.6 ± 0.1\n[−0.1, +0.2]"},
+            {("", "model"): "=HYPERLINK(1)", ("ours, α ± Δ", "C"): "–"},
+        ]
+    )
+
+    def test_latex_is_ascii_and_every_row_has_its_cells(self):
+        text = to_latex(self.frame, "A {caption} with 5 % and ✓")
+        assert text.isascii()
+        assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+        body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:]
+        assert body[0] == (
+            r"\shortstack[l]{A \& B\_1 \\ with 100 \%} & \shortstack[l]{0.6 $\pm$ 0.1 \\ [$-$0.1, +0.2]} \\"
+        )
+        assert r"\multicolumn{1}{l}{ours, $\alpha$ $\pm$ $\Delta$}" in text
+
+    def test_csv_holds_the_cells_and_no_formula(self, tmp_path):
+        write_table(self.frame, "caption", tmp_path / "t")
+        found = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
+        assert found.columns.tolist() == ["model", "ours, α ± Δ: C"]
+        assert found.iloc[0].tolist() == ["A & B_1 with 100 %", "0.6 ± 0.1 [−0.1, +0.2]"]
+        assert found.iloc[1, 0] == "'=HYPERLINK(1)"
+
+    def test_every_table_of_a_report_can_be_set(self, run):
+        files = sorted((run.out / "tables").glob("*.tex"))
+        assert len(files) >= 9
+        for path in files:
+            text = path.read_text(encoding="utf-8")
+            columns = len(re.search(r"\\begin\{tabular\}\{(l+)\}", text)[1])
+            for line in text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:]:
+                cells = re.sub(r"\\shortstack\[l\]\{.*?\}(?= [&\\])", "x", line).replace(r"\&", "")
+                assert cells.count(" & ") == columns - 1, (path.name, line)
+            assert "simulated cohort" in text or path.stem == "tripod_ai"
+
+
+class TestChecklist:
+    def test_has_all_52_parts_of_27_items_and_leaves_open_what_a_run_cannot_know(self, run):
+        table, differences = report.read_ablation(run)
+        found = checklist(run, table, differences)
+        found.columns = [name for _, name in found.columns]
+        items = found["item"].tolist()
+        assert len(items) == 52
+        assert {int(re.match(r"\d+", item)[0]) for item in items} == set(range(1, 28))
+        answers = found.set_index("item")["from this run"]
+        for item in ("1", "2", "3a", "6b", "18a", "18d", "19"):
+            assert answers[item] == OPEN
+        assert f"external 60 ({int(run.cohort.table['event'][100:].sum())} events)" in answers["21"]
+        assert not answers.str.contains(r"[{}]").any()
+
+    def test_a_real_cohort_leaves_ethics_open(self, tmp_path):
+        kinds = {"age": "continuous", "smoker": "binary"}
+        made = open_run(
+            write_cohort(tmp_path / "c", tabular(90), covariates=kinds, description="a {strange} one"),
+            tmp_path / "r", "tiny",
+        )  # fmt: skip
+        for fold in range(2):
+            write_predictions(made, "cox_ph", fold, made.cohort.table["age"].to_numpy())
+        table, differences = report.write_ablation(made)
+        found = checklist(made, table, differences)
+        answers = dict(zip(found["", "item"], found["", "from this run"], strict=True))
+        assert answers["17"] == answers["6a"] == answers["16"] == OPEN
+        assert "a {strange} one" in answers["5a"]
+
+    def test_every_item_is_a_topic_a_question_and_at_most_an_answer(self):
+        items = yaml.safe_load((CONFIGS / "tripod_ai.yaml").read_text(encoding="utf-8"))["items"]
+        assert all(len(parts) in (2, 3) for parts in items.values())
+
+
+def test_cards_say_what_the_model_is_and_must_not_be_used_for(run):
+    text = (run.out / "pages" / "deepsurv.html").read_text(encoding="utf-8")
+    assert "Trained on simulated patients, it says nothing of any person's risk." in text.replace("&#39;", "'")
+    assert "best.safetensors" in text
+    assert SCRIPT not in text
+    assert not (run.out / "pages" / "true_risk.html").exists()
+
+
+def test_contributions_do_not_need_a_truth(run):
+    assert findings.vertebrae(run, ["cox_ph"]) is None
+    assert findings.places(run, ["cox_ph"]) is None
+    assert findings.factors(run, ["cox_ph"]) is None
+    assert findings.fractured_first(run, ["cox_ph"]).empty
+    assert np.isfinite(findings.chance_range(run, "test")).all()

@@ -1,0 +1,261 @@
+"""Explanations on networks whose answer is known, and on a tiny run's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from fracsurv.cohort import read_cohort
+from fracsurv.errors import UserError
+from fracsurv.experiments import run_experiment
+from fracsurv.explain import (
+    attention_rollout,
+    explain,
+    explainable,
+    factor_importance,
+    fracture_auc,
+    grad_cam,
+    occluded,
+    read_explanation,
+    true_grades,
+    vertebra_frames,
+)
+from fracsurv.metrics import concordance_index
+from fracsurv.models import build
+from fracsurv.vertebrae import LEVELS
+
+
+class SlotWeights(nn.Module):
+    """A log hazard that is linear in each crop's sum, and in the first covariate."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.arange(13.0) - 3
+
+    def forward(self, tabular, image):
+        return tabular[:, 0] + image.sum(dim=(2, 3)) @ self.weight
+
+
+def test_occlusion_of_crops_is_exact_for_a_linear_network():
+    images = torch.rand(4, 13, 3, 5)
+    images[1, 7] = 0  # an empty slot
+    found = occluded(SlotWeights(), torch.rand(4, 2), images, None)
+    wanted = images.sum(dim=(2, 3)) * (torch.arange(13.0) - 3)
+    wanted[1, 7] = torch.nan
+    torch.testing.assert_close(found, wanted, equal_nan=True, rtol=1e-4, atol=1e-4)
+
+
+def test_occlusion_of_a_full_image_blanks_the_box_with_what_is_beside_it():
+    image = torch.full((1, 1, 20, 20), 2.0)
+    image[0, 0, 4:8, 6:12] = 5.0
+    frames = torch.full((1, 13, 4), torch.nan)
+    frames[0, 3] = torch.tensor([6.0, 4.0, 12.0, 8.0])
+
+    def call(tabular, images):
+        return images.amax(dim=(1, 2, 3))
+
+    found = occluded(call, torch.zeros(1, 1), image, frames)
+    # rows 4 to 7, columns 3 to 14: 6 of 12 are the box
+    assert found[0, 3].item() == pytest.approx(5 - 3.5)
+    assert torch.isnan(found).sum() == 12
+    assert image.max() == 5
+
+
+def test_grad_cam_finds_the_place_that_raises_the_risk():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(1, 1, 1, bias=False)
+    nn.init.ones_(layer.weight)
+    mask = torch.zeros(8, 8)
+    mask[2, 5] = 1.0
+
+    def call(tabular, image):
+        return (layer(image)[:, 0] * mask).sum(dim=(1, 2))
+
+    image = torch.zeros(2, 1, 8, 8)
+    image[:, 0, 2, 5] = 3.0
+    found = grad_cam(call, layer, torch.zeros(2, 1), image)
+    assert found.shape == (2, 8, 8)
+    assert (found.flatten(1).argmax(dim=1) == 2 * 8 + 5).all()
+    assert (grad_cam(lambda tabular, given: -call(tabular, given), layer, torch.zeros(2, 1), image) == 0).all()
+
+
+def test_rollout_of_even_attention_is_even_and_of_marked_patches_is_not():
+    torch.manual_seed(0)
+    model = build(fusion="none", input="crops", encoder="vit_tiny", image_size=64).eval()
+    transformer = model.encoder.backbone
+    for block in transformer.encoder.layers:  # every query equal: all tokens are attended to alike
+        nn.init.zeros_(block.self_attention.in_proj_weight)
+        nn.init.zeros_(block.self_attention.in_proj_bias)
+    size = transformer.image_size
+    found = attention_rollout(transformer, torch.rand(3, 13, size, size))
+    assert found.shape == (3, size, size)
+    torch.testing.assert_close(found, found[:1, :1, :1].expand_as(found))
+    # each layer: half stays, half spreads over 65 tokens
+    shares, n = np.eye(65), 65
+    for _ in range(3):
+        shares = (0.5 * np.eye(n) + 0.5 * np.full((n, n), 1 / n)) @ shares
+    assert found[0, 0, 0].item() == pytest.approx(shares[0, 1], rel=1e-5)
+
+
+def test_rollout_is_the_product_of_the_layers_attention():
+    torch.manual_seed(1)
+    model = build(fusion="none", input="crops", encoder="vit_tiny", image_size=64).eval()
+    transformer, image = model.encoder.backbone, torch.rand(2, 13, 64, 64)
+    with torch.no_grad():
+        tokens = transformer._process_input(image)
+        tokens = torch.cat([transformer.class_token.expand(2, -1, -1), tokens], dim=1)
+        tokens = tokens + transformer.encoder.pos_embedding
+        wanted = torch.eye(65).expand(2, -1, -1)
+        for block in transformer.encoder.layers:
+            seen = block.ln_1(tokens)
+            weights = block.self_attention(seen, seen, seen, need_weights=True)[1]
+            wanted = (weights + torch.eye(65)) / 2 @ wanted
+            tokens = block(tokens)
+    found = attention_rollout(transformer, image)
+    torch.testing.assert_close(found[:, ::8, ::8].flatten(1), wanted[:, 0, 1:], rtol=1e-4, atol=1e-6)
+
+
+def test_factor_importance_is_the_loss_of_concordance():
+    rng = np.random.default_rng(0)
+    tabular = rng.normal(size=(300, 3))
+    time, event = rng.exponential(np.exp(-tabular[:, 0])), np.ones(300, bool)
+    found = factor_importance(lambda x: x[:, 0], tabular, event, time, ["a", "b", "c"], seed=1)
+    assert found["factor"].tolist() == ["a", "b", "c"]
+    # permuted, the only factor that the model reads leaves C = 0.5
+    whole = concordance_index(event, time, tabular[:, 0])
+    assert found["loss"].iloc[0] == pytest.approx(whole - 0.5, abs=0.02)
+    assert (found["loss"].iloc[1:] == 0).all()
+
+
+class TestFractureAuc:
+    def test_is_the_share_of_pairs_within_a_patient(self):
+        grade = np.array([[0, 1, 2, 0], [0, 0, 3, np.nan], [0, 0, 0, 0]], float)
+        value = np.array([[0.1, 0.5, 0.05, 0.1], [9.0, 9.0, 9.0, 99.0], [1.0, 2.0, 3.0, 4.0]])
+        found = fracture_auc(value, grade, n_draws=50)
+        # the first: 0.5 beats both, 0.05 neither; the second: two ties
+        assert found["auc"] == pytest.approx((0.5 + 0.5) / 2)
+        assert (found["n_patients"], found["n_fractured"]) == (2, 3)
+        # from grade 2 on, grade 1 is neither fractured nor sound
+        assert fracture_auc(value, grade, least=2, n_draws=50)["auc"] == pytest.approx((0.0 + 0.5) / 2)
+
+    def test_of_several_models_is_their_mean(self):
+        rng = np.random.default_rng(1)
+        grade = (rng.random((40, 13)) < 0.2) * 1.0
+        values = rng.normal(size=(2, 40, 13)) + grade
+        both = fracture_auc(values, grade)
+        each = [fracture_auc(value, grade)["auc"] for value in values]
+        assert both["auc"] == pytest.approx(np.mean(each))
+        assert both["ci_low"] < both["auc"] < both["ci_high"]
+        assert min(each) > 0.6
+        assert abs(fracture_auc(rng.normal(size=(40, 13)), grade)["auc"] - 0.5) < 0.15
+
+    def test_without_a_fracture_there_is_none(self):
+        assert np.isnan(fracture_auc(np.ones((2, 13)), np.zeros((2, 13)))["auc"])
+
+
+def test_true_grades_are_of_the_vertebra_in_the_slot(simulated):
+    cohort = read_cohort(simulated)
+    truth, rows = cohort.truth(), np.arange(20)
+    found = true_grades(cohort, rows)
+    assert found.shape == (20, 13)
+    boxes = cohort.true_vertebrae()
+    checked = 0
+    for row in rows:
+        patient = cohort.table["patient_id"].iloc[row]
+        theirs = boxes[(boxes["patient_id"] == patient) & boxes["level"].isin(LEVELS)]
+        ours = cohort.vertebrae[cohort.vertebrae["patient_id"] == patient]
+        if len(ours) == 13 and len(theirs) == 13:
+            # boxes as they should be: slots are levels
+            wanted = truth.loc[patient, [f"grade_{level}" for level in LEVELS]].to_numpy(float)
+            known = np.isfinite(found[row])
+            if known.all():
+                np.testing.assert_array_equal(found[row], wanted)
+                checked += 1
+    assert checked >= 3
+
+
+def test_frames_follow_the_picture_through_resizing_and_padding(simulated):
+    cohort = read_cohort(simulated)
+    row = np.array([4])
+    patient = cohort.table["patient_id"].iloc[4]
+    boxes = cohort.vertebrae[cohort.vertebrae["patient_id"] == patient]
+    frames = vertebra_frames(cohort, row, (100, 50), (120, 70))
+    from fracsurv.radiographs import read_radiograph
+
+    height, width = read_radiograph(cohort.folder / cohort.table["image"].iloc[4]).shape
+    shown = frames[0][np.isfinite(frames[0]).all(axis=1)]
+    left = (shown[:, 0] - 10) * width / 50
+    assert all(np.isclose(boxes["x_min"].to_numpy(), x, atol=1e-6).any() for x in left)
+    top = (shown[:, 1] - 10) * height / 100
+    assert all(np.isclose(boxes["y_min"].to_numpy(), y, atol=1e-6).any() for y in top)
+
+
+@pytest.fixture(scope="module")
+def explained(tiny_run):
+    names = ["cox_ph", "deepsurv", "cds_crops_if", "vit_crops_if", "cds_full_if"]
+    for name in names:
+        run_experiment(tiny_run, name, progress=False)
+    return tiny_run
+
+
+def test_one_row_an_encoder_is_explained(explained):
+    assert {"cox_ph", "deepsurv", "cds_crops_if", "vit_crops_if", "cds_full_if"} <= set(explainable(explained))
+
+
+@pytest.mark.parametrize("name", ["cds_crops_if", "vit_crops_if", "cds_full_if"])
+def test_an_explanation_is_written_whole_and_found_again(explained, name):
+    found = explain(explained, name, "external")
+    assert len(found.patients) == 60
+    assert found.contributions.shape == (2, 60, 13)
+    assert np.isfinite(found.contributions).mean() > 0.8
+    assert found.maps.shape[0] == 60
+    assert found.maps.mean() == pytest.approx(1, abs=0.05)
+    assert set(found.factors["factor"]) == set(explained.cohort.covariates)
+    path = explained.out / "explanations" / name / "explanation.json"
+    before = path.stat().st_mtime_ns
+    again = explain(explained, name, "external")
+    assert path.stat().st_mtime_ns == before  # nothing was computed anew
+    np.testing.assert_array_equal(again.contributions, found.contributions)
+    pd.testing.assert_frame_equal(again.factors, found.factors)
+
+
+def test_contributions_are_differences_of_the_networks_own_risks(explained):
+    from fracsurv.experiments import fitted_network
+
+    found = explain(explained, "cds_crops_if", "external")
+    model, _, inputs = fitted_network(explained, "cds_crops_if", 1)
+    row = pd.Index(explained.cohort.table["patient_id"]).get_loc(found.patients[3])
+    tabular, image = inputs(np.array([row]), None)
+    slot = int(np.flatnonzero(np.isfinite(found.contributions[1, 3]))[0])
+    without = image.clone()
+    without[:, slot] = 0
+    model.eval()
+    with torch.no_grad():
+        wanted = (model(tabular, image) - model(tabular, without)).item()
+    assert found.contributions[1, 3, slot] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_an_explanation_of_other_models_is_not_taken(explained):
+    explain(explained, "cox_ph", "external")
+    assert read_explanation(explained, "cox_ph") is not None
+    path = explained.out / "explanations" / "cox_ph" / "explanation.json"
+    path.write_text(path.read_text().replace('"key": "', '"key": "x'))
+    assert read_explanation(explained, "cox_ph") is None
+    assert explain(explained, "cox_ph", "external").contributions is None
+
+
+def test_factors_of_cox_are_those_of_its_coefficients(explained):
+    found = explain(explained, "cox_ph", "external").factors
+    coefficients = pd.read_csv(explained.folder("cox_ph", 0) / "coefficients.csv").set_index("covariate")
+    loss = found[found["fold"] == 0].set_index("factor")["loss"]
+    none = coefficients.index[coefficients["log_hazard_ratio"] == 0]
+    assert (loss[none] == 0).all()
+    assert loss.max() > 0
+
+
+def test_what_cannot_be_explained_is_named(explained):
+    with pytest.raises(UserError, match="not finished"):
+        explain(explained, "cds_full_lf", "external")

@@ -1,0 +1,211 @@
+"""A report's statistics computed again from its `predictions.parquet`, by scikit-survival and lifelines alone."""
+
+from __future__ import annotations
+
+import re
+
+import lifelines
+import numpy as np
+import pandas as pd
+import pytest
+from lifelines.statistics import multivariate_logrank_test
+from sklearn.linear_model import LogisticRegression
+from sksurv import metrics as sksurv
+from sksurv.util import Surv
+
+from fracsurv import findings, report
+from fracsurv.doubt import least_visible
+from fracsurv.findings import chance_range
+from fracsurv.subgroups import subgroup_table, subgroups
+from tests.made_up import made_up_run
+
+HORIZON = 1826
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return made_up_run(tmp_path_factory.mktemp("made-up"))
+
+
+@pytest.fixture(scope="module")
+def tables(run):
+    return report.write_ablation(run)
+
+
+def predictions(run, name, fold, split=None):
+    table = pd.read_parquet(run.out / "experiments" / name / f"fold-{fold}" / "predictions.parquet")
+    return table if split is None else table[table["split"] == split].reset_index(drop=True)
+
+
+def outcome(table):
+    return Surv.from_arrays(table["event"].to_numpy(), table["time"].to_numpy())
+
+
+def ensemble(run, name, split):
+    """Event, time and the mean of the fold models' probabilities by the horizon, a row a patient."""
+    parts = [predictions(run, name, fold, split).set_index("patient_id") for fold in range(2)]
+    probability = sum(1 - part[f"survival_{HORIZON}d"] for part in parts) / 2
+    return parts[0].loc[probability.index, ["event", "time"]].assign(p=probability)
+
+
+def survival_at(table, at):
+    return float(lifelines.KaplanMeierFitter().fit(table["time"], table["event"]).predict(at))
+
+
+def numbers(text):
+    return [float(found) for found in re.findall(r"[−+]?\d+(?:\.\d+)?", text.replace("−", "-").replace(",", ""))]
+
+
+@pytest.mark.parametrize("name", ["true_risk", "cox_ph", "deepsurv"])
+@pytest.mark.parametrize("split", ["test", "external"])
+def test_discrimination_and_brier_are_scikit_survivals(run, tables, name, split):
+    table = tables[0]
+    rows = table[(table["experiment"] == name) & (table["split"] == split)].set_index(["metric", "horizon_days"])
+    found: dict = {}
+    for fold in range(2):
+        judged, train = predictions(run, name, fold, split), predictions(run, name, fold, "train")
+        risk, weights = judged["risk"].to_numpy(), outcome(judged if split == "external" else train)
+        found.setdefault(("c_index", None), []).append(
+            sksurv.concordance_index_censored(judged["event"], judged["time"], risk, tied_tol=0)[0]
+        )
+        for day in [day for metric, day in rows.index if metric == "auc"]:
+            own = outcome(judged)
+            auc = sksurv.cumulative_dynamic_auc(weights, own, risk, [day], tied_tol=0)[0][0]
+            found.setdefault(("auc", day), []).append(auc)
+            surv = judged[f"survival_{day:g}d"].to_numpy()[:, None]
+            found.setdefault(("brier", day), []).append(sksurv.brier_score(weights, own, surv, [day])[1][0])
+    assert len(found) >= 3
+    for (metric, day), values in found.items():
+        row = rows.loc[(metric, np.nan if day is None else day)]
+        assert row["mean"] == pytest.approx(np.mean(values), abs=1e-6), (metric, day)
+        assert row["sd"] == pytest.approx(np.std(values, ddof=1), abs=1e-6)
+
+
+def test_probabilities_are_breslows_by_scikit_survival(run):
+    from sksurv.linear_model.coxph import BreslowEstimator
+
+    train, judged = predictions(run, "cox_ph", 0, "train"), predictions(run, "cox_ph", 0, "external")
+    fitted = BreslowEstimator().fit(train["risk"].to_numpy(), train["event"].to_numpy(), train["time"].to_numpy())
+    wanted = [curve(HORIZON) for curve in fitted.get_survival_function(judged["risk"].to_numpy())]
+    np.testing.assert_allclose(judged[f"survival_{HORIZON}d"], wanted, atol=1e-6)
+
+
+def test_differences_p_and_holm(run, tables):
+    table, differences = tables
+    c_index = table[table["metric"] == "c_index"].set_index(["experiment", "split"])["mean"]
+    rows = differences[differences["metric"] == "c_index"]
+    for row in rows.to_dict("records"):
+        wanted = c_index[row["experiment"], row["split"]] - c_index[row["reference"], row["split"]]
+        assert row["difference"] == pytest.approx(wanted, abs=1e-12)
+        assert row["se"] > 0
+        assert 0 < row["p"] <= 1
+        assert np.isnan(row["p_holm"]) == (row["experiment"] == "true_risk")
+    for _, family in rows[rows["experiment"] != "true_risk"].groupby(["reference", "split"]):
+        assert (family["p_holm"] >= family["p"]).all()
+        assert family["p_holm"].min() == pytest.approx(min(1, len(family) * family["p"].min()))
+
+
+def test_calibrations_sentence(run, tables):
+    said = findings.calibration(run, tables[0], "external", ["cox_ph"]).said
+    judged = ensemble(run, "cox_ph", "external")
+    # weights: 1 / P(uncensored just before the event or the horizon), events before censorings
+    censoring = lifelines.KaplanMeierFitter().fit(judged["time"] + 1e-6 * ~judged["event"], ~judged["event"])
+    case = judged["event"] & (judged["time"] <= HORIZON)
+    known = case | (judged["time"] >= HORIZON)
+    before = censoring.survival_function_at_times(np.minimum(judged["time"], HORIZON) - 1e-7).to_numpy()
+    x = np.log(judged["p"] / (1 - judged["p"])).to_numpy()[:, None]
+    fitted = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
+    fitted.fit(x[known], case[known], sample_weight=1 / before[known])
+    assert f"Cox PH {fitted.coef_[0, 0]:.2f} [".replace("-", "−") in said
+
+
+def test_decision_curves_sentence(run, tables):
+    said = findings.decision_curve(run, tables[0], "external", ["cox_ph", "deepsurv"]).said
+    share = 1 - survival_at(ensemble(run, "cox_ph", "external"), HORIZON)
+    threshold = round(share, 2)
+    assert f"reaches {100 * threshold:.0f} % (about the share that has it, {100 * share:.1f} %)" in said
+    for name, called in (("cox_ph", "Cox PH"), ("deepsurv", "DeepSurv")):
+        judged = ensemble(run, name, "external")
+        treated = judged[judged["p"] >= threshold]
+        events = 1 - survival_at(treated, HORIZON)
+        benefit = len(treated) / len(judged) * (events - (1 - events) * threshold / (1 - threshold))
+        assert f"{called} {round(1000 * benefit)}".replace("-", "−") in said
+    everyone = share - (1 - share) * threshold / (1 - threshold)
+    assert f"acting on everyone {round(1000 * everyone)}, on nobody 0".replace("-", "−") in said
+
+
+def test_groups_of_risk(run, tables):
+    said = findings.risk_groups(run, tables[0], "cox_ph", "external").said
+    parts = [predictions(run, "cox_ph", fold, "external").set_index("patient_id") for fold in range(2)]
+    rank = sum(part["risk"].rank(pct=True) for part in parts) / 2
+    third = pd.qcut(rank.rank(method="first"), 3, labels=False)
+    lowest, highest = (100 * (1 - survival_at(parts[0][third == k], HORIZON)) for k in (0, 2))
+    p = multivariate_logrank_test(parts[0]["time"], third, parts[0]["event"]).p_value
+    assert f"{lowest:.1f} % of the third" in said
+    assert f"{highest:.1f} % of the third" in said
+    assert ("p < 0.001" if p < 0.001 else f"p = {p:.2f}"[:8]) in said
+
+
+def test_subgroups(run):
+    found = subgroup_table(run, "external", ["cox_ph", "deepsurv"], HORIZON)
+    masks = dict([("All", np.ones(60, bool)), *subgroups(run, "external")])
+    assert set(found["group"]) == set(masks)
+    assert len(masks) == 5  # all; two halves of age; smokers or not
+    cohort = run.cohort.table[run.splits["split"].to_numpy() == "external"].reset_index(drop=True)
+    for row in found.to_dict("records"):
+        ids = set(cohort["patient_id"][masks[row["group"]]])
+        values = []
+        for fold in range(2):
+            judged = predictions(run, row["experiment"], fold, "external")
+            judged = judged[judged["patient_id"].isin(ids)]
+            values.append(
+                sksurv.concordance_index_censored(judged["event"], judged["time"], judged["risk"], tied_tol=0)[0]
+            )
+        assert row["c_index"] == pytest.approx(np.mean(values), abs=1e-6)
+        judged = ensemble(run, row["experiment"], "external")
+        judged = judged[judged.index.isin(ids)]
+        assert row["n"] == len(judged)
+        assert row["events"] == judged["event"].sum()
+        assert row["small"] == (row["events"] < 30)
+        assert row["ratio"] == pytest.approx((1 - survival_at(judged, HORIZON)) / judged["p"].mean(), abs=1e-6)
+        assert row["ci_low"] <= row["c_index"] <= row["ci_high"]
+
+
+def test_groups_cover_the_split_without_overlap_of_a_factor(run):
+    groups = subgroups(run, "external")
+    for factor in {name.partition(": ")[0] for name, _ in groups}:
+        inside = sum(at.astype(int) for name, at in groups if name.startswith(factor))
+        assert (inside == 1).all()
+
+
+def test_follow_up(run):
+    said = findings.follow_up(run).said
+    table = run.cohort.table
+    for value in (0, 1):
+        share = 100 * (1 - survival_at(table[table["smoker"] == value], HORIZON))
+        assert f"{share:.1f} % of" in said
+    p = multivariate_logrank_test(table["time"], table["smoker"], table["event"]).p_value
+    assert numbers(said.rsplit("log-rank", 1)[1])[0] == pytest.approx(p, abs=0.005)
+
+
+def test_the_grey_band_holds_95_of_100_deals(run):
+    low, high = chance_range(run, "external")
+    judged = predictions(run, "cox_ph", 0, "external")
+    rng = np.random.default_rng(0)
+    values = np.array(
+        [
+            sksurv.concordance_index_censored(judged["event"], judged["time"], rng.permutation(60.0 * np.arange(60)))[
+                0
+            ]
+            for _ in range(800)
+        ]
+    )
+    assert 0.92 < ((values > low) & (values < high)).mean() < 0.98
+
+
+def test_the_least_visible_difference_is_seen_four_times_in_five():
+    rng = np.random.default_rng(1)
+    se = 0.03
+    effect = least_visible(se)
+    seen = np.abs(rng.normal(effect, se, 20_000) / se) > 1.959964
+    assert seen.mean() == pytest.approx(0.8, abs=0.01)
