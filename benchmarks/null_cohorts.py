@@ -1,6 +1,6 @@
 """How often the report's first sentence claims that the radiograph adds, where it carries nothing.
 
-    python -m benchmarks.null_cohorts [--cohorts 20] [--strength 0]
+    python -m benchmarks.null_cohorts [--cohorts 20] [--strength 0] [--jobs 1]
 
 Cohorts are simulated whose image has no effect on the hazard (`image_strength` 0): another seed each, so other
 patients, pictures and outcomes. Each is split, fitted (Cox PH, DeepSurv, crops with intermediate fusion: three folds)
@@ -13,10 +13,14 @@ claim, with its exact 95 % interval; writes `benchmarks/results/null_cohorts.jso
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import torch
 from scipy.stats import binomtest
 
 from benchmarks.detection import RESULTS
@@ -34,8 +38,15 @@ SIZE = {"patients": 500, "external": 1000}
 SPLIT = "external"
 
 
-def judge(seed: int, strength: float, folder: Path) -> dict:
+def judge(seed: int, strength: float) -> dict:
     """One cohort: the differences of the report's row, whether the sentence claims a benefit, and the sentence."""
+    torch.set_num_threads(2)
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        return _judged(seed, strength, Path(folder))
+
+
+def _judged(seed: int, strength: float, folder: Path) -> dict:
     profile = replace(load_profile("demo"), scale=0.125, epochs={HEADLINE: 10}, seed=seed, bootstrap_draws=1000)
     settings = replace(DEFAULT, image_strength=strength)
     simulate_cohort(
@@ -61,16 +72,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cohorts", type=int, default=20)
     parser.add_argument("--strength", type=float, default=0.0)
+    parser.add_argument("--jobs", type=int, default=1, help="cohorts at a time, two threads each")
     arguments = parser.parse_args()
-    keep_freed_memory()
     rows = []
-    for seed in range(arguments.cohorts):
-        with tempfile.TemporaryDirectory() as folder:
-            row = judge(seed, arguments.strength, Path(folder))
-        rows.append(row)
-        told = "; ".join(f"from {name} {d:+.3f} [{low:+.3f}, {high:+.3f}]" for name, (d, low, high, _) in
-                         row["differences"].items())  # fmt: skip
-        print(f"cohort {seed:>2}: {told}{'  CLAIM' if row['claim'] else ''}", flush=True)
+    with ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn")) as pool:
+        for row in pool.map(partial(judge, strength=arguments.strength), range(arguments.cohorts)):
+            rows.append(row)
+            told = "; ".join(f"from {name} {d:+.3f} [{low:+.3f}, {high:+.3f}]" for name, (d, low, high, _) in
+                             row["differences"].items())  # fmt: skip
+            print(f"cohort {row['seed']:>2}: {told}{'  CLAIM' if row['claim'] else ''}", flush=True)
     claims = sum(row["claim"] for row in rows)
     low, high = binomtest(claims, len(rows)).proportion_ci(method="exact")
     print(

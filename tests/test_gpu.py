@@ -124,9 +124,10 @@ def test_compiled_augmentation_is_the_plain_one():
     torch.testing.assert_close(fast, plain, rtol=0, atol=1e-4)
 
 
-def test_a_killed_fit_resumes(tmp_path, monkeypatch):
-    _, expected = run(tmp_path / "a")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_killed_fit_resumes(tmp_path, monkeypatch, compiled):
+    _, expected = run(tmp_path / "a", compiled=compiled)
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    killed_in(monkeypatch, 2, run, tmp_path / "b")
-    _, resumed = run(tmp_path / "b")
+    killed_in(monkeypatch, 2, run, tmp_path / "b", compiled=compiled)
+    _, resumed = run(tmp_path / "b", compiled=compiled)
     np.testing.assert_array_equal(resumed, expected)
