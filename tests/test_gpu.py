@@ -15,7 +15,14 @@ from fracsurv.stored_array import StoredArray
 from fracsurv.training import Recipe, fit, predict
 from tests.killing import killed_in
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+    # of PyTorch's own making: cuBLAS first used in the backward pass's thread; the compiler's tracing; the warming up
+    # of CUDA graphs, which records an empty one
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS:UserWarning"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The CUDA Graph is empty:UserWarning"),
+]
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 
 
