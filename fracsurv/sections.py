@@ -234,7 +234,11 @@ def _cohort(run: Run, names: list[str]) -> Section:
     if networks:
         caption = "Hyperparameters, layout of Table A.1"
         tables.append(ShownTable("hyperparameters", caption, hyperparameters(run, networks)))
-    return Section("cohort", "Cohort and hyperparameters", tables=tables, figures=_figures([findings.follow_up(run)]))
+    pictures = [findings.radiographs(run)]
+    if any(run.experiments[name].input == "crops" for name in networks):
+        pictures.append(findings.crops(run))
+    figures = _figures([findings.follow_up(run), *pictures])
+    return Section("cohort", "Cohort and hyperparameters", tables=tables, figures=figures)
 
 
 def _figures(found: Sequence[Finding | None]) -> list[dict[str, str]]:

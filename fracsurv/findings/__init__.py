@@ -7,6 +7,7 @@ from fracsurv.findings.doubt import doubts
 from fracsurv.findings.explanation import factors, fractured_first, places, vertebrae
 from fracsurv.findings.finding import Finding, highlighted
 from fracsurv.findings.groups import in_groups
+from fracsurv.findings.pictures import crops, radiographs
 from fracsurv.findings.training import late_weights, learning, sweep
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "calibration",
     "chance_range",
     "chosen_and_judged",
+    "crops",
     "decision_curve",
     "doubts",
     "factors",
@@ -27,6 +29,7 @@ __all__ = [
     "learning",
     "over_time",
     "places",
+    "radiographs",
     "risk_groups",
     "sweep",
     "vertebrae",
