@@ -28,20 +28,27 @@ ProfileName = Annotated[str, typer.Option("--profile", help="tiny, demo, paper, 
 
 
 @app.command()
-def check(cohort: CohortPath) -> None:
-    """Read a cohort whole; list every fault, or summarise it."""
+def check(
+    cohort: CohortPath,
+    workers: Annotated[int, typer.Option(help="Processes that read radiographs.", min=1)] = 1,
+    summary: Annotated[bool, typer.Option(help="Without warnings: no value of a single patient is printed.")] = False,
+) -> None:
+    """Read a cohort whole, every radiograph too; list every fault, or summarise it and warn of what is odd."""
     from fracsurv.cohort import read_cohort
+    from fracsurv.image_oddities import image_oddities
+    from fracsurv.oddities import table_oddities
     from fracsurv.summary import summary_table
 
     checked = read_cohort(cohort)
+    odd = table_oddities(checked) + image_oddities(checked, workers=workers, progress=True)
     typer.echo(summary_table(checked).to_string())
     images = "with radiographs" if checked.has_images else "without radiographs: only tabular experiments can run"
     boxes = "none" if checked.vertebrae is None else f"{len(checked.vertebrae):,}"
     if checked.vertebrae is None and checked.has_images:
         boxes = "none, so `run` looks for vertebrae with the finder that ships with fracsurv"
-    for name in checked.constant_covariates:
-        typer.echo(f"warning: column {name}: the same for everybody; it tells nothing")
-    typer.echo(f"\nno faults; {checked.provenance}; {images}; vertebra boxes: {boxes}")
+    typer.echo(f"\nno faults; {checked.provenance}; {images}; vertebra boxes: {boxes}; {len(odd)} warnings")
+    for line in odd if not summary else ():
+        typer.echo(f"warning: {line}")
 
 
 @app.command()

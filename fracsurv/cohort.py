@@ -122,11 +122,6 @@ class Cohort:
             uncorrected=vertebrae[theirs].reset_index(drop=True),
         )
 
-    @property
-    def constant_covariates(self) -> list[str]:
-        """Covariates with one value for everybody: harmless (a rare factor that nobody has), but telling nothing."""
-        return [name for name in self.covariates if self.table[name].nunique() == 1]
-
     def of_rows(self, rows: NDArray) -> Cohort:
         """These patients alone, with their boxes; the folder, and so the truth, stay the whole cohort's."""
         table = self.table.iloc[rows].reset_index(drop=True)

@@ -159,6 +159,7 @@ def check_values(
     for name in ("time_days", *covariates):
         if name in values:
             values[name] = pd.to_numeric(values[name], errors="coerce").astype(float)
+    _check_coding(table, covariates, columns, file, faults)
     try:
         _schema(covariates, present=values.columns).validate(values, lazy=True)
     except pa.errors.SchemaErrors as errors:
@@ -173,6 +174,22 @@ def check_values(
             faults.append(f"{file}, column event: no patient has an event; nothing can be learnt")
         values["event"] = values["event"] == 1
     return values.rename(columns={"time_days": "time"})
+
+
+def _check_coding(
+    table: pd.DataFrame, covariates: dict[str, str], columns: dict[str, str], file: str, faults: list[str]
+) -> None:
+    """A column of 1 and 2, or of yes and no, where 0 and 1 are wanted: one line says what may be meant."""
+    for name in ["event", *(name for name, kind in covariates.items() if kind == "binary")]:
+        if name not in table:
+            continue
+        held = set(table[name].astype(str).str.strip().str.lower().str.removesuffix(".0")) - {""}
+        for no, yes in (("1", "2"), ("no", "yes"), ("n", "y"), ("nein", "ja"), ("nej", "ja"), ("false", "true")):
+            if held == {no, yes} and not (name == "event" and no == "false"):
+                faults.append(
+                    f"{file}, column {columns.get(name, name)}: holds {no} and {yes}; code them as 0 and 1 (fracsurv "
+                    "does not guess which is which)"
+                )
 
 
 def _schema(covariates: dict[str, str], *, present: pd.Index) -> pa.DataFrameSchema:

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import re
 import sys
 import time
 
@@ -42,6 +43,18 @@ def test_check_a_sound_cohort(monkeypatch, capsys, tmp_path):
     assert code == 0
     assert "60 patients (real)" in out
     assert "no faults; real; without radiographs" in out
+
+
+def test_check_warns_of_what_is_odd_unless_a_summary_is_asked_for(monkeypatch, capsys, tmp_path):
+    table = tabular()
+    table.loc[4, "age"] = 28490
+    write_cohort(tmp_path, table, covariates=KINDS)
+    code, out, _ = call(monkeypatch, capsys, "check", str(tmp_path))
+    assert (code, "28490" in out) == (0, True)
+    assert "warning: column age, row 6: 28490" in out
+    code, short, _ = call(monkeypatch, capsys, "check", str(tmp_path), "--summary")
+    assert (code, "28490" in short) == (0, False)
+    assert re.search(r"boxes: none; \d+ warnings?$", short.strip())
 
 
 def test_check_lists_every_fault_and_ends_with_2(monkeypatch, capsys, tmp_path):

@@ -1,0 +1,192 @@
+"""What `fracsurv check` warns of: possible, yet odd."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fracsurv.cohort import read_cohort
+from fracsurv.errors import UserError
+from fracsurv.image_oddities import image_oddities
+from fracsurv.oddities import table_oddities
+from tests.conftest import write_cohort
+
+KINDS = {"age": "continuous", "bmi": "continuous", "t_score": "continuous", "ferritin": "continuous",
+         "smoker": "binary"}  # fmt: skip
+
+
+def sound(n: int = 200) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    time = rng.integers(30, 3000, n)
+    return pd.DataFrame(
+        {
+            "patient_id": [f"W{i:04d}" for i in range(n)],
+            "time_days": time,
+            "event": rng.random(n) < 0.4,
+            "age": rng.normal(78, 2, n).round(1),
+            "bmi": rng.normal(26, 4, n).round(1),
+            "t_score": rng.normal(-1.5, 1, n).round(1),
+            "ferritin": rng.lognormal(4, 0.5, n).round(1),
+            "smoker": (rng.random(n) < 0.1).astype(int),
+        }
+    )
+
+
+def odd(folder, table, **settings) -> list[str]:
+    return table_oddities(read_cohort(write_cohort(folder, table, covariates=KINDS, **settings)))
+
+
+def test_nothing_is_said_of_a_sound_table(tmp_path):
+    assert odd(tmp_path, sound()) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        ("bmi", 2.6, "column bmi, row 7: 2.6; expected 12 to 70 kg/m²; a decimal point too far left (26)?"),
+        ("bmi", 263, "column bmi, row 7: 263; expected 12 to 70 kg/m²; a lost decimal point (26.3)?"),
+        ("age", 28490, "column age, row 7: 28490; expected 18 to 110 years; in days (78)?"),
+        ("age", 936, "column age, row 7: 936; expected 18 to 110 years; in months (78)?"),
+        ("t_score", -25, "row 7: -25; expected -7 to 6 standard deviations; a lost decimal point (-2.5)?"),
+        ("t_score", 25, "row 7: 25; expected -7 to 6 standard deviations; a lost decimal point (2.5)?"),
+        ("bmi", 999, "row 7: 999; expected 12 to 70 kg/m²; a code for a missing value? Leave such a field empty"),
+        ("bmi", 5000, "column bmi, row 7: 5000; expected 12 to 70 kg/m²"),
+        ("ferritin", -99, "a code for a missing value?"),
+        ("ferritin", 40000, "column ferritin, row 7: 40000; half of all lie between"),
+        ("patient_id", "Anna Berg", "1 look like a name or a personal number, row 7 first"),
+        ("patient_id", "Berg, Anna", "1 look like a name or a personal number, row 7 first"),
+        ("patient_id", "19410203-1234", "1 look like a name or a personal number, row 7 first"),
+    ],
+)  # fmt: skip
+def test_a_value_is_told_with_what_it_may_be(tmp_path, column, value, told):
+    table = sound()
+    table[column] = table[column].astype(object)
+    table.loc[5, column] = value
+    (line,) = odd(tmp_path, table)
+    assert told in line
+    assert "Berg" not in line
+    assert "1941" not in line
+
+
+def test_many_rows_are_told_in_one_line(tmp_path):
+    table = sound()
+    table.loc[:49, "bmi"] = 2.6
+    assert odd(tmp_path, table) == [
+        "column bmi, row 2: 2.6, row 3: 2.6, row 4: 2.6, and 47 more; expected 12 to 70 kg/m²; a decimal point too "
+        "far left (26)?"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda t: t.assign(time_days=t["time_days"] / 365.25), "are these years?"),
+        (lambda t: t.assign(time_days=t["time_days"] / 30.4), "are these months?"),
+        (lambda t: t.assign(time_days=t["time_days"] * 24), "in hours?"),
+        (lambda t: t.assign(event=np.arange(200) % 10 > 0), "90 % are 1; are 0 and 1 swapped?"),
+        (lambda t: t.assign(event=np.arange(200) % 10 == 0), "20 events for 5 covariates"),
+        (lambda t: t.assign(smoker=t["event"].astype(int)), "every patient with an event has 1"),
+        (lambda t: t.assign(ferritin=4000 - t["time_days"]), "almost perfectly by itself (C-index 1.000)"),
+        (lambda t: t.assign(ferritin=t["time_days"]), "almost perfectly by itself (C-index 0.000)"),
+        (lambda t: t.assign(t_score=-t["t_score"] + 1), "was the minus lost?"),
+        (lambda t: t.assign(smoker=0), "column smoker: the same for everybody"),
+        (lambda t: pd.concat([t, t.iloc[[3]].assign(patient_id="W9999")]), "rows 5, 202: alike in every covariate"),
+        (lambda t: pd.concat([t, t.iloc[[3]].assign(patient_id="W9999", time_days=5000, event=True, age=77.7)]),
+         "column time_days, row 202: 5000; events, though nobody without one was followed beyond"),
+    ],
+)  # fmt: skip
+def test_a_column_is_told_of(tmp_path, change, told):
+    (line,) = odd(tmp_path, change(sound()))
+    assert told in line
+
+
+@pytest.mark.parametrize(
+    ("column", "held"), [("smoker", (1, 2)), ("event", ("no", "yes")), ("smoker", ("Nej", "Ja"))]
+)
+def test_another_coding_is_named_beside_its_faults(tmp_path, column, held):
+    table = sound(20)
+    table[column] = [held[i % 2] for i in range(20)]
+    with pytest.raises(UserError) as caught:
+        odd(tmp_path, table)
+    first = (
+        f"cohort.csv, column {column}: holds {str(held[0]).lower()} and {str(held[1]).lower()}; code them as 0 and 1"
+    )
+    assert caught.value.faults[0].startswith(first)
+
+
+def test_months_that_say_so_are_months(tmp_path):
+    table = sound()
+    table["time_days"] = (table["time_days"] / 30.4).clip(0.1)
+    assert odd(tmp_path, table, time_unit="months", horizons=[12, 36]) == []
+
+
+@pytest.fixture
+def pictured(simulated, tmp_path):
+    """A copy of the simulated cohort whose radiographs a test may change."""
+    folder = tmp_path / "cohort"
+    shutil.copytree(simulated, folder)
+    return folder
+
+
+def image_of(folder, row):
+    return folder / pd.read_csv(folder / "cohort.csv")["image"].iloc[row]
+
+
+def change(folder, row, how):
+    path = image_of(folder, row)
+    array = np.array(Image.open(path))
+    Image.fromarray(np.ascontiguousarray(how(array)).astype(array.dtype)).save(path)
+
+
+def test_nothing_is_said_of_sound_radiographs(pictured):
+    assert image_oddities(read_cohort(pictured)) == []
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (lambda a: a[:, ::-1], "fits the other radiographs better mirrored;"),
+        (lambda a: a[::-1], "fits the other radiographs better upside down;"),
+        (lambda a: a.max() - a, "fits the other radiographs better inverted (bone dark);"),
+        (lambda a: a.max() - a[:, ::-1], "fits the other radiographs better mirrored and inverted (bone dark);"),
+        (lambda a: np.full_like(a, 7), "all pixels alike"),
+        (lambda a: a[: a.shape[0] // 3], "times as high as wide"),
+    ],
+)
+def test_a_turned_or_lost_radiograph_is_told(pictured, how, told):
+    for row in (4, 9, 11, 20):
+        change(pictured, row, how)
+    lines = image_oddities(read_cohort(pictured))
+    assert any(told in line and "rows 6, 11, 13 and 1 more" in line for line in lines)
+    assert all("rows 6, 11, 13 and 1 more" in line for line in lines)  # and nobody else
+
+
+def test_a_tiny_radiograph_is_told(pictured):
+    change(pictured, 3, lambda a: a[::30, ::30])
+    assert any(
+        "row 5: " in line and "no vertebra can be seen" in line for line in image_oddities(read_cohort(pictured))
+    )
+
+
+def test_the_same_pixels_are_told_in_another_file_format_too(pictured):
+    table = pd.read_csv(pictured / "cohort.csv")
+    copy = "images/copy.tif"
+    Image.open(image_of(pictured, 2)).save(pictured / copy)
+    table.loc[7, "image"] = copy
+    table.to_csv(pictured / "cohort.csv", index=False)
+    (line,) = image_oddities(read_cohort(pictured))
+    assert line.startswith("column image, rows 4, 9: the same pixels under several ids")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_radiograph_that_cannot_be_read_is_told(pictured, workers):
+    for row in (0, 30):
+        path = image_of(pictured, row)
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError) as caught:
+        image_oddities(read_cohort(pictured), workers=workers)
+    assert len(caught.value.faults) == 2
