@@ -31,7 +31,9 @@ ProfileName = Annotated[str, typer.Option("--profile", help="tiny, demo, paper, 
 def check(
     cohort: CohortPath,
     workers: Annotated[int, typer.Option(help="Processes that read radiographs.", min=1)] = 1,
-    summary: Annotated[bool, typer.Option(help="Without warnings: no value of a single patient is printed.")] = False,
+    summary: Annotated[
+        bool, typer.Option(help="Faults and warnings are counted alone: no value of a single patient is printed.")
+    ] = False,
 ) -> None:
     """Read a cohort whole, every radiograph too; list every fault, or summarise it and warn of what is odd."""
     from fracsurv.cohort import read_cohort
@@ -39,8 +41,13 @@ def check(
     from fracsurv.oddities import table_oddities
     from fracsurv.summary import summary_table
 
-    checked = read_cohort(cohort)
-    odd = table_oddities(checked) + image_oddities(checked, workers=workers, progress=True)
+    try:
+        checked = read_cohort(cohort)
+        odd = table_oddities(checked) + image_oddities(checked, workers=workers, progress=True)
+    except UserError as error:
+        if not summary:
+            raise
+        raise UserError(f"faults: {len(error.faults):,}; call without --summary to see them") from None
     typer.echo(summary_table(checked).to_string())
     images = "with radiographs" if checked.has_images else "without radiographs: only tabular experiments can run"
     boxes = "none" if checked.vertebrae is None else f"{len(checked.vertebrae):,}"

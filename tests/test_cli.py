@@ -5,10 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
-import re
 import sys
 import time
 
@@ -55,6 +55,10 @@ def test_check_warns_of_what_is_odd_unless_a_summary_is_asked_for(monkeypatch, c
     code, short, _ = call(monkeypatch, capsys, "check", str(tmp_path), "--summary")
     assert (code, "28490" in short) == (0, False)
     assert re.search(r"boxes: none; \d+ warnings?$", short.strip())
+    table.loc[4, "smoker"] = 28490
+    write_cohort(tmp_path, table, covariates=KINDS)
+    code, out, err = call(monkeypatch, capsys, "check", str(tmp_path), "--summary")
+    assert (code, out, err.splitlines()[0]) == (2, "", "error: faults: 1; call without --summary to see them")
 
 
 def test_check_lists_every_fault_and_ends_with_2(monkeypatch, capsys, tmp_path):
