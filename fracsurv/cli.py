@@ -184,6 +184,7 @@ def explain(
     experiments: Annotated[
         str, typer.Option(help="Comma-separated names; if empty, the clinical models and one row an encoder.")
     ] = "",
+    patients: Annotated[int, typer.Option(min=1, help="Whose images are looked at, drawn at random.")] = 100,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all if not given.")] = None,
 ) -> None:
     """Find what fitted models look at: vertebrae, places in the picture, clinical factors. The report shows it."""
@@ -191,15 +192,17 @@ def explain(
 
     from fracsurv.explain import explain as explain_one
     from fracsurv.explain import explainable
+    from fracsurv.memory import keep_freed_memory
     from fracsurv.run import open_run
 
     if threads:
         torch.set_num_threads(threads)
+    keep_freed_memory()
     run = open_run(cohort, out, profile)
     names = [name.strip() for name in experiments.split(",") if name.strip()] or explainable(run)
     split = "external" if "external" in run.rows(0) else "test"
     for name in names:
-        explain_one(run, name, split, progress=True)
+        explain_one(run, name, split, patients, progress=True)
         typer.echo(f"{name}: explained on {split}")
 
 

@@ -27,9 +27,11 @@ from fracsurv.run import Run
 from fracsurv.training import derive_seed
 from fracsurv.vertebrae import LEVELS
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same models would be explained otherwise."""
-N_PATIENTS, BATCH = 200, 32
+PATIENTS, FACTOR_PATIENTS, BATCH = 100, 500, 32
+"""Whose images are looked at if nothing else is asked for: each passes the networks 16 times. Whose factors are
+permuted, of all models, so that these can be compared."""
 PREFERRED = ("intermediate", "none", "alpha")
 """Of the rows that share an input and an encoder, the one to explain: the first of these fusions."""
 
@@ -44,6 +46,8 @@ class Explanation:
         Whose patients were looked at.
     patients : list of str
         The sample of them whose images were.
+    n_factors : int
+        Of how many of them the factors were permuted.
     contributions : ndarray (n_folds, n, 13) or None
         See `occluded`; None without an image.
     maps : ndarray (n, H, W) or None
@@ -54,6 +58,7 @@ class Explanation:
 
     split: str
     patients: list[str]
+    n_factors: int
     contributions: np.ndarray | None
     maps: np.ndarray | None
     factors: pd.DataFrame | None
@@ -77,8 +82,13 @@ def folder_of(run: Run, name: str) -> Path:
     return run.out / "explanations" / name
 
 
-def explain(run: Run, name: str, split: str, *, progress: bool = False) -> Explanation:
+def explain(run: Run, name: str, split: str, patients: int = PATIENTS, *, progress: bool = False) -> Explanation:
     """Explain an experiment's fold models on a split, unless that is done already; written whole, the key last.
+
+    Parameters
+    ----------
+    patients : int
+        Of so many of the split, drawn at random, the images are looked at, or of all.
 
     Raises
     ------
@@ -90,9 +100,9 @@ def explain(run: Run, name: str, split: str, *, progress: bool = False) -> Expla
     if run.experiments[name].fusion == "late":
         parts = run.experiments[name].pretrained
         raise UserError(f"{name}: only weighs two finished risks; explain {parts['image']} and {parts['tabular']}")
-    folder, key = folder_of(run, name), _key(run, name, split)
+    folder, key = folder_of(run, name), _key(run, name, split, patients)
     if not (folder / "explanation.json").exists() or read_json(folder / "explanation.json")["key"] != key:
-        _write(run, folder, _explain(run, name, split, progress), key)
+        _write(run, folder, _explain(run, name, split, patients, progress), key, patients)
     return read_explanation(run, name)
 
 
@@ -102,17 +112,17 @@ def read_explanation(run: Run, name: str) -> Explanation | None:
     if not (folder / "explanation.json").exists():
         return None
     about = read_json(folder / "explanation.json")
-    if about["key"] != _key(run, name, about["split"]):
+    if about["key"] != _key(run, name, about["split"], about["asked"]):
         return None
     arrays = {
         what: np.load(path) if (path := folder / f"{what}.npy").exists() else None
         for what in ("contributions", "maps")
     }
     factors = pd.read_csv(folder / "factors.csv") if about["factors"] else None
-    return Explanation(about["split"], about["patients"], **arrays, factors=factors)
+    return Explanation(about["split"], about["patients"], about["n_factors"], **arrays, factors=factors)
 
 
-def _write(run: Run, folder: Path, found: Explanation, key: str) -> None:
+def _write(run: Run, folder: Path, found: Explanation, key: str, asked: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "explanation.json").unlink(missing_ok=True)
     for what in ("contributions", "maps"):
@@ -124,25 +134,28 @@ def _write(run: Run, folder: Path, found: Explanation, key: str) -> None:
     if found.factors is not None:
         with atomic_path(folder / "factors.csv") as temporary:
             found.factors.to_csv(temporary, index=False)
-    about = {"key": key, "split": found.split, "levels": LEVELS, "patients": found.patients}
-    write_json(folder / "explanation.json", about | {"factors": found.factors is not None})
+    about = {"key": key, "split": found.split, "asked": asked, "levels": LEVELS, "patients": found.patients}
+    about |= {"n_factors": found.n_factors, "factors": found.factors is not None}
+    write_json(folder / "explanation.json", about)
 
 
-def _key(run: Run, name: str, split: str) -> str:
+def _key(run: Run, name: str, split: str, asked: int) -> str:
     folds = range(run.profile.n_folds)
-    made_from = [VERSION, N_PATIENTS, split, *(read_json(run.folder(name, k) / "metrics.json")["key"] for k in folds)]
+    made_from = [VERSION, asked, FACTOR_PATIENTS, split]
+    made_from += [read_json(run.folder(name, k) / "metrics.json")["key"] for k in folds]
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
 
 
-def _explain(run: Run, name: str, split: str, progress: bool) -> Explanation:
+def _explain(run: Run, name: str, split: str, patients: int, progress: bool) -> Explanation:
     row = run.experiments[name]
     judged = run.rows(0)[split]
     rng = np.random.default_rng(derive_seed(run.profile.seed, "explained", split))
-    sample = np.sort(rng.choice(judged, min(N_PATIENTS, len(judged)), replace=False))
+    drawn = rng.permutation(judged)
+    sample, of_factors = np.sort(drawn[:patients]), np.sort(drawn[:FACTOR_PATIENTS])
     contributions, maps, factors = [], [], []
     for fold in tqdm(range(run.profile.n_folds), desc=f"explain {name}", disable=not progress, leave=False):
         if row.model == "cox_ph":
-            factors.append(_factors_of_cox(run, name, fold, judged))
+            factors.append(_factors_of_cox(run, name, fold, of_factors))
             continue
         model, _, inputs = fitted_network(run, name, fold, _alpha(run, name, fold))
         model.eval()
@@ -151,10 +164,11 @@ def _explain(run: Run, name: str, split: str, progress: bool) -> Explanation:
             contributions.append(moved)
             maps.append(seen / max(float(seen.mean()), 1e-12))
         if row.fusion != "none" or not row.needs_images:
-            factors.append(_factors_of_network(run, name, fold, model, inputs, judged))
+            factors.append(_factors_of_network(run, name, fold, model, inputs, of_factors))
     return Explanation(
         split,
         run.cohort.table["patient_id"].iloc[sample].tolist(),
+        len(of_factors),
         np.stack(contributions) if contributions else None,
         np.mean(maps, axis=0) if maps else None,
         pd.concat(factors, ignore_index=True) if factors else None,

@@ -26,14 +26,16 @@ def vertebrae(run: Run, names: Sequence[str]) -> Finding | None:
         return None
     titles = [experiment_name(run, name).replace(", ", "\n", 1) for name in found]
     first = next(iter(found.values()))
-    means = np.stack([each.contributions.mean(axis=0) for each in found.values()])
+    means = [each.contributions.mean(axis=0) for each in found.values()]
+    counts = sorted({len(each.patients) for each in found.values()})
     figure = plots.contributions(means, LEVELS, titles, provenance=f"{first.split} · {stamp(run)}")
     parts = []
     for name, mean in zip(found, means, strict=True):
         size = np.nanmedian(np.abs(mean), axis=0)
         parts.append(f"{experiment_name(run, name)}: most at {LEVELS[int(size.argmax())]} (median {size.max():.3f})")
     said = (
-        f"How far a vertebra moves the log hazard, either way, in {len(first.patients):,} of {PATIENTS[first.split]} "
+        f"How far a vertebra moves the log hazard, either way, in {' or '.join(f'{n:,}' for n in counts)} of "
+        f"{PATIENTS[first.split]} "
         f"(mean over the fold models). {'; '.join(parts)}."
     )
     return Finding("contributions", figure, "Contribution of each vertebra to the log hazard", said)
@@ -117,14 +119,15 @@ def factors(run: Run, names: Sequence[str]) -> Finding | None:
     called = {name: label(run.cohort, name) for name in run.cohort.covariates} | VERTEBRAL
     shown = {name: called[name] for name in dict.fromkeys(table["factor"])}
     titles = {name: experiment_name(run, name).replace(", ", "\n", 1) for name in tables}
-    split = read_explanation(run, next(iter(tables))).split
+    first = read_explanation(run, next(iter(tables)))
+    split = first.split
     figure = plots.factor_losses(table, shown, titles, provenance=f"{split} · {stamp(run)}")
     mean = table.groupby(["experiment", "factor"])["loss"].mean()
     parts = [
         f"{experiment_name(run, name)}: {called[mean[name].idxmax()]} ({signed(mean[name].max())})" for name in tables
     ]
     said = (
-        f"Dealing out one factor at random among {PATIENTS[split]} costs most C-index: {'; '.join(parts)}. A factor "
-        "that others stand in for costs little."
+        f"Dealing out one factor at random among {first.n_factors:,} of {PATIENTS[split]} costs most C-index: "
+        f"{'; '.join(parts)}. A factor that others stand in for costs little."
     )
     return Finding("factors", figure, "Loss of C-index when a clinical factor is permuted", said)

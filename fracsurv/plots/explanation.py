@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from fracsurv.plots.style import COLOURS, GREY, new_figure
 
 
-def contributions(values: NDArray, levels: Sequence[str], titles: Sequence[str], *, provenance: str = "") -> Figure:
+def contributions(
+    values: Sequence[NDArray], levels: Sequence[str], titles: Sequence[str], *, provenance: str = ""
+) -> Figure:
     """How far each vertebra moves the log hazard: median and middle half of the patients, a panel a model.
 
     Parameters
     ----------
-    values : array (n_models, n, 13)
-        Contributions, NaN where a slot is empty.
+    values : a sequence of arrays (n, 13)
+        Contributions of each model, NaN where a slot is empty.
     """
     figure = new_figure(1.2 + 2.5 * len(titles), 4.0, provenance)
     panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
