@@ -13,9 +13,13 @@ from scipy.stats import norm
 
 from fracsurv.config import TRUE_RISK
 from fracsurv.files import read_json
-from fracsurv.run import Run, has_store
+from fracsurv.metrics import concordance_index
+from fracsurv.run import Run, has_store, permuted
+from fracsurv.training import derive_seed
 
 LEVEL, POWER = 0.05, 0.8
+HELD_OUT = ("test", "external")
+DEALS = 200
 PERMUTED = "permuted"
 """Folder, beside those of a run, in which the same study with permuted outcomes is looked for."""
 
@@ -32,10 +36,13 @@ def leak_checks(run: Run) -> list[Check]:
     """Whether anybody who is judged was met in training: by id, by image file, by pixels, by every number."""
     checks = [_by_id(run)]
     if run.cohort.has_images:
-        files = [str((run.cohort.folder / name).resolve()) for name in run.cohort.table["image"]]
-        checks.append(_shared(run, files, "image file"))
-        checks += [_shared(run, _pixels(run, kind), f"stored pixels ({kind})") for kind in ("crops", "full")
-                   if has_store(run, kind)]  # fmt: skip
+        checks.append(_shared(run, _files(run), "image file, byte for byte"))
+        for kind in ("crops", "full"):
+            what = f"stored pixels ({kind})"
+            if has_store(run, kind):
+                checks.append(_shared(run, _pixels(run, kind), what))
+            else:
+                checks.append(Check(f"the same {what}", "not looked at: no model of this run was given them", True))
     columns = [*run.cohort.covariates, "time", "event"]
     rows = [repr(row) for row in run.cohort.table[columns].itertuples(index=False, name=None)]
     alike = _shared(run, rows, "every covariate, time and outcome")
@@ -55,16 +62,38 @@ def _by_id(run: Run) -> Check:
 
 
 def _shared(run: Run, keys: list[str], what: str) -> Check:
-    """Groups of patients with the same key, and how many of them lie in more than one split."""
+    """Groups of patients with the same key: how many hold one trained on and one judged by that model, or two judged.
+
+    Every fold's training patients are judged, on validation, by the model of their own fold, which has not seen them.
+    """
     several = {key for key, n in Counter(keys).items() if n > 1}
-    split = np.where(run.splits["split"] == "train", "train " + run.splits["fold"].astype(str), run.splits["split"])
-    table = pd.DataFrame({"key": keys, "split": split})
-    groups = table[table["key"].isin(several)].groupby("key")["split"].nunique()
-    across = int((groups > 1).sum())
-    found = (
-        "no two patients" if groups.empty else f"{len(groups):,} groups of patients, {across:,} of them across splits"
+    table = pd.DataFrame({"key": keys, "split": run.splits["split"], "fold": run.splits["fold"]})
+    groups = [group for _, group in table[table["key"].isin(several)].groupby("key")]
+    if not groups:
+        return Check(f"the same {what}", "no two patients", True)
+    trained = [group[group["split"] == "train"] for group in groups]
+    met = sum(
+        len(part) > 0 and (len(part) < len(group) or part["fold"].nunique() > 1)
+        for part, group in zip(trained, groups, strict=True)
     )
-    return Check(f"the same {what}", found, across == 0)
+    twice = sum(len(group) - len(part) > 1 for part, group in zip(trained, groups, strict=True))
+    found = f"{len(groups):,} groups of patients; {met:,} trained on and judged, {twice:,} judged twice"
+    return Check(f"the same {what}", found, False if met else None if twice else True)
+
+
+def _files(run: Run) -> list[str]:
+    """A hash of each radiograph's bytes. Files of a size that no other has are like no other's, and not read."""
+    paths = [run.cohort.folder / name for name in run.cohort.table["image"]]
+    sizes = [path.stat().st_size for path in paths]
+    several = {size for size, n in Counter(sizes).items() if n > 1}
+    keys = []
+    for path, size in zip(paths, sizes, strict=True):
+        if size not in several:
+            keys.append(f"size {size}")
+            continue
+        with path.open("rb") as file:
+            keys.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return keys
 
 
 def _pixels(run: Run, kind: str) -> list[str]:
@@ -85,16 +114,35 @@ def least_visible(se: float, level: float = LEVEL, power: float = POWER) -> floa
 def permuted_ablation(run: Run) -> pd.DataFrame | None:
     """`ablation.csv` of the same cohort's run with permuted outcomes, where one lies in this run's folder `permuted`.
 
-    None without one, and for one of another cohort: its patients and splits must be as many, its outcomes permuted.
+    None without one, and for one of another cohort or seed, or whose outcomes are not permuted. A column `by_chance`
+    says whether C lies where 95 of 100 deals of these outcomes put the mean over these fold models' C.
     """
     folder: Path = run.out / PERMUTED
     if not all((folder / file).exists() for file in ("ablation.csv", "provenance.json")):
         return None
     facts = read_json(folder / "provenance.json")
     table = pd.read_csv(folder / "ablation.csv")
-    ours = run.splits["split"].value_counts().to_dict()
-    theirs = {row["split"]: row["patients"] for row in facts["cohort"]["splits"]}
-    same = all(theirs.get(split) == n for split, n in ours.items())
-    if not (facts["profile"].get("permute_outcomes") and same):
+    if facts["cohort"].get("fingerprint") != permuted(run.cohort, run.profile.seed).fingerprint():
         return None
-    return table[(table["metric"] == "c_index") & (table["experiment"] != TRUE_RISK)]
+    table = table[(table["metric"] == "c_index") & (table["experiment"] != TRUE_RISK)].copy()
+    seed = derive_seed(run.profile.seed, "deals")
+    table["by_chance"] = [
+        _by_chance(folder / "experiments" / row.experiment, row.split, row.mean, seed)
+        if row.split in HELD_OUT
+        else np.nan
+        for row in table[["experiment", "split", "mean"]].itertuples(index=False)
+    ]
+    return table
+
+
+def _by_chance(experiment: Path, split: str, c_index: float, seed: int) -> bool:
+    """Whether a mean C over fold models lies within 1.96 SD of its mean over deals of the outcomes."""
+    paths = sorted(experiment.glob("fold-*/predictions.parquet"))
+    folds = [found[found["split"] == split] for found in map(pd.read_parquet, paths)]
+    event, time = folds[0]["event"].to_numpy(), folds[0]["time"].to_numpy()
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(DEALS):
+        deal = rng.permutation(len(event))
+        drawn.append(np.mean([concordance_index(event[deal], time[deal], fold["risk"].to_numpy()) for fold in folds]))
+    return bool(abs(c_index - np.mean(drawn)) <= norm.ppf(1 - LEVEL / 2) * np.std(drawn, ddof=1))

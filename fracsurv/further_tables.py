@@ -13,7 +13,7 @@ from fracsurv.wording import experiment_name, interval, signed
 VERDICTS = {
     True: "as it must be",
     None: "look at them: the same people, or alike by chance",
-    False: "LEAK: people who are judged were met",
+    False: "LEAK: people who are judged were met in training",
 }
 FEWEST_PATIENTS = 10
 """With fewer, an AUC over patients and its interval say nothing."""

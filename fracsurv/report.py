@@ -148,7 +148,12 @@ def _limits(run: Run) -> list[str]:
         "Cox PH and the networks see the same covariates, but for the rows with vertebral fractures (VF), which see "
         "four more; all were standardised on each fold's training patients.",
     ]
-    if run.cohort.provenance != "real":
+    if run.cohort.provenance == "real":
+        limits.append(
+            "Who dies first is censored: shares by Kaplan–Meier, observed risk and net benefit are those of "
+            f"{run.cohort.outcome} if nobody died of anything else, and overstate what old patients will see."
+        )
+    else:
         limits.insert(0, "The outcome is simulated. What was found shows that the method works, or not, on data made "
                       "to hold such a signal; it says nothing of real radiographs.")  # fmt: skip
     if TRUE_RISK in run.runnable():

@@ -149,7 +149,7 @@ def open_run(cohort: str | Path, out: str | Path, profile: str | Profile, *, pro
     profile = load_profile(profile) if isinstance(profile, str) else profile
     checked = read_cohort(cohort)
     if profile.permute_outcomes:
-        checked = _permuted(checked, profile.seed)
+        checked = permuted(checked, profile.seed)
     out = Path(out)
     splits = make_splits(checked, n_folds=profile.n_folds, test_fraction=profile.test_fraction, seed=profile.seed)
     path = out / "splits.csv"
@@ -168,7 +168,7 @@ def open_run(cohort: str | Path, out: str | Path, profile: str | Profile, *, pro
     return Run(checked, out, profile, load_experiments(), splits, device)
 
 
-def _permuted(cohort: Cohort, seed: int) -> Cohort:
+def permuted(cohort: Cohort, seed: int) -> Cohort:
     """The cohort with (time, event) dealt out at random: covariates and images then say nothing about them."""
     table = cohort.table.copy()
     order = np.random.default_rng(seed).permutation(len(table))

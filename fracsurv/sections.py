@@ -62,7 +62,8 @@ LOOKING = (
 )
 FRACTURED = (
     "Does a network look at the fractured vertebrae? Of each patient with a truly fractured and a sound vertebra: in "
-    "how many pairs of them the fractured one contributes more (0.5 = chance)."
+    "how many pairs of them the fractured one contributes more, each less what sound ones of its level usually do "
+    "(0.5 = chance)."
 )
 
 

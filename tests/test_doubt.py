@@ -13,10 +13,11 @@ import yaml
 from fracsurv import findings, report
 from fracsurv.checklist import OPEN, checklist
 from fracsurv.config import CONFIGS
-from fracsurv.doubt import leak_checks, permuted_ablation
+from fracsurv.doubt import _shared, leak_checks, permuted_ablation
 from fracsurv.files import write_json
+from fracsurv.metrics import concordance_index
 from fracsurv.results import write_predictions
-from fracsurv.run import open_run
+from fracsurv.run import open_run, permuted
 from fracsurv.table_files import to_latex, write_table
 from fracsurv.tables import frame_of
 from tests.conftest import tabular, write_cohort
@@ -39,7 +40,7 @@ class TestLeaks:
         tiny_run.store("crops"), tiny_run.store("full")
         found = verdicts(tiny_run)
         assert set(found) == {
-            "the same patient id", "the same image file", "the same stored pixels (crops)",
+            "the same patient id", "the same image file, byte for byte", "the same stored pixels (crops)",
             "the same stored pixels (full)", "the same every covariate, time and outcome",
         }  # fmt: skip
         assert all(sound for sound, _ in found.values())
@@ -63,8 +64,9 @@ class TestLeaks:
         made.store("crops")
         found = verdicts(made)
         assert found["the same patient id"][0]
-        assert found["the same image file"][0]
-        said = "1 groups of patients, 1 of them across splits"
+        said = "1 groups of patients; 1 trained on and judged, 0 judged twice"
+        assert found["the same image file, byte for byte"] == (False, said)
+        assert found["the same stored pixels (full)"] == (True, "not looked at: no model of this run was given them")
         assert found["the same stored pixels (crops)"] == (False, said)
         assert found["the same every covariate, time and outcome"] == (None, said)  # may be chance
 
@@ -73,20 +75,39 @@ class TestLeaks:
         shutil.copytree(simulated, folder)
         table = pd.read_csv(folder / "cohort.csv")
         table.loc[table.index[-1], "image"] = table.loc[table.index[0], "image"]
+        table.loc[table.index[0], "split"] = "train"
         table.to_csv(folder / "cohort.csv", index=False)
         made = open_run(folder, tmp_path / "r", "tiny")
-        assert not verdicts(made)["the same image file"][0]
+        assert verdicts(made)["the same image file, byte for byte"][0] is False
 
-    def test_within_one_split_it_is_told_and_no_leak(self, tmp_path):
+    @pytest.mark.parametrize(
+        ("splits", "sound", "said"),
+        [
+            (("external", "external"), None, "0 trained on and judged, 1 judged twice"),
+            (("test", "external"), None, "0 trained on and judged, 1 judged twice"),
+            (("train", "external"), False, "1 trained on and judged, 0 judged twice"),
+        ],
+    )
+    def test_met_in_training_is_a_leak_and_judged_twice_is_told(self, tmp_path, splits, sound, said):
         table = tabular(60)
         table["age"] += np.linspace(0, 0.01, 60)
         table.loc[1, ["time_days", "event", "age", "smoker"]] = table.loc[0, ["time_days", "event", "age", "smoker"]]
-        table["split"] = ["external"] * 2 + [""] * 58
+        table["split"] = [*splits, "test", "external"] + [""] * 56
         kinds = {"age": "continuous", "smoker": "binary"}
         made = open_run(write_cohort(tmp_path / "c", table, covariates=kinds), tmp_path / "r", "tiny")
-        assert verdicts(made)["the same every covariate, time and outcome"] == (
-            True, "1 groups of patients, 0 of them across splits",
-        )  # fmt: skip
+        found = _shared(made, made.cohort.table["age"].astype(str).tolist(), "age")
+        assert (found.sound, found.found) == (sound, f"1 groups of patients; {said}")
+
+    def test_two_of_one_fold_are_no_leak_and_two_of_different_folds_are(self, tmp_path):
+        kinds = {"age": "continuous", "smoker": "binary"}
+        made = open_run(write_cohort(tmp_path / "c", tabular(60), covariates=kinds), tmp_path / "r", "tiny")
+        fold = made.splits["fold"].to_numpy()
+        keys = np.arange(60).astype(str)
+        same, other = np.flatnonzero(fold == 0)[:2], [np.flatnonzero(fold == k)[0] for k in (0, 1)]
+        for rows, sound in ((same, True), (other, False)):
+            alike = keys.copy()
+            alike[rows] = "one"
+            assert _shared(made, alike.tolist(), "number").sound is sound
 
 
 class TestPermuted:
@@ -97,25 +118,34 @@ class TestPermuted:
         assert "was not run" in said
         assert "permuted" in said
 
-    def test_its_figures_are_told(self, run):
+    def test_its_figures_are_told_and_each_row_is_judged_by_its_own_deals(self, run):
         table, differences = report.read_ablation(run)
         other = run.out / "permuted"
-        other.mkdir()
-        splits = [
-            {"split": s, "patients": int((run.splits["split"] == s).sum())} for s in ("train", "test", "external")
-        ]
-        rows = [{"experiment": n, "split": "external", "metric": "c_index", "mean": m}
-                for n, m in (("cox_ph", 0.48), ("deepsurv", 0.7), ("true_risk", 0.9))]  # fmt: skip
+        n = int((run.splits["split"] == "external").sum())
+        rng = np.random.default_rng(1)
+        event, time = rng.random(n) < 0.5, rng.exponential(size=n)
+        rows = []
+        for name, knows in (("cox_ph", 0.0), ("deepsurv", 3.0), ("true_risk", 9.0)):
+            for fold in range(2):
+                risk = rng.normal(size=n) - knows * time
+                place = other / "experiments" / name / f"fold-{fold}"
+                place.mkdir(parents=True)
+                pd.DataFrame({"split": "external", "event": event, "time": time, "risk": risk}).to_parquet(
+                    place / "predictions.parquet"
+                )
+            c_index = concordance_index(event, time, risk)
+            rows.append({"experiment": name, "split": "external", "metric": "c_index", "mean": c_index})
         pd.DataFrame(rows).to_csv(other / "ablation.csv", index=False)
-        facts = {"cohort": {"splits": splits}, "profile": {"permute_outcomes": False}}
-        write_json(other / "provenance.json", facts)
-        assert permuted_ablation(run) is None  # a run, but of true outcomes
-        write_json(other / "provenance.json", facts | {"profile": {"permute_outcomes": True}})
+        # of the true outcomes, of outcomes dealt out otherwise
+        for wrong in (run.cohort, permuted(run.cohort, run.profile.seed + 1)):
+            write_json(other / "provenance.json", {"cohort": {"fingerprint": wrong.fingerprint()}})
+            assert permuted_ablation(run) is None
+        dealt = permuted(run.cohort, run.profile.seed).fingerprint()
+        write_json(other / "provenance.json", {"cohort": {"fingerprint": dealt}})
+        found = permuted_ablation(run).set_index("experiment")["by_chance"]
+        assert found.to_dict() == {"cox_ph": True, "deepsurv": False}
         said = findings.doubts(run, table, differences)[-1]
-        assert "between 0.480 and 0.700, 1 of 2 rows outside" in said
-        wrong = [{**splits[0], "patients": 1}, *splits[1:]]
-        write_json(other / "provenance.json", facts | {"cohort": {"splits": wrong}})
-        assert permuted_ablation(run) is None
+        assert f"between {rows[0]['mean']:.3f} and {rows[1]['mean']:.3f}, 1 of 2 rows outside" in said
         shutil.rmtree(other)
 
 
@@ -124,6 +154,8 @@ def test_the_power_note_names_events_and_patients(run):
     said = findings.doubts(run, table, differences)[0]
     events = int(run.cohort.table["event"][100:].sum())
     assert f"with {events} events among 60 external patients 0." in said
+    assert "from Cox PH" in said
+    assert "less often" in said
 
 
 class TestTableFiles:
@@ -209,4 +241,5 @@ def test_contributions_do_not_need_a_truth(run):
     assert findings.places(run, ["cox_ph"]) is None
     assert findings.factors(run, ["cox_ph"]) is None
     assert findings.fractured_first(run, ["cox_ph"]).empty
-    assert np.isfinite(findings.chance_range(run, "test")).all()
+    assert np.isfinite(findings.chance_range(run, "external")).all()
+    assert findings.chance_range(run, "test") is None  # nine events or fewer

@@ -122,24 +122,66 @@ def test_factor_importance_is_the_loss_of_concordance():
     rng = np.random.default_rng(0)
     tabular = rng.normal(size=(300, 3))
     time, event = rng.exponential(np.exp(-tabular[:, 0])), np.ones(300, bool)
-    found = factor_importance(lambda x: x[:, 0], tabular, event, time, ["a", "b", "c"], seed=1)
+    found, drawn = factor_importance(lambda x: x[:, 0], tabular, event, time, ["a", "b", "c"], seed=1)
     assert found["factor"].tolist() == ["a", "b", "c"]
     # permuted, the only factor that the model reads leaves C = 0.5
     whole = concordance_index(event, time, tabular[:, 0])
     assert found["loss"].iloc[0] == pytest.approx(whole - 0.5, abs=0.02)
     assert (found["loss"].iloc[1:] == 0).all()
+    assert drawn.shape == (200, 3)
+    assert drawn[:, 0].mean() == pytest.approx(found["loss"].iloc[0], abs=0.01)
+    assert 0.005 < drawn[:, 0].std() < 0.05
+    # a factor that the model takes the wrong way round loses less than nothing
+    wrong, _ = factor_importance(lambda x: -x[:, 0], tabular, event, time, ["a", "b", "c"], seed=1)
+    assert wrong["loss"].iloc[0] == pytest.approx(0.5 - whole, abs=0.02)
 
 
 class TestFractureAuc:
     def test_is_the_share_of_pairs_within_a_patient(self):
-        grade = np.array([[0, 1, 2, 0], [0, 0, 3, np.nan], [0, 0, 0, 0]], float)
-        value = np.array([[0.1, 0.5, 0.05, 0.1], [9.0, 9.0, 9.0, 99.0], [1.0, 2.0, 3.0, 4.0]])
+        grade = np.array([[0, 1, 2, 0], [0, 0, 3, np.nan], [0, 0, 0, 0], [0, 0, 0, 0]], float)
+        value = np.array([[0.1, 0.5, 0.05, 0.1], [0.0, 0.0, 0.0, 99.0], [-0.1, 0, 1.0, -0.1], [0, 0, -1.0, 0]])
+        # sound vertebrae contribute 0 at each level: nothing is taken away
         found = fracture_auc(value, grade, n_draws=50)
         # the first: 0.5 beats both, 0.05 neither; the second: two ties
         assert found["auc"] == pytest.approx((0.5 + 0.5) / 2)
         assert (found["n_patients"], found["n_fractured"]) == (2, 3)
-        # from grade 2 on, grade 1 is neither fractured nor sound
+        # from grade 2 on, grade 1 is neither fractured nor sound: as a sound one, 0.5 would not beat it either
+        value[0, 1:3] = 0.01, 0.05
         assert fracture_auc(value, grade, least=2, n_draws=50)["auc"] == pytest.approx((0.0 + 0.5) / 2)
+        value[0, 2] = 0.2  # beats all three
+        value[0, 1] = 0.3  # and would not beat this
+        assert fracture_auc(value, grade, least=2, n_draws=50)["auc"] == pytest.approx((1.0 + 0.5) / 2)
+
+    def test_what_sound_vertebrae_of_a_level_contribute_is_taken_away(self):
+        """A network that weighs levels, and the levels that fracture most, is blind all the same."""
+        rng = np.random.default_rng(0)
+        level = np.arange(13) / 13
+        auc = []
+        for _ in range(20):
+            grade = (rng.random((200, 13)) < 0.3 * level) * 1.0
+            auc.append(fracture_auc(level + 0.3 * rng.normal(size=(200, 13)), grade, n_draws=2)["auc"])
+        assert np.mean(auc) == pytest.approx(0.5, abs=0.02)
+        # one that sees fractures, and weighs other levels more, does see them
+        seeing = -level + 0.5 * grade + 0.3 * rng.normal(size=(200, 13))
+        assert fracture_auc(seeing, grade, n_draws=2)["auc"] > 0.8
+
+    def test_interval_is_the_bootstraps_of_patients(self):
+        rng = np.random.default_rng(2)
+        grade = np.zeros((60, 13))
+        grade[:, 4] = 1
+        value = rng.normal(size=(60, 13)) + 0.5 * grade
+        found = fracture_auc(value, grade)
+        # one pair a kind: the mean of 60 independent shares
+        sound = np.delete(value - np.where(np.arange(13) == 4, 0, value.mean(axis=0)), 4, axis=1)
+        assert np.isnan(found["auc"])  # nobody's vertebra at this level is sound: left out
+        grade[:30, 4] = 0
+        found = fracture_auc(value, grade)
+        usual = np.where(np.arange(13) == 4, value[:30].mean(axis=0), value.mean(axis=0))
+        sound = np.delete(value - usual, 4, axis=1)[30:]
+        shares = (sound < (value - usual)[30:, [4]]).mean(axis=1)
+        assert found["auc"] == pytest.approx(shares.mean())
+        width = 2 * 1.96 * shares.std() / np.sqrt(30)
+        assert found["ci_high"] - found["ci_low"] == pytest.approx(width, rel=0.1)
 
     def test_of_several_models_is_their_mean(self):
         rng = np.random.default_rng(1)

@@ -372,10 +372,12 @@ def test_contributions_draw_medians_of_those_who_have_the_vertebra():
 
 
 def test_factor_losses_draw_folds_and_their_mean():
-    table = pd.DataFrame({"experiment": "a", "fold": [0, 1], "factor": "age", "loss": [0.01, 0.03]})
+    table = pd.DataFrame({"experiment": "a", "fold": [0, 1], "factor": "age", "loss": [0.01, 0.03],
+                          "ci_low": -0.01, "ci_high": 0.06})  # fmt: skip
     axes = plots.factor_losses(table, {"age": "Age, years"}, {"a": "A"}).axes[0]
     np.testing.assert_allclose(axes.lines[1].get_xdata(), [0.01, 0.03])
     assert axes.lines[2].get_xdata()[0] == pytest.approx(0.02)
+    np.testing.assert_allclose(axes.collections[0].get_segments()[0][:, 0], [-0.01, 0.06])
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["Age, years"]
 
 

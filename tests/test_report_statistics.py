@@ -13,10 +13,16 @@ from sklearn.linear_model import LogisticRegression
 from sksurv import metrics as sksurv
 from sksurv.util import Surv
 
-from fracsurv import findings, report
+from fracsurv import findings, metrics, report
+from fracsurv.ablation import best_unimodal
 from fracsurv.doubt import least_visible
-from fracsurv.findings import chance_range
+from fracsurv.findings import chance_range, clinical, comparison
+from fracsurv.findings.clinical import TOLD_AT
+from fracsurv.metrics.resampling import draw_counts
+from fracsurv.run import open_run
 from fracsurv.subgroups import subgroup_table, subgroups
+from fracsurv.training import derive_seed
+from tests.conftest import tabular, write_cohort
 from tests.made_up import made_up_run
 
 HORIZON = 1826
@@ -46,6 +52,15 @@ def ensemble(run, name, split):
     parts = [predictions(run, name, fold, split).set_index("patient_id") for fold in range(2)]
     probability = sum(1 - part[f"survival_{HORIZON}d"] for part in parts) / 2
     return parts[0].loc[probability.index, ["event", "time"]].assign(p=probability)
+
+
+def drawn(n, seed, n_draws=50):
+    """Row numbers of each bootstrap sample."""
+    return [np.repeat(np.arange(n), counts) for counts in draw_counts(n, n_draws, seed).T]
+
+
+def harrell(table):
+    return sksurv.concordance_index_censored(table["event"], table["time"], table["risk"], tied_tol=0)[0]
 
 
 def survival_at(table, at):
@@ -105,6 +120,55 @@ def test_differences_p_and_holm(run, tables):
         assert family["p_holm"].min() == pytest.approx(min(1, len(family) * family["p"].min()))
 
 
+def test_a_difference_is_paired_by_a_loop(run, tables):
+    row = (
+        tables[1]
+        .query("metric == 'c_index' and split == 'external' and experiment == 'deepsurv' and reference == 'cox_ph'")
+        .iloc[0]
+    )
+    parts = {n: [predictions(run, n, fold, "external") for fold in range(2)] for n in ("deepsurv", "cox_ph")}
+    draws = []
+    for rows in drawn(60, derive_seed(run.profile.seed, "bootstrap", "external", 0, 1)):
+        c = {name: np.mean([harrell(fold.iloc[rows]) for fold in folds]) for name, folds in parts.items()}
+        draws.append(c["deepsurv"] - c["cox_ph"])
+    np.testing.assert_allclose([row["ci_low"], row["ci_high"]], np.percentile(draws, [2.5, 97.5]), atol=1e-9)
+    assert row["se"] == pytest.approx(np.std(draws, ddof=1), abs=1e-9)
+    tail = min(np.sum(np.array(draws) <= 0), np.sum(np.array(draws) >= 0))
+    assert row["p"] == pytest.approx(min(1, 2 * (tail + 1) / (len(draws) + 1)))
+
+
+def test_the_best_of_one_source_is_chosen_on_validation(run):
+    rows = [("cox_ph", "validation", 0.7), ("deepsurv", "validation", 0.6), ("cox_ph", "external", 0.5),
+            ("deepsurv", "external", 0.9), ("true_risk", "validation", 0.95), ("cds_crops_if", "validation", 0.8),
+            ("cox_ph_vf", "validation", 0.9), ("cds_crops", "validation", 0.65)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["experiment", "split", "mean"]).assign(metric="c_index")
+    assert best_unimodal(run, table) == "cox_ph"
+    # and those drawn in colour, too
+    assert findings.highlighted(table, "external") == ["cox_ph", "deepsurv"]
+    more = pd.concat([table, table[table["split"] == "validation"].assign(split="external")]).drop_duplicates(
+        ["experiment", "split"]
+    )
+    assert findings.highlighted(more, "external") == ["cox_ph", "cds_crops_if", "true_risk", "cox_ph_vf"]
+
+
+def test_rows_within_chance_are_counted_by_their_c(run, tables):
+    table, differences = tables
+    low, high = chance_range(run, "external")
+    at = (table["metric"] == "c_index") & (table["split"] == "external")
+    assert len(table[at]) == 3
+    moved = table.copy()
+    moved.loc[at, "mean"] = [high + 0.01, high - 0.01, low - 0.01]
+    assert "2 of 3 rows are not above that" in findings.forest(run, moved, differences).said
+
+
+def test_few_events_have_no_band(run, tables, monkeypatch):
+    monkeypatch.setattr(comparison, "FEWEST_EVENTS", 10_000)
+    assert chance_range(run, "external") is None
+    said = findings.forest(run, *tables).said
+    assert "dealt out" not in said
+    assert "nan" not in said
+
+
 def test_calibrations_sentence(run, tables):
     said = findings.calibration(run, tables[0], "external", ["cox_ph"]).said
     judged = ensemble(run, "cox_ph", "external")
@@ -119,19 +183,58 @@ def test_calibrations_sentence(run, tables):
     assert f"Cox PH {fitted.coef_[0, 0]:.2f} [".replace("-", "−") in said
 
 
-def test_decision_curves_sentence(run, tables):
+def test_slopes_interval_and_single_models_by_a_loop(run, tables):
+    said = findings.calibration(run, tables[0], "external", ["deepsurv"]).said
+    judged = ensemble(run, "deepsurv", "external")
+
+    def slope(rows, of=judged):
+        part = of.iloc[rows]
+        return metrics.calibration(
+            part["event"].to_numpy(), part["time"].to_numpy(), part["p"].to_numpy(), HORIZON, n_groups=1
+        ).slope
+
+    seed = derive_seed(run.profile.seed, "slope", "external")
+    low, high = np.percentile([slope(rows) for rows in drawn(60, seed)], [2.5, 97.5])
+    assert f"[{low:.2f}, {high:.2f}]".replace("-", "−") in said
+    single = []
+    for fold in range(2):
+        own = predictions(run, "deepsurv", fold, "external")
+        single.append(slope(np.arange(60), own.assign(p=1 - own[f"survival_{HORIZON}d"])))
+    assert f"single models {np.mean(single):.2f}".replace("-", "−") in said
+
+
+def net_benefit(judged, threshold):
+    treated = judged[judged["p"] >= threshold]
+    if treated.empty:
+        return 0.0
+    events = 1 - survival_at(treated, HORIZON)
+    return len(treated) / len(judged) * (events - (1 - events) * threshold / (1 - threshold))
+
+
+def told(said, before):
+    """The numbers that stand after some words, up to the next ; , or end of the sentence."""
+    return numbers(re.split(r"[;,]|\.(?!\d)", said.split(before, 1)[1], maxsplit=1)[0])
+
+
+def test_decision_curves_sentence(run, tables, monkeypatch):
+    monkeypatch.setattr(clinical, "HEADLINE", "deepsurv")
     said = findings.decision_curve(run, tables[0], "external", ["cox_ph", "deepsurv"]).said
-    share = 1 - survival_at(ensemble(run, "cox_ph", "external"), HORIZON)
-    threshold = round(share, 2)
-    assert f"reaches {100 * threshold:.0f} % (about the share that has it, {100 * share:.1f} %)" in said
-    for name, called in (("cox_ph", "Cox PH"), ("deepsurv", "DeepSurv")):
-        judged = ensemble(run, name, "external")
-        treated = judged[judged["p"] >= threshold]
-        events = 1 - survival_at(treated, HORIZON)
-        benefit = len(treated) / len(judged) * (events - (1 - events) * threshold / (1 - threshold))
-        assert f"{called} {round(1000 * benefit)}".replace("-", "−") in said
-    everyone = share - (1 - share) * threshold / (1 - threshold)
-    assert f"acting on everyone {round(1000 * everyone)}, on nobody 0".replace("-", "−") in said
+    judged = {name: ensemble(run, name, "external") for name in ("cox_ph", "deepsurv")}
+    everyone = judged["cox_ph"].assign(p=1.0)
+    for table, words in ((judged["cox_ph"], "false ones: Cox PH"), (judged["deepsurv"], "; DeepSurv"),
+                         (everyone, "acting on everyone")):  # fmt: skip
+        wanted = [1000 * net_benefit(table, at) for at in TOLD_AT]
+        np.testing.assert_allclose(told(said, words), wanted, atol=0.5001)  # whole patients
+    assert f"{100 * (1 - survival_at(everyone, HORIZON)):.1f} % have it" in said
+
+    def gain(rows):
+        both = [judged[name].iloc[rows] for name in ("deepsurv", "cox_ph")]
+        return [1000 * (net_benefit(both[0], at) - net_benefit(both[1], at)) for at in TOLD_AT]
+
+    np.testing.assert_allclose(told(said, "DeepSurv minus Cox PH:"), gain(np.arange(60)), atol=0.5001)
+    seed = derive_seed(run.profile.seed, "net benefit", "external")
+    wanted = np.percentile([gain(rows) for rows in drawn(60, seed)], [2.5, 97.5], axis=0).T
+    np.testing.assert_allclose(told(said, "95 % intervals"), wanted.ravel(), atol=0.5001)
 
 
 def test_groups_of_risk(run, tables):
@@ -169,6 +272,44 @@ def test_subgroups(run):
         assert row["small"] == (row["events"] < 30)
         assert row["ratio"] == pytest.approx((1 - survival_at(judged, HORIZON)) / judged["p"].mean(), abs=1e-6)
         assert row["ci_low"] <= row["c_index"] <= row["ci_high"]
+
+
+def test_subgroups_intervals_by_a_loop(run, tables):
+    found = subgroup_table(run, "external", ["cox_ph", "deepsurv"], HORIZON).set_index(["group", "experiment"])
+    c_index = tables[0].query("metric == 'c_index' and split == 'external'").set_index("experiment")
+    assert found.loc[("All", "deepsurv"), "ci_low"] == pytest.approx(c_index.loc["deepsurv", "ci_low"], abs=1e-12)
+    (group, inside), *_ = subgroups(run, "external")
+    cohort = run.cohort.table[run.splits["split"].to_numpy() == "external"].reset_index(drop=True)
+    ids = cohort["patient_id"][inside].tolist()
+    part = {
+        name: [predictions(run, name, fold, "external").set_index("patient_id").loc[ids] for fold in range(2)]
+        for name in ("cox_ph", "deepsurv")
+    }
+    judged = ensemble(run, "deepsurv", "external").loc[ids]
+    seed = derive_seed(run.profile.seed, "subgroup", "external", 1)
+    difference, ratio = [], []
+    for rows in drawn(len(ids), seed):
+        c = {name: np.mean([harrell(fold.iloc[rows]) for fold in folds]) for name, folds in part.items()}
+        difference.append(c["deepsurv"] - c["cox_ph"])
+        again = judged.iloc[rows]
+        reaches = again["time"].max() >= HORIZON
+        ratio.append((1 - survival_at(again, HORIZON)) / again["p"].mean() if reaches else np.nan)
+    row = found.loc[(group, "deepsurv")]
+    for name, draws in (("difference", difference), ("ratio", ratio)):
+        low, high = np.nanpercentile(draws, [2.5, 97.5])
+        np.testing.assert_allclose([row[f"{name}_low"], row[f"{name}_high"]], [low, high], atol=1e-6)
+
+
+def test_factors_are_cut_at_the_training_patients_median(tmp_path):
+    table = tabular(90)
+    table["split"] = ["external" if i % 3 == 0 else "" for i in range(90)]
+    table.loc[table["split"] == "external", "age"] += 10
+    kinds = {"age": "continuous", "smoker": "binary"}
+    made = open_run(write_cohort(tmp_path / "c", table, covariates=kinds), tmp_path / "r", "tiny")
+    trained = (made.splits["split"] == "train").to_numpy()
+    cut = np.median(made.cohort.table["age"].to_numpy()[trained])
+    groups = dict(subgroups(made, "external"))
+    assert [name for name in groups if name.startswith("Age")] == [f"Age, years: above {cut:.3g}"]
 
 
 def test_groups_cover_the_split_without_overlap_of_a_factor(run):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fracsurv.metrics import concordance_index
+from fracsurv.metrics import bootstrap
 
 REPEATS = 10
 
@@ -21,7 +21,8 @@ def factor_importance(
     names: Sequence[str],
     *,
     seed: int,
-) -> pd.DataFrame:
+    n_draws: int = 200,
+) -> tuple[pd.DataFrame, NDArray]:
     """Permutation importance (Breiman 2001; Fisher et al. 2019): loss of Harrell's C, mean over 10 permutations.
 
     A factor that others stand in for loses little, however much it matters by itself.
@@ -36,17 +37,21 @@ def factor_importance(
 
     Returns
     -------
-    DataFrame
+    losses : DataFrame
         `factor, loss`: C as it is less C with this factor permuted; above 0, the model uses it rightly.
+    drawn : array (n_draws, p)
+        The same in bootstrap samples of the patients.
     """
     rng = np.random.default_rng(seed)
-    whole = concordance_index(event, time, risk_of(tabular))
-    rows = []
+    risks = {"": risk_of(tabular)}
     for column, name in enumerate(names):
-        losses = []
-        for _ in range(REPEATS):
+        for repeat in range(REPEATS):
             changed = tabular.copy()
             changed[:, column] = rng.permutation(tabular[:, column])
-            losses.append(whole - concordance_index(event, time, risk_of(changed)))
-        rows.append({"factor": name, "loss": float(np.mean(losses))})
-    return pd.DataFrame(rows)
+            risks[f"{name} {repeat}"] = risk_of(changed)
+    found = bootstrap(event, time, risks, n_draws=n_draws, seed=seed)
+    loss, drawn = (
+        whole[..., :1] - whole[..., 1:].reshape(*whole.shape[:-1], len(names), REPEATS).mean(axis=-1)
+        for whole in (found.estimate[:, 0], found.draws[:, :, 0])
+    )
+    return pd.DataFrame({"factor": list(names), "loss": loss}), drawn

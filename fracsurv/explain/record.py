@@ -21,6 +21,7 @@ from fracsurv.explain.maps import attention_rollout, grad_cam
 from fracsurv.explain.occlusion import occluded, vertebra_frames
 from fracsurv.feeding import NetworkInputs, standardise
 from fracsurv.files import atomic_path, read_json, write_json
+from fracsurv.metrics import percentile_interval
 from fracsurv.models import RESNETS
 from fracsurv.results import finished
 from fracsurv.run import Run
@@ -53,7 +54,8 @@ class Explanation:
     maps : ndarray (n, H, W) or None
         Grad-CAM or rollout, each fold's scaled to a mean of 1 over sample and places, then the mean over the folds.
     factors : DataFrame or None
-        `fold, factor, loss`; None for a model without clinical factors.
+        `fold, factor, loss`, and of the mean over the folds a 95 % interval over patients, `ci_low, ci_high`; None
+        for a model without clinical factors.
     """
 
     split: str
@@ -171,8 +173,13 @@ def _explain(run: Run, name: str, split: str, patients: int, progress: bool) -> 
         len(of_factors),
         np.stack(contributions) if contributions else None,
         np.mean(maps, axis=0) if maps else None,
-        pd.concat(factors, ignore_index=True) if factors else None,
+        _with_interval(factors) if factors else None,
     )
+
+
+def _with_interval(factors: list[tuple[pd.DataFrame, np.ndarray]]) -> pd.DataFrame:
+    low, high = percentile_interval(np.mean([drawn for _, drawn in factors], axis=0)).T
+    return pd.concat([losses.assign(ci_low=low, ci_high=high) for losses, _ in factors], ignore_index=True)
 
 
 def _alpha(run: Run, name: str, fold: int) -> float | None:
@@ -202,7 +209,7 @@ def _looked_at(
     return np.concatenate(contributions), np.concatenate(maps)
 
 
-def _factors_of_cox(run: Run, name: str, fold: int, judged: np.ndarray) -> pd.DataFrame:
+def _factors_of_cox(run: Run, name: str, fold: int, judged: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
     tabular = standardise(run.cohort, run.rows(fold)["train"], morphometry=run.experiments[name].morphometry)
     coefficients = pd.read_csv(run.folder(name, fold) / "coefficients.csv")["log_hazard_ratio"].to_numpy()
     return _importance(run, name, fold, judged, tabular[judged], lambda values: values @ coefficients)
@@ -210,7 +217,7 @@ def _factors_of_cox(run: Run, name: str, fold: int, judged: np.ndarray) -> pd.Da
 
 def _factors_of_network(
     run: Run, name: str, fold: int, model: nn.Module, inputs: NetworkInputs, judged: np.ndarray
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, np.ndarray]:
     """The images' part is computed once: only the factors change."""
     parts: list[Tensor] = []
     with torch.no_grad():
@@ -227,8 +234,11 @@ def _factors_of_network(
     return _importance(run, name, fold, judged, inputs.tabular[judged].cpu().numpy(), risk)
 
 
-def _importance(run: Run, name: str, fold: int, judged: np.ndarray, tabular: np.ndarray, risk) -> pd.DataFrame:
+def _importance(
+    run: Run, name: str, fold: int, judged: np.ndarray, tabular: np.ndarray, risk
+) -> tuple[pd.DataFrame, np.ndarray]:
     table = run.cohort.table.iloc[judged]
-    seed = derive_seed(run.profile.seed, "factors", fold)
+    seed = derive_seed(run.profile.seed, "factors")  # the same patients are drawn for every fold's model
     outcome = table["event"].to_numpy(), table["time"].to_numpy()
-    return factor_importance(risk, tabular, *outcome, run.covariates(name), seed=seed).assign(fold=fold)
+    losses, drawn = factor_importance(risk, tabular, *outcome, run.covariates(name), seed=seed)
+    return losses.assign(fold=fold), drawn

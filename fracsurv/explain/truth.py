@@ -39,16 +39,18 @@ def fracture_auc(
 ) -> dict[str, float]:
     """How well contributions tell fractured from sound vertebrae of the same patient.
 
-    Within each patient with both: the share of pairs of a fractured and a sound vertebra of which the fractured one
-    contributes more, ties a half; then the mean over these patients. 0.5 is chance, 1 is always. Comparing within a
-    patient leaves out what differs between patients: their age, say, which a network may know otherwise.
+    From each contribution the mean of the sound vertebrae at its level is taken first: T12 and L1 fracture more often
+    than T4, and a network that only weighs levels would be taken for one that sees fractures. Then, within each
+    patient with both: the share of pairs of a fractured and a sound vertebra of which the fractured one contributes
+    more, ties a half; then the mean over these patients. 0.5 is chance, 1 is always. Comparing within a patient
+    leaves out what differs between patients: their age, say, which a network may know otherwise.
 
     Parameters
     ----------
     contribution : array (n, 13), or (n_models, n, 13)
         Of several models the mean of their shares is taken, patient by patient.
     grade : array (n, 13)
-        True grades, NaN = not known.
+        True grades, NaN = not known. Levels at which nobody has a sound vertebra are left out.
     least : int
         The grade from which a vertebra counts as fractured. Those between 0 and it are left out.
 
@@ -61,6 +63,9 @@ def fracture_auc(
     contribution = np.asarray(contribution, float).reshape(-1, *np.shape(grade))
     known = np.isfinite(grade) & np.isfinite(contribution).all(axis=0)
     fractured, sound = known & (grade >= least), known & (grade == 0)
+    usual = np.where(sound, contribution, 0).sum(axis=1) / np.maximum(sound.sum(axis=0), 1)
+    contribution = contribution - usual[:, None, :]
+    fractured &= sound.any(axis=0)
     both = fractured.any(axis=1) & sound.any(axis=1)
     shares = []
     for patient in np.flatnonzero(both):

@@ -13,11 +13,15 @@ from fracsurv.curves import event_share, patient_predictions, risk_tertiles
 from fracsurv.findings.finding import PATIENTS, Finding, names_of
 from fracsurv.metrics import percentile_interval, resampled
 from fracsurv.plots import format_p, horizon_label
+from fracsurv.results import read_predictions, survival_column
 from fracsurv.run import Run
 from fracsurv.training import derive_seed
 from fracsurv.wording import HEADLINE, REFERENCE, experiment_name, headline_horizon, stamp, true_minus
 
 N_THRESHOLDS = 60
+TOLD_AT = (0.1, 0.2, 0.3)
+"""Thresholds whose net benefit is put into words: fixed, for the share of events among those judged would make acting
+on everyone worth nothing by definition."""
 
 
 def calibration(run: Run, table: pd.DataFrame, split: str, names: Sequence[str]) -> Finding | None:
@@ -34,10 +38,11 @@ def calibration(run: Run, table: pd.DataFrame, split: str, names: Sequence[str])
             continue
         smooth = metrics.smooth_calibration(event, time, probability, horizon)
         low, high = _slope_interval(run, split, event, time, probability, horizon)
-        called, slope = experiment_name(run, name), f"{made.slope:.2f} [{low:.2f}, {high:.2f}]"
+        called, slope = experiment_name(run, name), _slope_words(made.slope, low, high)
         words = f"slope {slope}\nintercept {made.intercept:.2f}\nICI {100 * smooth.ici:.1f} %"
         panels[called] = plots.CalibrationPanel(made, smooth.predicted, smooth.observed, true_minus(words))
-        parts.append(f"{called} {slope} and {100 * smooth.ici:.1f}")
+        gap = f"{100 * smooth.ici:.1f}" if np.isfinite(smooth.ici) else "not known"
+        parts.append(f"{called} {slope} and {gap}, single models {_single_slopes(run, name, split, horizon):.2f}")
     if not panels:
         return None
     at = horizon_label(horizon, run.cohort.time_unit)
@@ -49,9 +54,24 @@ def calibration(run: Run, table: pd.DataFrame, split: str, names: Sequence[str])
         f"Calibration slope within {at} on {PATIENTS[split]}, with its 95 % bootstrap interval (1 = right, below 1 = "
         f"too extreme), and the mean gap between predicted and smoothed observed risk (ICI, in percentage points; by "
         f"chance above 0 even for a perfect model): {'; '.join(parts)}. Judged is the mean of the fold models' "
-        "probabilities, not any one model."
+        "probabilities, which is less extreme than any one model's; “single models” is the mean of their own slopes."
     )
     return Finding(f"calibration_{split}", figure, f"Calibration at {at} on {split}", true_minus(said))
+
+
+def _slope_words(slope: float, low: float, high: float) -> str:
+    return f"{slope:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite([slope, low, high]).all() else "not known"
+
+
+def _single_slopes(run: Run, name: str, split: str, horizon: float) -> float:
+    """Mean over the fold models of the calibration slope of each one's own probabilities."""
+    slopes = []
+    for fold in range(run.profile.n_folds):
+        found = read_predictions(run, name, fold).query("split == @split")
+        event, time = found["event"].to_numpy(), found["time"].to_numpy()
+        probability = 1 - found[survival_column(horizon)].to_numpy()
+        slopes.append(metrics.calibration(event, time, probability, horizon, n_groups=1).slope)
+    return float(np.mean(slopes))
 
 
 def _slope_interval(run: Run, split: str, event, time, probability, horizon: float) -> tuple[float, float]:
@@ -84,36 +104,34 @@ def decision_curve(run: Run, table: pd.DataFrame, split: str, names: Sequence[st
         thresholds, curves, everyone, names_of(run, names), outcome=run.cohort.outcome, horizon=at,
         provenance=f"{split} · {stamp(run)}",
     )  # fmt: skip
-    overall = event_share(event, time, horizon)
-    threshold = np.array([float(np.clip(round(overall, 2), 0.01, 0.99))])
+    told = np.array(TOLD_AT)
     models = [name for name in names if name != TRUE_RISK]
-    told = "; ".join(
-        f"{experiment_name(run, name)} {_per_thousand(benefit(probability[name], threshold)[0])}" for name in models
-    )
+    parts = [f"{experiment_name(run, name)} {_per_thousand(benefit(probability[name], told))}" for name in models]
     said = (
-        f"Acting on {PATIENTS[split]} whose predicted risk of {run.cohort.outcome} by {at} reaches "
-        f"{100 * threshold[0]:.0f} % (about the share that has it, {100 * overall:.1f} %) is worth, in true "
-        f"positives per 1,000 patients after the price of the false ones: {told}; acting on everyone "
-        f"{_per_thousand(benefit(np.ones(len(time)), threshold)[0])}, on nobody 0."
+        f"What it is worth to act on {PATIENTS[split]} whose predicted risk of {run.cohort.outcome} by {at} (mean of "
+        f"the fold models' probabilities) reaches {' / '.join(f'{100 * each:.0f}' for each in told)} %, in true "
+        f"positives per 1,000 patients after the price of the false ones: {'; '.join(parts)}; acting on everyone "
+        f"{_per_thousand(benefit(np.ones(len(time)), told))}, on nobody 0. By {at}, "
+        f"{100 * event_share(event, time, horizon):.1f} % have it."
     )
     if {HEADLINE, REFERENCE} <= set(probability):
 
         def gain(rows):
-            with_image, without = (benefit(probability[name], threshold, rows)[0] for name in (HEADLINE, REFERENCE))
-            return with_image - without
+            return benefit(probability[HEADLINE], told, rows) - benefit(probability[REFERENCE], told, rows)
 
         seed = derive_seed(run.profile.seed, "net benefit", split)
-        low, high = percentile_interval(resampled(gain, len(time), run.profile.bootstrap_draws, seed))
+        found = percentile_interval(resampled(gain, len(time), run.profile.bootstrap_draws, seed))
+        intervals = " / ".join(f"{_per_thousand([low], '+')} to {_per_thousand([high], '+')}" for low, high in found)
         said += (
-            f" {experiment_name(run, HEADLINE)} minus Cox PH: {_per_thousand(gain(slice(None)), '+')}, 95 % interval "
-            f"{_per_thousand(low, '+')} to {_per_thousand(high, '+')}."
+            f" {experiment_name(run, HEADLINE)} minus Cox PH: {_per_thousand(gain(slice(None)), '+')}, 95 % "
+            f"intervals {intervals}."
         )
     return Finding(f"decision_curve_{split}", figure, f"Decision curves at {at} on {split}", true_minus(said))
 
 
-def _per_thousand(benefit: float, sign: str = "") -> str:
-    """A net benefit a patient as whole patients in a thousand; never minus nothing."""
-    return f"{round(1000 * benefit):{sign}d}" if np.isfinite(benefit) else "not known"
+def _per_thousand(benefits: Sequence[float], sign: str = "") -> str:
+    """Net benefits a patient as whole patients in a thousand, '12 / 3'; never minus nothing."""
+    return " / ".join(f"{round(1000 * each):{sign}d}" if np.isfinite(each) else "not known" for each in benefits)
 
 
 def risk_groups(run: Run, table: pd.DataFrame, name: str, split: str) -> Finding:

@@ -18,6 +18,8 @@ from fracsurv.tables import in_thesis_order, way_to_true_risk
 from fracsurv.wording import REFERENCE, experiment_name, headline_horizon, judged_split, stamp
 
 FEWEST_FOR_SHARES = 300
+FEWEST_EVENTS = 10
+"""With fewer, C by chance is far from normal."""
 NORMAL_97_5 = 1.96
 
 
@@ -27,7 +29,7 @@ def forest(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> Finding:
     rows = table[table["metric"] == "c_index"]
     order = in_thesis_order(list(dict.fromkeys(rows["experiment"])))
     rows = rows.set_index("experiment").loc[order].reset_index()
-    chance = {split: chance_range(run, split) for split in splits}
+    chance = {split: found for split in splits if (found := chance_range(run, split))}
     figure = plots.forest(rows, names_of(run, order), splits, chance=chance, provenance=stamp(run))
     split = judged_split(table)
     found = differences[(differences["split"] == split) & (differences["metric"] == "c_index")]
@@ -40,22 +42,29 @@ def forest(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> Finding:
         said = (
             f"On {PATIENTS[split]}, the 95 % interval of the difference from Cox PH in C lies above 0 for "
             f"{len(above)} of {len(found)} experiments{_listed(above)}, below 0 for {len(below)}{_listed(below)}, "
-            f"and contains 0 for {len(found) - len(above) - len(below)}."
+            f"and contains 0 for {len(found) - len(above) - len(below)}. Adjusted by Holm for so many rows, p is "
+            f"below 0.05 for {int((found['p_holm'] < 0.05).sum())}."
         )
-    low, high = chance[split]
-    means = rows[rows["split"] == split].set_index("experiment")["mean"]
-    within = [experiment_name(run, name) for name in means.index[means <= high]]
-    said += (
-        f" With outcomes dealt out at random among these patients, one model's C falls between {low:.3f} and "
-        f"{high:.3f} in 95 of 100 deals (grey); {len(within)} of {len(order)} rows are not above "
-        f"that{_listed(within)}."
-    )
+    if split in chance:
+        low, high = chance[split]
+        means = rows[rows["split"] == split].set_index("experiment")["mean"]
+        within = [experiment_name(run, name) for name in means.index[means <= high]]
+        said += (
+            f" With outcomes dealt out at random among these patients, one model's C falls between {low:.3f} and "
+            f"{high:.3f} in 95 of 100 deals (grey), a mean over fold models less widely; {len(within)} of "
+            f"{len(order)} rows are not above that{_listed(within)}."
+        )
     return Finding("forest", figure, f"Forest plot of the C-index of {len(order)} experiments with intervals", said)
 
 
-def chance_range(run: Run, split: str) -> tuple[float, float]:
-    """Where C of a model that knows nothing falls in 95 of 100 deals of a split's outcomes among its patients."""
+def chance_range(run: Run, split: str) -> tuple[float, float] | None:
+    """Where C of a model that knows nothing falls in 95 of 100 deals of a split's outcomes among its patients.
+
+    By its exact variance and a normal distribution; None with under ten events.
+    """
     table = run.cohort.table[(run.splits["split"] == split).to_numpy()]
+    if table["event"].sum() < FEWEST_EVENTS:
+        return None
     sd = concordance_sd_by_chance(table["event"].to_numpy(), table["time"].to_numpy())
     return 0.5 - NORMAL_97_5 * sd, 0.5 + NORMAL_97_5 * sd
 
@@ -86,9 +95,9 @@ def over_time(run: Run, table: pd.DataFrame, split: str, names: Sequence[str] | 
     else:
         better = int((models < brier[KAPLAN_MEIER]).sum())
         said += (
-            f"the highest AUC of a model is {auc.max():.3f} ({experiment_name(run, auc.idxmax())}); {better} of "
-            f"{len(models)} models have a lower Brier score than the Kaplan–Meier curve given to everyone "
-            f"({brier[KAPLAN_MEIER]:.3f})."
+            f"the highest AUC of a model is {auc.max():.3f} ({experiment_name(run, auc.idxmax())}), as the largest "
+            f"of {len(auc)} biased upwards; {better} of {len(models)} models have a lower Brier score than the "
+            f"Kaplan–Meier curve given to everyone ({brier[KAPLAN_MEIER]:.3f})."
         )
     return Finding(f"over_time_{split}", figure, f"AUC and Brier score over time on {split}", said)
 

@@ -6,10 +6,9 @@ import pandas as pd
 
 from fracsurv.config import TRUE_RISK
 from fracsurv.doubt import PERMUTED, least_visible, permuted_ablation
-from fracsurv.findings.comparison import chance_range
 from fracsurv.findings.finding import PATIENTS
 from fracsurv.run import Run
-from fracsurv.wording import HEADLINE, REFERENCE, experiment_name, split_counts
+from fracsurv.wording import CLINICAL, HEADLINE, REFERENCE, experiment_name, split_counts
 
 
 def doubts(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
@@ -20,24 +19,29 @@ def doubts(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[str
 
 
 def _power(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
-    """The least difference from Cox PH that each held-out split could show, of the row with the answer."""
+    """The least difference from the clinical models that each held-out split could show, of the answer's row."""
     models = [name for name in dict.fromkeys(table["experiment"]) if name not in (TRUE_RISK, REFERENCE)]
     name = HEADLINE if HEADLINE in models else (models or [None])[-1]
-    rows = differences[(differences["experiment"] == name) & (differences["reference"] == REFERENCE)]
-    rows = rows[rows["metric"] == "c_index"].set_index("split")
+    rows = differences[(differences["experiment"] == name) & differences["reference"].isin(CLINICAL)]
+    rows = rows[(rows["metric"] == "c_index") & rows["se"].notna()]
     counts = split_counts(run).set_index("split")
     said = []
-    for split in [split for split in ("test", "external") if split in rows.index]:
+    for split in [split for split in ("test", "external") if (rows["split"] == split).any()]:
+        least = [
+            f"{least_visible(row['se']):.3f} from {experiment_name(run, row['reference'])}"
+            for row in rows[rows["split"] == split].to_dict("records")
+        ]
         said.append(
             f"with {counts.loc[split, 'events']:,} events among {counts.loc[split, 'patients']:,} {split} patients "
-            f"{least_visible(rows.loc[split, 'se']):.3f}"
+            f"{' and '.join(least)}"
         )
     if not said:
         return []
+    both = " The answer asks for both at once, which is found less often." if name == HEADLINE else ""
     return [
-        f"The smallest true difference in C between {experiment_name(run, name)} and Cox PH that a test at the 5 % "
-        f"level would have found four times in five, for these fold models: {'; '.join(said)}. A smaller one is "
-        "likely to be missed."
+        f"The smallest true difference in C of {experiment_name(run, name)} that a test at the 5 % level, not "
+        f"adjusted for the number of rows, would have found four times in five, for these fold models: "
+        f"{'; '.join(said)}. A smaller one would have been found less often.{both}"
     ]
 
 
@@ -53,10 +57,7 @@ def _permuted(run: Run) -> str:
     parts = []
     for split in [split for split in ("test", "external") if (table["split"] == split).any()]:
         found = table.loc[table["split"] == split, "mean"]
-        low, high = chance_range(run, split)
-        outside = int(((found < low) | (found > high)).sum())
-        parts.append(
-            f"on {PATIENTS[split]} C lies between {found.min():.3f} and {found.max():.3f}, {outside} of {len(found)} "
-            f"rows outside {low:.3f} to {high:.3f}, where 95 of 100 models that know nothing fall"
-        )
+        told = f"on {PATIENTS[split]} C lies between {found.min():.3f} and {found.max():.3f}"
+        outside = int((~table.loc[table["split"] == split, "by_chance"].astype(bool)).sum())
+        parts.append(f"{told}, {outside} of {len(found)} rows outside what 95 of 100 deals give these fold models")
     return f"The same study with outcomes dealt out at random: {'; '.join(parts)}."

@@ -31,8 +31,12 @@ def vertebrae(run: Run, names: Sequence[str]) -> Finding | None:
     figure = plots.contributions(means, LEVELS, titles, provenance=f"{first.split} · {stamp(run)}")
     parts = []
     for name, mean in zip(found, means, strict=True):
-        size = np.nanmedian(np.abs(mean), axis=0)
-        parts.append(f"{experiment_name(run, name)}: most at {LEVELS[int(size.argmax())]} (median {size.max():.3f})")
+        seen = np.isfinite(mean).any(axis=0)  # a level that no radiograph shows has no contribution
+        if seen.any():
+            size = np.full(len(LEVELS), -1.0)
+            size[seen] = np.nanmedian(np.abs(mean[:, seen]), axis=0)
+            most = LEVELS[int(size.argmax())]
+            parts.append(f"{experiment_name(run, name)}: most at {most} (median {size.max():.3f})")
     said = (
         f"How far a vertebra moves the log hazard, either way, in {' or '.join(f'{n:,}' for n in counts)} of "
         f"{PATIENTS[first.split]} "
@@ -48,11 +52,15 @@ def fractured_first(run: Run, names: Sequence[str]) -> pd.DataFrame:
     """
     rows = []
     index = pd.Index(run.cohort.table["patient_id"])
+    grades: dict[tuple[str, ...], np.ndarray | None] = {}
     for name in names:
         found = read_explanation(run, name)
         if found is None or found.contributions is None:
             continue
-        grade = true_grades(run.cohort, index.get_indexer(found.patients))
+        patients = tuple(found.patients)
+        if patients not in grades:  # mostly the same for all networks
+            grades[patients] = true_grades(run.cohort, index.get_indexer(found.patients))
+        grade = grades[patients]
         if grade is None:
             return pd.DataFrame()
         for least in (1, 2):
@@ -122,12 +130,17 @@ def factors(run: Run, names: Sequence[str]) -> Finding | None:
     first = read_explanation(run, next(iter(tables)))
     split = first.split
     figure = plots.factor_losses(table, shown, titles, provenance=f"{split} · {stamp(run)}")
-    mean = table.groupby(["experiment", "factor"])["loss"].mean()
-    parts = [
-        f"{experiment_name(run, name)}: {called[mean[name].idxmax()]} ({signed(mean[name].max())})" for name in tables
-    ]
+    parts = []
+    for name in tables:
+        mean = tables[name].groupby("factor", sort=False)[["loss", "ci_low", "ci_high"]].mean()
+        top = mean.loc[mean["loss"].idxmax()]
+        sure = int((mean["ci_low"] > 0).sum())
+        parts.append(
+            f"{experiment_name(run, name)}: {called[top.name]} ({signed(top['loss'])}, 95 % interval "
+            f"{signed(top['ci_low'])} to {signed(top['ci_high'])}); above 0 for {sure} of {len(mean)} factors"
+        )
     said = (
-        f"Dealing out one factor at random among {first.n_factors:,} of {PATIENTS[split]} costs most C-index: "
-        f"{'; '.join(parts)}. A factor that others stand in for costs little."
+        f"What dealing out one factor at random among {first.n_factors:,} of {PATIENTS[split]} costs in C-index; the "
+        f"most, and so biased upwards: {'. '.join(parts)}. A factor that others stand in for costs little."
     )
     return Finding("factors", figure, "Loss of C-index when a clinical factor is permuted", said)

@@ -40,6 +40,7 @@ def in_groups(run: Run, table: pd.DataFrame, split: str, names: Sequence[str]) -
     said = "; ".join(parts) or f"Groups of {PATIENTS[split]}, {experiment_name(run, names[0])} alone"
     said += (
         ". Groups overlap and no correction is made for their number; whether they differ from each other is not "
-        "tested."
+        "tested. C is the mean over the fold models; observed over expected risk is that of the mean of their "
+        "probabilities."
     )
     return Finding(f"groups_{split}", figure, f"C-index and calibration in groups of patients, {split}", said), found

@@ -45,12 +45,12 @@ def contributions(
 def factor_losses(
     table: pd.DataFrame, factors: Mapping[str, str], labels: Mapping[str, str], *, provenance: str = ""
 ) -> Figure:
-    """Loss of C when a clinical factor is permuted: a small point a fold model, a large one their mean.
+    """Loss of C when a clinical factor is permuted: small points are fold models, a large one their mean.
 
     Parameters
     ----------
     table : DataFrame
-        `experiment, fold, factor, loss`.
+        `experiment, fold, factor, loss, ci_low, ci_high` (of the mean).
     factors, labels : mappings
         Factor and experiment to their names, in the order to draw.
     """
@@ -60,16 +60,19 @@ def factor_losses(
         axes.axvline(0, color=GREY, linewidth=1, linestyle=":")
         rows = table[table["experiment"] == name]
         for position, factor in enumerate(factors):
-            losses = rows.loc[rows["factor"] == factor, "loss"].to_numpy()
+            of_factor = rows[rows["factor"] == factor]
+            losses = of_factor["loss"].to_numpy()
             axes.plot(losses, [position] * len(losses), "o", color=COLOURS[0], markersize=3, alpha=0.6)
             if len(losses):
+                axes.hlines(position, *of_factor[["ci_low", "ci_high"]].iloc[0], color=COLOURS[0], linewidth=1.4)
                 axes.plot(losses.mean(), position, "D", color=COLOURS[0], markersize=5)
         axes.set(ylim=(len(factors) - 0.5, -0.5))
         axes.set_title(title, fontsize=8)
         axes.tick_params(axis="y", length=0)
     panels[0].set_yticks(range(len(factors)), list(factors.values()))
     figure.supxlabel(
-        "Loss of C-index when the factor is dealt out at random; diamonds: mean over the folds", fontsize=9
+        "Loss of C-index when the factor is dealt out at random; diamonds: mean over the folds, 95 % interval",
+        fontsize=9,
     )
     return figure
 
