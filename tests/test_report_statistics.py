@@ -213,7 +213,8 @@ def net_benefit(judged, threshold):
 
 def told(said, before):
     """The numbers that stand after some words, up to the next ; , or end of the sentence."""
-    return numbers(re.split(r"[;,]|\.(?!\d)", said.split(before, 1)[1], maxsplit=1)[0])
+    part = re.split(r"[;,]|\.(?!\d)", said.split(before, 1)[1], maxsplit=1)[0]
+    return [float(found) for found in re.findall(r"[-+]?\d+", part.replace("−", "-"))]
 
 
 def test_decision_curves_sentence(run, tables, monkeypatch):
