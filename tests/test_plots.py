@@ -358,6 +358,10 @@ def test_subgroups_draws_small_groups_in_grey():
     assert colours[2] == colours[3] == "#bdbdbd"
     assert [tick.get_text() for tick in c_index.get_yticklabels()] == ["All", "few"]
     assert ratio.get_xlabel() == "O/E at 5 years"
+    ticks = [tick.get_text() for tick in ratio.get_xticklabels()]
+    assert ticks == ["1", "1.25"]  # more than one, all within the axis
+    assert ratio.get_xlim()[0] < 0.9
+    assert ratio.get_xlim()[1] > 1.3
     without = plots.subgroups(pd.DataFrame(rows).drop(columns="ratio"), {"a": "A", "b": "B"}, "")
     assert len(without.axes) == 1
 

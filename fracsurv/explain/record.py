@@ -28,7 +28,7 @@ from fracsurv.run import Run
 from fracsurv.training import derive_seed
 from fracsurv.vertebrae import LEVELS
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same models would be explained otherwise."""
 PATIENTS, FACTOR_PATIENTS, BATCH = 100, 500, 32
 """Whose images are looked at if nothing else is asked for: each passes the networks 16 times. Whose factors are

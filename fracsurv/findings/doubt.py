@@ -50,9 +50,9 @@ def _permuted(run: Run) -> str:
     table = permuted_ablation(run)
     if table is None:
         return (
-            "The same study with outcomes dealt out at random was not run. `fracsurv run` with a profile that sets "
+            "The same study with outcomes dealt out at random was not run. “fracsurv run” with a profile that sets "
             f"permute_outcomes (as the profile permuted does) into the folder {PERMUTED} of this run's, and then "
-            "`fracsurv report`, put its figures here."
+            "“fracsurv report”, put its figures here."
         )
     parts = []
     for split in [split for split in ("test", "external") if (table["split"] == split).any()]:

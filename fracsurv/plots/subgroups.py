@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
 
 from fracsurv.plots.style import COLOURS, GREY, new_figure
 
 FAINT = "#bdbdbd"
+RATIO_TICKS = (0.05, 0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0)
 
 
 def subgroups(table: pd.DataFrame, labels: Mapping[str, str], ratio_title: str, *, provenance: str = "") -> Figure:
@@ -47,8 +47,11 @@ def subgroups(table: pd.DataFrame, labels: Mapping[str, str], ratio_title: str, 
         axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
         axes.tick_params(axis="y", length=0)
     if len(drawn) > 1:
-        drawn[1].set_xscale("log", base=2)
-        drawn[1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        drawn[1].set_xscale("log")
+        low, high = drawn[1].get_xlim()
+        ticks = [tick for tick in RATIO_TICKS if low <= tick <= high]
+        drawn[1].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        drawn[1].minorticks_off()
     drawn[0].set_yticks(range(len(groups)), groups)
     handles = [
         Line2D([], [], color=colours[name], marker="D" if i == 0 else "o", markersize=4, label=labels[name])
