@@ -193,6 +193,7 @@ def explain(
     from fracsurv.explain import explain as explain_one
     from fracsurv.explain import explainable
     from fracsurv.memory import keep_freed_memory
+    from fracsurv.results import finished
     from fracsurv.run import open_run
 
     if threads:
@@ -200,6 +201,8 @@ def explain(
     keep_freed_memory()
     run = open_run(cohort, out, profile)
     names = [name.strip() for name in experiments.split(",") if name.strip()] or explainable(run)
+    if not names and not finished(run):
+        raise UserError(f"{out}: no experiment is finished; `fracsurv run` first")
     split = "external" if "external" in run.rows(0) else "test"
     for name in names:
         explain_one(run, name, split, patients, progress=True)

@@ -122,9 +122,11 @@ def permuted_ablation(run: Run) -> pd.DataFrame | None:
         return None
     facts = read_json(folder / "provenance.json")
     table = pd.read_csv(folder / "ablation.csv")
-    if facts["cohort"].get("fingerprint") != permuted(run.cohort, run.profile.seed).fingerprint():
+    if facts.get("cohort", {}).get("fingerprint") != permuted(run.cohort, run.profile.seed).fingerprint():
         return None
     table = table[(table["metric"] == "c_index") & (table["experiment"] != TRUE_RISK)].copy()
+    if not table["split"].isin(HELD_OUT).any():
+        return None
     seed = derive_seed(run.profile.seed, "deals")
     table["by_chance"] = [
         _by_chance(folder / "experiments" / row.experiment, row.split, row.mean, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,11 @@ SYMBOLS = {
 }  # fmt: skip
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+NUMBERS = re.compile(r"[-+]?\d+(\.\d+)?( \[[-+−]?[\d.]+,? ?(to )?[-+−]?[\d.]+\])?( p [=<] [\d.]+)?")
+"""A number, with an interval and p behind it if need be: nothing that a spreadsheet would compute."""
+
+
 def write_table(frame: pd.DataFrame, caption: str, stem: Path) -> None:
     """Write a table of `fracsurv.tables` as STEM.csv and STEM.tex; a cell's lines stay one cell.
 
@@ -25,7 +31,7 @@ def write_table(frame: pd.DataFrame, caption: str, stem: Path) -> None:
         Text; columns are pairs (group, name).
     """
     flat = frame.copy()
-    flat.columns = [": ".join(part for part in column if part) for column in frame.columns]
+    flat.columns = [_spreadsheet(": ".join(part for part in column if part)) for column in frame.columns]
     with atomic_path(stem.with_suffix(".csv")) as temporary:
         flat.map(lambda cell: _spreadsheet(str(cell).replace("\n", " "))).to_csv(temporary, index=False)
     write_text(stem.with_suffix(".tex"), to_latex(frame, caption))
@@ -33,7 +39,7 @@ def write_table(frame: pd.DataFrame, caption: str, stem: Path) -> None:
 
 def _spreadsheet(cell: str) -> str:
     """No cell that a spreadsheet would take for a formula: text from a cohort may stand in one."""
-    return f"'{cell}" if cell[:1] in "=+@\t\r" or (cell[:1] == "-" and not cell[1:2].isdigit()) else cell
+    return f"'{cell}" if cell.startswith(FORMULA) and not NUMBERS.fullmatch(cell) else cell
 
 
 def to_latex(frame: pd.DataFrame, caption: str) -> str:
@@ -57,7 +63,8 @@ def to_latex(frame: pd.DataFrame, caption: str) -> str:
 
 def _cell(text: str) -> str:
     lines = [_escaped(line) for line in text.split("\n")]
-    return lines[0] if len(lines) == 1 else r"\shortstack[l]{" + r" \\ ".join(lines) + "}"
+    # {}: what follows the end of a line in brackets would be taken for how far to skip
+    return lines[0] if len(lines) == 1 else r"\shortstack[l]{" + r" \\{} ".join(lines) + "}"
 
 
 def _escaped(text: str) -> str:

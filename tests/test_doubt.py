@@ -168,11 +168,15 @@ class TestTableFiles:
 
     def test_latex_is_ascii_and_every_row_has_its_cells(self):
         text = to_latex(self.frame, "A {caption} with 5 % and ✓")
+        assert "\\\\ [" not in text  # LaTeX would take what is in brackets for a length
         assert text.isascii()
-        assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+        text_without = text.replace(r"\\{}", "")
+        assert text_without.count("{") - text_without.count(r"\{") == text_without.count("}") - text_without.count(
+            r"\}"
+        )
         body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:]
         assert body[0] == (
-            r"\shortstack[l]{A \& B\_1 \\ with 100 \%} & \shortstack[l]{0.6 $\pm$ 0.1 \\ [$-$0.1, +0.2]} \\"
+            r"\shortstack[l]{A \& B\_1 \\{} with 100 \%} & \shortstack[l]{0.6 $\pm$ 0.1 \\{} [$-$0.1, +0.2]} \\"
         )
         assert r"\multicolumn{1}{l}{ours, $\alpha$ $\pm$ $\Delta$}" in text
 
@@ -182,6 +186,18 @@ class TestTableFiles:
         assert found.columns.tolist() == ["model", "ours, α ± Δ: C"]
         assert found.iloc[0].tolist() == ["A & B_1 with 100 %", "0.6 ± 0.1 [−0.1, +0.2]"]
         assert found.iloc[1, 0] == "'=HYPERLINK(1)"
+
+    @pytest.mark.parametrize(
+        ("cell", "written"),
+        [("", ""), ("+0.019 [−0.1, +0.2] p = 1.00", None), ("-2.5", None), ("–", None), ("@x", "'@x"),
+         ("+1+2", "'+1+2"), ("-2+3+cmd|' /C calc'!D2", "'-2+3+cmd|' /C calc'!D2")],
+    )  # fmt: skip
+    def test_numbers_and_empty_cells_stay_as_they_are(self, tmp_path, cell, written):
+        write_table(frame_of([{("", cell or "name"): cell, ("", "b"): "x"}]), "caption", tmp_path / "t")
+        found = pd.read_csv(tmp_path / "t.csv", keep_default_na=False, dtype=str)
+        wanted = cell if written is None else written
+        assert found.iloc[0, 0] == wanted
+        assert found.columns[0] == (wanted or "name")
 
     def test_every_table_of_a_report_can_be_set(self, run):
         files = sorted((run.out / "tables").glob("*.tex"))

@@ -97,6 +97,8 @@ def explain(run: Run, name: str, split: str, patients: int = PATIENTS, *, progre
     UserError
         For late fusion, whose image part is another experiment's: explain that one; and what is not finished.
     """
+    if name == TRUE_RISK or name not in run.experiments:
+        raise UserError(f"{name}: no model of configs/experiments.yaml; there are {', '.join(run.experiments)}")
     if name not in finished(run):
         raise UserError(f"{name}: not finished under these settings; run it first")
     if run.experiments[name].fusion == "late":
@@ -143,7 +145,8 @@ def _write(run: Run, folder: Path, found: Explanation, key: str, asked: int) -> 
 
 def _key(run: Run, name: str, split: str, asked: int) -> str:
     folds = range(run.profile.n_folds)
-    made_from = [VERSION, asked, FACTOR_PATIENTS, split]
+    # boxes too: a vertebra of a full radiograph is taken away by its box, though no fit on full ones depends on it
+    made_from = [VERSION, asked, FACTOR_PATIENTS, split, run.cohort.fingerprint(boxes=True)]
     made_from += [read_json(run.folder(name, k) / "metrics.json")["key"] for k in folds]
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
 
