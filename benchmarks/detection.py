@@ -17,7 +17,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from benchmarks.perturbations import CHANGES
@@ -39,7 +38,6 @@ from fracsurv.detection.scores import scores
 from fracsurv.files import write_json
 from fracsurv.radiographs import read_radiograph
 from fracsurv.simulate import simulate_cohort
-from fracsurv.training import precision_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -54,7 +52,6 @@ N_HELD_OUT, HELD_OUT_SEED = 300, 202
 
 def judged(finder: Finder, found: list[Labelled]) -> dict[str, dict[str, float]]:
     """Detection scores under every change."""
-    dtype = precision_of(torch.device("cpu"), "auto")
     result = {}
     for name, change in CHANGES.items():
         truth = []
@@ -66,7 +63,7 @@ def judged(finder: Finder, found: list[Labelled]) -> dict[str, dict[str, float]]
                 yield image
 
         start = time.perf_counter()
-        seen = list(detect(finder.detector, images(), dtype=dtype))
+        seen = list(detect(finder.detector, images()))
         result[name] = scores(seen, truth, finder.threshold)
         result[name]["images_per_s"] = len(found) / (time.perf_counter() - start)
         print(f"{name:<28}" + "".join(f"{result[name][key]:>9.3f}" for key in SHOWN), flush=True)

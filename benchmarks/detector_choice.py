@@ -57,7 +57,8 @@ class Ours(nn.Module):
 
     def found(self, image: Tensor) -> list[Detections]:
         """What it sees."""
-        return [Detections(*each) for each in decode(*answer(self.model, image, torch.bfloat16))]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return [Detections(*each) for each in decode(*answer(self.model, image))]
 
 
 class Torchvision(nn.Module):

@@ -20,7 +20,7 @@ from fracsurv.vertebrae import overlapping_pairs
 
 SHIPPED = Path(__file__).parent / "detection" / "weights" / "simulated.safetensors"
 """A finder trained on simulated radiographs; weights/README.md says how, and how good it is."""
-VERSION = 1
+VERSION = 2
 """Raised whenever the same radiographs and weights would give other vertebrae."""
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -243,6 +246,23 @@ def test_vertebrae_are_found_once_and_nearly_all_right(located, plain, monkeypat
     (out / "vertebrae.csv").unlink()  # an interrupted run leaves no such state, a tidy user may
     with pytest.raises(AssertionError, match="looked again"):
         locate_vertebrae(given, out, progress=False)
+
+
+def test_a_lesser_processor_finds_the_same_boxes(located, plain, tmp_path):
+    cohort, _ = located
+    find = (
+        "import sys; from pathlib import Path; from fracsurv.boxes import locate_vertebrae as find; "
+        "from fracsurv.cohort import read_cohort as read; find(read(sys.argv[1]), Path(sys.argv[2]), progress=False)"
+    )
+    # oneDNN computes as a processor without AVX-512 and bfloat16 would
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    subprocess.run([sys.executable, "-c", find, plain, tmp_path], env=environment, check=True)
+    theirs = pd.read_csv(tmp_path / "vertebrae.csv")
+    ours = cohort.vertebrae.sort_values(["patient_id", "y_min"])
+    theirs = theirs.sort_values(["patient_id", "y_min"])
+    assert list(theirs["patient_id"]) == list(ours["patient_id"])
+    for name in (*BOX_COLUMNS, *KEYPOINT_COLUMNS):
+        np.testing.assert_allclose(theirs[name], ours[name], atol=0.02, err_msg=name)
 
 
 def test_other_radiographs_are_looked_at_anew(located, plain, tmp_path, monkeypatch):

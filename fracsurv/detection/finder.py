@@ -32,7 +32,6 @@ from fracsurv.detection.sources import Labelled
 from fracsurv.detection.training import DetectorRecipe, held_out, train_detector
 from fracsurv.errors import UserError
 from fracsurv.radiographs import read_radiograph
-from fracsurv.training import precision_of
 
 FORMAT = "fracsurv vertebra finder"
 
@@ -136,11 +135,10 @@ def calibration_pictures(finder: Finder, found: Sequence[Labelled]) -> tuple[np.
 
     The boxes are the detector's; a vertebra that it misses keeps the annotator's.
     """
-    dtype = precision_of(_device(finder), "auto")
     pictures, keypoints = [], []
     for each in found:
         image = read_radiograph(each.path, name=each.name)
-        (seen,) = detect(finder.detector, [image], dtype=dtype)
+        (seen,) = detect(finder.detector, [image])
         column, boxes = seen.column(finder.threshold), each.boxes.copy()
         hit = matches(column, boxes, 0.5)
         boxes[hit[hit >= 0]] = column.boxes[hit >= 0]
@@ -152,9 +150,8 @@ def calibration_pictures(finder: Finder, found: Sequence[Labelled]) -> tuple[np.
 
 def find(finder: Finder, images: Sequence[np.ndarray]) -> list[Vertebrae]:
     """The column of vertebrae in each radiograph (uint8 or uint16, any size)."""
-    dtype = precision_of(_device(finder), "auto")
     found = []
-    for image, seen in zip(images, detect(finder.detector, images, dtype=dtype), strict=True):
+    for image, seen in zip(images, detect(finder.detector, images), strict=True):
         column = seen.column(finder.threshold)
         points = find_keypoints(finder.keypoints, image, column.boxes)
         found.append(Vertebrae(column.boxes, column.score, *points))
@@ -175,10 +172,9 @@ def score_finder(finder: Finder, found: Sequence[Labelled], *, progress: bool = 
             read.append(read_radiograph(each.path, name=each.name))
             yield read[-1]
 
-    dtype = precision_of(_device(finder), "auto")
     seen: list[Detections] = []
     located = []
-    for each, detections in zip(found, detect(finder.detector, images(), dtype=dtype), strict=True):
+    for each, detections in zip(found, detect(finder.detector, images()), strict=True):
         seen.append(detections)
         image = read.popleft()
         if finder.keypoints is None:
@@ -230,10 +226,6 @@ def load_finder(path: Path) -> Finder:
     known = {name: value for name, value in about.items() if name not in ("format", "threshold", "keypoints")}
     finder = Finder(parts["detector"], about["threshold"], None, known)
     return replace(finder, keypoints=parts["keypoints"]) if about["keypoints"] else finder
-
-
-def _device(finder: Finder) -> torch.device:
-    return next(finder.detector.parameters()).device
 
 
 def find_keypoints(

@@ -37,24 +37,26 @@ class Detections:
         return Detections(self.boxes[chosen], self.score[chosen])
 
 
-def detect(
-    model: VertebraDetector, images: Iterable[np.ndarray], *, dtype: torch.dtype = torch.float32, batch_size: int = 8
-) -> Iterator[Detections]:
-    """Every box that the detector sees in each radiograph (uint8 or uint16, any size), before `Detections.column`."""
+def detect(model: VertebraDetector, images: Iterable[np.ndarray], *, batch_size: int = 8) -> Iterator[Detections]:
+    """Every box that the detector sees in each radiograph (uint8 or uint16, any size), before `Detections.column`.
+
+    In float32, whatever the device is quick at: boxes are data, and in bfloat16 a box near the threshold is there on
+    one computer and not on the next.
+    """
     batch: list[np.ndarray] = []
     for image in images:
         batch.append(image)
         if len(batch) == batch_size:
-            yield from _detect_batch(model, batch, dtype)
+            yield from _detect_batch(model, batch)
             batch = []
     if batch:
-        yield from _detect_batch(model, batch, dtype)
+        yield from _detect_batch(model, batch)
 
 
-def _detect_batch(model: VertebraDetector, images: list[np.ndarray], dtype: torch.dtype) -> list[Detections]:
+def _detect_batch(model: VertebraDetector, images: list[np.ndarray]) -> list[Detections]:
     frames, placings = zip(*map(into_frame, images), strict=True)
     device = next(model.parameters()).device
-    found = decode(*answer(model, as_input(np.stack(frames)).to(device), dtype))
+    found = decode(*answer(model, as_input(np.stack(frames)).to(device)))
     result = []
     for (boxes, score), placing, image in zip(found, placings, images, strict=True):
         boxes = placing.to_image(boxes).clip(0, np.tile(image.shape[::-1], 2))
@@ -68,10 +70,10 @@ def as_input(frames: np.ndarray) -> Tensor:
     return torch.from_numpy(frames).float().div_(255).unsqueeze(1)
 
 
-def answer(model: VertebraDetector, image: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def answer(model: VertebraDetector, image: Tensor) -> tuple[Tensor, Tensor]:
     """Centre scores and distances, in evaluation mode."""
     model.eval()
-    with torch.no_grad(), torch.autocast(image.device.type, dtype=dtype, enabled=dtype != torch.float32):
+    with torch.no_grad():
         logits, sides = model(image.contiguous(memory_format=torch.channels_last))
     return logits.sigmoid(), sides
 

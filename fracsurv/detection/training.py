@@ -75,7 +75,7 @@ def train_detector(
         seen = []
         for start in range(0, len(held), recipe.batch_size):
             batch = as_input(frames[held[start : start + recipe.batch_size]]).to(device)
-            seen += [Detections(*each) for each in decode(*answer(model, batch, dtype))]
+            seen += [Detections(*each) for each in decode(*answer(model, batch))]
         threshold = best_threshold(seen, [boxes[row].numpy() for row in held])
     return model.cpu(), threshold
 
