@@ -13,9 +13,7 @@ claim, with its exact 95 % interval; writes `benchmarks/results/null_cohorts.jso
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +31,7 @@ from fracsurv.memory import keep_freed_memory
 from fracsurv.run import open_run
 from fracsurv.simulate import DEFAULT, simulate_cohort
 from fracsurv.wording import CLINICAL, HEADLINE
+from fracsurv.workers import process_pool
 
 SIZE = {"patients": 500, "external": 1000}
 SPLIT = "external"
@@ -75,7 +74,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="cohorts at a time, two threads each")
     arguments = parser.parse_args()
     rows = []
-    with ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn")) as pool:
+    with process_pool(arguments.jobs) as pool:
         for row in pool.map(partial(judge, strength=arguments.strength), range(arguments.cohorts)):
             rows.append(row)
             told = "; ".join(f"from {name} {d:+.3f} [{low:+.3f}, {high:+.3f}]" for name, (d, low, high, _) in

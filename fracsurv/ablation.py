@@ -7,7 +7,7 @@ training patients, or another seed, would have moved it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,11 @@ DIFFERENCE_COLUMNS = [
 ]  # fmt: skip
 FAMILY = ["reference", "split", "metric", "horizon_days"]
 Draws = dict[tuple[str, str, float], np.ndarray]
+
+
+def bootstrap_seed(run: Run, split: str, folds: Sequence[int]) -> int:
+    """Seed of the draws of a split's patients, the same wherever one interval is made of them."""
+    return derive_seed(run.profile.seed, "bootstrap", split, *folds)
 
 
 def ablation(
@@ -141,7 +146,7 @@ def metric_draws(run: Run, name: str) -> Draws:
                 grid=grid,
                 censoring=None if by is None else (event[by], time[by]),
                 n_draws=run.profile.bootstrap_draws,
-                seed=derive_seed(run.profile.seed, "bootstrap", split, *folds),
+                seed=bootstrap_seed(run, split, folds),
             )
             for key, values in drawn.items():
                 found.setdefault(key, []).append(values)

@@ -184,14 +184,16 @@ def explain(
     experiments: Annotated[
         str, typer.Option(help="Comma-separated names; if empty, the clinical models and one row an encoder.")
     ] = "",
-    patients: Annotated[int, typer.Option(min=1, help="Whose images are looked at, drawn at random.")] = 100,
+    patients: Annotated[
+        int | None, typer.Option(min=1, help="Whose images are looked at, drawn at random; few if not given.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all if not given.")] = None,
 ) -> None:
     """Find what fitted models look at: vertebrae, places in the picture, clinical factors. The report shows it."""
     import torch
 
+    from fracsurv.explain import PATIENTS, explainable
     from fracsurv.explain import explain as explain_one
-    from fracsurv.explain import explainable
     from fracsurv.memory import keep_freed_memory
     from fracsurv.results import finished
     from fracsurv.run import open_run
@@ -205,7 +207,7 @@ def explain(
         raise UserError(f"{out}: no experiment is finished; `fracsurv run` first")
     split = "external" if "external" in run.rows(0) else "test"
     for name in names:
-        explain_one(run, name, split, patients, progress=True)
+        explain_one(run, name, split, patients or PATIENTS, progress=True)
         typer.echo(f"{name}: explained on {split}")
 
 

@@ -112,7 +112,7 @@ def least_visible(se: float, level: float = LEVEL, power: float = POWER) -> floa
 
 
 def permuted_ablation(run: Run) -> pd.DataFrame | None:
-    """`ablation.csv` of the same cohort's run with permuted outcomes, where one lies in this run's folder `permuted`.
+    """C of held-out patients in the same cohort's run with permuted outcomes, from this run's folder `permuted`.
 
     None without one, and for one of another cohort or seed, or whose outcomes are not permuted. A column `by_chance`
     says whether C lies where 95 of 100 deals of these outcomes put the mean over these fold models' C.
@@ -124,14 +124,13 @@ def permuted_ablation(run: Run) -> pd.DataFrame | None:
     table = pd.read_csv(folder / "ablation.csv")
     if facts.get("cohort", {}).get("fingerprint") != permuted(run.cohort, run.profile.seed).fingerprint():
         return None
-    table = table[(table["metric"] == "c_index") & (table["experiment"] != TRUE_RISK)].copy()
-    if not table["split"].isin(HELD_OUT).any():
+    judged = (table["metric"] == "c_index") & (table["experiment"] != TRUE_RISK) & table["split"].isin(HELD_OUT)
+    if not judged.any():
         return None
+    table = table[judged].copy()
     seed = derive_seed(run.profile.seed, "deals")
     table["by_chance"] = [
         _by_chance(folder / "experiments" / row.experiment, row.split, row.mean, seed)
-        if row.split in HELD_OUT
-        else np.nan
         for row in table[["experiment", "split", "mean"]].itertuples(index=False)
     ]
     return table

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from fracsurv.cohort import Cohort
 from fracsurv.errors import UserError
-from fracsurv.oddities import MOST_ROWS
+from fracsurv.oddities import named
 from fracsurv.radiographs import read_radiograph, resize
-from fracsurv.workers import process_pool
+from fracsurv.workers import mapped
 
 THUMBNAIL = (24, 12)
 FEWEST = 8
@@ -62,19 +62,10 @@ def _all_seen(cohort: Cohort, workers: int, progress: bool) -> list[Seen]:
     seen: list[Seen] = []
     faults: list[str] = []
     with tqdm(total=len(names), desc="radiographs", unit="image", disable=None if progress else True) as bar:
-
-        def take(found: list[Seen | str]) -> None:
-            seen.extend(each for each in found if isinstance(each, Seen))
-            faults.extend(each for each in found if isinstance(each, str))
+        for found in mapped(workers, _look, [cohort.folder] * len(chunks), chunks):
+            seen += [each for each in found if isinstance(each, Seen)]
+            faults += [each for each in found if isinstance(each, str)]
             bar.update(len(found))
-
-        if workers <= 1 or len(chunks) == 1:
-            for chunk in chunks:
-                take(_look(cohort.folder, chunk))
-        else:
-            with process_pool(min(workers, len(chunks))) as pool:
-                for found in pool.map(_look, [cohort.folder] * len(chunks), chunks):
-                    take(found)
     if faults:
         raise UserError(faults)
     return seen
@@ -95,11 +86,6 @@ def _look(folder: Path, names: Sequence[str]) -> list[Seen | str]:
     return found
 
 
-def _rows(rows: Sequence[int]) -> str:
-    shown, more = ", ".join(str(row + 2) for row in rows[:MOST_ROWS]), len(rows) - MOST_ROWS
-    return f"row{'s' * (len(rows) > 1)} {shown}" + (f" and {more:,} more" if more > 0 else "")
-
-
 def _shapes(seen: Sequence[Seen], told: list[str]) -> np.ndarray:
     """Returns which radiographs have other proportions than most."""
     shapes = np.array([each.shape for each in seen])
@@ -109,18 +95,18 @@ def _shapes(seen: Sequence[Seen], told: list[str]) -> np.ndarray:
     if small.size:
         height, width = shapes[small[0]]
         told.append(
-            f"column image, {_rows(small)}: {height}×{width} pixels; no vertebra can be seen under {SMALLEST_SIDE}"
+            f"column image, {named(small)}: {height}×{width} pixels; no vertebra can be seen under {SMALLEST_SIDE}"
         )
     unusual = (ratio > ASPECT * usual) | (ratio < usual / ASPECT)
     odd = np.flatnonzero(unusual)
     if odd.size:
         told.append(
-            f"column image, {_rows(odd)}: {ratio[odd[0]]:.2g} times as high as wide, the usual one here "
+            f"column image, {named(odd)}: {ratio[odd[0]]:.2g} times as high as wide, the usual one here "
             f"{usual:.2g}; another view, or cut? Full images are resized to one shape whatever theirs"
         )
     flat = [row for row, each in enumerate(seen) if np.ptp(each.thumbnail) == 0]
     if flat:
-        told.append(f"column image, {_rows(flat)}: all pixels alike; was the exposure lost in the export?")
+        told.append(f"column image, {named(flat)}: all pixels alike; was the exposure lost in the export?")
     return unusual
 
 
@@ -132,7 +118,7 @@ def _twice(digests: Sequence[str], told: list[str]) -> None:
     if groups:
         more = f"; so in {len(groups):,} groups" if len(groups) > 1 else ""
         told.append(
-            f"column image, {_rows(groups[0])}: the same pixels under several ids{more}. If these are one person, "
+            f"column image, {named(groups[0])}: the same pixels under several ids{more}. If these are one person, "
             "she may be trained on and judged"
         )
 
@@ -180,6 +166,6 @@ def _turned(thumbnails: Sequence[np.ndarray], unusual: np.ndarray, told: list[st
         if rows.size:
             how = " and ".join(word for word, is_so in zip(WORDS, turn, strict=True) if is_so)
             told.append(
-                f"column image, {_rows(rows)}: fits the other radiographs better {how}; turn it back, or the network "
+                f"column image, {named(rows)}: fits the other radiographs better {how}; turn it back, or the network "
                 "learns two kinds of picture"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,9 +33,9 @@ class Plausible(NamedTuple):
     else_: tuple[tuple[str, float], ...]
 
 
-SLIPS = (("a lost decimal point?", 0.1), ("a decimal point too far left?", 10.0))
+SLIPS = (("a lost decimal point", 0.1), ("a decimal point too far left", 10.0))
 PLAUSIBLE = {
-    "age": Plausible(18, 110, "years", (("in days?", 1 / 365.25), ("in months?", 1 / 12))),
+    "age": Plausible(18, 110, "years", (("in days", 1 / 365.25), ("in months", 1 / 12))),
     "bmi": Plausible(12, 70, "kg/m²", SLIPS),
     "t_score": Plausible(-7, 6, "standard deviations", SLIPS[:1]),
 }
@@ -61,11 +61,19 @@ def table_oddities(cohort: Cohort) -> list[str]:
     return told
 
 
-def _where(found: pd.Series, says: Callable[[float], str] = lambda value: f"{value:g}") -> str:
+def _where(found: pd.Series) -> str:
     """Rows and values of the first patients found, and how many more there are."""
-    shown = ", ".join(f"row {row + 2}: {says(value)}" for row, value in found.iloc[:MOST_ROWS].items())
-    more = len(found) - MOST_ROWS
-    return shown + (f", and {more:,} more" if more > 0 else "")
+    return _first([f"row {row + 2}: {value:g}" for row, value in found.items()])
+
+
+def named(rows: Sequence[int]) -> str:
+    """The first of some rows of the table, counted from 0, as a spreadsheet numbers them."""
+    return f"row{'s' * (len(rows) > 1)} {_first([str(row + 2) for row in rows])}"
+
+
+def _first(words: Sequence[str]) -> str:
+    more = len(words) - MOST_ROWS
+    return ", ".join(words[:MOST_ROWS]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _ids(cohort: Cohort, told: list[str]) -> None:
@@ -98,8 +106,7 @@ def _numbers(name: str, values: pd.Series, told: list[str]) -> None:
     for words, factor in others:
         fits = rest[(rest * factor).between(low, high)]
         if len(fits):
-            would = f"{words[:-1]} ({fits.iloc[0] * factor:.4g})?"
-            told.append(f"column {name}, {_where(fits)}; {expected}; {would}")
+            told.append(f"column {name}, {_where(fits)}; {expected}; {words} ({fits.iloc[0] * factor:.4g})?")
         rest = rest.drop(fits.index)
     if len(rest):
         told.append(f"column {name}, {_where(rest)}; {expected}")
@@ -166,6 +173,5 @@ def _alike(cohort: Cohort, told: list[str]) -> None:
     twins = cohort.table.index[cohort.table.duplicated(columns, keep=False)]
     if len(twins):
         told.append(
-            f"rows {', '.join(str(row + 2) for row in twins[:2])}{f' and {len(twins) - 2:,} more' * (len(twins) > 2)}"
-            ": alike in every covariate, time and outcome, under several ids; the same person twice?"
+            f"{named(twins)}: alike in every covariate, time and outcome, under several ids; the same person twice?"
         )

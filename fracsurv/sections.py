@@ -11,6 +11,7 @@ import pandas as pd
 from fracsurv import findings
 from fracsurv.answers import vertebral_says
 from fracsurv.config import TRUE_RISK
+from fracsurv.explain import read_explanations
 from fracsurv.findings import Finding
 from fracsurv.further_tables import checks_table, fractured_first_table, groups_table
 from fracsurv.plots import as_svg
@@ -191,17 +192,18 @@ def _groups(run: Run, table: pd.DataFrame, names: list[str]) -> Section:
 
 def _looking(run: Run, names: list[str]) -> list[Section]:
     """What the networks look at; sections without content where nothing was explained."""
-    contributions = findings.vertebrae(run, names)
+    explained = read_explanations(run, names)
+    contributions = findings.vertebrae(run, explained)
     looking = Section("looking", "What the networks look at")
     if contributions is not None:
         looking.text = [LOOKING]
-        looking.figures = _figures([contributions, findings.places(run, names)])
-        frame = findings.fractured_first(run, names)
+        looking.figures = _figures([contributions, findings.places(run, explained)])
+        frame = findings.fractured_first(run, explained)
         if len(frame):
             looking.text.append(FRACTURED)
             caption = "Contributions against the simulator's true fractures; 95 % interval over patients"
             looking.tables = [ShownTable("fractured_first", caption, fractured_first_table(run, frame))]
-    factors = Section("factors", "Which clinical factors count", figures=_figures([findings.factors(run, names)]))
+    factors = Section("factors", "Which clinical factors count", figures=_figures([findings.factors(run, explained)]))
     return [looking, factors]
 
 

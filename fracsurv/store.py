@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ from fracsurv.radiographs import full_image_shape
 from fracsurv.store_rows import COUNTS, INPUTS, RANGES, Task, common_dtype, write_rows
 from fracsurv.stored_array import StoredArray
 from fracsurv.vertebrae import MAX_HEIGHT, N_SLOTS, crop_shape
-from fracsurv.workers import process_pool
+from fracsurv.workers import mapped
 
 FORMAT = "fracsurv image store"
 VERSION = 1
@@ -267,7 +267,8 @@ def _write(
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
     with tqdm(total=len(tasks), desc="radiographs", unit="image", disable=None if progress else True) as bar:
-        for done, wrong in _run(folder, chunks, settings, workers):
+        n = len(chunks)
+        for done, wrong in mapped(workers, write_rows, [folder] * n, chunks, [settings] * n):
             rows += done
             faults += wrong
             bar.update(len(done) + len(wrong))
@@ -275,15 +276,3 @@ def _write(
         raise UserError(faults)
     pd.DataFrame(rows).to_parquet(folder / "patients.parquet", index=False)
     write_json(folder / "meta.json", meta | {"bit_depth": dtype.itemsize * 8, "n_patients": len(tasks)})
-
-
-def _run(
-    folder: Path, chunks: list[list[Task]], settings: dict[str, Any], workers: int
-) -> Iterator[tuple[list[dict], list[str]]]:
-    """Write the chunks' rows, in this process or in several; yields in the order of `chunks`."""
-    n = len(chunks)
-    if workers <= 1 or n <= 1:
-        yield from map(write_rows, [folder] * n, chunks, [settings] * n)
-        return
-    with process_pool(min(workers, n)) as pool:
-        yield from pool.map(write_rows, [folder] * n, chunks, [settings] * n)

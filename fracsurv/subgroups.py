@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fracsurv.ablation import bootstrap_seed
 from fracsurv.curves import event_share, patient_predictions
 from fracsurv.metrics import bootstrap, percentile_interval, resampled
 from fracsurv.plots import horizon_label
@@ -83,7 +84,7 @@ def subgroup_table(run: Run, split: str, names: Sequence[str], horizon: float | 
     for number, (group, inside) in enumerate([("All", np.ones(len(at), bool)), *subgroups(run, split)]):
         own, seed = (event[inside], time[inside]), derive_seed(run.profile.seed, "subgroup", split, number)
         if inside.all() and split != "validation":  # the draws of the ablation: one interval for one quantity
-            seed = derive_seed(run.profile.seed, "bootstrap", split, *range(run.profile.n_folds))
+            seed = bootstrap_seed(run, split, range(run.profile.n_folds))
         c_index, draws = _c_index(*own, {name: [r[inside] for r in risks[name]] for name in names}, run, seed)
         for name in names:
             low, high = percentile_interval(draws[name])

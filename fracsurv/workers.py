@@ -6,9 +6,12 @@ import multiprocessing
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
 
 SECONDS_BETWEEN_LOOKS = 1.0
+Result = TypeVar("Result")
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
@@ -18,6 +21,18 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
     """
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with, initargs=(os.getpid(),))
+
+
+def mapped(
+    workers: int, function: Callable[..., Result], *sequences: Sequence, chunksize: int = 1
+) -> Iterator[Result]:
+    """`map(function, *sequences)`, results in order, by that many processes, or in this one if there is but one."""
+    workers = min(workers, len(sequences[0]))
+    if workers <= 1:
+        yield from map(function, *sequences)
+        return
+    with process_pool(workers) as pool:
+        yield from pool.map(function, *sequences, chunksize=chunksize)
 
 
 def _end_with(parent: int) -> None:

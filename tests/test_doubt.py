@@ -14,6 +14,7 @@ from fracsurv import findings, report
 from fracsurv.checklist import OPEN, checklist
 from fracsurv.config import CONFIGS
 from fracsurv.doubt import _shared, leak_checks, permuted_ablation
+from fracsurv.explain import read_explanations
 from fracsurv.files import write_json
 from fracsurv.metrics import concordance_index
 from fracsurv.results import write_predictions
@@ -253,9 +254,9 @@ def test_cards_say_what_the_model_is_and_must_not_be_used_for(run):
 
 
 def test_contributions_do_not_need_a_truth(run):
-    assert findings.vertebrae(run, ["cox_ph"]) is None
-    assert findings.places(run, ["cox_ph"]) is None
-    assert findings.factors(run, ["cox_ph"]) is None
-    assert findings.fractured_first(run, ["cox_ph"]).empty
+    assert findings.vertebrae(run, read_explanations(run, ["cox_ph"])) is None
+    assert findings.places(run, read_explanations(run, ["cox_ph"])) is None
+    assert findings.factors(run, read_explanations(run, ["cox_ph"])) is None
+    assert findings.fractured_first(run, read_explanations(run, ["cox_ph"])).empty
     assert np.isfinite(findings.chance_range(run, "external")).all()
     assert findings.chance_range(run, "test") is None  # nine events or fewer

@@ -76,7 +76,7 @@ def test_many_rows_are_told_in_one_line(tmp_path):
     table = sound()
     table.loc[:49, "bmi"] = 2.6
     assert odd(tmp_path, table) == [
-        "column bmi, row 2: 2.6, row 3: 2.6, row 4: 2.6, and 47 more; expected 12 to 70 kg/m²; a decimal point too "
+        "column bmi, row 2: 2.6, row 3: 2.6, row 4: 2.6 and 47 more; expected 12 to 70 kg/m²; a decimal point too "
         "far left (26)?"
     ]
 

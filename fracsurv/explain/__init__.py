@@ -3,10 +3,11 @@
 from fracsurv.explain.factors import factor_importance
 from fracsurv.explain.maps import attention_rollout, grad_cam
 from fracsurv.explain.occlusion import occluded, vertebra_frames
-from fracsurv.explain.record import Explanation, explain, explainable, read_explanation
+from fracsurv.explain.record import PATIENTS, Explanation, explain, explainable, read_explanation, read_explanations
 from fracsurv.explain.truth import fracture_auc, true_grades
 
 __all__ = [
+    "PATIENTS",
     "Explanation",
     "attention_rollout",
     "explain",
@@ -16,6 +17,7 @@ __all__ = [
     "grad_cam",
     "occluded",
     "read_explanation",
+    "read_explanations",
     "true_grades",
     "vertebra_frames",
 ]

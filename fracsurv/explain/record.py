@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from fracsurv.run import Run
 from fracsurv.training import derive_seed
 from fracsurv.vertebrae import LEVELS
 
-VERSION = 3
+VERSION = 4
 """Raised whenever the same models would be explained otherwise."""
 PATIENTS, FACTOR_PATIENTS, BATCH = 100, 500, 32
 """Whose images are looked at if nothing else is asked for: each passes the networks 16 times. Whose factors are
@@ -51,8 +52,8 @@ class Explanation:
         Of how many of them the factors were permuted.
     contributions : ndarray (n_folds, n, 13) or None
         See `occluded`; None without an image.
-    maps : ndarray (n, H, W) or None
-        Grad-CAM or rollout, each fold's scaled to a mean of 1 over sample and places, then the mean over the folds.
+    places : ndarray (H, W) or None
+        Grad-CAM or rollout, the mean over the sample, each fold's scaled to mean 1, then over the folds.
     factors : DataFrame or None
         `fold, factor, loss`, and of the mean over the folds a 95 % interval over patients, `ci_low, ci_high`; None
         for a model without clinical factors.
@@ -62,7 +63,7 @@ class Explanation:
     patients: list[str]
     n_factors: int
     contributions: np.ndarray | None
-    maps: np.ndarray | None
+    places: np.ndarray | None
     factors: pd.DataFrame | None
 
 
@@ -120,16 +121,22 @@ def read_explanation(run: Run, name: str) -> Explanation | None:
         return None
     arrays = {
         what: np.load(path) if (path := folder / f"{what}.npy").exists() else None
-        for what in ("contributions", "maps")
+        for what in ("contributions", "places")
     }
     factors = pd.read_csv(folder / "factors.csv") if about["factors"] else None
     return Explanation(about["split"], about["patients"], about["n_factors"], **arrays, factors=factors)
 
 
+def read_explanations(run: Run, names: Sequence[str]) -> dict[str, Explanation]:
+    """Those of these experiments that are explained as they are now."""
+    found = {name: read_explanation(run, name) for name in names}
+    return {name: each for name, each in found.items() if each is not None}
+
+
 def _write(run: Run, folder: Path, found: Explanation, key: str, asked: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "explanation.json").unlink(missing_ok=True)
-    for what in ("contributions", "maps"):
+    for what in ("contributions", "places"):
         array, path = getattr(found, what), folder / f"{what}.npy"
         path.unlink(missing_ok=True)
         if array is not None:
@@ -157,7 +164,7 @@ def _explain(run: Run, name: str, split: str, patients: int, progress: bool) -> 
     rng = np.random.default_rng(derive_seed(run.profile.seed, "explained", split))
     drawn = rng.permutation(judged)
     sample, of_factors = np.sort(drawn[:patients]), np.sort(drawn[:FACTOR_PATIENTS])
-    contributions, maps, factors = [], [], []
+    contributions, places, factors = [], [], []
     for fold in tqdm(range(run.profile.n_folds), desc=f"explain {name}", disable=not progress, leave=False):
         if row.model == "cox_ph":
             factors.append(_factors_of_cox(run, name, fold, of_factors))
@@ -167,7 +174,7 @@ def _explain(run: Run, name: str, split: str, patients: int, progress: bool) -> 
         if row.needs_images:
             moved, seen = _looked_at(run, model, inputs, sample, row.input, row.encoder)
             contributions.append(moved)
-            maps.append(seen / max(float(seen.mean()), 1e-12))
+            places.append(seen / max(float(seen.mean()), 1e-12))
         if row.fusion != "none" or not row.needs_images:
             factors.append(_factors_of_network(run, name, fold, model, inputs, of_factors))
     return Explanation(
@@ -175,7 +182,7 @@ def _explain(run: Run, name: str, split: str, patients: int, progress: bool) -> 
         run.cohort.table["patient_id"].iloc[sample].tolist(),
         len(of_factors),
         np.stack(contributions) if contributions else None,
-        np.mean(maps, axis=0) if maps else None,
+        np.mean(places, axis=0) if places else None,
         _with_interval(factors) if factors else None,
     )
 
@@ -192,10 +199,10 @@ def _alpha(run: Run, name: str, fold: int) -> float | None:
 def _looked_at(
     run: Run, model: nn.Module, inputs: NetworkInputs, sample: np.ndarray, kind: str, encoder: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Contributions (n, 13) and maps (n, H, W) of the sample, in float32: differences are small."""
+    """Contributions (n, 13) of the sample, in float32 since differences are small, and its mean map (H, W)."""
     backbone = getattr(model, "encoder", getattr(model, "image", None))
     backbone = getattr(backbone, "encoder", backbone).backbone
-    contributions, maps = [], []
+    contributions, total = [], 0.0
     for rows in np.array_split(sample, -(-len(sample) // BATCH)):
         tabular, images = inputs(rows, None)
         frames = None
@@ -208,8 +215,8 @@ def _looked_at(
             if encoder in RESNETS
             else attention_rollout(backbone, images[..., : backbone.image_size, : backbone.image_size])
         )
-        maps.append(seen.cpu().numpy())
-    return np.concatenate(contributions), np.concatenate(maps)
+        total = total + seen.double().sum(dim=0).cpu().numpy()
+    return np.concatenate(contributions), total / len(sample)
 
 
 def _factors_of_cox(run: Run, name: str, fold: int, judged: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from fracsurv.config import TRUE_RISK
-from fracsurv.doubt import PERMUTED, least_visible, permuted_ablation
+from fracsurv.doubt import HELD_OUT, PERMUTED, least_visible, permuted_ablation
 from fracsurv.findings.finding import PATIENTS
 from fracsurv.run import Run
 from fracsurv.wording import CLINICAL, HEADLINE, REFERENCE, experiment_name, split_counts
@@ -26,7 +26,7 @@ def _power(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[str
     rows = rows[(rows["metric"] == "c_index") & rows["se"].notna()]
     counts = split_counts(run).set_index("split")
     said = []
-    for split in [split for split in ("test", "external") if (rows["split"] == split).any()]:
+    for split in [split for split in HELD_OUT if (rows["split"] == split).any()]:
         least = [
             f"{least_visible(row['se']):.3f} from {experiment_name(run, row['reference'])}"
             for row in rows[rows["split"] == split].to_dict("records")
@@ -55,9 +55,10 @@ def _permuted(run: Run) -> str:
             "“fracsurv report”, put its figures here."
         )
     parts = []
-    for split in [split for split in ("test", "external") if (table["split"] == split).any()]:
-        found = table.loc[table["split"] == split, "mean"]
+    for split in [split for split in HELD_OUT if (table["split"] == split).any()]:
+        rows = table[table["split"] == split]
+        found = rows["mean"]
         told = f"on {PATIENTS[split]} C lies between {found.min():.3f} and {found.max():.3f}"
-        outside = int((~table.loc[table["split"] == split, "by_chance"].astype(bool)).sum())
+        outside = int((~rows["by_chance"]).sum())
         parts.append(f"{told}, {outside} of {len(found)} rows outside what 95 of 100 deals give these fold models")
     return f"The same study with outcomes dealt out at random: {'; '.join(parts)}."

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from fracsurv import plots
-from fracsurv.explain import fracture_auc, read_explanation, true_grades
+from fracsurv.explain import Explanation, fracture_auc, true_grades
 from fracsurv.findings.finding import PATIENTS, Finding
 from fracsurv.models import RESNETS
 from fracsurv.run import Run
@@ -19,9 +19,9 @@ from fracsurv.vertebral import VERTEBRAL
 from fracsurv.wording import experiment_name, signed, stamp
 
 
-def vertebrae(run: Run, names: Sequence[str]) -> Finding | None:
+def vertebrae(run: Run, explained: Mapping[str, Explanation]) -> Finding | None:
     """How far each vertebra moves the risk, and whether the fractured ones do; None where nothing is explained."""
-    found = {name: each for name in names if (each := read_explanation(run, name)) and each.contributions is not None}
+    found = {name: each for name, each in explained.items() if each.contributions is not None}
     if not found:
         return None
     titles = [experiment_name(run, name).replace(", ", "\n", 1) for name in found]
@@ -45,7 +45,7 @@ def vertebrae(run: Run, names: Sequence[str]) -> Finding | None:
     return Finding("contributions", figure, "Contribution of each vertebra to the log hazard", said)
 
 
-def fractured_first(run: Run, names: Sequence[str]) -> pd.DataFrame:
+def fractured_first(run: Run, explained: Mapping[str, Explanation]) -> pd.DataFrame:
     """Whether contributions rank truly fractured vertebrae first: `experiment, least, auc, ci_low, ci_high, …`.
 
     Empty without a truth. `least` is the grade from which a vertebra counts as fractured.
@@ -53,9 +53,8 @@ def fractured_first(run: Run, names: Sequence[str]) -> pd.DataFrame:
     rows = []
     index = pd.Index(run.cohort.table["patient_id"])
     grades: dict[tuple[str, ...], np.ndarray | None] = {}
-    for name in names:
-        found = read_explanation(run, name)
-        if found is None or found.contributions is None:
+    for name, found in explained.items():
+        if found.contributions is None:
             continue
         patients = tuple(found.patients)
         if patients not in grades:  # mostly the same for all networks
@@ -75,15 +74,14 @@ def fractured_first(run: Run, names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def places(run: Run, names: Sequence[str]) -> Finding | None:
+def places(run: Run, explained: Mapping[str, Explanation]) -> Finding | None:
     """Where in the picture each image model looks, on average; None where nothing is explained."""
     pictures, maps, titles, said = [], [], [], []
-    for name in names:
-        found = read_explanation(run, name)
-        if found is None or found.maps is None:
+    for name, found in explained.items():
+        if found.places is None:
             continue
         row = run.experiment(name)
-        mean = found.maps.mean(axis=0)
+        mean = found.places
         how = "Grad-CAM" if row.encoder in RESNETS else "attention rollout"
         pictures.append(_mean_picture(run, row.input, found.patients, mean.shape))
         maps.append(mean / mean.mean() if mean.any() else mean)
@@ -116,18 +114,16 @@ def _mean_picture(run: Run, kind: str, patients: list[str], shape: tuple[int, in
     return result
 
 
-def factors(run: Run, names: Sequence[str]) -> Finding | None:
+def factors(run: Run, explained: Mapping[str, Explanation]) -> Finding | None:
     """What each model's ranking loses without each clinical factor; None where nothing is explained."""
-    tables = {
-        name: each.factors for name in names if (each := read_explanation(run, name)) and each.factors is not None
-    }
+    tables = {name: each.factors for name, each in explained.items() if each.factors is not None}
     if not tables:
         return None
     table = pd.concat([each.assign(experiment=name) for name, each in tables.items()], ignore_index=True)
     called = {name: label(run.cohort, name) for name in run.cohort.covariates} | VERTEBRAL
     shown = {name: called[name] for name in dict.fromkeys(table["factor"])}
     titles = {name: experiment_name(run, name).replace(", ", "\n", 1) for name in tables}
-    first = read_explanation(run, next(iter(tables)))
+    first = explained[next(iter(tables))]
     split = first.split
     figure = plots.factor_losses(table, shown, titles, provenance=f"{split} · {stamp(run)}")
     parts = []

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_folder
 from fracsurv.vertebrae import LEVELS
-from fracsurv.workers import process_pool
+from fracsurv.workers import mapped
 
 from .anatomy import simulate_spine
 from .boxes import COLUMNS, list_boxes
@@ -162,12 +162,8 @@ def _draw_all(
         zip(range(len(truth)), truth["patient_id"], truth["bone_quality"], t_score, grades, types, strict=True)
     )
     draw = partial(_draw, task)
-    bar = partial(tqdm, total=len(women), desc="radiographs", unit="image", disable=not progress)
-    if workers == 1:
-        drawn = list(bar(map(draw, women)))
-    else:
-        with process_pool(workers) as pool:
-            drawn = list(bar(pool.map(draw, women, chunksize=16)))
+    each = mapped(workers, draw, women, chunksize=16)
+    drawn = list(tqdm(each, total=len(women), desc="radiographs", unit="image", disable=not progress))
     tables = (pd.DataFrame([row for rows in part for row in rows]) for part in zip(*drawn, strict=True))
     true, faulty = (table[["patient_id", *COLUMNS]] for table in tables)
     return true, faulty
