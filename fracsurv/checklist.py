@@ -69,6 +69,31 @@ def _facts(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> dict[str
         "rows": "; ".join(experiment_name(run, name) for name in rows),
         "followed": _followed(run),
         "answer": answer(run, table, differences),
+        **_by_models(run, rows, has_differences=len(differences) > 0, judged=len(counts) > 1),
+    }
+
+
+def _by_models(run: Run, rows: list[str], *, has_differences: bool, judged: bool) -> dict[str, str]:
+    """What is only true where a run has pictures, networks, or models held against each other."""
+    made = [run.experiments[name] for name in rows]
+    inputs, models = {row.input for row in made}, {row.model for row in made}
+    networks, has_pictures = "network" in models, inputs != {"none"}
+    chosen = [] if not networks else ["Epochs and α" if any(row.fusion == "alpha" for row in made) else "Epochs"]
+    files = ["Weights of every fold's network (safetensors) with their settings"] if networks else []
+    files += ["Cox regression's coefficients"] if "cox_ph" in models else []
+    pictures = "Radiographs: least and greatest pixel of each fold's training patients become 0 and 1"
+    pictures += "; crops of 13 vertebrae. " if "crops" in inputs else ". "
+    chosen = [f"{what} were chosen on validation." for what in chosen]
+    chosen += ["Those held out were predicted once."] * judged
+    return {
+        "pictures": pictures * has_pictures,
+        "and_radiograph": "; and the radiograph" * has_pictures,
+        "power": " The smallest difference that could be seen stands under “Could it be nothing?”." * has_differences,
+        "empty_slots": " A vertebra that is not found is an empty slot." * ("crops" in inputs),
+        "chosen": " ".join(chosen),
+        "tuned": " See the hyperparameters." * networks,
+        "paired": "; paired differences, p adjusted by Holm" * has_differences,
+        "weights": f"{' and '.join(files)} lie in the run's folder; see the model cards.",
     }
 
 

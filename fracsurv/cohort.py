@@ -20,12 +20,14 @@ from fracsurv.cohort_checks import (
     BOX_COLUMNS,
     KEYPOINT_COLUMNS,
     check_images,
+    check_labels,
     check_settings,
     check_types,
     check_values,
     read_text_table,
     read_truth,
 )
+from fracsurv.covariates import PROTOCOL_COVARIATES
 from fracsurv.errors import UserError
 from fracsurv.vertebra_tables import check_corrections, read_vertebrae, with_keypoints, written_by
 from fracsurv.vertebrae import LEVELS
@@ -33,18 +35,6 @@ from fracsurv.vertebrae import LEVELS
 CORRECTIONS = "vertebrae_corrections.csv"
 LEAST_MEASURED = 0.8
 """Share of the patients whose vertebrae must be measured; the others get the mean, and are counted in the report."""
-PROTOCOL_COVARIATES = {
-    "age": "continuous",
-    "bmi": "continuous",
-    "prior_fracture": "binary",
-    "parental_hip_fracture": "binary",
-    "smoker": "binary",
-    "glucocorticoids": "binary",
-    "rheumatoid_arthritis": "binary",
-    "alcohol": "binary",
-    "secondary_osteoporosis": "binary",
-    "t_score": "normalised",
-}
 
 
 @dataclass(frozen=True)
@@ -195,6 +185,7 @@ def read_cohort(folder: str | Path) -> Cohort:
     if table is None:
         raise UserError(faults)
     covariates = _covariates(table, settings, file, faults)
+    check_labels(covariates, settings.get("labels", {}), faults)
     table = _rename(table, settings.get("columns", {}), covariates, file, faults)
     table = check_types(table, covariates, settings.get("columns", {}), file, faults)
     # where columns are missing, those that are there are checked all the same

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Mapping
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
+
+from fracsurv.covariates import label_of
 
 PROVENANCES = ("real", "simulated", "semi-synthetic")
 KINDS = ("continuous", "normalised", "binary")
@@ -79,6 +82,18 @@ def _check_maps(settings: dict[str, Any], faults: list[str]) -> None:
         entries = settings.get(part, {})
         for name in [name for name, value in entries.items() if not _is_text(value)]:
             faults.append(f"cohort.yaml, {part}, {name}: {entries.pop(name)!r}; must be text, not empty")
+
+
+def check_labels(covariates: Iterable[str], labels: Mapping[str, str], faults: list[str]) -> None:
+    """Two covariates of one label could not be told apart in any table."""
+    meant: dict[str, str] = {}
+    for name in filter(_is_text, covariates):
+        other = meant.setdefault(label_of(name, labels), name)
+        if other != name:
+            faults.append(
+                f"covariates {other} and {name}: both are called {label_of(name, labels)!r}; give them different "
+                "`labels` in cohort.yaml"
+            )
 
 
 def _is_number(value: object) -> bool:

@@ -14,6 +14,7 @@ from scipy.stats import norm
 from fracsurv.config import TRUE_RISK
 from fracsurv.files import read_json
 from fracsurv.metrics import concordance_index
+from fracsurv.results import finished, read_predictions
 from fracsurv.run import Run, has_store, permuted
 from fracsurv.training import derive_seed
 
@@ -50,15 +51,17 @@ def leak_checks(run: Run) -> list[Check]:
 
 
 def _by_id(run: Run) -> Check:
-    ids, n = run.cohort.table["patient_id"], 0
-    for fold in range(run.profile.n_folds):
-        rows = run.rows(fold)
-        judged = np.concatenate([rows[split] for split in rows if split != "train"])
-        n += len(set(ids.iloc[rows["train"]]) & set(ids.iloc[judged]))
-    found = (
-        f"{n:,} patients of a fold's training part are judged by its model; {ids.nunique():,} ids, {len(ids):,} rows"
-    )
-    return Check("the same patient id", found, n == 0 and ids.is_unique)
+    """Of every fold model's own file of predictions, whether anybody stands in it as trained on and as judged."""
+    n, models = 0, 0
+    for name in finished(run):
+        for fold in range(run.profile.n_folds):
+            predictions = read_predictions(run, name, fold)
+            trained = predictions["split"] == "train"
+            ids = predictions["patient_id"]
+            n += ids[~trained].isin(ids[trained]).sum() + ids[~trained].duplicated().sum()
+            models += 1
+    found = f"{n:,} patients trained on and judged, or judged twice, by one of {models:,} models"
+    return Check("the same patient id", found, n == 0)
 
 
 def _shared(run: Run, keys: list[str], what: str) -> Check:

@@ -8,7 +8,7 @@ from fracsurv.doubt import leak_checks
 from fracsurv.run import Run
 from fracsurv.subgroups import ratio_title
 from fracsurv.tables import MISSING, frame_of
-from fracsurv.wording import experiment_name, interval, signed
+from fracsurv.wording import FEW, experiment_name, interval, signed
 
 VERDICTS = {
     True: "as it must be",
@@ -28,7 +28,7 @@ def groups_table(run: Run, found: pd.DataFrame, horizon: float | None) -> pd.Dat
         first = rows.iloc[0]
         record = {("", "group"): group, ("", "n"): f"{first['n']:,}", ("", "events"): f"{first['events']:,}"}
         if first["small"]:
-            record["", "group"] += "\nfewer than 30 events"
+            record["", "group"] += f"\n{FEW}"
         for name in names:
             row, called = rows.loc[name], experiment_name(run, name)
             record[called, "C-index"] = _cell(row, "c_index", "ci")

@@ -14,8 +14,8 @@ import pandas as pd
 import yaml
 from scipy.stats import norm, rankdata
 
-from fracsurv.cohort import PROTOCOL_COVARIATES
 from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS
+from fracsurv.covariates import PROTOCOL_COVARIATES
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_folder
 from fracsurv.radiographs import read_radiograph

@@ -29,7 +29,8 @@ FILES = {"network": "best.safetensors, fit.json, history.csv", "cox_ph": "coeffi
 def model_card(run: Run, name: str, table: pd.DataFrame, differences: pd.DataFrame) -> dict[str, Any]:
     """A card's title, facts as (what, value), tables as (caption, frame)."""
     row, settings = run.experiments[name], run.experiment(name)
-    counts = "; ".join(f"{c.split} {c.patients:,} ({c.events:,} events)" for c in split_counts(run).itertuples())
+    counts = {c.split: f"{c.patients:,} patients ({c.events:,} events)" for c in split_counts(run).itertuples()}
+    judged = "; ".join(f"{split} {words}" for split, words in counts.items() if split != "train")
     called = {c: label(run.cohort, c) for c in run.cohort.covariates} | VERTEBRAL
     covariates = [called[c] for c in run.covariates(name)]
     takes_factors = row.input == "none" or row.fusion != "none"
@@ -42,7 +43,12 @@ def model_card(run: Run, name: str, table: pd.DataFrame, differences: pd.DataFra
         ("Clinical factors", ", ".join(covariates) if takes_factors else "none"),
         ("Takes over, frozen", ", ".join(row.pretrained.values()) or "nothing"),
         ("Gives", f"a log hazard of {run.cohort.outcome}, higher = riskier; probabilities by Breslow's baseline"),
-        ("Trained on", f"{PROVENANCE[run.cohort.provenance]} {counts}; each fold's model on its training part"),
+        ("Data", PROVENANCE[run.cohort.provenance]),
+        (
+            "Trained and validated on",
+            f"{counts['train']}, one part of {run.profile.n_folds} held out for validation in each fold",
+        ),
+        ("Judged on", judged or "nobody else"),
         ("Use", USES[run.cohort.provenance]),
         ("Files", f"experiments/{name}/fold-0 to fold-{run.profile.n_folds - 1}: {FILES[row.model]}"),
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from fracsurv.memory import keep_freed_memory
 from fracsurv.plots import as_png, as_svg, set_style
 from fracsurv.results import finished
 from fracsurv.run import Run, open_run
-from fracsurv.tables import to_html
+from fracsurv.table_files import to_html
 from fracsurv.wording import plain, provenance_lines
 
 

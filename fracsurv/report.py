@@ -22,8 +22,7 @@ from fracsurv.published import OUTCOME
 from fracsurv.results import finished
 from fracsurv.run import Run
 from fracsurv.sections import sections
-from fracsurv.table_files import write_table
-from fracsurv.tables import to_html
+from fracsurv.table_files import to_html, write_table
 from fracsurv.wording import experiment_name, provenance_lines, stamp
 
 TABLES_VERSION = 2
@@ -55,8 +54,9 @@ def write_report(run: Run) -> Path:
     facts = provenance(run, names)
     write_json(run.out / "provenance.json", facts)
     made = sections(run, table, differences)
+    files = []
     for shown in (shown for section in made for shown in section.tables):
-        write_table(shown.frame, f"{shown.caption} ({stamp(run)})", run.out / "tables" / shown.name)
+        files += write_table(shown.frame, f"{shown.caption} ({stamp(run)})", run.out / "tables" / shown.name)
     context = {
         "title": f"fracsurv report: {run.cohort.provenance} cohort, profile {run.profile.name}",
         "question": question(run),
@@ -74,14 +74,24 @@ def write_report(run: Run) -> Path:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    _write_pages(run, table, differences, environment.get_template("page.html.j2"))
+    files += _write_pages(run, table, differences, environment.get_template("page.html.j2"))
+    _remove_former(run.out, [str(path.relative_to(run.out)) for path in files])
     page = run.out / "index.html"
     write_text(page, environment.get_template("index.html.j2").render(context))
     return page
 
 
-def _write_pages(run: Run, table: pd.DataFrame, differences: pd.DataFrame, template: jinja2.Template) -> None:
-    """The TRIPOD+AI checklist, and a model card for every experiment with saved models."""
+def _remove_former(out: Path, files: list[str]) -> None:
+    """Remove pages and tables of the report before that this one has no more; `report.json` says which it wrote."""
+    record = out / "report.json"
+    former = read_json(record)["files"] if record.exists() else []
+    for name in set(former) - set(files):
+        (out / name).unlink(missing_ok=True)
+    write_json(record, {"files": files})
+
+
+def _write_pages(run: Run, table: pd.DataFrame, differences: pd.DataFrame, template: jinja2.Template) -> list[Path]:
+    """The TRIPOD+AI checklist, and a model card for every experiment with saved models; the files written."""
     pages = {name: model_card(run, name, table, differences) for name in _with_cards(table)}
     about = f"{checklist_source()}. What a run cannot know is left open."
     pages["tripod_ai"] = {
@@ -90,11 +100,13 @@ def _write_pages(run: Run, table: pd.DataFrame, differences: pd.DataFrame, templ
         "facts": [("After", about)],
         "tables": [("27 items with their parts", checklist(run, table, differences))],
     }
-    write_table(pages["tripod_ai"]["tables"][0][1], about, run.out / "tables" / "tripod_ai")
+    files = write_table(pages["tripod_ai"]["tables"][0][1], about, run.out / "tables" / "tripod_ai")
     for name, content in pages.items():
         shown = [to_html(frame, caption) for caption, frame in content["tables"]]
         page = content | {"tables": shown, "css": css(), "provenance_kind": run.cohort.provenance}
-        write_text(run.out / "pages" / f"{name}.html", template.render(page))
+        files.append(run.out / "pages" / f"{name}.html")
+        write_text(files[-1], template.render(page))
+    return files
 
 
 def _with_cards(table: pd.DataFrame) -> list[str]:

@@ -17,6 +17,7 @@ from fracsurv.further_tables import checks_table, fractured_first_table, groups_
 from fracsurv.plots import as_svg
 from fracsurv.published import OUTCOME, source
 from fracsurv.run import Run
+from fracsurv.table_files import to_html
 from fracsurv.tables import (
     further_metrics,
     has_thesis_auc,
@@ -24,7 +25,6 @@ from fracsurv.tables import (
     main_table,
     results_table,
     summary_beside_published,
-    to_html,
     vertebral_table,
 )
 from fracsurv.wording import HEADLINE, REFERENCE, external_note, headline_horizon, judged_split, not_reported
@@ -50,7 +50,7 @@ FURTHER = (
     "Uno's C weights pairs for censoring; mean AUC and integrated Brier score are taken over all times up to the "
     "last horizon that follow-up reaches."
 )
-MEANS = "Mean ± SD over the fold models, and 95 % bootstrap interval"
+MEANS = "mean ± SD over the fold models, and 95 % bootstrap interval"
 VERTEBRAL_TEXT = (
     "The rows “+ vertebral fractures” (VF) are not in the thesis. Their further covariates come from six keypoints "
     "of each vertebra from T4 to L4: worst Genant grade, number of fractured vertebrae (grade 1 or more), and mean "
@@ -84,12 +84,13 @@ class ShownTable:
 
 @dataclass
 class Section:
-    """A part of the page: sentences, then tables, then figures, some of them folded."""
+    """A part of the page: sentences, tables, notes on how to read them, then figures, some of them folded."""
 
     id: str
     title: str
     text: list[str] = field(default_factory=list)
     tables: list[ShownTable] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     figures: list[dict[str, str]] = field(default_factory=list)
     folded: list[dict[str, str]] = field(default_factory=list)
 
@@ -107,8 +108,8 @@ def sections(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[S
         _nothing(run, table, differences),
         *_training(run, table, names),
         _cohort(run, names),
-        Section("further", "Uno's C and integrated metrics", [FURTHER],
-                [ShownTable("further_metrics", MEANS, further_metrics(run, table))]),
+        Section("further", "Uno's C and integrated metrics", notes=[FURTHER],
+                tables=[ShownTable("further_metrics", f"Further metrics: {MEANS}", further_metrics(run, table))]),
     ]  # fmt: skip
     return [section for section in made if section.text or section.tables or section.figures]
 
@@ -116,12 +117,13 @@ def sections(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[S
 def _all_experiments(run: Run, table: pd.DataFrame, differences: pd.DataFrame, names: list[str]) -> Section:
     absent = [name for name in run.runnable() if name not in names]
     missing = [f"Not run: {', '.join(absent)}."] if absent else []
+    notes = [READING, external_note(run), *missing, *not_reported(run, table)]
     return Section(
         "results",
         "All experiments",
-        [sentence for sentence in [READING, external_note(run), *missing, *not_reported(run, table)] if sentence],
-        [ShownTable("all_experiments", MEANS, main_table(run, table))],
-        _figures([findings.forest(run, table, differences)]),
+        tables=[ShownTable("all_experiments", f"C-index, AUC and Brier score: {MEANS}", main_table(run, table))],
+        notes=[sentence for sentence in notes if sentence],
+        figures=_figures([findings.forest(run, table, differences)]),
     )
 
 
@@ -245,7 +247,7 @@ def _cohort(run: Run, names: list[str]) -> Section:
 
 
 def _figures(found: Sequence[Finding | None]) -> list[dict[str, str]]:
-    return [{"uri": data_uri(f.figure), "alt": f"{f.alt}. {f.said}", "said": f.said} for f in found if f is not None]
+    return [{"uri": data_uri(f.figure), "alt": f.alt, "said": f.said} for f in found if f is not None]
 
 
 def data_uri(figure) -> str:

@@ -44,7 +44,7 @@ def subgroups(run: Run, split: str) -> list[tuple[str, NDArray]]:
         else:
             trained = (run.splits["split"] == "train").to_numpy()
             cut = OSTEOPOROSIS if name == "t_score" else float(np.median(values[trained]))
-            shown = f"{cut:.3g}".replace("-", "−")
+            shown = f"{cut:,.6g}".replace("-", "−")
             parts = [(f"{called}: at most {shown}", values <= cut), (f"{called}: above {shown}", values > cut)]
         groups += [(words, at[rows]) for words, at in parts]
     if run.cohort.has_images:
@@ -67,7 +67,7 @@ def subgroup_table(run: Run, split: str, names: Sequence[str], horizon: float | 
     Returns
     -------
     DataFrame
-        `group, n, events, small` (fewer than 30 events), `experiment, c_index, ci_low, ci_high, difference,
+        `group, n, events, small` (fewer events than `FEW_EVENTS`), `experiment, c_index, ci_low, ci_high, difference,
         difference_low, difference_high, ratio, ratio_low, ratio_high`: C is the mean over the fold models, `ratio` is
         observed over expected of the mean of the fold models' probabilities, with 95 % bootstrap intervals.
     """

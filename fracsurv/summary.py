@@ -5,24 +5,12 @@ from __future__ import annotations
 import pandas as pd
 
 from fracsurv.cohort import Cohort
-
-LABELS = {
-    "age": "Age, years",
-    "bmi": "BMI, kg/m²",
-    "prior_fracture": "Prior fracture",
-    "parental_hip_fracture": "Parental history of hip fracture",
-    "smoker": "Current smoker",
-    "glucocorticoids": "Glucocorticoid use",
-    "rheumatoid_arthritis": "Rheumatoid arthritis",
-    "alcohol": "Excessive alcohol",
-    "secondary_osteoporosis": "Secondary osteoporosis",
-    "t_score": "Bone mineral density, T-score",
-}
+from fracsurv.covariates import label_of
 
 
 def label(cohort: Cohort, name: str) -> str:
     """What to call a covariate in a table or figure: the cohort's label, the protocol's, or its name."""
-    return cohort.labels.get(name, LABELS.get(name, name.replace("_", " ")))
+    return label_of(name, cohort.labels)
 
 
 def summary_table(cohort: Cohort) -> pd.DataFrame:
@@ -31,13 +19,13 @@ def summary_table(cohort: Cohort) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Indexed by the variable's label, one column named after the number of patients. Times are days of
+        Indexed by the variable's label, one column named after the number of patients. Times are
         follow-up to the event or to censoring. SD is the sample standard deviation (n − 1).
     """
     table = cohort.table
     rows = {
         f"{cohort.outcome.capitalize()} experienced": _count(table["event"]),
-        f"Time to {cohort.outcome} or censoring, days": _mean(table["time"]),
+        f"Time to {cohort.outcome} or censoring, {cohort.time_unit}": _mean(table["time"]),
     }
     for name, kind in cohort.covariates.items():
         rows[label(cohort, name)] = _count(table[name]) if kind == "binary" else _mean(table[name])

@@ -7,7 +7,6 @@ own.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,7 +38,6 @@ THESIS = {
     "validation": "thesis, validation (Tables 4.1, A.2): private SUPERB cohort, not comparable",
 }
 MISSING = "–"
-START = '<td class="start">'
 
 
 def in_thesis_order(names: Sequence[str]) -> list[str]:
@@ -206,31 +204,6 @@ def way_to_true_risk(run: Run, table: pd.DataFrame, differences: pd.DataFrame, s
     if not {TRUE_RISK, REFERENCE} <= set(c_index.index):
         return pd.Series(dtype=float)
     return (c_index - c_index[REFERENCE]) / (c_index[TRUE_RISK] - c_index[REFERENCE])
-
-
-def to_html(frame: pd.DataFrame, caption: str, *, css_class: str = "fs") -> str:
-    """A plain HTML table: escaped, two header rows where the column groups have names, intervals in small type."""
-    groups = [group for group, _ in frame.columns]
-    starts = [i for i, group in enumerate(groups) if i == 0 or group != groups[i - 1]]
-    lines = [f'<table class="{css_class}">', f"<caption>{html.escape(caption)}</caption>", "<thead>"]
-    if any(groups):
-        lines.append("<tr>")
-        for start, end in zip(starts, [*starts[1:], len(groups)], strict=True):
-            lines.append(f'<th colspan="{end - start}" scope="colgroup">{html.escape(groups[start])}</th>')
-        lines.append("</tr>")
-    lines.append("<tr>" + "".join(f'<th scope="col">{html.escape(name)}</th>' for _, name in frame.columns) + "</tr>")
-    lines.append("</thead><tbody>")
-    for row in frame.itertuples(index=False, name=None):
-        cells = [f'<th scope="row">{_lines(row[0])}</th>']
-        cells += [(START if i in starts else "<td>") + _lines(row[i]) + "</td>" for i in range(1, len(row))]
-        lines.append("<tr>" + "".join(cells) + "</tr>")
-    lines.append("</tbody></table>")
-    return "\n".join(lines)
-
-
-def _lines(cell: object) -> str:
-    first, *rest = html.escape(str(cell)).split("\n")
-    return first + "".join(f"<br><small>{line}</small>" for line in rest)
 
 
 def _row_head(run: Run, name: str) -> dict[tuple[str, str], str]:

@@ -28,6 +28,7 @@ PROVENANCE = {
 }
 CLINICAL = (REFERENCE, UNIMODAL)
 FEW_EVENTS = 30
+FEW = f"fewer than {FEW_EVENTS} events"
 """Events in the patients judged below which a report warns: the SD of C is then about 0.05 or more."""
 
 

@@ -430,3 +430,19 @@ def test_missing_columns_do_not_hide_the_faults_of_others(tmp_path, table):
         read_cohort(folder)
     assert any("no column 'event'" in fault for fault in raised.value.faults)
     assert any("'old'" in fault for fault in raised.value.faults)
+
+
+def test_two_covariates_of_one_label_are_a_fault(tmp_path):
+    table = tabular(60)
+    folder = write_cohort(tmp_path, table, covariates=KINDS, labels={"age": "X", "smoker": "X"})
+    assert faults_of(folder) == [
+        "covariates age and smoker: both are called 'X'; give them different `labels` in cohort.yaml"
+    ]
+    assert faults_of(write_cohort(tmp_path, table, covariates=KINDS, labels={"smoker": "Age, years"})) == [
+        "covariates age and smoker: both are called 'Age, years'; give them different `labels` in cohort.yaml"
+    ]
+
+
+def test_the_summary_counts_in_the_cohorts_unit(tmp_path):
+    cohort = read_cohort(write_cohort(tmp_path, tabular(60), covariates=KINDS, time_unit="months"))
+    assert "Time to any fracture or censoring, months" in summary_table(cohort).index

@@ -11,11 +11,12 @@ import pytest
 import yaml
 
 from fracsurv import findings, report
-from fracsurv.checklist import OPEN, checklist
+from fracsurv.checklist import OPEN, _by_models, checklist
 from fracsurv.config import CONFIGS
 from fracsurv.doubt import _shared, leak_checks, permuted_ablation
 from fracsurv.explain import read_explanations
 from fracsurv.files import write_json
+from fracsurv.findings import clinical
 from fracsurv.metrics import concordance_index
 from fracsurv.results import write_predictions
 from fracsurv.run import open_run, permuted
@@ -45,6 +46,19 @@ class TestLeaks:
             "the same stored pixels (full)", "the same every covariate, time and outcome",
         }  # fmt: skip
         assert all(sound for sound, _ in found.values())
+
+    def test_a_model_that_judges_whom_it_was_trained_on_is_found(self, tmp_path):
+        made = made_up_run(tmp_path)
+        assert verdicts(made)["the same patient id"] == (
+            True, "0 patients trained on and judged, or judged twice, by one of 6 models"
+        )  # fmt: skip
+        path = made.folder("cox_ph", 1) / "predictions.parquet"
+        predictions = pd.read_parquet(path)
+        twice = predictions[predictions["split"] == "train"].head(2).assign(split="test")
+        pd.concat([predictions, twice, twice.head(1)]).to_parquet(path)
+        sound, said = verdicts(made)["the same patient id"]
+        assert not sound
+        assert said.startswith("4 patients")  # three rows of people trained on, one of them twice
 
     def test_two_ids_for_one_woman_are_found_by_pixels_and_by_numbers(self, simulated, tmp_path):
         folder = tmp_path / "c"
@@ -181,6 +195,18 @@ class TestTableFiles:
         )
         assert r"\multicolumn{1}{l}{ours, $\alpha$ $\pm$ $\Delta$}" in text
 
+    def test_latex_breaks_words_and_makes_wide_numbers_smaller(self):
+        words = to_latex(frame_of([{("", "n"): "1", ("", "says"): "a < b | c\n" + "word " * 30}]), "caption")
+        assert words.count(r"\arraybackslash}p{") == 2
+        assert r"a \textless{} b \textbar{} c\newline word" in words
+        shares = [float(share) for share in re.findall(r"p\{([\d.]+)\\linewidth\}", words)]
+        assert shares[1] > 5 * shares[0]
+        assert sum(shares) < 0.95
+        numbers = to_latex(frame_of([{("", f"c{i}"): "0.123 ± 0.456" for i in range(9)}]), "caption")
+        assert r"\resizebox{\linewidth}{!}{%" in numbers
+        assert "p{" not in numbers
+        assert r"\resizebox" not in to_latex(self.frame, "caption")
+
     def test_csv_holds_the_cells_and_no_formula(self, tmp_path):
         write_table(self.frame, "caption", tmp_path / "t")
         found = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
@@ -205,8 +231,14 @@ class TestTableFiles:
         assert len(files) >= 9
         for path in files:
             text = path.read_text(encoding="utf-8")
-            columns = len(re.search(r"\\begin\{tabular\}\{(l+)\}", text)[1])
-            for line in text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:]:
+            if short := re.search(r"\\begin\{tabular\}\{(l+)\}", text):
+                columns, end = len(short[1]), text.index(r"\bottomrule")
+                rows = text[text.index(r"\midrule") : end].splitlines()[1:]
+            else:
+                columns = text[: text.index(r"\caption")].count(r"\arraybackslash}p{")
+                rows = text[text.index(r"\endlastfoot") : text.index(r"\end{longtable}")].splitlines()[1:]
+            assert rows
+            for line in rows:
                 cells = re.sub(r"\\shortstack\[l\]\{.*?\}(?= [&\\])", "x", line).replace(r"\&", "")
                 assert cells.count(" & ") == columns - 1, (path.name, line)
             assert "simulated cohort" in text or path.stem == "tripod_ai"
@@ -239,6 +271,18 @@ class TestChecklist:
         answers = dict(zip(found["", "item"], found["", "from this run"], strict=True))
         assert answers["17"] == answers["6a"] == answers["16"] == OPEN
         assert "a {strange} one" in answers["5a"]
+        # one Cox model: no picture, no network, nothing to hold it against
+        every = " ".join(said for item, said in answers.items() if item != "25")  # which says that there are none
+        for word in ("adiograph", "Weights", "Holm", "chosen on validation", "slot", "hyperparameters", "difference"):
+            assert word not in every, word
+        assert "coefficients" in answers["22"]
+
+    def test_names_pictures_networks_and_alpha_where_there_are_some(self, tiny_run):
+        made = _by_models(tiny_run, ["cox_ph", "cds_crops_alpha"], has_differences=True, judged=True)
+        assert "crops of 13 vertebrae" in made["pictures"]
+        assert made["chosen"] == "Epochs and α were chosen on validation. Those held out were predicted once."
+        assert "Holm" in made["paired"]
+        assert made["weights"].startswith("Weights of every fold's network (safetensors) with their settings and Cox")
 
     def test_every_item_is_a_topic_a_question_and_at_most_an_answer(self):
         items = yaml.safe_load((CONFIGS / "tripod_ai.yaml").read_text(encoding="utf-8"))["items"]
@@ -251,6 +295,36 @@ def test_cards_say_what_the_model_is_and_must_not_be_used_for(run):
     assert "best.safetensors" in text
     assert SCRIPT not in text
     assert not (run.out / "pages" / "true_risk.html").exists()
+
+
+def test_pages_and_tables_of_rows_that_are_gone_go_with_them(tmp_path):
+    made = made_up_run(tmp_path)
+    report.write_report(made)
+    own = made.out / "tables" / "mine.csv"
+    own.write_text("kept")
+    assert (made.out / "pages" / "deepsurv.html").exists()
+    for fold in range(made.profile.n_folds):
+        (made.folder("deepsurv", fold) / "metrics.json").unlink()
+    report.write_report(made)
+    assert not (made.out / "pages" / "deepsurv.html").exists()
+    assert not (made.out / "tables" / "hyperparameters.tex").exists()
+    assert (made.out / "pages" / "cox_ph.html").exists()
+    assert own.read_text() == "kept"
+
+
+def test_what_cannot_be_drawn_is_left_out(tmp_path, monkeypatch):
+    made = made_up_run(tmp_path)
+    for fold in range(made.profile.n_folds):
+        path = made.folder("deepsurv", fold) / "history.csv"
+        pd.read_csv(path).assign(validation_c_index=np.nan).to_csv(path, index=False)
+    found = findings.learning(made, "deepsurv")
+    assert "no two validation patients could be ranked" in found.said
+    path.unlink()
+    assert findings.learning(made, "deepsurv") is None
+    table, _ = report.read_ablation(made)
+    few = clinical.patient_predictions(made, "cox_ph", "external").head(2)
+    monkeypatch.setattr(clinical, "patient_predictions", lambda *_: few)
+    assert findings.risk_groups(made, table, "cox_ph", "external") is None
 
 
 def test_contributions_do_not_need_a_truth(run):

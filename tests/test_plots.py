@@ -10,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from fracsurv import metrics, plots
 from fracsurv.curves import event_share, risk_tertiles, standardised_differences
 from fracsurv.plots.images import shortened
+from fracsurv.plots.style import COLOURS, GREY, ink
+from fracsurv.plots.subgroups import FAINT
 from fracsurv.plots.survival import format_p
 
 YEAR = 365.25
@@ -345,24 +347,40 @@ def test_forest_marks_what_chance_alone_makes():
     assert "by chance alone (95 %)" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
+@pytest.mark.parametrize("colour", [*COLOURS, "#ffffff", "#000000", GREY])
+def test_ink_can_be_read_on_white(colour):
+    def luminance(code: str) -> float:
+        channels = [int(code[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    dark = ink(colour)
+    assert 1.05 / (luminance(dark) + 0.05) > 4.45  # as it is rounded to bytes
+    assert luminance(dark) <= luminance(colour)
+    if 1.05 / (luminance(colour) + 0.05) >= 4.5:
+        assert dark == colour
+
+
 def test_subgroups_draws_small_groups_in_grey():
     rows = [
         {"label": label, "small": small, "experiment": name, "c_index": c, "ci_low": c - 0.1, "ci_high": c + 0.1,
          "ratio": 1.1, "ratio_low": 0.9, "ratio_high": 1.3}
         for label, small in (("All", False), ("few", True)) for name, c in (("a", 0.6), ("b", 0.7))
     ]  # fmt: skip
-    figure = plots.subgroups(pd.DataFrame(rows), {"a": "A", "b": "B"}, "O/E at 5 years", provenance="made up")
+    drawn = pd.DataFrame(rows)
+    figure = plots.subgroups(drawn, {"a": "A", "b": "B"}, "O/E at 5 years", small="too few", provenance="made up")
     c_index, ratio = figure.axes
     colours = [line.get_color() for line in c_index.lines[1:]]
     assert len(set(colours[:2])) == 2
-    assert colours[2] == colours[3] == "#bdbdbd"
+    assert colours[2] == colours[3] == FAINT
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["A", "B", "too few"]
     assert [tick.get_text() for tick in c_index.get_yticklabels()] == ["All", "few"]
     assert ratio.get_xlabel() == "O/E at 5 years"
     ticks = [tick.get_text() for tick in ratio.get_xticklabels()]
     assert ticks == ["1", "1.25"]  # more than one, all within the axis
     assert ratio.get_xlim()[0] < 0.9
     assert ratio.get_xlim()[1] > 1.3
-    without = plots.subgroups(pd.DataFrame(rows).drop(columns="ratio"), {"a": "A", "b": "B"}, "")
+    without = plots.subgroups(drawn.drop(columns="ratio"), {"a": "A", "b": "B"}, "")
     assert len(without.axes) == 1
 
 

@@ -24,7 +24,8 @@ from fracsurv.pages import notebook_html
 from fracsurv.published import published, published_alpha, published_summary, thesis_order
 from fracsurv.results import write_predictions
 from fracsurv.run import open_run
-from fracsurv.tables import further_metrics, in_thesis_order, main_table, results_table, to_html, way_to_true_risk
+from fracsurv.table_files import to_html
+from fracsurv.tables import further_metrics, in_thesis_order, main_table, results_table, way_to_true_risk
 from tests.conftest import tabular, write_cohort
 from tests.made_up import SCRIPT, made_up_run
 

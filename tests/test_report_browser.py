@@ -5,8 +5,11 @@ from __future__ import annotations
 import nbformat
 import pandas as pd
 import pytest
+import yaml
 
 from fracsurv import report
+from fracsurv.results import write_predictions
+from fracsurv.run import open_run
 from tests.browser import CHROMIUM, browser
 from tests.made_up import made_up_run
 
@@ -82,6 +85,43 @@ def test_everything_can_be_reached_by_keyboard(run, page):
     assert page.run("[...document.querySelectorAll('a, summary')].every(e => e.tabIndex === 0)")
 
 
+def test_the_answer_and_the_head_of_the_table_are_on_the_first_screen(run, page):
+    page.open(run.out / "index.html", 1280, 900)
+    tops = page.run(
+        "['h1', '#answer', 'table tbody tr'].map(s => document.querySelector(s).getBoundingClientRect().top)"
+    )
+    assert tops == sorted(tops)
+    assert tops[-1] < 600
+
+
+def test_what_scrolls_has_a_name_of_its_own_and_the_first_stop_leads_to_the_sections(run, page):
+    page.open(run.out / "index.html", 1280)
+    names = page.run("[...document.querySelectorAll('.wide')].map(e => e.getAttribute('aria-label'))")
+    assert len(set(names)) == len(names) > 10
+    assert page.run("document.querySelector('a').hash") == "#contents"
+    assert page.run("document.querySelector('a').getBoundingClientRect().right") < 0  # seen only with the focus
+    page.ask("Emulation.setFocusEmulationEnabled", enabled=True)
+    page.run("document.querySelector('a').focus()")
+    assert page.run("document.querySelector('a').getBoundingClientRect().left") >= 0
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_long_word_of_the_cohorts_does_not_widen_the_page(page, tmp_path, width):
+    made = made_up_run(tmp_path)
+    settings = yaml.safe_load((made.cohort.folder / "cohort.yaml").read_text())
+    settings |= {"description": "d" * 300, "outcome": "o" * 200}
+    (made.cohort.folder / "cohort.yaml").write_text(yaml.safe_dump(settings))
+    made = open_run(made.cohort.folder, made.out, "tiny")
+    for name in ("true_risk", "cox_ph"):
+        for fold in range(made.profile.n_folds):
+            write_predictions(made, name, fold, made.cohort.table["age"].to_numpy())
+    report.write_report(made)
+    for file in ("index.html", "pages/cox_ph.html", "pages/tripod_ai.html"):
+        page.open(made.out / file, width)
+        assert page.run("document.documentElement.scrollWidth") <= width, file
+        assert page.run(TOO_WIDE) == [], file
+
+
 def test_tables_numbers_as_shown_are_those_of_ablation_csv(run, page):
     page.open(run.out / "index.html", 1280)
     rows = page.run(
@@ -104,8 +144,18 @@ def test_tables_numbers_as_shown_are_those_of_ablation_csv(run, page):
     assert checked == 27
 
 
-def test_it_prints_on_paper(run, page):
+def test_on_paper_nothing_is_folded_or_cut(run, page):
     page.open(run.out / "index.html", 1280)
+    folded = "<details class=more><summary>1 more</summary><p id=folded>x</p></details>"
+    page.run(f"document.querySelector('main').insertAdjacentHTML('beforeend', '{folded}')")
+    shown = "document.getElementById('folded').checkVisibility()"
+    assert not page.run(shown)
+    page.ask("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert page.run(shown)
+        assert page.run("getComputedStyle(document.querySelector('nav')).display") == "none"
+    finally:
+        page.ask("Emulation.setEmulatedMedia", media="")
     found = page.ask("Page.printToPDF", paperWidth=8.27, paperHeight=11.69, preferCSSPageSize=True)
     assert len(found["data"]) > 50_000
     assert page.complaints == []

@@ -310,7 +310,7 @@ def test_factors_are_cut_at_the_training_patients_median(tmp_path):
     trained = (made.splits["split"] == "train").to_numpy()
     cut = np.median(made.cohort.table["age"].to_numpy()[trained])
     groups = dict(subgroups(made, "external"))
-    assert [name for name in groups if name.startswith("Age")] == [f"Age, years: above {cut:.3g}"]
+    assert [name for name in groups if name.startswith("Age")] == [f"Age, years: above {cut:.6g}"]
 
 
 def test_groups_cover_the_split_without_overlap_of_a_factor(run):

@@ -134,9 +134,11 @@ def _per_thousand(benefits: Sequence[float], sign: str = "") -> str:
     return " / ".join(f"{round(1000 * each):{sign}d}" if np.isfinite(each) else "not known" for each in benefits)
 
 
-def risk_groups(run: Run, table: pd.DataFrame, name: str, split: str) -> Finding:
-    """Kaplan–Meier curves by third of predicted risk."""
+def risk_groups(run: Run, table: pd.DataFrame, name: str, split: str) -> Finding | None:
+    """Kaplan–Meier curves by third of predicted risk; None of fewer than three patients."""
     found = patient_predictions(run, name, split)
+    if len(found) < 3:
+        return None
     event, time = found["event"].to_numpy(), found["time"].to_numpy()
     third = risk_tertiles(found["rank"].to_numpy())
     labels = {0: "lowest third of risk", 1: "middle third", 2: "highest third"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from fracsurv.config import TRUE_RISK
-from fracsurv.doubt import HELD_OUT, PERMUTED, least_visible, permuted_ablation
+from fracsurv.doubt import HELD_OUT, LEVEL, PERMUTED, POWER, least_visible, permuted_ablation
 from fracsurv.findings.finding import PATIENTS
 from fracsurv.run import Run
 from fracsurv.wording import CLINICAL, HEADLINE, REFERENCE, experiment_name, split_counts
@@ -39,9 +39,9 @@ def _power(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[str
         return []
     both = " The answer asks for both at once, which is found less often." if name == HEADLINE else ""
     return [
-        f"The smallest true difference in C of {experiment_name(run, name)} that a test at the 5 % level, not "
-        f"adjusted for the number of rows, would have found four times in five, for these fold models: "
-        f"{'; '.join(said)}. A smaller one would have been found less often.{both}"
+        f"The smallest true difference in C of {experiment_name(run, name)} that a test at the {100 * LEVEL:g} % "
+        f"level, not adjusted for the number of rows, would have found {100 * POWER:g} times in 100, for these fold "
+        f"models: {'; '.join(said)}. A smaller one would have been found less often.{both}"
     ]
 
 

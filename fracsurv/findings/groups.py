@@ -10,7 +10,7 @@ from fracsurv import plots
 from fracsurv.findings.finding import PATIENTS, Finding, names_of
 from fracsurv.run import Run
 from fracsurv.subgroups import group_label, ratio_title, subgroup_table
-from fracsurv.wording import experiment_name, headline_horizon, stamp
+from fracsurv.wording import FEW, experiment_name, headline_horizon, stamp
 
 
 def in_groups(run: Run, table: pd.DataFrame, split: str, names: Sequence[str]) -> tuple[Finding, pd.DataFrame]:
@@ -25,7 +25,7 @@ def in_groups(run: Run, table: pd.DataFrame, split: str, names: Sequence[str]) -
     found = subgroup_table(run, split, names, horizon)
     found["label"] = found.apply(group_label, axis=1)
     title = "" if horizon is None else ratio_title(horizon, run.cohort.time_unit)
-    figure = plots.subgroups(found, names_of(run, names), title, provenance=f"{split} · {stamp(run)}")
+    figure = plots.subgroups(found, names_of(run, names), title, small=FEW, provenance=f"{split} · {stamp(run)}")
     parts = []
     for name in names[1:]:
         rows = found[(found["experiment"] == name) & (found["group"] != "All") & ~found["small"]]

@@ -15,18 +15,19 @@ from fracsurv.run import Run
 from fracsurv.wording import chosen_alpha, experiment_name, signed, stamp
 
 
-def learning(run: Run, name: str) -> Finding:
-    """Learning curves of one experiment over its folds."""
-    history = pd.concat(
-        [
-            pd.read_csv(run.folder(name, fold) / "history.csv").assign(fold=fold)
-            for fold in range(run.profile.n_folds)
-        ],
-        ignore_index=True,
-    )
+def learning(run: Run, name: str) -> Finding | None:
+    """Learning curves of one experiment over its folds; None where a fold's history is not there."""
+    paths = [run.folder(name, fold) / "history.csv" for fold in range(run.profile.n_folds)]
+    if not all(path.exists() for path in paths):
+        return None
+    history = pd.concat([pd.read_csv(path).assign(fold=fold) for fold, path in enumerate(paths)], ignore_index=True)
     history = history.reindex(columns=[*history, *({"validation_c_index", "validation_loss"} - set(history))])
     figure = plots.learning_curves(history, title=experiment_name(run, name), provenance=stamp(run))
     validated = history.dropna(subset=["validation_c_index"])
+    alt = f"Learning curves of {name}"
+    if validated.empty:
+        said = f"{experiment_name(run, name)}: no two validation patients could be ranked, so no epoch was the best."
+        return Finding(f"learning_{name}", figure, alt, said)
     best = validated.loc[validated.groupby("fold")["validation_c_index"].idxmax()]
     last = validated.groupby("fold").tail(1)
     gap = (last["train_c_index"] - last["validation_c_index"]).mean()
@@ -38,7 +39,7 @@ def learning(run: Run, name: str) -> Finding:
         "collected during the epoch, under augmentation and dropout and while the weights still move, so the gap is "
         "not over-fitting alone."
     )
-    return Finding(f"learning_{name}", figure, f"Learning curves of {name}", said)
+    return Finding(f"learning_{name}", figure, alt, said)
 
 
 def sweep(run: Run, names: Sequence[str]) -> Finding | None:

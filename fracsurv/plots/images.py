@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from fracsurv.plots.style import COLOURS, GREY, new_figure
+from fracsurv.plots.style import COLOURS, GREY, ink, new_figure
 from fracsurv.vertebrae import LEVELS
 
 STATES = {"used": COLOURS[2], "too tall": COLOURS[3], "topmost, dropped": COLOURS[1], "empty slot": COLOURS[9]}
@@ -25,7 +25,7 @@ def box_heights(heights: NDArray, limit: float, *, provenance: str = "") -> Figu
     axes.axvline(limit, color=COLOURS[3], linewidth=1.5)
     axes.annotate(
         f"limit: {limit:.4g} px", (limit, 0.95), xycoords=("data", "axes fraction"), xytext=(-5, 0),
-        textcoords="offset points", ha="right", va="top", fontsize=8, color=COLOURS[3],
+        textcoords="offset points", ha="right", va="top", fontsize=8, color=ink(COLOURS[3]),
     )  # fmt: skip
     axes.set_yscale("log")  # a handful of boxes above the limit must not vanish beside thousands
     axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))

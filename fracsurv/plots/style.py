@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from fracsurv.config import DAYS_A_YEAR, HORIZONS_YEARS
@@ -17,6 +18,19 @@ COLOURS = tuple(sns.color_palette("colorblind").as_hex())
 """Wong's palette, told apart by people with any of the common colour deficiencies."""
 GREY = "#6b6b6b"
 STAMP_INCHES = 0.24
+
+
+def ink(colour: str, contrast: float = 4.5) -> str:
+    """A colour as dark as text on white must be: WCAG's contrast ratio, 4.5 for small print."""
+    share = np.array(to_rgb(colour))
+    while 1.05 / (_luminance(share) + 0.05) < contrast:
+        share = share * 0.97
+    return to_hex(share)
+
+
+def _luminance(share: np.ndarray) -> float:
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
 def set_style() -> None:
@@ -113,7 +127,7 @@ def label_ends(
             textcoords="axes fraction",
             va="center",
             fontsize=8,
-            color=colour,
+            color=ink(colour),
             annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-",

@@ -11,11 +11,13 @@ from matplotlib.lines import Line2D
 
 from fracsurv.plots.style import COLOURS, GREY, new_figure
 
-FAINT = "#bdbdbd"
+FAINT = "#949494"
 RATIO_TICKS = (0.05, 0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0)
 
 
-def subgroups(table: pd.DataFrame, labels: Mapping[str, str], ratio_title: str, *, provenance: str = "") -> Figure:
+def subgroups(
+    table: pd.DataFrame, labels: Mapping[str, str], ratio_title: str, *, small: str = "small", provenance: str = ""
+) -> Figure:
     """C-index and observed over expected risk, a row a group, a colour a model; small groups in grey.
 
     Parameters
@@ -25,6 +27,8 @@ def subgroups(table: pd.DataFrame, labels: Mapping[str, str], ratio_title: str, 
         (may be missing: then there is no second panel).
     labels : mapping
         Experiment to its name, in the order to draw.
+    small : str
+        What the small groups are, for the legend.
     """
     groups = list(dict.fromkeys(table["label"]))
     panels = [("c_index", "ci_low", "ci_high", "C-index", 0.5)]
@@ -58,6 +62,6 @@ def subgroups(table: pd.DataFrame, labels: Mapping[str, str], ratio_title: str, 
         for i, name in enumerate(labels)
     ]
     if table["small"].any():
-        handles.append(Line2D([], [], color=FAINT, label="fewer than 30 events"))
+        handles.append(Line2D([], [], color=FAINT, label=small))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure

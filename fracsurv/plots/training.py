@@ -27,7 +27,7 @@ def learning_curves(history: pd.DataFrame, *, title: str = "", provenance: str =
     for fold, rows in history.groupby("fold"):
         colour = COLOURS[int(fold) % len(COLOURS)]
         validated = rows.dropna(subset=["validation_c_index"])
-        best = validated.loc[validated["validation_c_index"].idxmax()]
+        best = validated.nlargest(1, "validation_c_index")  # none where no two validation patients can be ranked
         for axes, metric in zip(panels, ("c_index", "loss"), strict=True):
             marker = {"marker": ".", "markersize": 4}
             axes.plot(rows["epoch"], rows[f"train_{metric}"], "--", color=colour, linewidth=1, alpha=0.7, **marker)
