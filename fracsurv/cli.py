@@ -53,6 +53,8 @@ def check(
     boxes = "none" if checked.vertebrae is None else f"{len(checked.vertebrae):,}"
     if checked.vertebrae is None and checked.has_images:
         boxes = "none, so `run` looks for vertebrae with the finder that ships with fracsurv"
+    if checked.read_as:
+        typer.echo(f"\n{checked.read_as}")
     typer.echo(f"\nno faults; {checked.provenance}; {images}; vertebra boxes: {boxes}; {len(odd)} warnings")
     for line in odd if not summary else ():
         typer.echo(f"warning: {line}")

@@ -24,14 +24,15 @@ from fracsurv.cohort_checks import (
     check_settings,
     check_types,
     check_values,
-    read_text_table,
     read_truth,
 )
 from fracsurv.covariates import PROTOCOL_COVARIATES
 from fracsurv.errors import UserError
+from fracsurv.text_tables import read_text_table
 from fracsurv.vertebra_tables import check_corrections, read_vertebrae, with_keypoints, written_by
 from fracsurv.vertebrae import LEVELS
 
+TABLES = ("cohort.csv", "cohort.parquet", "cohort.xlsx")
 CORRECTIONS = "vertebrae_corrections.csv"
 LEAST_MEASURED = 0.8
 """Share of the patients whose vertebrae must be measured; the others get the mean, and are counted in the report."""
@@ -62,6 +63,8 @@ class Cohort:
         Times at which AUC and Brier score are reported, increasing; empty = the protocol's 1, 3, 5 and 8 years.
     time_unit : str
         What `time` and `horizons` are counted in, for labels; 'days' unless the cohort says otherwise.
+    read_as : str
+        How the table's file was read, where that is no matter of course: 'separated by semicolons, decimal commas'.
     """
 
     folder: Path
@@ -78,6 +81,7 @@ class Cohort:
     horizons: tuple[float, ...] = ()
     description: str = ""
     time_unit: str = "days"
+    read_as: str = ""
 
     def __len__(self) -> int:
         return len(self.table)
@@ -181,7 +185,7 @@ def read_cohort(folder: str | Path) -> Cohort:
         raise UserError(f"{folder}: no such cohort folder; `fracsurv simulate {folder}` makes one")
     faults: list[str] = []
     settings = _read_settings(folder, faults)
-    table, file = _read_table(folder, faults)
+    table, file, decimal, read_as = _read_table(folder, faults)
     if table is None:
         raise UserError(faults)
     covariates = _covariates(table, settings, file, faults)
@@ -189,7 +193,7 @@ def read_cohort(folder: str | Path) -> Cohort:
     table = _rename(table, settings.get("columns", {}), covariates, file, faults)
     table = check_types(table, covariates, settings.get("columns", {}), file, faults)
     # where columns are missing, those that are there are checked all the same
-    values = check_values(table, covariates, settings.get("columns", {}), file, faults)
+    values = check_values(table, covariates, settings.get("columns", {}), file, faults, decimal=decimal)
     check_images(folder, values, file, faults)
     if "patient_id" not in values:
         raise UserError(faults)
@@ -217,6 +221,7 @@ def read_cohort(folder: str | Path) -> Cohort:
         horizons=tuple(float(day) for day in settings.get("horizons", ())),
         description=settings.get("description", ""),
         time_unit=settings.get("time_unit", "days"),
+        read_as=f"{file}: {read_as}" if read_as else "",
     )
     return cohort if vertebrae is None else cohort.with_boxes(vertebrae, written_by(folder))
 
@@ -238,27 +243,26 @@ def _read_settings(folder: Path, faults: list[str]) -> dict[str, Any]:
     return settings
 
 
-def _read_table(folder: Path, faults: list[str]) -> tuple[pd.DataFrame | None, str]:
-    found = [name for name in ("cohort.csv", "cohort.parquet") if (folder / name).exists()]
+def _read_table(folder: Path, faults: list[str]) -> tuple[pd.DataFrame | None, str, str, str]:
+    """The table, its file's name, its decimal mark and how it was read; None in its place with faults."""
+    found = [name for name in TABLES if (folder / name).exists()]
     if len(found) != 1:
-        what = "holds both cohort.csv and cohort.parquet; keep one" if found else "holds no cohort.csv"
+        what = f"holds {' and '.join(found)}; keep one" if found else f"holds no {TABLES[0]}"
         faults.append(f"{folder}: {what}")
-        return None, "cohort.csv"
+        return None, TABLES[0], ".", ""
     file = found[0]
-    if file.endswith(".csv"):
-        table = read_text_table(folder / file, faults)
-    else:
+    if file.endswith(".parquet"):
         try:
-            table = pd.read_parquet(folder / file)
+            table, decimal, read_as = pd.read_parquet(folder / file), ".", ""
         except (ValueError, OSError) as error:
             faults.append(f"{file}: not readable ({type(error).__name__}); it must be Parquet")
-            return None, file
-    if table is None:
-        return None, file
-    if table.empty:
+            return None, file, ".", ""
+    else:
+        table, decimal, read_as = read_text_table(folder / file, faults) or (None, ".", "")
+    if table is not None and table.empty:
         faults.append(f"{file}: holds no patients")
-        return None, file
-    return table, file
+        table = None
+    return table, file, decimal, read_as
 
 
 def _covariates(table: pd.DataFrame, settings: dict, file: str, faults: list[str]) -> dict[str, str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from fracsurv.covariates import label_of
+from fracsurv.text_tables import numbers
 
 PROVENANCES = ("real", "simulated", "semi-synthetic")
 KINDS = ("continuous", "normalised", "binary")
@@ -110,34 +110,6 @@ def _are_horizons(days: object) -> bool:
     return all(earlier < later for earlier, later in pairwise(days))
 
 
-def read_text_table(path: Path, faults: list[str]) -> pd.DataFrame | None:
-    """A CSV file, every field as text; None, and faults, where it is not readable or a row does not fit the header.
-
-    A row may end early: spreadsheets leave out the empty fields at its end. It may not hold more fields than the
-    header, even empty ones, for then it is not known which field belongs to which column.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            counts = [len(fields) for fields in csv.reader(stream)]  # 0 for a blank line
-        header = next((count for count in counts if count), 0)
-        rows = range(1, len(counts) + 1)
-        for count, group in groupby(rows, key=lambda row: counts[row - 1]):
-            first, *others = group
-            if count > header:
-                where = f"rows {first} to {others[-1]}" if others else f"row {first}"
-                faults.append(
-                    f"{path.name} {where}: {count} fields, but the header has {header}; look for a comma too many, "
-                    "or for a column without a name"
-                )
-        if any(count > header for count in counts):
-            return None
-        # as text: what cannot be read as a number is shown to the user as it stands in the file
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError, csv.Error) as error:
-        faults.append(f"{path.name}: not readable ({type(error).__name__}); it must be comma-separated UTF-8")
-        return None
-
-
 def check_types(
     table: pd.DataFrame, covariates: dict[str, str], columns: dict[str, str], file: str, faults: list[str]
 ) -> pd.DataFrame:
@@ -158,7 +130,13 @@ def check_types(
 
 
 def check_values(
-    table: pd.DataFrame, covariates: dict[str, str], columns: dict[str, str], file: str, faults: list[str]
+    table: pd.DataFrame,
+    covariates: dict[str, str],
+    columns: dict[str, str],
+    file: str,
+    faults: list[str],
+    *,
+    decimal: str = ".",
 ) -> pd.DataFrame:
     """The table with its types, `time` in the place of `time_days`; faults are appended to `faults`.
 
@@ -173,7 +151,7 @@ def check_values(
         values["event"] = event.map({"1": 1.0, "0": 0.0, "true": 1.0, "false": 0.0, "1.0": 1.0, "0.0": 0.0})
     for name in ("time_days", *covariates):
         if name in values:
-            values[name] = pd.to_numeric(values[name], errors="coerce").astype(float)
+            values[name] = numbers(values[name], decimal)
     _check_coding(table, covariates, columns, file, faults)
     try:
         _schema(covariates, present=values.columns).validate(values, lazy=True)
@@ -183,7 +161,8 @@ def check_values(
             raw = table[column].iloc[row]
             shown = "empty" if pd.isna(raw) or not str(raw).strip() else repr(str(raw))[:60]
             name = columns.get(column, column)
-            faults.append(f"{file} row {row + 2}, column {name}: {shown}; {case['check']}")
+            mark = ", with a decimal comma as elsewhere in this file" if decimal == "," and "." in shown else ""
+            faults.append(f"{file} row {row + 2}, column {name}: {shown}; {case['check']}{mark}")
     if "event" in values:
         if (values["event"] == 0).all():
             faults.append(f"{file}, column event: no patient has an event; nothing can be learnt")

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, SCALE_COLUMNS, is_inside, read_text_table
+from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, SCALE_COLUMNS, is_inside
 from fracsurv.errors import UserError
 from fracsurv.files import read_json
 from fracsurv.radiographs import source_kind
+from fracsurv.text_tables import numbers, read_text_table
 from fracsurv.vertebrae import overlapping_pairs
 
 
@@ -31,9 +32,10 @@ def read_vertebrae(
     path = folder / file
     if not path.exists():
         return None
-    raw = read_text_table(path, faults)
-    if raw is None:
+    read = read_text_table(path, faults)
+    if read is None:
         return None
+    raw = read.frame
     missing = [name for name in ("patient_id", *BOX_COLUMNS) if name not in raw]
     if missing:
         faults.append(f"{file}: no column {', '.join(missing)}")
@@ -44,7 +46,7 @@ def read_vertebrae(
     table = pd.DataFrame({"patient_id": raw["patient_id"].str.strip()})
     table["level"] = raw.get("level", "")
     for name in [*BOX_COLUMNS, "score", *KEYPOINT_COLUMNS, *SCALE_COLUMNS]:
-        table[name] = pd.to_numeric(raw[name], errors="coerce") if name in raw else np.nan
+        table[name] = numbers(raw[name], read.decimal) if name in raw else np.nan
     _check_optional(raw, table, file, faults)
     box = table[BOX_COLUMNS].to_numpy()
     unknown = ~table["patient_id"].isin(patients) if patients is not None else pd.Series(False, table.index)

@@ -145,7 +145,7 @@ def test_a_patient_without_an_id_is_not_called_nan(tmp_path, table):
 
 @pytest.mark.parametrize("file", ["cohort.csv", "vertebrae.csv"])
 @pytest.mark.parametrize(
-    ("content", "error"), [(b"", "EmptyDataError"), (b"patient_id,\xe5\n", "UnicodeDecodeError")]
+    ("content", "error"), [(b"", "EmptyDataError"), (b"patient_id,\x81\n", "UnicodeDecodeError")]
 )
 def test_unreadable_tables(tmp_path, table, file, content, error):
     folder = write_cohort(tmp_path, table, covariates=KINDS)
