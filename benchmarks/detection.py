@@ -36,7 +36,6 @@ from fracsurv.detection.evaluation import compare
 from fracsurv.detection.inference import detect
 from fracsurv.detection.scores import scores
 from fracsurv.files import write_json
-from fracsurv.radiographs import read_radiograph
 from fracsurv.simulate import simulate_cohort
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,7 +57,7 @@ def judged(finder: Finder, found: list[Labelled]) -> dict[str, dict[str, float]]
 
         def images(name=name, change=change, truth=truth):
             for each in tqdm(found, desc=name, leave=False, disable=None):
-                image, boxes, _ = change((read_radiograph(each.path), each.boxes, each.keypoints))
+                image, boxes, _ = change((each.read(), each.boxes, each.keypoints))
                 truth.append(boxes)
                 yield image
 

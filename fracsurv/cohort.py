@@ -28,11 +28,11 @@ from fracsurv.cohort_checks import (
 )
 from fracsurv.covariates import PROTOCOL_COVARIATES
 from fracsurv.errors import UserError
-from fracsurv.text_tables import read_text_table
+from fracsurv.radiographs import read_radiograph
+from fracsurv.text_tables import read_patients
 from fracsurv.vertebra_tables import check_corrections, read_vertebrae, with_keypoints, written_by
 from fracsurv.vertebrae import LEVELS
 
-TABLES = ("cohort.csv", "cohort.parquet", "cohort.xlsx")
 CORRECTIONS = "vertebrae_corrections.csv"
 LEAST_MEASURED = 0.8
 """Share of the patients whose vertebrae must be measured; the others get the mean, and are counted in the report."""
@@ -63,6 +63,8 @@ class Cohort:
         Times at which AUC and Brier score are reported, increasing; empty = the protocol's 1, 3, 5 and 8 years.
     time_unit : str
         What `time` and `horizons` are counted in, for labels; 'days' unless the cohort says otherwise.
+    windowed : bool
+        Whether DICOM radiographs are read as they are displayed (`dicom_values: windowed`).
     read_as : str
         How the table's file was read, where that is no matter of course: 'separated by semicolons, decimal commas'.
     """
@@ -81,6 +83,7 @@ class Cohort:
     horizons: tuple[float, ...] = ()
     description: str = ""
     time_unit: str = "days"
+    windowed: bool = False
     read_as: str = ""
 
     def __len__(self) -> int:
@@ -162,9 +165,13 @@ class Cohort:
                 digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
         return digest.hexdigest()[:16]
 
+    def radiograph(self, name: str) -> NDArray:
+        """A radiograph's pixels (H, W), uint8 or uint16, brighter = denser, by its entry in the column `image`."""
+        return read_radiograph(self.folder / name, name=name, windowed=self.windowed)
+
     def image_fingerprint(self) -> str:
         """SHA-256 over name, size and time of change of every radiograph: quick, and differs when one is replaced."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(b"windowed" * self.windowed)
         for name in self.table["image"] if self.has_images else ():
             stat = (self.folder / name).stat()
             digest.update(repr((name, stat.st_size, stat.st_mtime_ns)).encode())
@@ -185,7 +192,7 @@ def read_cohort(folder: str | Path) -> Cohort:
         raise UserError(f"{folder}: no such cohort folder; `fracsurv simulate {folder}` makes one")
     faults: list[str] = []
     settings = _read_settings(folder, faults)
-    table, file, decimal, read_as = _read_table(folder, faults)
+    table, file, decimal, read_as = read_patients(folder, faults)
     if table is None:
         raise UserError(faults)
     covariates = _covariates(table, settings, file, faults)
@@ -221,6 +228,7 @@ def read_cohort(folder: str | Path) -> Cohort:
         horizons=tuple(float(day) for day in settings.get("horizons", ())),
         description=settings.get("description", ""),
         time_unit=settings.get("time_unit", "days"),
+        windowed=settings.get("dicom_values", "stored") == "windowed",
         read_as=f"{file}: {read_as}" if read_as else "",
     )
     return cohort if vertebrae is None else cohort.with_boxes(vertebrae, written_by(folder))
@@ -241,28 +249,6 @@ def _read_settings(folder: Path, faults: list[str]) -> dict[str, Any]:
         return {}
     check_settings(settings, faults)
     return settings
-
-
-def _read_table(folder: Path, faults: list[str]) -> tuple[pd.DataFrame | None, str, str, str]:
-    """The table, its file's name, its decimal mark and how it was read; None in its place with faults."""
-    found = [name for name in TABLES if (folder / name).exists()]
-    if len(found) != 1:
-        what = f"holds {' and '.join(found)}; keep one" if found else f"holds no {TABLES[0]}"
-        faults.append(f"{folder}: {what}")
-        return None, TABLES[0], ".", ""
-    file = found[0]
-    if file.endswith(".parquet"):
-        try:
-            table, decimal, read_as = pd.read_parquet(folder / file), ".", ""
-        except (ValueError, OSError) as error:
-            faults.append(f"{file}: not readable ({type(error).__name__}); it must be Parquet")
-            return None, file, ".", ""
-    else:
-        table, decimal, read_as = read_text_table(folder / file, faults) or (None, ".", "")
-    if table is not None and table.empty:
-        faults.append(f"{file}: holds no patients")
-        table = None
-    return table, file, decimal, read_as
 
 
 def _covariates(table: pd.DataFrame, settings: dict, file: str, faults: list[str]) -> dict[str, str]:

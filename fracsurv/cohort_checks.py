@@ -25,6 +25,7 @@ SETTINGS = (
     "outcome",
     "horizons",
     "time_unit",
+    "dicom_values",
     "description",
 )
 RESERVED = ("patient_id", "time", "time_days", "event", "image", "split")  # columns of ours, never covariates
@@ -48,6 +49,10 @@ def check_settings(settings: dict[str, Any], faults: list[str]) -> None:
         "provenance": (settings.get("provenance", "real") in PROVENANCES, f"must be one of {', '.join(PROVENANCES)}"),
         "resolution": (_is_number(resolution) and 0 < resolution <= 10, "must be a number above 0 and at most 10"),
         "horizons": (_are_horizons(days), "must be a list of days above 0, each later than the one before"),
+        "dicom_values": (
+            settings.get("dicom_values", "stored") in ("stored", "windowed"),
+            "must be stored or windowed",
+        ),
         "outcome": (_is_text(settings.get("outcome", "-")), "must be text, not empty"),
         "description": (isinstance(settings.get("description", ""), str), "must be text"),
         "time_unit": (

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from fracsurv.cohort import Cohort
+from fracsurv.dicom import HeaderFacts, header_facts
 from fracsurv.errors import UserError
 from fracsurv.oddities import named
-from fracsurv.radiographs import read_radiograph, resize
+from fracsurv.radiographs import resize
 from fracsurv.workers import mapped
 
 THUMBNAIL = (24, 12)
@@ -24,6 +24,9 @@ BETTER, ALIKE = 0.2, 0.4
 """A turned picture is told if it correlates with the mean picture by that much better, and so well."""
 SMALLEST_SIDE = 64
 ASPECT = 2.0
+SPACING = 1.5
+MOST_OF_ONE = 4
+"""Radiographs that one person may have in a cohort."""
 _CHUNK = 16
 
 
@@ -33,6 +36,7 @@ class Seen(NamedTuple):
     shape: tuple[int, int]
     digest: str
     thumbnail: np.ndarray
+    header: HeaderFacts | None
 
 
 def image_oddities(cohort: Cohort, *, workers: int = 1, progress: bool = False) -> list[str]:
@@ -52,6 +56,7 @@ def image_oddities(cohort: Cohort, *, workers: int = 1, progress: bool = False) 
     told: list[str] = []
     unusual = _shapes(seen, told)
     _twice([each.digest for each in seen], told)
+    _headers([each.header for each in seen], told)
     _turned([each.thumbnail for each in seen], unusual, told)
     return told
 
@@ -59,10 +64,11 @@ def image_oddities(cohort: Cohort, *, workers: int = 1, progress: bool = False) 
 def _all_seen(cohort: Cohort, workers: int, progress: bool) -> list[Seen]:
     names = list(cohort.table["image"])
     chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
+    part = cohort.of_rows([0])  # what a process needs of it is small
     seen: list[Seen] = []
     faults: list[str] = []
     with tqdm(total=len(names), desc="radiographs", unit="image", disable=None if progress else True) as bar:
-        for found in mapped(workers, _look, [cohort.folder] * len(chunks), chunks):
+        for found in mapped(workers, _look, [part] * len(chunks), chunks):
             seen += [each for each in found if isinstance(each, Seen)]
             faults += [each for each in found if isinstance(each, str)]
             bar.update(len(found))
@@ -71,18 +77,18 @@ def _all_seen(cohort: Cohort, workers: int, progress: bool) -> list[Seen]:
     return seen
 
 
-def _look(folder: Path, names: Sequence[str]) -> list[Seen | str]:
+def _look(cohort: Cohort, names: Sequence[str]) -> list[Seen | str]:
     """What is kept of each radiograph, or why it cannot be read."""
     found: list[Seen | str] = []
     for name in names:
         try:
-            image = read_radiograph(folder / name, name=name)
+            image = cohort.radiograph(name)
         except UserError as error:
             found += error.faults
             continue
         digest = hashlib.sha256(repr((image.shape, image.dtype.str)).encode() + image.tobytes()).hexdigest()
         small = resize(image, THUMBNAIL).astype(np.float32)
-        found.append(Seen(image.shape, digest, small))
+        found.append(Seen(image.shape, digest, small, header_facts(cohort.folder / name)))
     return found
 
 
@@ -108,6 +114,35 @@ def _shapes(seen: Sequence[Seen], told: list[str]) -> np.ndarray:
     if flat:
         told.append(f"column image, {named(flat)}: all pixels alike; was the exposure lost in the export?")
     return unusual
+
+
+def _headers(headers: Sequence[HeaderFacts | None], told: list[str]) -> None:
+    known = [(row, header) for row, header in enumerate(headers) if header is not None]
+    if frontal := [row for row, header in known if header.frontal]:
+        told.append(f"column image, {named(frontal)}: a frontal view by its header; lateral ones are expected")
+    if burnt_in := [row for row, header in known if header.burnt_in]:
+        told.append(
+            f"column image, {named(burnt_in)}: text is burnt into the picture by its header; a name would be shown "
+            "in the report"
+        )
+    spacing = {row: header.spacing for row, header in known if header.spacing}
+    usual = float(np.median(list(spacing.values()))) if spacing else 0.0
+    if other := [row for row, size in spacing.items() if not usual / SPACING < size < usual * SPACING]:
+        told.append(
+            f"column image, {named(other)}: {spacing[other[0]]:.3g} mm a pixel, the usual one here {usual:.3g}; "
+            "crops are scaled by one number for all, so vertebrae would differ in size"
+        )
+    persons: dict[str, list[int]] = {}
+    for row, header in known:
+        persons.setdefault(header.person, []).append(row)
+    # a number that very many have is none: anonymised exports give everybody the same
+    groups = [rows for who, rows in persons.items() if who and 1 < len(rows) <= MOST_OF_ONE]
+    if groups:
+        more = f"; so in {len(groups):,} groups" if len(groups) > 1 else ""
+        told.append(
+            f"column image, {named(groups[0])}: the same person by their headers, under several ids{more}. She may "
+            "be trained on and judged"
+        )
 
 
 def _twice(digests: Sequence[str], told: list[str]) -> None:

@@ -8,22 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from PIL import Image
 
+from fracsurv.dicom import MAX_PIXELS, dicom_kind, read_dicom
 from fracsurv.errors import UserError
 
 FULL_SHAPE = (1024, 512)
 """Height and width of the protocol's full image before padding, pixels at scale 1."""
 ROTATION_DEGREES = 15.0
 """Largest rotation the padding has room for."""
-MAX_PIXELS = 100_000_000
-"""A larger picture is taken for a decompression bomb: real whole-spine radiographs have under 20 million."""
 
 _GREY_MODES = ("L", "LA", "RGB", "RGBA", "P", "PA", "1", "CMYK", "YCbCr")
 
 
-def read_radiograph(path: str | Path, *, name: str | None = None) -> np.ndarray:
+def read_radiograph(path: str | Path, *, name: str | None = None, windowed: bool = False) -> np.ndarray:
     """Read a DICOM, PNG, TIFF or JPEG radiograph.
 
     Parameters
@@ -32,13 +30,17 @@ def read_radiograph(path: str | Path, *, name: str | None = None) -> np.ndarray:
         The file. DICOM is told by its `DICM` mark or by the suffix `.dcm`, not by trust in the name.
     name : str, optional
         How messages name the file (say, relative to the cohort); by default the last part of `path`.
+    windowed : bool
+        DICOM as it is displayed: the first VOI table or window of the header is applied, and what it can give is
+        stretched over 0 to 65535. Otherwise the values before that. Other formats are read as they are.
 
     Returns
     -------
     ndarray (H, W), uint8 or uint16
         Brighter = denser, as in MONOCHROME2. 8-bit files give uint8, all others uint16 with the values of
-        the file (12 bits in 16 stay 0 to 4095). DICOM: rescale slope and intercept are applied, then
-        MONOCHROME1 is turned over within the range its stored bits can take; window settings are not applied.
+        the file (12 bits in 16 stay 0 to 4095). DICOM: unused bits are cleared, the modality's table or rescale
+        slope and intercept applied, MONOCHROME1 turned over within the range that this can give, and padding set to
+        the least value of the picture.
         Colour PNG, TIFF and JPEG are taken for greyscale copies and reduced to their luma.
 
     Raises
@@ -51,7 +53,7 @@ def read_radiograph(path: str | Path, *, name: str | None = None) -> np.ndarray:
     name = name or path.name
     is_dicom = _is_dicom(path, name)
     try:
-        return _read_dicom(path, name) if is_dicom else _read_picture(path, name)
+        return read_dicom(path, name, windowed=windowed) if is_dicom else _read_picture(path, name)
     except UserError:
         raise
     except Exception as error:  # decoders raise nearly any type on damaged data
@@ -63,17 +65,16 @@ def read_radiograph(path: str | Path, *, name: str | None = None) -> np.ndarray:
         ) from None
 
 
-def source_kind(path: str | Path, *, name: str | None = None) -> tuple[np.dtype, tuple[int, int]]:
+def source_kind(
+    path: str | Path, *, name: str | None = None, windowed: bool = False
+) -> tuple[np.dtype, tuple[int, int]]:
     """The dtype and the shape (H, W) of what `read_radiograph` would give, from the file's header alone."""
     path = Path(path)
     name = name or path.name
     is_dicom = _is_dicom(path, name)
     try:
         if is_dicom:
-            with warnings.catch_warnings():
-                _quiet_pydicom()
-                header = pydicom.dcmread(path, stop_before_pixels=True)
-                return _dicom_dtype(header), (int(header.Rows), int(header.Columns))
+            return dicom_kind(path, name, windowed=windowed)
         with _open_picture(path, name) as picture:
             return np.dtype(np.uint16 if picture.mode.startswith("I") else np.uint8), picture.size[::-1]
     except UserError:
@@ -126,70 +127,6 @@ def _is_dicom(path: Path, name: str) -> bool:
     if not start:
         raise UserError(f"{name}: the file is empty")
     return start[128:132] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
-
-
-def _quiet_pydicom() -> None:
-    # pydicom warns about odd header values and quotes them: a patient's name could reach the terminal.
-    warnings.filterwarnings("ignore", module=r"pydicom")
-
-
-def _read_dicom(path: Path, name: str) -> np.ndarray:
-    with warnings.catch_warnings():
-        _quiet_pydicom()
-        header = pydicom.dcmread(path)
-        _check_dicom(header, name)
-        stored = header.pixel_array
-    if stored.ndim != 2:
-        raise UserError(f"{name}: expected one greyscale frame, got pixel data of shape {stored.shape}")
-    slope, intercept = _rescale(header)
-    dtype = _dicom_dtype(header)
-    inverted = header.PhotometricInterpretation == "MONOCHROME1"
-    if dtype == np.uint8:
-        return _top_of(header) - stored.astype(np.uint8) if inverted else stored.astype(np.uint8)
-    values = stored * slope + intercept
-    if inverted:
-        values = (_bottom_of(header) + _top_of(header)) * slope + 2 * intercept - values
-    low, high = float(values.min()), float(values.max())
-    if low < -0.5 or high >= 65535.5:
-        raise UserError(
-            f"{name}: rescaled pixel values run from {low:g} to {high:g}; expected 0 to 65535: export "
-            "it again as unsigned 16 bit"
-        )
-    if abs(slope) * (_top_of(header) - _bottom_of(header)) < 255:
-        raise UserError(f"{name}: rescale slope {slope:g} leaves fewer than 256 grey levels; export it with slope 1")
-    return np.rint(values).clip(0, 65535).astype(np.uint16)
-
-
-def _check_dicom(header: Any, name: str) -> None:
-    """Refuse what is no single greyscale frame, before decoding anything."""
-    if "PixelData" not in header:
-        raise UserError(f"{name}: this DICOM file holds no picture")
-    frames = int(header.get("NumberOfFrames", 1) or 1)
-    if frames > 1:
-        raise UserError(f"{name}: {frames} frames; expected a single radiograph: export one frame")
-    if header.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
-        raise UserError(f"{name}: colour DICOM; expected MONOCHROME1 or MONOCHROME2: export it as greyscale")
-    if int(header.Rows) * int(header.Columns) > MAX_PIXELS:
-        raise UserError(f"{name}: {header.Columns}×{header.Rows} pixels; at most {MAX_PIXELS:,} are read")
-
-
-def _rescale(header: Any) -> tuple[float, float]:
-    slope = header.get("RescaleSlope")
-    intercept = header.get("RescaleIntercept")
-    return (1.0 if slope is None else float(slope)), (0.0 if intercept is None else float(intercept))
-
-
-def _bottom_of(header: Any) -> int:
-    return -(2 ** (header.BitsStored - 1)) if header.PixelRepresentation else 0
-
-
-def _top_of(header: Any) -> int:
-    return 2 ** (header.BitsStored - bool(header.PixelRepresentation)) - 1
-
-
-def _dicom_dtype(header: Any) -> np.dtype:
-    plain = header.BitsStored <= 8 and not header.PixelRepresentation and _rescale(header) == (1.0, 0.0)
-    return np.dtype(np.uint8 if plain else np.uint16)
 
 
 def _open_picture(path: Path, name: str) -> Image.Image:

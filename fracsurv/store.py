@@ -183,6 +183,8 @@ def _plan(
         "max_height": MAX_HEIGHT * cohort.resolution,
         "scale_factor": scale / cohort.resolution,
     }
+    if cohort.windowed:
+        settings["dicom_values"] = "windowed"
     tasks = _tasks(cohort, with_boxes="crops" in inputs)
     return tasks, settings, _fingerprint(tasks, settings)
 
@@ -227,7 +229,7 @@ def _tasks(cohort: Cohort, *, with_boxes: bool) -> list[Task]:
             boxes[str(patient)] = rows[BOX_COLUMNS].to_numpy(float)
     none = np.zeros((0, 4))
     return [
-        Task(row, patient, cohort.folder / image, image, boxes.get(patient, none))
+        Task(row, patient, cohort.folder / image, image, boxes.get(patient, none), cohort.windowed)
         for row, (patient, image) in enumerate(zip(cohort.table["patient_id"], cohort.table["image"], strict=True))
     ]
 

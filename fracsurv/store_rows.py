@@ -24,13 +24,14 @@ COUNTS = [*SLOT_RULES, "n_shrunk"]
 
 @dataclass(frozen=True)
 class Task:
-    """One patient's row: where its radiograph is, how messages call it, and its boxes (n, 4)."""
+    """One patient's row: where its radiograph is, how messages call it, its boxes (n, 4); see `Cohort.windowed`."""
 
     row: int
     patient_id: str
     path: Path
     name: str
     boxes: np.ndarray
+    windowed: bool = False
 
 
 def common_dtype(tasks: list[Task]) -> np.dtype:
@@ -38,7 +39,7 @@ def common_dtype(tasks: list[Task]) -> np.dtype:
     dtype = np.dtype(np.uint8)
     for task in tasks:
         with suppress(UserError):  # told, with all others, when it is read
-            dtype = np.promote_types(dtype, source_kind(task.path, name=task.name)[0])
+            dtype = np.promote_types(dtype, source_kind(task.path, name=task.name, windowed=task.windowed)[0])
     return dtype
 
 
@@ -59,7 +60,7 @@ def write_rows(folder: Path, tasks: list[Task], settings: dict[str, Any]) -> tup
 
 
 def _write_row(arrays: dict[str, np.ndarray], task: Task, settings: dict[str, Any]) -> dict[str, Any]:
-    image = read_radiograph(task.path, name=task.name)
+    image = read_radiograph(task.path, name=task.name, windowed=task.windowed)
     dtype = next(arrays[name].dtype for name in INPUTS if name in arrays)
     if image.dtype == np.uint8 and dtype == np.uint16:
         image = image.astype(np.uint16) * np.uint16(257)

@@ -1,4 +1,4 @@
-"""Tables as people have them, every field as text: CSV in several dialects, and Excel workbooks."""
+"""Tables as people have them, every field as text: CSV in several dialects, Excel workbooks; and Parquet."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ DECIMAL_POINT = re.compile(r"\s*[-+]?\d+\.\d+\s*")
 LARGEST_WORKBOOK = 500_000_000
 """Bytes, unpacked; a larger one is taken for a decompression bomb."""
 SHEET = "cohort"
+TABLES = ("cohort.csv", "cohort.parquet", "cohort.xlsx")
 
 
 class TextTable(NamedTuple):
@@ -28,6 +29,28 @@ class TextTable(NamedTuple):
     frame: pd.DataFrame
     decimal: str
     read_as: str
+
+
+def read_patients(folder: Path, faults: list[str]) -> tuple[pd.DataFrame | None, str, str, str]:
+    """A cohort's table, its file's name, its decimal mark and how it was read; None in its place with faults."""
+    found = [name for name in TABLES if (folder / name).exists()]
+    if len(found) != 1:
+        what = f"holds {' and '.join(found)}; keep one" if found else f"holds no {TABLES[0]}"
+        faults.append(f"{folder}: {what}")
+        return None, TABLES[0], ".", ""
+    file = found[0]
+    if file.endswith(".parquet"):
+        try:
+            table, decimal, read_as = pd.read_parquet(folder / file), ".", ""
+        except (ValueError, OSError) as error:
+            faults.append(f"{file}: not readable ({type(error).__name__}); it must be Parquet")
+            return None, file, ".", ""
+    else:
+        table, decimal, read_as = read_text_table(folder / file, faults) or (None, ".", "")
+    if table is not None and table.empty:
+        faults.append(f"{file}: holds no patients")
+        table = None
+    return table, file, decimal, read_as
 
 
 def read_text_table(path: Path, faults: list[str]) -> TextTable | None:

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from PIL import Image
 
@@ -13,6 +14,9 @@ from fracsurv.cohort import read_cohort
 from fracsurv.errors import UserError
 from fracsurv.image_oddities import image_oddities
 from fracsurv.oddities import table_oddities
+from fracsurv.radiographs import read_radiograph, resize
+from fracsurv.simulate import simulate_cohort
+from fracsurv.store import ImageStore, build_store
 from tests.conftest import write_cohort
 
 KINDS = {"age": "continuous", "bmi": "continuous", "t_score": "continuous", "ferritin": "continuous",
@@ -190,3 +194,74 @@ def test_every_radiograph_that_cannot_be_read_is_told(pictured, workers):
     with pytest.raises(UserError) as caught:
         image_oddities(read_cohort(pictured), workers=workers)
     assert len(caught.value.faults) == 2
+
+
+@pytest.fixture
+def hospital(tmp_path):
+    """Thirty simulated patients with DICOM radiographs, and how to change a header."""
+    folder = tmp_path / "hospital"
+    simulate_cohort(folder, patients=30, seed=4, resolution=0.125, image_format="dicom", progress=False)
+
+    def set_header(rows, **values):
+        names = pd.read_csv(folder / "cohort.csv")["image"]
+        for row in rows:
+            header = pydicom.dcmread(folder / names[row])
+            for name, value in values.items():
+                setattr(header, name, value)
+            header.save_as(folder / names[row])
+
+    return folder, set_header
+
+
+def test_nothing_is_said_of_sound_headers(hospital):
+    assert image_oddities(read_cohort(hospital[0])) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"ViewPosition": "AP"}, "a frontal view by its header; lateral ones are expected"),
+        ({"BurnedInAnnotation": "YES"}, "text is burnt into the picture by its header"),
+        ({"PixelSpacing": ["9.5", "9.5"]}, "9.5 mm a pixel, the usual one here"),
+        ({"PatientID": "1234", "PatientName": "Berg^Anna"}, "the same person by their headers, under several ids."),
+    ],
+)
+def test_what_headers_say_is_told_without_their_text(hospital, values, told):
+    folder, set_header = hospital
+    set_header([4, 9], **values)
+    (line,) = image_oddities(read_cohort(folder))
+    assert line.startswith("column image, rows 6, 11: ")
+    assert told in line
+    assert "Berg" not in line
+    assert "1234" not in line
+
+
+def test_one_number_for_everybody_is_nobodys(hospital):
+    folder, set_header = hospital
+    set_header(range(30), PatientID="ANON")
+    assert image_oddities(read_cohort(folder)) == []
+
+
+def test_windowed_radiographs_are_read_as_displayed_wherever_they_are_read(hospital, tmp_path):
+    folder, set_header = hospital
+    set_header(range(30), WindowCenter="1500", WindowWidth="800")
+    plain = read_cohort(folder)
+    settings = folder / "cohort.yaml"
+    settings.write_text(settings.read_text() + "dicom_values: windowed\n")
+    windowed = read_cohort(folder)
+    name = windowed.table["image"].iloc[0]
+    wanted = read_radiograph(folder / name, windowed=True)
+    assert not np.array_equal(wanted, read_radiograph(folder / name))
+    np.testing.assert_array_equal(windowed.radiograph(name), wanted)
+    np.testing.assert_array_equal(plain.radiograph(name), read_radiograph(folder / name))
+    assert windowed.image_fingerprint() != plain.image_fingerprint()
+    stores = []
+    for number, cohort in enumerate((plain, windowed)):
+        stores.append(ImageStore.open(build_store(cohort, tmp_path / str(number), scale=0.125, progress=False)))
+    small = resize(wanted, stores[1].full.shape[1:])
+    np.testing.assert_array_equal(stores[1].full[0], small)
+    assert not np.array_equal(stores[0].full[0], small)
+    assert build_store(plain, tmp_path / "0", scale=0.125) != build_store(windowed, tmp_path / "1", scale=0.125)
+    settings.write_text(settings.read_text().replace("windowed", "as shown"))
+    with pytest.raises(UserError, match="dicom_values: 'as shown'; must be stored or windowed"):
+        read_cohort(folder)

@@ -2,14 +2,17 @@
 
 import warnings
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from pydicom import uid
 from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from fracsurv import radiographs
+from fracsurv import dicom, radiographs
 from fracsurv.errors import UserError
 from fracsurv.radiographs import full_image_shape, read_radiograph, resize, source_kind
 
@@ -215,7 +218,8 @@ def test_floats_frames_and_bombs_are_refused(tmp_path, monkeypatch):
         read_radiograph(tmp_path / "two.tif")
     page.save(tmp_path / "a.png")
     write_dicom(tmp_path / "a.dcm", EIGHT)
-    monkeypatch.setattr(radiographs, "MAX_PIXELS", 100)
+    for module in (radiographs, dicom):
+        monkeypatch.setattr(module, "MAX_PIXELS", 100)
     for name in ("a.png", "a.dcm"):
         with pytest.raises(UserError, match="17×23 pixels; at most 100"):
             read_radiograph(tmp_path / name)
@@ -264,3 +268,177 @@ def test_full_image_shape_is_the_protocols():
     # python -c "from math import *; c, s = cos(pi/12), sin(pi/12); print(256*c+128*s, 128*c+256*s)"
     # 280.406… 189.896…
     assert full_image_shape(0.25) == ((256, 128), (280, 189))
+
+
+# DICOM as hospitals have it
+
+
+def compressed(path, pixels, stored, syntax, encode, **extra):
+    """A DICOM file whose picture is this encoder's stream."""
+    header = pydicom.dcmread(write_dicom(path, pixels, stored=stored, **extra))
+    header.PixelData = encapsulate([encode(pixels, stored)])
+    header["PixelData"].VR = "OB"
+    header.file_meta.TransferSyntaxUID = syntax
+    header.save_as(path)
+    return path
+
+
+def lossless(pixels, stored):
+    """JPEG Lossless, process 14."""
+    return imagecodecs.ljpeg_encode(pixels, bitspersample=stored)
+
+
+def jpeg_ls(pixels, stored):
+    """JPEG-LS without loss."""
+    return imagecodecs.jpegls_encode(pixels)
+
+
+def jpeg_2000(pixels, stored):
+    """JPEG 2000 without loss, the bare code stream."""
+    return imagecodecs.jpeg2k_encode(pixels, codecformat="J2K", reversible=True, bitspersample=stored)
+
+
+SYNTAXES = {
+    "JPEG Lossless": (uid.JPEGLossless, lossless),
+    "JPEG Lossless SV1": (uid.JPEGLosslessSV1, lossless),
+    "JPEG-LS": (uid.JPEGLSLossless, jpeg_ls),
+    "JPEG 2000": (uid.JPEG2000Lossless, jpeg_2000),
+}
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize(("pixels", "stored"), [(TWELVE, 12), (SIXTEEN, 16)], ids=["12", "16"])
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_lossless_compressions_give_the_same_pixels(tmp_path, syntax, pixels, stored, photometric):
+    path = compressed(tmp_path / "a.dcm", pixels, stored, *SYNTAXES[syntax], photometric=photometric)
+    found = read_radiograph(path)
+    assert (found.dtype, found.shape) == source_kind(path)
+    np.testing.assert_array_equal(found, pixels if photometric == "MONOCHROME2" else 2**stored - 1 - pixels)
+
+
+def test_run_length_encoding_is_read(tmp_path):
+    header = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", TWELVE, stored=12))
+    header.compress(uid.RLELossless)
+    header.save_as(tmp_path / "b.dcm")
+    np.testing.assert_array_equal(read_radiograph(tmp_path / "b.dcm"), TWELVE)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_damaged_compressed_pictures_are_one_line(tmp_path, syntax):
+    path = compressed(tmp_path / "a.dcm", TWELVE, 12, *SYNTAXES[syntax])
+    whole = path.read_bytes()
+    random = np.random.default_rng(5)
+    refused = 0
+    for turn in range(40):
+        data = bytearray(whole[: len(whole) - random.integers(2, 300)] if turn % 2 else whole)
+        for at in random.integers(len(whole) - 400, len(data), 5):
+            data[at] = random.integers(256)
+        path.write_bytes(data)
+        try:
+            shape, faults = read_radiograph(path).shape, []
+        except UserError as error:
+            shape, faults = TWELVE.shape, error.faults
+        assert shape == TWELVE.shape
+        assert len(faults) <= 1
+        assert all(fault.startswith("a.dcm: ") and "Secret" not in fault for fault in faults)
+        refused += len(faults)
+    assert refused > 5
+
+
+def test_a_compressed_picture_of_another_size_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    def never(_):
+        raise AssertionError("unpacked")
+
+    for name in ("JPEG Lossless", "JPEG-LS"):
+        syntax, encode = SYNTAXES[name]
+        path = compressed(tmp_path / "a.dcm", TWELVE, 12, syntax, encode)
+        header = pydicom.dcmread(path)
+        header.Rows += 1
+        header.save_as(path)
+        monkeypatch.setitem(dicom.DECODERS, syntax, never)
+        with pytest.raises(UserError, match="not of the same size"):
+            read_radiograph(path)
+
+
+def test_bits_that_hold_no_pixel_are_cleared(tmp_path):
+    overlaid = TWELVE | np.uint16(0xF000)
+    np.testing.assert_array_equal(read_radiograph(write_dicom(tmp_path / "a.dcm", overlaid, stored=12)), TWELVE)
+    signed = (TWELVE.astype(np.int16) - 1024).view(np.uint16) & np.uint16(0x1FFF)  # 13 bits, the sign cut off above
+    path = write_dicom(tmp_path / "b.dcm", signed, stored=13, signed=True, RescaleSlope="1", RescaleIntercept="1024")
+    np.testing.assert_array_equal(read_radiograph(path), TWELVE)
+    shifted = write_dicom(tmp_path / "c.dcm", TWELVE << 4, stored=12, HighBit=15)
+    with pytest.raises(UserError, match="highest bit is 15 of 12"):
+        read_radiograph(shifted)
+
+
+def table_of(values, bits, words=False, first=0):
+    """A lookup table of a header; `words`: as bytes."""
+    item = pydicom.Dataset()
+    item.add_new("LUTDescriptor", "US", [len(values) % 65536, first, bits])
+    if words:
+        item.add_new("LUTData", "OW", np.asarray(values, "<u2").tobytes())
+    else:
+        item.add_new("LUTData", "US", [int(value) for value in values])
+    return pydicom.Sequence([item])
+
+
+@pytest.mark.parametrize("words", [False, True])
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_the_modalitys_table_is_applied(tmp_path, photometric, words):
+    table = np.sqrt(np.arange(3000) * 256).round().astype(int)
+    last = table[-1]  # of values beyond the table
+    path = write_dicom(
+        tmp_path / "a.dcm", TWELVE, stored=12, photometric=photometric,
+        ModalityLUTSequence=table_of(table, 10, words, first=100),
+    )  # fmt: skip
+    wanted = np.where(TWELVE < 100, table[0], table[(TWELVE.astype(int) - 100).clip(0, 2999)])
+    assert (TWELVE > 3100).any()
+    np.testing.assert_array_equal(read_radiograph(path), wanted if photometric == "MONOCHROME2" else last - wanted)
+
+
+def window_by_hand(values, centre, width):
+    """The linear window of the DICOM standard, PS3.3 C.11.2.1.2, over 0 to 65535."""
+    below, above = values <= centre - 0.5 - (width - 1) / 2, values > centre - 0.5 + (width - 1) / 2
+    inside = ((values - (centre - 0.5)) / (width - 1) + 0.5) * 65535
+    return np.where(below, 0, np.where(above, 65535, inside))
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize(("slope", "intercept"), [(1, 0), (2, 100), (-1, 4095)])
+def test_a_window_is_applied_only_where_asked_for(tmp_path, photometric, slope, intercept):
+    extra = {"WindowCenter": ["2000", "7"], "WindowWidth": ["1500", "3"]}
+    if slope != 1:
+        extra |= {"RescaleSlope": str(slope), "RescaleIntercept": str(intercept)}
+    path = write_dicom(tmp_path / "a.dcm", TWELVE, stored=12, photometric=photometric, **extra)
+    values = TWELVE.astype(float) * slope + intercept
+    wanted = window_by_hand(values, 2000, 1500)
+    found = read_radiograph(path, windowed=True)
+    assert (found.dtype, found.shape) == source_kind(path, windowed=True)
+    np.testing.assert_allclose(found, wanted if photometric == "MONOCHROME2" else 65535 - wanted, atol=0.51)
+    ends = sorted([intercept, 4095 * slope + intercept])
+    plain = values if photometric == "MONOCHROME2" else sum(ends) - values
+    np.testing.assert_array_equal(read_radiograph(path), plain)
+
+
+def test_a_voi_table_goes_before_a_window_and_a_header_without_either_is_refused(tmp_path):
+    table = (4095 - np.arange(4096)) // 16
+    extra = {"VOILUTSequence": table_of(table, 8), "WindowCenter": "1", "WindowWidth": "2"}
+    path = write_dicom(tmp_path / "a.dcm", TWELVE, stored=12, **extra)
+    np.testing.assert_array_equal(read_radiograph(path, windowed=True), table[TWELVE] * 257)
+    bare = write_dicom(tmp_path / "b.dcm", TWELVE, stored=12)
+    with pytest.raises(UserError, match=r"b\.dcm: no window or VOI table in its header; leave"):
+        read_radiograph(bare, windowed=True)
+
+
+@pytest.mark.parametrize(("photometric", "wanted"), [("MONOCHROME2", 5), ("MONOCHROME1", 4095 - 4090)])
+def test_padding_is_as_dark_as_the_darkest_of_the_picture(tmp_path, photometric, wanted):
+    pixels = TWELVE.clip(5, 4090)
+    pixels[:3] = 4095
+    pixels[5, 5], pixels[6, 6] = 5, 4090
+    path = write_dicom(
+        tmp_path / "a.dcm", pixels, stored=12, photometric=photometric, PixelPaddingValue=4095,
+        PixelPaddingRangeLimit=4093,
+    )  # fmt: skip
+    found = read_radiograph(path)
+    assert (found[:3] == wanted).all()
+    np.testing.assert_array_equal(found[3:], pixels[3:] if photometric == "MONOCHROME2" else 4095 - pixels[3:])

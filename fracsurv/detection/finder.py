@@ -31,7 +31,6 @@ from fracsurv.detection.scores import KeypointErrors, matches, scores
 from fracsurv.detection.sources import Labelled
 from fracsurv.detection.training import DetectorRecipe, held_out, train_detector
 from fracsurv.errors import UserError
-from fracsurv.radiographs import read_radiograph
 
 FORMAT = "fracsurv vertebra finder"
 
@@ -137,7 +136,7 @@ def calibration_pictures(finder: Finder, found: Sequence[Labelled]) -> tuple[np.
     """
     pictures, keypoints = [], []
     for each in found:
-        image = read_radiograph(each.path, name=each.name)
+        image = each.read()
         (seen,) = detect(finder.detector, [image])
         column, boxes = seen.column(finder.threshold), each.boxes.copy()
         hit = matches(column, boxes, 0.5)
@@ -169,7 +168,7 @@ def score_finder(finder: Finder, found: Sequence[Labelled], *, progress: bool = 
 
     def images() -> Iterator[np.ndarray]:
         for each in bar:
-            read.append(read_radiograph(each.path, name=each.name))
+            read.append(each.read())
             yield read[-1]
 
     seen: list[Detections] = []

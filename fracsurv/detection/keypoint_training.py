@@ -15,7 +15,6 @@ from fracsurv.detection.augment import turn
 from fracsurv.detection.keypoints import SIZE, KeypointNetwork, calibrate, keypoint_loss, vertebra_picture
 from fracsurv.detection.sources import Labelled
 from fracsurv.errors import UserError
-from fracsurv.radiographs import read_radiograph
 from fracsurv.training import precision_of
 
 FEWEST = 200
@@ -104,7 +103,7 @@ def _pictures(
         side = np.tile(each.boxes[:, 2:] - each.boxes[:, :2], 2)
         boxes = each.boxes + recipe.jitter * side * rng.normal(size=each.boxes.shape)
         coarse = np.where(rng.random(len(boxes)) < 0.5, recipe.coarsest ** rng.random(len(boxes)), 1.0)
-        image = read_radiograph(each.path, name=each.name)
+        image = each.read()
         for picture, points in pictures_of(image, boxes, each.keypoints, coarse):
             pictures.append(picture)
             keypoints.append(points)

@@ -11,6 +11,8 @@ import numpy as np
 from fracsurv.cohort import Cohort, read_cohort
 from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS
 from fracsurv.errors import UserError
+from fracsurv.radiographs import read_radiograph
+from fracsurv.text_tables import TABLES
 from fracsurv.vertebrae import MAX_HEIGHT
 from fracsurv.yolo import read_yolo
 
@@ -22,20 +24,25 @@ FEWEST = 20
 class Labelled:
     """A radiograph's file, how messages call it, and its vertebrae in its pixels.
 
-    `boxes` (n, 4); `keypoints` (n, 6, 2), NaN = unknown.
+    `boxes` (n, 4); `keypoints` (n, 6, 2), NaN = unknown; `windowed` as of `Cohort`.
     """
 
     path: Path
     name: str
     boxes: np.ndarray
     keypoints: np.ndarray
+    windowed: bool = False
+
+    def read(self) -> np.ndarray:
+        """Its pixels."""
+        return read_radiograph(self.path, name=self.name, windowed=self.windowed)
 
 
 def read_labelled(src: str | Path) -> tuple[list[Labelled], str]:
     """Radiographs with boxes, and their provenance: 'real' for a YOLO folder, else what the cohort says.
 
-    A folder with a `cohort.csv` or `cohort.parquet` is a cohort; boxes over the protocol's limit of height hold
-    several vertebrae and are left out. Anything else is read as a YOLO folder.
+    A folder with a cohort's table is a cohort; boxes over the protocol's limit of height hold several vertebrae and
+    are left out. Anything else is read as a YOLO folder.
 
     Raises
     ------
@@ -43,7 +50,7 @@ def read_labelled(src: str | Path) -> tuple[list[Labelled], str]:
         For every fault of the source, a cohort without radiographs or boxes, and fewer than 20 radiographs.
     """
     src = Path(src)
-    if any((src / name).exists() for name in ("cohort.csv", "cohort.parquet")):
+    if any((src / name).exists() for name in TABLES):
         cohort = read_cohort(src)
         found, provenance = _of_cohort(cohort), cohort.provenance
     else:
@@ -97,6 +104,7 @@ def _of_cohort(cohort: Cohort) -> list[Labelled]:
             image,
             of[patient][BOX_COLUMNS].to_numpy(float),
             of[patient][KEYPOINT_COLUMNS].to_numpy(float).reshape(-1, 6, 2),
+            cohort.windowed,
         )
         for patient, image in zip(cohort.table["patient_id"], cohort.table["image"], strict=True)
         if patient in of

@@ -14,7 +14,6 @@ from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, SCALE_COLUMNS
 from fracsurv.detection.finder import Finder, Vertebrae, find, find_keypoints
 from fracsurv.errors import UserError
 from fracsurv.morphometry import grade_probabilities, morphometry
-from fracsurv.radiographs import read_radiograph
 from fracsurv.vertebrae import LEVELS, MAX_HEIGHT, into_slots, slots
 
 
@@ -76,7 +75,7 @@ def _batches(
             for patient in patients.iloc[start : start + size]:
                 bar.update()
                 try:
-                    read[patient] = read_radiograph(cohort.folder / name_of[patient], name=name_of[patient])
+                    read[patient] = cohort.radiograph(name_of[patient])
                 except UserError as error:
                     faults += error.faults
             if not faults:

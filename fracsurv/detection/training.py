@@ -21,7 +21,6 @@ from fracsurv.detection.network import FRAME, VertebraDetector
 from fracsurv.detection.scores import best_threshold
 from fracsurv.detection.sources import Labelled
 from fracsurv.detection.targets import detection_loss
-from fracsurv.radiographs import read_radiograph
 from fracsurv.training import precision_of
 
 
@@ -91,7 +90,7 @@ def training_frames(found: Sequence[Labelled], path: Path, progress: bool) -> tu
     frames = open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(found), *FRAME))
     boxes = []
     for row, each in enumerate(tqdm(found, desc="radiographs", unit="image", disable=not progress, leave=False)):
-        frames[row], placing = into_frame(read_radiograph(each.path, name=each.name))
+        frames[row], placing = into_frame(each.read())
         boxes.append(torch.from_numpy(placing.to_frame(each.boxes)).float())
     return frames, boxes
 

@@ -8,7 +8,7 @@ from fracsurv import plots
 from fracsurv.boxes import boxes_line
 from fracsurv.cohort_checks import BOX_COLUMNS
 from fracsurv.findings.finding import Finding
-from fracsurv.radiographs import read_radiograph, resize
+from fracsurv.radiographs import resize
 from fracsurv.run import Run
 from fracsurv.training import derive_seed
 from fracsurv.vertebrae import MAX_HEIGHT, N_SLOTS, slots
@@ -24,7 +24,7 @@ def radiographs(run: Run) -> Finding | None:
     if not run.cohort.has_images:
         return None
     rows = _drawn(run)
-    images = [read_radiograph(run.cohort.folder / run.cohort.table["image"].iloc[row]) for row in rows]
+    images = [run.cohort.radiograph(run.cohort.table["image"].iloc[row]) for row in rows]
     ids = run.cohort.table["patient_id"].iloc[rows]
     found = run.cohort.vertebrae
     boxes = [found.loc[found["patient_id"] == patient, BOX_COLUMNS].to_numpy(float) for patient in ids]
