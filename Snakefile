@@ -10,6 +10,7 @@ import sys
 from fracsurv.config import ROOT, TRUE_RISK, as_record
 from fracsurv.experiments import alphas
 from fracsurv.run import RESULTS_VERSION, open_run
+from fracsurv.text_tables import TABLES as COHORT_TABLES
 
 COHORT, OUT, PROFILE = config["cohort"], config["out"], config["profile"]
 RUN = open_run(COHORT, OUT, PROFILE)
@@ -17,14 +18,10 @@ FOLDS = range(RUN.profile.n_folds)
 PER_FIT = str(config.get("per_fit", "false")).lower() == "true"
 NOTEBOOKS = str(ROOT / "notebooks")
 FRACSURV = shlex.join([sys.executable, "-m", "fracsurv.cli"])
-PAPERMILL = shlex.join(
-    [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-level", "WARNING", "--cwd", NOTEBOOKS]
-)
+EXECUTE = shlex.join([sys.executable, "-m", "fracsurv.notebook_job"])
 TABLES = [
     str(RUN.cohort.folder / file)
-    for file in (
-        "cohort.csv", "cohort.parquet", "cohort.yaml", "truth.parquet", "vertebrae.csv", "vertebrae_corrections.csv"
-    )
+    for file in (*COHORT_TABLES, "cohort.yaml", "truth.parquet", "vertebrae.csv", "vertebrae_corrections.csv")
     if (RUN.cohort.folder / file).exists()
 ]
 if RUN.cohort.vertebrae is not None and not (RUN.cohort.folder / "vertebrae.csv").exists():
@@ -178,8 +175,8 @@ rule cohort_notebook:
     params:
         lambda w: settings("cohort", f"{w.number}_{w.title}"),
     shell:
-        "{PAPERMILL} {NOTEBOOKS:q}/{wildcards.number}_{wildcards.title}.ipynb {output:q}"
-        " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
+        "{EXECUTE} {NOTEBOOKS:q}/{wildcards.number}_{wildcards.title}.ipynb {output:q}"
+        " --cohort {COHORT:q} --profile {PROFILE:q} --out {OUT:q} > {log:q} 2>&1"
 
 
 rule baselines_notebook:
@@ -192,8 +189,8 @@ rule baselines_notebook:
     params:
         [settings(name, "03_baselines") for name in BASELINES],
     shell:
-        "{PAPERMILL} {NOTEBOOKS:q}/03_baselines.ipynb {output:q}"
-        " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
+        "{EXECUTE} {NOTEBOOKS:q}/03_baselines.ipynb {output:q}"
+        " --cohort {COHORT:q} --profile {PROFILE:q} --out {OUT:q} > {log:q} 2>&1"
 
 
 def length(name):
@@ -221,8 +218,8 @@ for rank, network in enumerate(sorted(NETWORKS, key=length)):
         resources:
             gpu=1,
         shell:
-            "{PAPERMILL} {NOTEBOOKS:q}/04_fusion_training.ipynb {output:q} -p experiment {params.experiment}"
-            " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
+            "{EXECUTE} {NOTEBOOKS:q}/04_fusion_training.ipynb {output:q} --experiment {params.experiment}"
+            " --cohort {COHORT:q} --profile {PROFILE:q} --out {OUT:q} > {log:q} 2>&1"
 
 
 rule ablation_notebook:
@@ -237,8 +234,8 @@ rule ablation_notebook:
     params:
         [settings(name, "05_ablation_tables") for name in NAMES],
     shell:
-        "{PAPERMILL} {NOTEBOOKS:q}/05_ablation_tables.ipynb {output[0]:q}"
-        " -p cohort {COHORT:q} -p profile {PROFILE:q} -p out {OUT:q} > {log:q} 2>&1"
+        "{EXECUTE} {NOTEBOOKS:q}/05_ablation_tables.ipynb {output[0]:q}"
+        " --cohort {COHORT:q} --profile {PROFILE:q} --out {OUT:q} > {log:q} 2>&1"
 
 
 rule explain:

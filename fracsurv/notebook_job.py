@@ -1,0 +1,43 @@
+"""Execute a notebook of a run, and keep no path of the computer that did: `python -m fracsurv.notebook_job`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import papermill
+import typer
+
+from fracsurv.config import ROOT
+from fracsurv.files import write_text
+
+
+def execute(
+    source: Annotated[Path, typer.Argument(help="The notebook.")],
+    output: Annotated[Path, typer.Argument(help="Where it goes, executed.")],
+    cohort: Annotated[Path, typer.Option()],
+    profile: Annotated[str, typer.Option()],
+    out: Annotated[Path, typer.Option()],
+    experiment: Annotated[str, typer.Option()] = "",
+) -> None:
+    """Execute a notebook with these parameters; of their folders only the last names stay in what is written."""
+    parameters = {"cohort": str(cohort), "profile": profile, "out": str(out)}
+    parameters |= {"experiment": experiment} if experiment else {}
+    papermill.execute_notebook(source, output, parameters, cwd=str(ROOT / "notebooks"), progress_bar=False)
+    folders = [cohort, out, output.parent, source.parent]
+    folders += [Path(profile).parent] if Path(profile).exists() else []
+    write_text(output, without_paths(output.read_text(encoding="utf-8"), folders))
+
+
+def without_paths(text: str, folders: list[Path]) -> str:
+    """A notebook's JSON in which these folders, as given and as they are resolved, are their last names."""
+    names = {str(form): folder.resolve().name for folder in folders for form in (folder.resolve(), folder.absolute())}
+    for path in sorted(names, key=len, reverse=True):  # a folder within another goes first
+        text = text.replace(json.dumps(path)[1:-1], names[path])
+        text = text.replace(json.dumps(path, ensure_ascii=False)[1:-1], names[path])
+    return text
+
+
+if __name__ == "__main__":
+    typer.run(execute)
