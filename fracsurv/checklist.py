@@ -14,7 +14,7 @@ from fracsurv.metrics import kaplan_meier
 from fracsurv.plots import horizon_label
 from fracsurv.results import horizons
 from fracsurv.run import Run
-from fracsurv.summary import label
+from fracsurv.summary import label, missing_said
 from fracsurv.tables import frame_of
 from fracsurv.wording import PROVENANCE, experiment_name, split_counts
 
@@ -69,6 +69,7 @@ def _facts(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> dict[str
         "rows": "; ".join(experiment_name(run, name) for name in rows),
         "followed": _followed(run),
         "answer": answer(run, table, differences),
+        "missing": missing_said(cohort) or "None allowed: a cohort with a missing covariate is refused.",
         **_by_models(run, rows, has_differences=len(differences) > 0, judged=len(counts) > 1),
     }
 

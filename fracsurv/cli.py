@@ -39,7 +39,7 @@ def check(
     from fracsurv.cohort import read_cohort
     from fracsurv.image_oddities import image_oddities
     from fracsurv.oddities import table_oddities
-    from fracsurv.summary import summary_table
+    from fracsurv.summary import missing_said, summary_table
 
     try:
         checked = read_cohort(cohort)
@@ -49,6 +49,8 @@ def check(
             raise
         raise UserError(f"faults: {len(error.faults):,}; call without --summary to see them") from None
     typer.echo(summary_table(checked).to_string())
+    if said := missing_said(checked):
+        typer.echo(f"\n{said}")
     images = "with radiographs" if checked.has_images else "without radiographs: only tabular experiments can run"
     boxes = "none" if checked.vertebrae is None else f"{len(checked.vertebrae):,}"
     if checked.vertebrae is None and checked.has_images:

@@ -10,23 +10,20 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 
 from fracsurv.cohort_checks import (
     BOX_COLUMNS,
     KEYPOINT_COLUMNS,
-    check_images,
     check_labels,
-    check_settings,
     check_types,
     check_values,
-    read_truth,
+    read_settings,
 )
-from fracsurv.covariates import PROTOCOL_COVARIATES
+from fracsurv.cohort_files import check_images, read_truth
+from fracsurv.covariates import MISSING, PROTOCOL_COVARIATES
 from fracsurv.errors import UserError
 from fracsurv.radiographs import read_radiograph
 from fracsurv.text_tables import read_patients
@@ -46,7 +43,7 @@ class Cohort:
     ----------
     table : DataFrame
         `patient_id` (str), `time` (float, days, > 0), `event` (bool, True = fracture), the covariates
-        (float), and where given `image` (path relative to `folder`) and `split` ('' = not fixed).
+        (float, NaN = not known), and where given `image` (path relative to `folder`) and `split` ('' = not fixed).
     covariates : dict of str to str
         Name to kind: 'continuous' (standardised on a training fold), 'normalised' or 'binary' (as they are).
     resolution : float
@@ -63,6 +60,8 @@ class Cohort:
         Times at which AUC and Brier score are reported, increasing; empty = the protocol's 1, 3, 5 and 8 years.
     time_unit : str
         What `time` and `horizons` are counted in, for labels; 'days' unless the cohort says otherwise.
+    without_image : int
+        Patients that were left out since they have no radiograph (`missing_images: exclude`).
     windowed : bool
         Whether DICOM radiographs are read as they are displayed (`dicom_values: windowed`).
     read_as : str
@@ -83,6 +82,7 @@ class Cohort:
     horizons: tuple[float, ...] = ()
     description: str = ""
     time_unit: str = "days"
+    without_image: int = 0
     windowed: bool = False
     read_as: str = ""
 
@@ -93,6 +93,11 @@ class Cohort:
     def has_images(self) -> bool:
         """Whether every patient has a radiograph (a cohort has all of them or none)."""
         return "image" in self.table
+
+    @property
+    def indicators(self) -> list[str]:
+        """Of each covariate that is not known of everybody, the name of the column that says of whom not."""
+        return [name + MISSING for name in self.covariates if self.table[name].isna().any()]
 
     @property
     def n_measured(self) -> int:
@@ -191,7 +196,7 @@ def read_cohort(folder: str | Path) -> Cohort:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such cohort folder; `fracsurv simulate {folder}` makes one")
     faults: list[str] = []
-    settings = _read_settings(folder, faults)
+    settings = read_settings(folder, faults)
     table, file, decimal, read_as = read_patients(folder, faults)
     if table is None:
         raise UserError(faults)
@@ -200,8 +205,12 @@ def read_cohort(folder: str | Path) -> Cohort:
     table = _rename(table, settings.get("columns", {}), covariates, file, faults)
     table = check_types(table, covariates, settings.get("columns", {}), file, faults)
     # where columns are missing, those that are there are checked all the same
-    values = check_values(table, covariates, settings.get("columns", {}), file, faults, decimal=decimal)
-    check_images(folder, values, file, faults)
+    values = check_values(
+        table, covariates, settings.get("columns", {}), file, faults,
+        decimal=decimal, empty_allowed=settings.get("missing_covariates") == "impute",
+    )  # fmt: skip
+    exclude = settings.get("missing_images") == "exclude"
+    check_images(folder, values, file, faults, empty_allowed=exclude)
     if "patient_id" not in values:
         raise UserError(faults)
     patients = set(values["patient_id"])
@@ -214,6 +223,13 @@ def read_cohort(folder: str | Path) -> Cohort:
         read_truth(folder, values["patient_id"], faults)  # checked here, used by the evaluation alone
     if faults:
         raise UserError(faults)
+    n = len(values)
+    if exclude and "image" in values:
+        values = values[values["image"].fillna("").astype(str).str.strip() != ""]
+        vertebrae, corrections = (
+            boxes if boxes is None else boxes[boxes["patient_id"].isin(values["patient_id"])].reset_index(drop=True)
+            for boxes in (vertebrae, corrections)
+        )
     keep = ["patient_id", "time", "event", *covariates]
     keep += [name for name in ("image", "split") if name in values]
     cohort = Cohort(
@@ -228,27 +244,11 @@ def read_cohort(folder: str | Path) -> Cohort:
         horizons=tuple(float(day) for day in settings.get("horizons", ())),
         description=settings.get("description", ""),
         time_unit=settings.get("time_unit", "days"),
+        without_image=n - len(values),
         windowed=settings.get("dicom_values", "stored") == "windowed",
         read_as=f"{file}: {read_as}" if read_as else "",
     )
     return cohort if vertebrae is None else cohort.with_boxes(vertebrae, written_by(folder))
-
-
-def _read_settings(folder: Path, faults: list[str]) -> dict[str, Any]:
-    path = folder / "cohort.yaml"
-    if not path.exists():
-        return {}
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        faults.append(f"cohort.yaml: not readable as YAML{'' if line is None else f' (line {line + 1})'}")
-        return {}
-    if not isinstance(settings, dict):
-        faults.append("cohort.yaml: must hold `name: value` lines")
-        return {}
-    check_settings(settings, faults)
-    return settings
 
 
 def _covariates(table: pd.DataFrame, settings: dict, file: str, faults: list[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What is checked in a cohort's files: settings, values, image paths and boxes. Every fault becomes one line."""
+"""What is checked in a cohort's settings and values. Every fault becomes one line."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
+import yaml
 
-from fracsurv.covariates import label_of
+from fracsurv.covariates import MISSING, label_of
 from fracsurv.text_tables import numbers
 
 PROVENANCES = ("real", "simulated", "semi-synthetic")
@@ -26,6 +27,8 @@ SETTINGS = (
     "horizons",
     "time_unit",
     "dicom_values",
+    "missing_covariates",
+    "missing_images",
     "description",
 )
 RESERVED = ("patient_id", "time", "time_days", "event", "image", "split")  # columns of ours, never covariates
@@ -35,6 +38,24 @@ DATES = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "
 BOX_COLUMNS = ["x_min", "y_min", "x_max", "y_max"]
 KEYPOINT_COLUMNS = [f"{axis}{k}" for k in range(1, 7) for axis in "xy"]
 SCALE_COLUMNS = [f"s{name}" for name in KEYPOINT_COLUMNS]  # standard deviations of those
+
+
+def read_settings(folder: Path, faults: list[str]) -> dict[str, Any]:
+    """`cohort.yaml`, its faulty entries left out; empty without the file."""
+    path = folder / "cohort.yaml"
+    if not path.exists():
+        return {}
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        faults.append(f"cohort.yaml: not readable as YAML{'' if line is None else f' (line {line + 1})'}")
+        return {}
+    if not isinstance(settings, dict):
+        faults.append("cohort.yaml: must hold `name: value` lines")
+        return {}
+    check_settings(settings, faults)
+    return settings
 
 
 def check_settings(settings: dict[str, Any], faults: list[str]) -> None:
@@ -49,6 +70,14 @@ def check_settings(settings: dict[str, Any], faults: list[str]) -> None:
         "provenance": (settings.get("provenance", "real") in PROVENANCES, f"must be one of {', '.join(PROVENANCES)}"),
         "resolution": (_is_number(resolution) and 0 < resolution <= 10, "must be a number above 0 and at most 10"),
         "horizons": (_are_horizons(days), "must be a list of days above 0, each later than the one before"),
+        "missing_covariates": (
+            settings.get("missing_covariates", "refuse") in ("refuse", "impute"),
+            "must be refuse or impute",
+        ),
+        "missing_images": (
+            settings.get("missing_images", "refuse") in ("refuse", "exclude"),
+            "must be refuse or exclude",
+        ),
         "dicom_values": (
             settings.get("dicom_values", "stored") in ("stored", "windowed"),
             "must be stored or windowed",
@@ -142,10 +171,12 @@ def check_values(
     faults: list[str],
     *,
     decimal: str = ".",
+    empty_allowed: bool = False,
 ) -> pd.DataFrame:
     """The table with its types, `time` in the place of `time_days`; faults are appended to `faults`.
 
-    Only the columns that the table has are checked; those that it should have are told of before.
+    Only the columns that the table has are checked; those that it should have are told of before. With
+    `empty_allowed` a covariate's field may be empty, but not for every patient; it is NaN then.
     """
     values = table.copy()
     for name in ("patient_id", "split"):
@@ -158,8 +189,11 @@ def check_values(
         if name in values:
             values[name] = numbers(values[name], decimal)
     _check_coding(table, covariates, columns, file, faults)
+    empty = _empty_fields(table, values, covariates, columns, file, faults) if empty_allowed else {}
     try:
-        _schema(covariates, present=values.columns).validate(values, lazy=True)
+        # an empty field stands for a 0 meanwhile, which every kind of covariate may be
+        checked = values.assign(**{name: values[name].mask(where, 0.0) for name, where in empty.items()})
+        _schema(covariates, present=values.columns).validate(checked, lazy=True)
     except pa.errors.SchemaErrors as errors:
         for case in errors.failure_cases.sort_values(["index", "column"]).to_dict("records"):
             row, column = int(case["index"]), case["column"]
@@ -173,6 +207,26 @@ def check_values(
             faults.append(f"{file}, column event: no patient has an event; nothing can be learnt")
         values["event"] = values["event"] == 1
     return values.rename(columns={"time_days": "time"})
+
+
+def _empty_fields(
+    table: pd.DataFrame,
+    values: pd.DataFrame,
+    covariates: dict[str, str],
+    columns: dict[str, str],
+    file: str,
+    faults: list[str],
+) -> dict[str, pd.Series]:
+    """Where each covariate's field is empty; a covariate that is empty for everybody is a fault."""
+    empty = {}
+    for name in covariates:
+        if name + MISSING in covariates:
+            faults.append(f"cohort.yaml, covariates, {name}{MISSING}: the name is taken; choose another")
+        if name in values:
+            empty[name] = table[name].isna() | (table[name].astype(str).str.strip() == "")
+            if empty[name].all():
+                faults.append(f"{file}, column {columns.get(name, name)}: empty for every patient; leave it out")
+    return empty
 
 
 def _check_coding(
@@ -219,50 +273,3 @@ def _schema(covariates: dict[str, str], *, present: pd.Index) -> pa.DataFrameSch
     allowed = pa.Check(lambda s: s.isin(["", *SPLITS]), error=f"must be empty or one of {', '.join(SPLITS)}")
     columns["split"] = pa.Column(str, allowed)
     return pa.DataFrameSchema({name: column for name, column in columns.items() if name in present})
-
-
-def check_images(folder: Path, values: pd.DataFrame, file: str, faults: list[str]) -> None:
-    """Every patient has a file inside the folder, or there is no column `image`."""
-    if "image" not in values:
-        return
-    for row, path in enumerate(values["image"].fillna("").astype(str)):
-        where = f"{file} row {row + 2}, column image"
-        if not path:
-            faults.append(f"{where}: empty; give every patient an image, or leave the column out")
-        elif not is_inside(folder, path):
-            faults.append(f"{where}: {path!r}; must not leave the cohort folder")
-        elif not (folder / path).is_file():
-            faults.append(f"{where}: {path!r}; no such file in the cohort folder")
-
-
-def is_inside(folder: Path, path: str) -> bool:
-    """Whether a cohort's path stays in its folder."""
-    return (folder / path).resolve().is_relative_to(folder.resolve())
-
-
-def read_truth(folder: Path, patients: pd.Series, faults: list[str]) -> pd.DataFrame | None:
-    """`truth.parquet` in the order of `patients`, indexed by them; None without the file, or with faults."""
-    path = folder / "truth.parquet"
-    if not path.exists():
-        return None
-    try:
-        truth = pd.read_parquet(path)
-    except (ValueError, OSError) as error:
-        faults.append(f"truth.parquet: not readable ({type(error).__name__})")
-        return None
-    if missing := [name for name in ("patient_id", "log_hazard") if name not in truth]:
-        faults.append(f"truth.parquet: no column {', '.join(missing)}")
-        return None
-    truth = truth.set_index(truth["patient_id"].astype(str).str.strip()).drop(columns="patient_id")
-    truth = truth[truth.index.isin(patients)]
-    twice = truth.index[truth.index.duplicated()]
-    absent = patients[~patients.isin(truth.index)]
-    if len(twice):
-        faults.append(f"truth.parquet: patient_id {twice[0]!r} stands in more than one row")
-    elif len(absent):
-        faults.append(f"truth.parquet: no row for {len(absent)} of the cohort's patients, {absent.iloc[0]} first")
-    elif not np.isfinite(pd.to_numeric(truth["log_hazard"], errors="coerce").astype(float)).all():
-        faults.append("truth.parquet: log_hazard must be a number in every row")
-    else:
-        return truth.loc[patients]
-    return None

@@ -30,6 +30,10 @@ LABELS = {
 }
 
 
+MISSING = "_missing"
+"""What is put behind a covariate's name for the column that says where it is not known."""
+
+
 def label_of(name: str, labels: Mapping[str, str]) -> str:
     """What to call a covariate: the cohort's label, the protocol's, or its name."""
     return labels.get(name, LABELS.get(name, name.replace("_", " ")))

@@ -87,15 +87,20 @@ def follow_up_groups(cohort: Cohort) -> tuple[str, NDArray, dict[int, str]]:
     if binary:
         name = "prior_fracture" if "prior_fracture" in binary else binary[0]
         called = label(cohort, name)
-        return name, cohort.table[name].to_numpy(int), {0: f"{called}: no", 1: f"{called}: yes"}
+        return _with_unknown(name, called, cohort.table[name], {0: f"{called}: no", 1: f"{called}: yes"})
     name = next(iter(cohort.covariates))
     values, called = cohort.table[name], label(cohort, name)
     median = values.median()
-    return (
-        name,
-        (values > median).to_numpy(int),
-        {0: f"{called}: at most {median:g}", 1: f"{called}: above {median:g}"},
-    )
+    above = (values > median).astype(float).mask(values.isna())
+    return _with_unknown(name, called, above, {0: f"{called}: at most {median:g}", 1: f"{called}: above {median:g}"})
+
+
+def _with_unknown(
+    name: str, called: str, group: pd.Series, labels: dict[int, str]
+) -> tuple[str, NDArray, dict[int, str]]:
+    if group.isna().any():
+        labels = labels | {2: f"{called}: not known"}
+    return name, group.fillna(2).to_numpy(int), labels
 
 
 def event_share(event: NDArray, time: NDArray, at: float) -> float:

@@ -21,19 +21,35 @@ from fracsurv.vertebral import vertebral_covariates
 def standardise(cohort: Cohort, train: np.ndarray, *, morphometry: bool = False) -> np.ndarray:
     """Covariates (n, p) float32; continuous ones have mean 0 and SD 1 over the rows `train`, others are as given.
 
-    With `morphometry` the block of `vertebral_covariates` follows, standardised likewise; a patient whose vertebrae
-    could not be measured gets the training patients' mean.
+    A covariate that is not known has the median of the rows `train` (binary: their most frequent value), and a
+    column of 0 and 1 for each of `Cohort.indicators` says so. With `morphometry` the block of
+    `vertebral_covariates` follows, standardised likewise; a patient whose vertebrae could not be measured gets the
+    training patients' mean.
     """
     values = cohort.table[list(cohort.covariates)].to_numpy(float).copy()
+    unknown = np.isnan(values)
+    if unknown.any():
+        values = np.where(unknown, _usual(values[train], list(cohort.covariates.values())), values)
     continuous = [i for i, kind in enumerate(cohort.covariates.values()) if kind == "continuous"]
     if continuous:
         scaler = StandardScaler().fit(values[np.ix_(train, continuous)])
         values[:, continuous] = scaler.transform(values[:, continuous])
+    values = np.hstack([values, unknown[:, unknown.any(axis=0)]])
     if morphometry:
         block = vertebral_covariates(cohort)
         block = StandardScaler().fit(block[train]).transform(block)
         values = np.hstack([values, np.nan_to_num(block)])
     return values.astype(np.float32)
+
+
+def _usual(values: np.ndarray, kinds: list[str]) -> np.ndarray:
+    """A value for each column (n, p) to stand in for one that is not known; 0 where none is known."""
+    usual = np.zeros(values.shape[1])
+    for column, kind in enumerate(kinds):
+        known = values[~np.isnan(values[:, column]), column]
+        if known.size:
+            usual[column] = float(known.mean() > 0.5) if kind == "binary" else np.median(known)
+    return usual
 
 
 class ImageFeed:

@@ -31,7 +31,7 @@ def model_card(run: Run, name: str, table: pd.DataFrame, differences: pd.DataFra
     row, settings = run.experiments[name], run.experiment(name)
     counts = {c.split: f"{c.patients:,} patients ({c.events:,} events)" for c in split_counts(run).itertuples()}
     judged = "; ".join(f"{split} {words}" for split, words in counts.items() if split != "train")
-    called = {c: label(run.cohort, c) for c in run.cohort.covariates} | VERTEBRAL
+    called = {c: label(run.cohort, c) for c in (*run.cohort.covariates, *run.cohort.indicators)} | VERTEBRAL
     covariates = [called[c] for c in run.covariates(name)]
     takes_factors = row.input == "none" or row.fusion != "none"
     image = {"none": "none", "full": "the whole lateral radiograph", "crops": "crops of 13 vertebrae, T4 to L4"}

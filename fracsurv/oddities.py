@@ -17,6 +17,8 @@ MOST_ROWS = 3
 """Rows named in one warning; of the others their number is told."""
 CODES = (-1, -8, -9, -88, -99, -888, -999, -9999, 88, 99, 888, 999, 9999)
 """What people write for a missing number."""
+MUCH = 0.2
+"""Share of patients of whom a covariate is not known from which that is told."""
 FAR = 6
 """Interquartile ranges beyond the quartiles from which a value is told."""
 SWAPPED, SEPARATES = 0.8, 0.97
@@ -49,7 +51,9 @@ def table_oddities(cohort: Cohort) -> list[str]:
     told: list[str] = []
     _ids(cohort, told)
     for name, kind in cohort.covariates.items():
-        values = cohort.table[name]
+        values = cohort.table[name].dropna()
+        if (unknown := 1 - len(values) / len(cohort)) > MUCH:
+            told.append(f"column {name}: not known of {100 * unknown:.0f} % of the patients")
         if values.nunique() < 2:
             told.append(f"column {name}: the same for everybody; it tells nothing")
         elif kind != "binary":
@@ -147,9 +151,10 @@ def _events(cohort: Cohort, told: list[str]) -> None:
 
 
 def _separating(cohort: Cohort, told: list[str]) -> None:
-    event, time = cohort.table["event"].to_numpy(), cohort.table["time"].to_numpy()
+    every_event, every_time = cohort.table["event"].to_numpy(), cohort.table["time"].to_numpy()
     for name, kind in cohort.covariates.items():
-        values = cohort.table[name]
+        known = cohort.table[name].notna().to_numpy()
+        values, event, time = cohort.table.loc[known, name], every_event[known], every_time[known]
         if kind == "binary":
             counts = values[event].value_counts()
             if len(counts) == 1 and values.nunique() == 2 and event.sum() >= 5:

@@ -22,6 +22,7 @@ from fracsurv.published import OUTCOME
 from fracsurv.results import finished
 from fracsurv.run import Run
 from fracsurv.sections import sections
+from fracsurv.summary import missing_said
 from fracsurv.table_files import to_html, write_table
 from fracsurv.wording import experiment_name, provenance_lines, stamp
 
@@ -168,6 +169,8 @@ def _limits(run: Run) -> list[str]:
     else:
         limits.insert(0, "The outcome is simulated. What was found shows that the method works, or not, on data made "
                       "to hold such a signal; it says nothing of real radiographs.")  # fmt: skip
+    if said := missing_said(run.cohort):
+        limits.append(said)
     if TRUE_RISK in run.runnable():
         limits.append("True risk is known to the evaluation alone; no model reads it.")
     return limits

@@ -87,7 +87,11 @@ class Run:
 
     def covariates(self, name: str) -> list[str]:
         """Names of an experiment's covariates, in the order in which its model takes them."""
-        return [*self.cohort.covariates, *(VERTEBRAL if self.experiments[name].morphometry else ())]
+        return [
+            *self.cohort.covariates,
+            *self.cohort.indicators,
+            *(VERTEBRAL if self.experiments[name].morphometry else ()),
+        ]
 
     def folder(self, name: str, fold: int | None = None, alpha: float | None = None) -> Path:
         """Where an experiment's, an α's, or a fold's files lie."""

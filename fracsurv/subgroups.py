@@ -43,9 +43,10 @@ def subgroups(run: Run, split: str) -> list[tuple[str, NDArray]]:
             parts = [(f"{called}: no", values == 0), (f"{called}: yes", values == 1)]
         else:
             trained = (run.splits["split"] == "train").to_numpy()
-            cut = OSTEOPOROSIS if name == "t_score" else float(np.median(values[trained]))
+            cut = OSTEOPOROSIS if name == "t_score" else float(np.nanmedian(values[trained]))
             shown = f"{cut:,.6g}".replace("-", "−")
             parts = [(f"{called}: at most {shown}", values <= cut), (f"{called}: above {shown}", values > cut)]
+        parts.append((f"{called}: not known", np.isnan(values)))
         groups += [(words, at[rows]) for words, at in parts]
     if run.cohort.has_images:
         suffix = table["image"].map(lambda name: PurePosixPath(name).suffix.lower().lstrip("."))

@@ -5,12 +5,29 @@ from __future__ import annotations
 import pandas as pd
 
 from fracsurv.cohort import Cohort
-from fracsurv.covariates import label_of
+from fracsurv.covariates import MISSING, label_of
 
 
 def label(cohort: Cohort, name: str) -> str:
     """What to call a covariate in a table or figure: the cohort's label, the protocol's, or its name."""
+    if name not in cohort.covariates and name in cohort.indicators:
+        return f"{label_of(name.removesuffix(MISSING), cohort.labels)}: not known"
     return label_of(name, cohort.labels)
+
+
+def missing_said(cohort: Cohort) -> str:
+    """What of a cohort is missing and what was done about it; empty where nothing is."""
+    counts = {name: int(cohort.table[name].isna().sum()) for name in cohort.covariates}
+    parts = [f"{label(cohort, name)} of {n:,}" for name, n in counts.items() if n]
+    said = []
+    if parts:
+        said.append(
+            f"Not known of {len(cohort):,} patients: {', '.join(parts)}. In their place stands the median (binary "
+            "factors: the most frequent value) of each fold's training patients, and a further covariate says where."
+        )
+    if cohort.without_image:
+        said.append(f"{cohort.without_image:,} patients without a radiograph were left out.")
+    return " ".join(said)
 
 
 def summary_table(cohort: Cohort) -> pd.DataFrame:
@@ -20,7 +37,8 @@ def summary_table(cohort: Cohort) -> pd.DataFrame:
     -------
     DataFrame
         Indexed by the variable's label, one column named after the number of patients. Times are
-        follow-up to the event or to censoring. SD is the sample standard deviation (n − 1).
+        follow-up to the event or to censoring. SD is the sample standard deviation (n − 1). Of a covariate that is
+        not known of everybody the others are described, and those counted.
     """
     table = cohort.table
     rows = {
@@ -33,8 +51,13 @@ def summary_table(cohort: Cohort) -> pd.DataFrame:
 
 
 def _count(values: pd.Series) -> str:
-    return f"{int(values.sum()):,} ({100 * values.mean():.1f} %)"
+    return f"{int(values.sum()):,} ({100 * values.mean():.1f} %){_unknown(values)}"
 
 
 def _mean(values: pd.Series) -> str:
-    return f"{values.mean():,.1f} ± {values.std():,.1f}"
+    return f"{values.mean():,.1f} ± {values.std():,.1f}{_unknown(values)}"
+
+
+def _unknown(values: pd.Series) -> str:
+    n = int(values.isna().sum())
+    return f"; {n:,} not known" if n else ""

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, SCALE_COLUMNS, is_inside
+from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, SCALE_COLUMNS
+from fracsurv.cohort_files import is_inside
 from fracsurv.errors import UserError
 from fracsurv.files import read_json
 from fracsurv.radiographs import source_kind

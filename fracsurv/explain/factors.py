@@ -20,6 +20,7 @@ def factor_importance(
     time: NDArray,
     names: Sequence[str],
     *,
+    columns: Sequence[Sequence[int]] | None = None,
     seed: int,
     n_draws: int = 200,
 ) -> tuple[pd.DataFrame, NDArray]:
@@ -32,7 +33,11 @@ def factor_importance(
     risk_of : callable
         Covariates (n, p) to (n,) log hazards; whatever else the model sees, an image say, stays as it is.
     tabular : array (n, p)
-        As the model takes them, columns named `names`.
+        As the model takes them.
+    names : sequence of str
+        Of the factors.
+    columns : sequence of sequences of int, optional
+        Of each factor its columns of `tabular`, which are permuted together; by default one after the other.
     event, time : arrays (n,)
 
     Returns
@@ -44,10 +49,11 @@ def factor_importance(
     """
     rng = np.random.default_rng(seed)
     risks = {"": risk_of(tabular)}
-    for column, name in enumerate(names):
+    of = [[column] for column in range(len(names))] if columns is None else [list(those) for those in columns]
+    for those, name in zip(of, names, strict=True):
         for repeat in range(REPEATS):
             changed = tabular.copy()
-            changed[:, column] = rng.permutation(tabular[:, column])
+            changed[:, those] = rng.permutation(tabular[:, those])
             risks[f"{name} {repeat}"] = risk_of(changed)
     found = bootstrap(event, time, risks, n_draws=n_draws, seed=seed)
     loss, drawn = (

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fracsurv.config import TRUE_RISK
+from fracsurv.covariates import MISSING
 from fracsurv.errors import UserError
 from fracsurv.experiments import fitted_network
 from fracsurv.explain.factors import factor_importance
@@ -250,5 +251,9 @@ def _importance(
     table = run.cohort.table.iloc[judged]
     seed = derive_seed(run.profile.seed, "factors")  # the same patients are drawn for every fold's model
     outcome = table["event"].to_numpy(), table["time"].to_numpy()
-    losses, drawn = factor_importance(risk, tabular, *outcome, run.covariates(name), seed=seed)
+    given = run.covariates(name)
+    factors = [factor for factor in given if factor not in run.cohort.indicators]
+    # a factor and where it is not known are one thing
+    columns = [[given.index(part) for part in (factor, factor + MISSING) if part in given] for factor in factors]
+    losses, drawn = factor_importance(risk, tabular, *outcome, factors, columns=columns, seed=seed)
     return losses.assign(fold=fold), drawn

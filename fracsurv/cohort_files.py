@@ -1,0 +1,61 @@
+"""What is checked of a cohort's other files: the radiographs it names, and a simulated cohort's truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+
+def check_images(
+    folder: Path, values: pd.DataFrame, file: str, faults: list[str], *, empty_allowed: bool = False
+) -> None:
+    """Every patient has a file inside the folder, or none if that is allowed, or there is no column `image`."""
+    if "image" not in values:
+        return
+    for row, path in enumerate(values["image"].fillna("").astype(str)):
+        where = f"{file} row {row + 2}, column image"
+        if not path.strip():
+            if not empty_allowed:
+                faults.append(
+                    f"{where}: empty; give every patient an image, leave the column out, or set `missing_images: "
+                    "exclude` in cohort.yaml"
+                )
+        elif not is_inside(folder, path):
+            faults.append(f"{where}: {path!r}; must not leave the cohort folder")
+        elif not (folder / path).is_file():
+            faults.append(f"{where}: {path!r}; no such file in the cohort folder")
+
+
+def is_inside(folder: Path, path: str) -> bool:
+    """Whether a cohort's path stays in its folder."""
+    return (folder / path).resolve().is_relative_to(folder.resolve())
+
+
+def read_truth(folder: Path, patients: pd.Series, faults: list[str]) -> pd.DataFrame | None:
+    """`truth.parquet` in the order of `patients`, indexed by them; None without the file, or with faults."""
+    path = folder / "truth.parquet"
+    if not path.exists():
+        return None
+    try:
+        truth = pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        faults.append(f"truth.parquet: not readable ({type(error).__name__})")
+        return None
+    if missing := [name for name in ("patient_id", "log_hazard") if name not in truth]:
+        faults.append(f"truth.parquet: no column {', '.join(missing)}")
+        return None
+    truth = truth.set_index(truth["patient_id"].astype(str).str.strip()).drop(columns="patient_id")
+    truth = truth[truth.index.isin(patients)]
+    twice = truth.index[truth.index.duplicated()]
+    absent = patients[~patients.isin(truth.index)]
+    if len(twice):
+        faults.append(f"truth.parquet: patient_id {twice[0]!r} stands in more than one row")
+    elif len(absent):
+        faults.append(f"truth.parquet: no row for {len(absent)} of the cohort's patients, {absent.iloc[0]} first")
+    elif not np.isfinite(pd.to_numeric(truth["log_hazard"], errors="coerce").astype(float)).all():
+        faults.append("truth.parquet: log_hazard must be a number in every row")
+    else:
+        return truth.loc[patients]
+    return None

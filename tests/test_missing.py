@@ -1,0 +1,210 @@
+"""Covariates that are not known are imputed on training patients alone; patients without a radiograph are counted."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.impute import SimpleImputer
+from sklearn.preprocessing import StandardScaler
+from typer.testing import CliRunner
+
+from fracsurv import report
+from fracsurv.cli import app
+from fracsurv.cohort import read_cohort
+from fracsurv.curves import follow_up_groups
+from fracsurv.errors import UserError
+from fracsurv.experiments import run_experiment
+from fracsurv.explain import explain, factor_importance
+from fracsurv.feeding import standardise
+from fracsurv.oddities import table_oddities
+from fracsurv.run import open_run
+from fracsurv.subgroups import subgroups
+from fracsurv.summary import label, missing_said, summary_table
+from tests.conftest import tabular, write_cohort
+
+KINDS = {"age": "continuous", "score": "normalised", "smoker": "binary"}
+
+
+def incomplete(n: int = 160, seed: int = 2) -> pd.DataFrame:
+    """A table in which age is not known of some, smoking of others; some are external."""
+    rng = np.random.default_rng(seed)
+    table = tabular(n, seed)
+    table["score"] = rng.normal(-1, 1, n).round(2)
+    table["split"] = np.where(np.arange(n) >= n - 40, "external", "")
+    table["smoker"] = table["smoker"].astype(object)
+    table.loc[rng.choice(n, n // 8, replace=False), "age"] = np.nan
+    table.loc[rng.choice(n, n // 10, replace=False), "smoker"] = ""
+    return table
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    return read_cohort(write_cohort(tmp_path / "c", incomplete(), covariates=KINDS, missing_covariates="impute"))
+
+
+def faults_of(folder) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        read_cohort(folder)
+    return caught.value.faults
+
+
+def test_an_empty_field_is_a_fault_unless_asked_for_and_other_text_always_is(tmp_path):
+    table = incomplete()
+    n = int(table["age"].isna().sum() + (table["smoker"] == "").sum())
+    assert len(faults_of(write_cohort(tmp_path / "a", table, covariates=KINDS))) == n
+    table = table.astype({"age": object, "score": object})
+    table.loc[3, "age"], table.loc[4, "score"], table.loc[5, "smoker"] = "unknown", "inf", "2"
+    folder = write_cohort(tmp_path / "b", table, covariates=KINDS, missing_covariates="impute")
+    assert faults_of(folder) == [
+        "cohort.csv row 5, column age: 'unknown'; must be a number",
+        "cohort.csv row 6, column score: 'inf'; must be a number",
+        "cohort.csv row 7, column smoker: '2'; must be 0 or 1",
+    ]
+    table = incomplete().assign(age="")
+    folder = write_cohort(tmp_path / "c", table, covariates=KINDS, missing_covariates="impute")
+    assert faults_of(folder) == ["cohort.csv, column age: empty for every patient; leave it out"]
+    folder = write_cohort(
+        tmp_path / "d", incomplete().assign(age_missing=1.0), missing_covariates="impute",
+        covariates=KINDS | {"age_missing": "binary"},
+    )  # fmt: skip
+    assert faults_of(folder) == ["cohort.yaml, covariates, age_missing: the name is taken; choose another"]
+    folder = write_cohort(tmp_path / "e", incomplete(), covariates=KINDS, missing_covariates="guess")
+    assert "cohort.yaml, missing_covariates: 'guess'; must be refuse or impute" in faults_of(folder)
+
+
+def test_imputation_is_scikit_learns_fitted_on_the_training_rows(cohort):
+    train = np.arange(0, 100, 2)
+    found = standardise(cohort, train)
+    assert cohort.indicators == ["age_missing", "smoker_missing"]
+    values = cohort.table[list(KINDS)].to_numpy(float)
+    wanted = np.empty_like(values)
+    for column, strategy in enumerate(("median", "median", "most_frequent")):
+        imputer = SimpleImputer(strategy=strategy).fit(values[train][:, [column]])
+        wanted[:, [column]] = imputer.transform(values[:, [column]])
+    wanted[:, [0]] = StandardScaler().fit(wanted[train][:, [0]]).transform(wanted[:, [0]])
+    np.testing.assert_allclose(found[:, :3], wanted, rtol=1e-6)
+    np.testing.assert_array_equal(found[:, 3:], np.isnan(values)[:, [0, 2]])
+
+
+def test_nobody_who_is_judged_has_a_say(cohort):
+    train = np.arange(0, 100, 2)
+    before = standardise(cohort, train)
+    others = np.setdiff1d(np.arange(len(cohort)), train)
+    cohort.table.loc[others, "age"] = cohort.table.loc[others, "age"] + 500
+    cohort.table.loc[others, "smoker"] = 1 - cohort.table.loc[others, "smoker"]
+    np.testing.assert_array_equal(standardise(cohort, train)[train], before[train])
+
+
+def test_a_covariate_that_no_training_patient_has_is_constant(cohort):
+    train = np.flatnonzero(cohort.table["age"].isna())
+    found = standardise(cohort, train)
+    assert np.isfinite(found).all()
+    assert (found[train, 0] == 0).all()
+
+
+def test_a_complete_cohort_is_as_before(tmp_path):
+    table = incomplete().assign(age=77.0, smoker=1).assign(age=lambda t: t["age"] + np.arange(len(t)) / 100)
+    kept = read_cohort(write_cohort(tmp_path / "a", table, covariates=KINDS))
+    asked = read_cohort(write_cohort(tmp_path / "b", table, covariates=KINDS, missing_covariates="impute"))
+    assert asked.indicators == []
+    assert asked.fingerprint() == kept.fingerprint()
+    assert standardise(asked, np.arange(50)).shape == (160, 3)
+    assert missing_said(asked) == ""
+
+
+def test_tables_and_groups_count_who_is_not_known(cohort):
+    summary = summary_table(cohort).iloc[:, 0]
+    age, smoker = cohort.table["age"], cohort.table["smoker"]
+    assert summary["Age, years"] == f"{age.mean():,.1f} ± {age.std():,.1f}; {age.isna().sum()} not known"
+    assert summary["Current smoker"].endswith(f"; {smoker.isna().sum()} not known")
+    assert "not known" not in summary["score"]
+    assert label(cohort, "age_missing") == "Age, years: not known"
+    name, group, labels = follow_up_groups(cohort)
+    assert (name, labels[2]) == ("smoker", "Current smoker: not known")
+    np.testing.assert_array_equal(group == 2, smoker.isna())
+    assert [line for line in table_oddities(cohort) if "not known" in line] == []
+    cohort.table.loc[:100, "age"] = np.nan
+    assert any(re.match(r"column age: not known of 6\d % of the patients", line) for line in table_oddities(cohort))
+
+
+def test_a_factor_is_permuted_together_with_where_it_is_not_known():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(80, 3))
+    time, event = rng.exponential(np.exp(-values[:, 0])), np.ones(80, bool)
+    seen = []
+
+    def risk(given):
+        seen.append(given)
+        return given[:, 0]
+
+    losses, drawn = factor_importance(risk, values, event, time, ["a", "b"], columns=[[0, 2], [1]], seed=0, n_draws=5)
+    assert losses["factor"].tolist() == ["a", "b"]
+    assert drawn.shape == (5, 2)
+    assert losses["loss"][0] > 0.1
+    assert losses["loss"][1] == 0
+    pairs = {tuple(row) for row in values[:, [0, 2]]}
+    assert all({tuple(row) for row in given[:, [0, 2]]} == pairs for given in seen)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("missing")
+    cohort = write_cohort(folder / "c", incomplete(), covariates=KINDS, missing_covariates="impute")
+    made = open_run(cohort, folder / "out", "tiny")
+    for name in ("cox_ph", "deepsurv"):
+        run_experiment(made, name, progress=False)
+        explain(made, name, "external")
+    report.write_report(made)
+    return made
+
+
+def test_models_take_the_indicators_and_the_report_says_so(run):
+    coefficients = pd.read_csv(run.folder("cox_ph", 0) / "coefficients.csv")
+    assert coefficients["covariate"].tolist() == [*KINDS, "age_missing", "smoker_missing"]
+    factors = pd.read_csv(run.out / "explanations" / "deepsurv" / "factors.csv")
+    assert set(factors["factor"]) == set(KINDS)
+    page = (run.out / "index.html").read_text(encoding="utf-8")
+    said = missing_said(run.cohort)
+    assert said.startswith("Not known of 160 patients: Age, years of 20, Current smoker of 16. In their place stands")
+    assert said.replace("'", "&#39;") in page
+    checklist = (run.out / "pages" / "tripod_ai.html").read_text(encoding="utf-8")
+    assert "Age, years of 20" in checklist
+    assert "a cohort with a missing covariate is refused" not in checklist
+    assert "Age, years: not known" in (run.out / "pages" / "cox_ph.html").read_text(encoding="utf-8")
+    groups = dict(subgroups(run, "external"))
+    at = run.rows(0)["external"]
+    np.testing.assert_array_equal(groups["Age, years: not known"], run.cohort.table["age"].isna().to_numpy()[at])
+
+
+def test_check_says_it(run):
+    result = CliRunner().invoke(app, ["check", str(run.cohort.folder)])
+    assert result.exit_code == 0
+    assert "Age, years of 20, Current smoker of 16" in result.output
+
+
+def test_patients_without_a_radiograph_are_refused_or_left_out_and_counted(simulated, tmp_path):
+    shutil.copytree(simulated, tmp_path, dirs_exist_ok=True)
+    table = pd.read_csv(simulated / "cohort.csv")
+    settings = (simulated / "cohort.yaml").read_text()
+    gone = [2, 5, 11]
+    table.loc[gone, "image"] = np.nan
+    table.to_csv(tmp_path / "cohort.csv", index=False)
+    (tmp_path / "cohort.yaml").write_text(settings)
+    faults = faults_of(tmp_path)
+    assert len(faults) == 3
+    assert all("column image: empty; give every patient an image, leave the column out, or set" in f for f in faults)
+    (tmp_path / "cohort.yaml").write_text(settings + "missing_images: exclude\n")
+    found, whole = read_cohort(tmp_path), read_cohort(simulated)
+    assert found.without_image == 3
+    assert missing_said(found) == "3 patients without a radiograph were left out."
+    assert len(found) == len(whole) - 3
+    ids = whole.table["patient_id"].drop(gone)
+    assert found.table["patient_id"].tolist() == ids.tolist()
+    assert set(found.vertebrae["patient_id"]) <= set(ids)
+    pd.testing.assert_series_equal(
+        found.truth()["log_hazard"], whole.truth()["log_hazard"].drop(whole.truth().index[gone])
+    )
