@@ -32,6 +32,8 @@ SETTINGS = (
     "description",
 )
 RESERVED = ("patient_id", "time", "time_days", "event", "image", "split")  # columns of ours, never covariates
+TOO_LARGE = 1e15  # a covariate of that size is none, and its square is no number of single precision
+LONGEST_SHOWN = 60  # characters of what a user gave, in a message
 LONGEST_UNIT = 30  # characters; it stands on axes
 SPLITS = ("train", "test", "external")
 DATES = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period")  # as pandas infers them
@@ -91,7 +93,7 @@ def check_settings(settings: dict[str, Any], faults: list[str]) -> None:
     }
     for name, (kept, rule) in rules.items():
         if not kept:
-            faults.append(f"cohort.yaml, {name}: {settings.pop(name)!r}; {rule}")
+            faults.append(f"cohort.yaml, {name}: {_shown(settings.pop(name))}; {rule}")
     for name in ("covariates", "columns", "labels"):
         if not isinstance(settings.get(name, {}), dict):
             faults.append(f"cohort.yaml, {name}: must hold `name: value` lines")
@@ -115,7 +117,7 @@ def _check_maps(settings: dict[str, Any], faults: list[str]) -> None:
     for part in ("columns", "labels"):
         entries = settings.get(part, {})
         for name in [name for name, value in entries.items() if not _is_text(value)]:
-            faults.append(f"cohort.yaml, {part}, {name}: {entries.pop(name)!r}; must be text, not empty")
+            faults.append(f"cohort.yaml, {part}, {name}: {_shown(entries.pop(name))}; must be text, not empty")
 
 
 def check_labels(covariates: Iterable[str], labels: Mapping[str, str], faults: list[str]) -> None:
@@ -128,6 +130,11 @@ def check_labels(covariates: Iterable[str], labels: Mapping[str, str], faults: l
                 f"covariates {other} and {name}: both are called {label_of(name, labels)!r}; give them different "
                 "`labels` in cohort.yaml"
             )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def _is_number(value: object) -> bool:
@@ -154,7 +161,9 @@ def check_types(
     wrong = []
     for name in ("time_days", *covariates):
         kind = pd.api.types.infer_dtype(table[name], skipna=True) if name in table else ""
-        if kind in DATES:
+        if kind.startswith("mixed") and table[name].map(pd.api.types.is_list_like).any():
+            kind = "lists of"
+        if kind in (*DATES, "lists of"):
             faults.append(
                 f"{file}, column {columns.get(name, name)}: holds {kind} values; must be plain numbers, no dates or "
                 "durations"
@@ -247,7 +256,7 @@ def _check_coding(
 
 def _schema(covariates: dict[str, str], *, present: pd.Index) -> pa.DataFrameSchema:
     """Pandera's schema of the columns present of a cohort's table; a check's `error` is what the user reads."""
-    finite = pa.Check(lambda s: s.notna() & np.isfinite(s), error="must be a number", ignore_na=False)
+    finite = pa.Check(lambda s: s.notna() & (s.abs() < TOO_LARGE), error="must be a number", ignore_na=False)
     binary = pa.Check(lambda s: s.isin([0, 1]), error="must be 0 or 1", ignore_na=False)
     columns = {
         "patient_id": pa.Column(

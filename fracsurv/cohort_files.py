@@ -30,7 +30,10 @@ def check_images(
 
 def is_inside(folder: Path, path: str) -> bool:
     """Whether a cohort's path stays in its folder."""
-    return (folder / path).resolve().is_relative_to(folder.resolve())
+    try:
+        return (folder / path).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a name that no file can have
+        return False
 
 
 def read_truth(folder: Path, patients: pd.Series, faults: list[str]) -> pd.DataFrame | None:

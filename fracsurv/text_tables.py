@@ -7,6 +7,7 @@ import csv
 import io
 import re
 import zipfile
+from collections import Counter
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -87,6 +88,9 @@ def _read_csv(path: Path, faults: list[str]) -> TextTable | None:
     counts = [len(fields) for fields in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)]  # 0: blank
     if not _fits(path.name, counts, DELIMITERS[delimiter], faults):
         return None
+    header = next(filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)), [])
+    if not _are_different(path.name, header, faults):
+        return None
     frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, sep=delimiter)
     decimal = _decimal(frame, path.name, faults) if delimiter != "," else "."
     return TextTable(frame, decimal, _in_words(delimiter, decimal, encoding))
@@ -113,6 +117,12 @@ def _fits(file: str, counts: list[int], separators: str, faults: list[str]) -> b
                 "many, or for a column without a name"
             )
     return all(count <= header for count in counts)
+
+
+def _are_different(file: str, header: list[str], faults: list[str]) -> bool:
+    twice = [name for name, n in Counter(header).items() if n > 1 and name]
+    faults += [f"{file}: {header.count(name)} columns are called {name[:60]!r}; which is meant?" for name in twice]
+    return not twice
 
 
 def _decimal(frame: pd.DataFrame, file: str, faults: list[str]) -> str:
@@ -158,6 +168,8 @@ def _read_workbook(path: Path, faults: list[str]) -> TextTable | None:
     n = max(i for i, name in enumerate(header) if name) + 1
     if not _fits(path.name, [n, *(max((i for i, cell in enumerate(row) if cell), default=0) + 1 for row in rows[1:])],
                  "cells", faults):  # fmt: skip
+        return None
+    if not _are_different(path.name, header[:n], faults):
         return None
     frame = pd.DataFrame([(row + [""] * n)[:n] for row in rows[1:]], columns=header[:n], dtype=str)
     return TextTable(frame, ".", f"sheet {sheet.title}" if len(names) > 1 else "")
