@@ -2,9 +2,9 @@
 
     python -m benchmarks.hostile
 
-Each case of `tests/hostile.py` in a process of its own. Prints a Markdown table (case, exit code, first words,
-seconds, peak MiB) and writes `benchmarks/results/hostile.json`; exits with 1 if a case ends otherwise than it must, shows a
-traceback, or takes more than 5 s or 1 GB.
+Each case of `tests/hostile.py` in its own process. Prints a Markdown table (case, exit code, first words,
+seconds, peak MiB) and writes `benchmarks/results/hostile.json`; exits with 1 if a case ends otherwise than it must,
+shows a traceback, or takes more than 5 s or 1 GB.
 """
 
 from __future__ import annotations

@@ -216,6 +216,28 @@ def explain(
 
 
 @app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run; its training data are not needed.")],
+    cohort: Annotated[Path, typer.Argument(help="Patients, as data/README.md describes a cohort; without outcomes.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for predictions.csv.")],
+    experiment: Annotated[str, typer.Option(help="Row to apply; if empty, that of the report's answer.")] = "",
+    workers: Annotated[int, typer.Option(help="Processes that read radiographs.", min=1)] = 1,
+) -> None:
+    """Risk and probabilities of new patients by a run's fold models. Research only: no decision may rest on them."""
+    from fracsurv.cohort import read_cohort
+    from fracsurv.files import atomic_path
+    from fracsurv.predicting import default_experiment, predict_cohort, told
+
+    patients = read_cohort(cohort, outcome=False)
+    name = experiment or default_experiment(run)
+    table = predict_cohort(run, patients, name, out / "prepared", workers=workers)
+    with atomic_path(out / "predictions.csv") as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")
+    typer.echo(told(run, name))
+    typer.echo(f"{out / 'predictions.csv'}: {len(table):,} patients")
+
+
+@app.command()
 def report(
     cohort: CohortPath,
     profile: ProfileName,

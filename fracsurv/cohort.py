@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
@@ -26,7 +27,7 @@ from fracsurv.cohort_files import check_images, read_truth
 from fracsurv.covariates import MISSING, PROTOCOL_COVARIATES
 from fracsurv.errors import UserError
 from fracsurv.radiographs import read_radiograph
-from fracsurv.text_tables import read_patients
+from fracsurv.text_tables import read_patients, renamed
 from fracsurv.vertebra_tables import check_corrections, read_vertebrae, with_keypoints, written_by
 from fracsurv.vertebrae import LEVELS
 
@@ -183,8 +184,14 @@ class Cohort:
         return digest.hexdigest()
 
 
-def read_cohort(folder: str | Path) -> Cohort:
+def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
     """Read and check a cohort folder.
+
+    Parameters
+    ----------
+    outcome : bool
+        Whether the table must say what happened to the patients; if not, `time` is NaN and `event` False whatever it
+        says.
 
     Raises
     ------
@@ -202,7 +209,11 @@ def read_cohort(folder: str | Path) -> Cohort:
         raise UserError(faults)
     covariates = _covariates(table, settings, file, faults)
     check_labels(covariates, settings.get("labels", {}), faults)
-    table = _rename(table, settings.get("columns", {}), covariates, file, faults)
+    if not outcome:
+        columns = settings.get("columns", {})
+        ours = [columns.get(name, name) for name in ("time_days", "event", "split")]
+        table = table.drop(columns=ours, errors="ignore")
+    table = renamed(table, settings.get("columns", {}), covariates, file, faults, outcome=outcome)
     table = check_types(table, covariates, settings.get("columns", {}), file, faults)
     # where columns are missing, those that are there are checked all the same
     values = check_values(
@@ -219,10 +230,12 @@ def read_cohort(folder: str | Path) -> Cohort:
     if corrections is not None:
         check_corrections(folder, values, corrections, CORRECTIONS, faults)
         corrections = None if corrections.empty else corrections
-    if not faults:  # without sound patient ids its faults would be echoes
+    if outcome and not faults:  # without sound patient ids its faults would be echoes
         read_truth(folder, values["patient_id"], faults)  # checked here, used by the evaluation alone
     if faults:
         raise UserError(faults)
+    if not outcome:
+        values = values.assign(time=np.nan, event=False)
     n = len(values)
     if exclude and "image" in values:
         values = values[values["image"].fillna("").astype(str).str.strip() != ""]
@@ -259,26 +272,3 @@ def _covariates(table: pd.DataFrame, settings: dict, file: str, faults: list[str
     if not found:
         faults.append(f"{file}: none of the protocol's covariates; name yours in cohort.yaml under `covariates`")
     return found
-
-
-def _rename(
-    table: pd.DataFrame, columns: dict[str, str], covariates: dict[str, str], file: str, faults: list[str]
-) -> pd.DataFrame:
-    known = ["patient_id", "time_days", "event", "image", "split", *covariates]
-    faults += [f"cohort.yaml, columns: unknown name {name!r}" for name in columns if name not in known]
-    required = ["patient_id", "time_days", "event", *covariates]
-    theirs: dict[str, list[str]] = {}
-    for name in dict.fromkeys(known):
-        theirs.setdefault(columns.get(name, name), []).append(name)
-    faults += [
-        f"cohort.yaml, columns: {' and '.join(names)} are all column {column!r}; each needs a column of its own"
-        for column, names in theirs.items()
-        if len(names) > 1
-    ]
-    faults += [
-        f"{file}: no column {columns.get(name, name)!r} (for {name}); it has {', '.join(map(str, table.columns))}"
-        for name in required
-        if columns.get(name, name) not in table.columns
-    ]
-    chosen = {columns.get(name, name): name for name in known if columns.get(name, name) in table.columns}
-    return table[list(chosen)].rename(columns=chosen)

@@ -12,18 +12,20 @@ import pandas as pd
 import torch
 
 from fracsurv import __version__
+from fracsurv.applying import write_application
 from fracsurv.baselines import fit_cox
 from fracsurv.board import Board
 from fracsurv.checkpoint import load_weights
 from fracsurv.commit import commit
 from fracsurv.config import TRUE_RISK, Experiment
 from fracsurv.errors import UserError
-from fracsurv.feeding import ImageFeed, NetworkInputs, RiskColumns, standardise
+from fracsurv.feeding import ImageFeed, NetworkInputs, RiskColumns
 from fracsurv.files import atomic_path, read_json, write_json
 from fracsurv.memory import peak_memory
 from fracsurv.models import RESNETS, build, count_parameters
 from fracsurv.results import is_done, risk_of, write_predictions
 from fracsurv.run import Run
+from fracsurv.scaling import standardise
 from fracsurv.steps import worth_compiling
 from fracsurv.stopwatch import Stopwatch
 from fracsurv.training import Recipe, derive_seed, fit, precision_of, predict
@@ -102,7 +104,9 @@ def _fit_cox(run: Run, name: str, fold: int, key: str) -> None:
     with atomic_path(folder / "coefficients.csv") as temporary:
         coefficients.to_csv(temporary, index=False)
     write_json(folder / "fit.json", {"key": key, "note": cox.note(covariates)})
-    write_predictions(run, name, fold, cox.risk(tabular))
+    risk = cox.risk(tabular)
+    write_application(run, name, fold, None, risk, None)
+    write_predictions(run, name, fold, risk)
 
 
 def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, progress: bool) -> None:
@@ -173,6 +177,8 @@ def _evaluate(run: Run, name: str, fold: int, alpha: float | None) -> None:
     model, call, inputs = fitted_network(run, name, fold, alpha)
     dtype = precision_of(run.device, run.profile.precision)
     risk = predict(model, call, inputs, np.arange(len(run.cohort)), dtype=dtype)
+    images = getattr(inputs, "images", None)  # late fusion is fed two columns of risks
+    write_application(run, name, fold, alpha, risk, images and images.limits)
     write_predictions(run, name, fold, risk, alpha)
 
 

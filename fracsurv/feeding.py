@@ -1,55 +1,18 @@
-"""What one fit may look at: covariates standardised, and pixels scaled, on the training part of its fold."""
+"""What a fit is fed: covariates, and pixels scaled on the training part of its fold, augmented."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from fracsurv.augment import augment_full, normalise, pad_to
-from fracsurv.cohort import Cohort
 from fracsurv.crop_augment import augment_crops, change_crops, mask_padding
 from fracsurv.pixels import Pixels, to_device
 from fracsurv.radiographs import full_image_shape
 from fracsurv.steps import compiled
 from fracsurv.stopwatch import Stopwatch
 from fracsurv.store import ImageStore
-from fracsurv.vertebral import vertebral_covariates
-
-
-def standardise(cohort: Cohort, train: np.ndarray, *, morphometry: bool = False) -> np.ndarray:
-    """Covariates (n, p) float32; continuous ones have mean 0 and SD 1 over the rows `train`, others are as given.
-
-    A covariate that is not known has the median of the rows `train` (binary: their most frequent value), and a
-    column of 0 and 1 for each of `Cohort.indicators` says so. With `morphometry` the block of
-    `vertebral_covariates` follows, standardised likewise; a patient whose vertebrae could not be measured gets the
-    training patients' mean.
-    """
-    values = cohort.table[list(cohort.covariates)].to_numpy(float).copy()
-    unknown = np.isnan(values)
-    if unknown.any():
-        values = np.where(unknown, _usual(values[train], list(cohort.covariates.values())), values)
-    continuous = [i for i, kind in enumerate(cohort.covariates.values()) if kind == "continuous"]
-    if continuous:
-        scaler = StandardScaler().fit(values[np.ix_(train, continuous)])
-        values[:, continuous] = scaler.transform(values[:, continuous])
-    values = np.hstack([values, unknown[:, unknown.any(axis=0)]])
-    if morphometry:
-        block = vertebral_covariates(cohort)
-        block = StandardScaler().fit(block[train]).transform(block)
-        values = np.hstack([values, np.nan_to_num(block)])
-    return values.astype(np.float32)
-
-
-def _usual(values: np.ndarray, kinds: list[str]) -> np.ndarray:
-    """A value for each column (n, p) to stand in for one that is not known; 0 where none is known."""
-    usual = np.zeros(values.shape[1])
-    for column, kind in enumerate(kinds):
-        known = values[~np.isnan(values[:, column]), column]
-        if known.size:
-            usual[column] = float(known.mean() > 0.5) if kind == "binary" else np.median(known)
-    return usual
 
 
 class ImageFeed:
@@ -68,6 +31,8 @@ class ImageFeed:
         Where the pixels lie; see `Pixels`.
     watch : Stopwatch, optional
         Told of the time that feeding and augmentation take.
+    limits : (float, float), optional
+        Of an earlier training the range that becomes [0, 1]; `train` and `how` do not count then.
     compiled_for : int
         Crops in batches of this size are augmented by compiled code; 0: none are.
     """
@@ -84,6 +49,7 @@ class ImageFeed:
         device: torch.device,
         place: str = "auto",
         watch: Stopwatch | None = None,
+        limits: tuple[float, float] | None = None,
         compiled_for: int = 0,
     ) -> None:
         self.kind = kind
@@ -92,9 +58,11 @@ class ImageFeed:
         self.watch = watch or Stopwatch(device)
         low = store.ranges[f"{kind}_min"].to_numpy(float)
         high = store.ranges[f"{kind}_max"].to_numpy(float)
-        if how == "fold" and not np.isnan(low[train]).all():  # who has no crop has no range
-            low = np.full_like(low, np.nanmin(low[train]))
-            high = np.full_like(high, np.nanmax(high[train]))
+        self.limits = limits
+        if self.limits is None and how == "fold" and not np.isnan(low[train]).all():  # who has no crop has no range
+            self.limits = float(np.nanmin(low[train])), float(np.nanmax(high[train]))
+        if self.limits is not None:
+            low, high = (np.full_like(low, limit) for limit in self.limits)
         self.low = torch.from_numpy(np.nan_to_num(low)).float().to(device)
         self.high = torch.from_numpy(np.nan_to_num(high, nan=1.0)).float().to(device)
         self.change = compiled(change_crops, compiled_for) if compiled_for else change_crops

@@ -70,6 +70,36 @@ def read_text_table(path: Path, faults: list[str]) -> TextTable | None:
         return None
 
 
+def renamed(
+    table: pd.DataFrame,
+    columns: dict[str, str],
+    covariates: dict[str, str],
+    file: str,
+    faults: list[str],
+    *,
+    outcome: bool,
+) -> pd.DataFrame:
+    """A cohort's columns that are of use, by our names; whatever is missing or ambiguous is a fault."""
+    known = ["patient_id", "time_days", "event", "image", "split", *covariates]
+    faults += [f"cohort.yaml, columns: unknown name {name!r}" for name in columns if name not in known]
+    required = ["patient_id", *(["time_days", "event"] if outcome else []), *covariates]
+    theirs: dict[str, list[str]] = {}
+    for name in dict.fromkeys(known):
+        theirs.setdefault(columns.get(name, name), []).append(name)
+    faults += [
+        f"cohort.yaml, columns: {' and '.join(names)} are all column {column!r}; each needs a column of its own"
+        for column, names in theirs.items()
+        if len(names) > 1
+    ]
+    faults += [
+        f"{file}: no column {columns.get(name, name)!r} (for {name}); it has {', '.join(map(str, table.columns))}"
+        for name in required
+        if columns.get(name, name) not in table.columns
+    ]
+    chosen = {columns.get(name, name): name for name in known if columns.get(name, name) in table.columns}
+    return table[list(chosen)].rename(columns=chosen)
+
+
 def numbers(values: pd.Series, decimal: str = ".") -> pd.Series:
     """Fields as float64, NaN where one is no number. With decimal commas a point is no part of a number."""
     if decimal == "," and not pd.api.types.is_numeric_dtype(values):

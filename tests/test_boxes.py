@@ -24,8 +24,8 @@ from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS
 from fracsurv.detection import load_finder
 from fracsurv.detection.evaluation import compare
 from fracsurv.errors import UserError
-from fracsurv.feeding import standardise
 from fracsurv.morphometry import morphometry
+from fracsurv.scaling import standardise
 from fracsurv.simulate import simulate_cohort
 from fracsurv.vertebrae import LEVELS, overlapping_pairs
 from fracsurv.vertebral import VERTEBRAL, slot_index, vertebral_covariates

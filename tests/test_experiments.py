@@ -22,12 +22,13 @@ from fracsurv.cohort import read_cohort
 from fracsurv.config import TRUE_RISK, load_profile
 from fracsurv.errors import UserError
 from fracsurv.experiments import alphas, fit_fold, run_experiment
-from fracsurv.feeding import ImageFeed, standardise
+from fracsurv.feeding import ImageFeed
 from fracsurv.files import read_json, write_json
 from fracsurv.metrics import breslow_survival, concordance_index
 from fracsurv.provenance import provenance
 from fracsurv.results import finished, read_metrics, read_predictions, risk_of
 from fracsurv.run import open_run
+from fracsurv.scaling import standardise
 from fracsurv.tables import vertebral_table
 from fracsurv.vertebral import VERTEBRAL
 from fracsurv.wording import signed

@@ -19,9 +19,9 @@ from fracsurv.curves import follow_up_groups
 from fracsurv.errors import UserError
 from fracsurv.experiments import run_experiment
 from fracsurv.explain import explain, factor_importance
-from fracsurv.feeding import standardise
 from fracsurv.oddities import table_oddities
 from fracsurv.run import open_run
+from fracsurv.scaling import standardise
 from fracsurv.subgroups import subgroups
 from fracsurv.summary import label, missing_said, summary_table
 from tests.conftest import tabular, write_cohort

@@ -21,12 +21,13 @@ from fracsurv.experiments import fitted_network
 from fracsurv.explain.factors import factor_importance
 from fracsurv.explain.maps import attention_rollout, grad_cam
 from fracsurv.explain.occlusion import occluded, vertebra_frames
-from fracsurv.feeding import NetworkInputs, standardise
+from fracsurv.feeding import NetworkInputs
 from fracsurv.files import atomic_path, read_json, write_json
 from fracsurv.metrics import percentile_interval
 from fracsurv.models import RESNETS
 from fracsurv.results import finished
 from fracsurv.run import Run
+from fracsurv.scaling import standardise
 from fracsurv.training import derive_seed
 from fracsurv.vertebrae import LEVELS
 

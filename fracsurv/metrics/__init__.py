@@ -8,7 +8,7 @@ ValueError that names the argument. `tests/README.md` says against what each fun
 """
 
 from fracsurv.metrics.auc import auc_censored_as_nonevent, cumulative_dynamic_auc
-from fracsurv.metrics.breslow import breslow_survival
+from fracsurv.metrics.breslow import Baseline, breslow_baseline, breslow_survival
 from fracsurv.metrics.brier import brier_score, integrated_brier_score
 from fracsurv.metrics.censoring import censoring_survival, kaplan_meier, usable_horizons
 from fracsurv.metrics.clinical import Calibration, calibration, net_benefit
@@ -32,6 +32,7 @@ from fracsurv.metrics.resampling import (
 from fracsurv.metrics.smooth_calibration import SmoothCalibration, smooth_calibration
 
 __all__ = [
+    "Baseline",
     "Bootstrap",
     "Calibration",
     "ConcordanceCounts",
@@ -40,6 +41,7 @@ __all__ = [
     "auc_censored_as_nonevent",
     "bootstrap",
     "bootstrap_metrics",
+    "breslow_baseline",
     "breslow_survival",
     "brier_score",
     "calibration",

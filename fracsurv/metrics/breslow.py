@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -48,24 +50,35 @@ def breslow_survival(
     >>> breslow_survival([1, 0], [1.0, 2.0], [0.0, 0.0], [0.0], [0.5, 1.0, 3.0]).round(4)
     array([[1.    , 0.6065,    nan]])
     """
-    event_train, time_train = check_survival(event_train, time_train, "_train")
-    risk_train = check_risk(risk_train, len(time_train), "risk_train")
-    times = check_times(times)
-    risk = check_finite(risk, "risk")
-    if risk.ndim != 1:
-        raise ValueError(f"risk must have one value a patient, got shape {risk.shape}")
-    log_hazard = _log_cumulative_hazard(event_train, time_train, risk_train, times)
-    exponent = np.minimum(log_hazard + risk[:, None], _LARGEST_EXPONENT)
-    return np.where(times > time_train.max(), np.nan, np.exp(-np.exp(exponent)))
+    return breslow_baseline(event_train, time_train, risk_train).survival(risk, times)
 
 
-def _log_cumulative_hazard(event: NDArray, time: NDArray, risk: NDArray, times: NDArray) -> NDArray:
-    """log H0 at each of `times`; log 0 before the first event."""
+@dataclass(frozen=True)
+class Baseline:
+    """Breslow's baseline: log H0 after each event's time (m,), increasing, and the last time that was observed."""
+
+    time: NDArray
+    log_hazard: NDArray
+    last: float
+
+    def survival(self, risk: ArrayLike, times: ArrayLike) -> NDArray:
+        """Probabilities (n, n_times), as `breslow_survival` gives them."""
+        times, risk = check_times(times), check_finite(risk, "risk")
+        if risk.ndim != 1:
+            raise ValueError(f"risk must have one value a patient, got shape {risk.shape}")
+        known = np.concatenate([[-np.inf], self.log_hazard])  # log 0 before the first event
+        log_hazard = known[np.searchsorted(self.time, times, side="right")]
+        exponent = np.minimum(log_hazard + risk[:, None], _LARGEST_EXPONENT)
+        return np.where(times > self.last, np.nan, np.exp(-np.exp(exponent)))
+
+
+def breslow_baseline(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> Baseline:
+    """The baseline of a training fold (n,), to be kept and applied to others; see `breslow_survival`."""
+    event, time = check_survival(event, time, "_train")
+    risk = check_risk(risk, len(time), "risk_train")
     order = np.argsort(time, kind="stable")
     event, time, risk = event[order], time[order], risk[order]
     log_at_risk = np.logaddexp.accumulate(risk[::-1])[::-1]
     # Whoever shares the event's time is at risk: the sum starts at the first row of that time.
-    event_times = time[event]
-    steps = -log_at_risk[np.searchsorted(time, event_times, side="left")]
-    cumulative = np.concatenate([[-np.inf], np.logaddexp.accumulate(steps)])
-    return cumulative[np.searchsorted(event_times, times, side="right")]
+    steps = -log_at_risk[np.searchsorted(time, time[event], side="left")]
+    return Baseline(time[event], np.logaddexp.accumulate(steps), float(time.max()))

@@ -1,0 +1,117 @@
+"""What a fold's model needs, besides its weights, to be applied to new patients: written once it is fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fracsurv.config import Experiment, as_record
+from fracsurv.errors import UserError
+from fracsurv.files import read_json, write_json
+from fracsurv.metrics import Baseline, breslow_baseline
+from fracsurv.run import Run
+from fracsurv.scaling import Scaling, fit_scaling
+
+FILE = "applying.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Application:
+    """A fold model's preprocessing and baseline.
+
+    Attributes
+    ----------
+    experiment : Experiment
+        As it was trained.
+    alpha : float or None
+    scaling : Scaling
+    limits : (float, float) or None
+        Pixel values that become 0 and 1; None without an image, and where each patient has a range of its own.
+    bit_depth : int
+        Of the training radiographs, 8 or 16; 0 without an image.
+    scale : float
+        Of the stored pixels (`Profile.scale` or `full_scale`).
+    precision : str
+        As the profile asks for it.
+    baseline : Baseline
+    centre : float
+        Mean log hazard of the training patients.
+    about : dict
+        `outcome`, `time_unit`, `horizons`, `provenance`, `patients` and `events` of the training part.
+    """
+
+    experiment: Experiment
+    alpha: float | None
+    scaling: Scaling
+    limits: tuple[float, float] | None
+    bit_depth: int
+    scale: float
+    precision: str
+    baseline: Baseline
+    centre: float
+    about: dict[str, Any]
+
+
+def write_application(
+    run: Run, name: str, fold: int, alpha: float | None, risk: np.ndarray, limits: tuple[float, float] | None
+) -> None:
+    """Write a fitted model's `applying.json`; `risk` (n,) are the log hazards that it gave to the whole cohort."""
+    row, train = run.experiment(name), run.rows(fold)["train"]
+    table = run.cohort.table.iloc[train]
+    event, time = table["event"].to_numpy(), table["time"].to_numpy()
+    baseline = breslow_baseline(event, time, risk[train])
+    about = {"outcome": run.cohort.outcome, "time_unit": run.cohort.time_unit}
+    about |= {"horizons": list(run.cohort.horizons), "provenance": run.cohort.provenance}
+    about |= {"patients": len(train), "events": int(event.sum())}
+    record = {
+        "version": VERSION,
+        "key": run.key(name, fold, alpha),
+        "experiment": as_record(row),
+        "alpha": alpha,
+        "scaling": fit_scaling(run.cohort, train, morphometry=row.morphometry).as_record(),
+        "limits": limits,
+        "bit_depth": run.store(row.input).meta["bit_depth"] if row.needs_images else 0,
+        "scale": run.profile.full_scale if row.input == "full" else run.profile.scale,
+        "precision": run.profile.precision,
+        "baseline": {
+            "time": baseline.time.tolist(), "log_hazard": baseline.log_hazard.tolist(), "last": baseline.last
+        },
+        "centre": float(risk[train].mean()),
+        "about": about,
+    }  # fmt: skip
+    write_json(run.folder(name, fold) / FILE, record)
+
+
+def read_application(folder: Path) -> Application:
+    """What `write_application` wrote into a fold's folder.
+
+    Raises
+    ------
+    UserError
+        Where it is missing, of another version, or of another fit than the one that lies there.
+    """
+    path = folder / FILE
+    if not path.exists():
+        raise UserError(f"{path}: not there; fit this experiment with this version of fracsurv (`fracsurv run`)")
+    record = read_json(path)
+    if record.get("version") != VERSION:
+        raise UserError(f"{path}: of another version of fracsurv; fit this experiment anew")
+    if record["key"] != read_json(folder / "fit.json")["key"]:
+        raise UserError(f"{path}: not of the fit that lies beside it; run `fracsurv run` to its end")
+    baseline = record["baseline"]
+    return Application(
+        Experiment(**record["experiment"]),
+        record["alpha"],
+        Scaling(**record["scaling"]),
+        tuple(record["limits"]) if record["limits"] else None,
+        record["bit_depth"],
+        record["scale"],
+        record["precision"],
+        Baseline(np.array(baseline["time"]), np.array(baseline["log_hazard"]), baseline["last"]),
+        record["centre"],
+        record["about"],
+    )

@@ -1,0 +1,191 @@
+"""Apply a run's models to new patients: no training data is needed, and nothing is fitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fracsurv.applying import Application, read_application
+from fracsurv.boxes import locate_vertebrae
+from fracsurv.checkpoint import load_weights
+from fracsurv.cohort import Cohort
+from fracsurv.config import DAYS_A_YEAR, HORIZONS_YEARS
+from fracsurv.errors import UserError
+from fracsurv.feeding import ImageFeed, NetworkInputs, RiskColumns
+from fracsurv.files import read_json
+from fracsurv.models import RESNETS, build
+from fracsurv.store import ImageStore, build_store
+from fracsurv.training import precision_of, predict
+from fracsurv.wording import HEADLINE
+
+
+def probability_column(horizon: float, what: str = "") -> str:
+    """Name of the column that holds the probability of the event by `horizon`."""
+    return f"probability_{horizon:g}{what}"
+
+
+def predict_cohort(
+    run: Path, cohort: Cohort, name: str, work: Path, *, workers: int = 1, progress: bool = True
+) -> pd.DataFrame:
+    """Risk and probabilities of an experiment's fold models for the patients of a cohort, whose outcome is not used.
+
+    Parameters
+    ----------
+    run : path
+        A run's folder.
+    name : str
+        An experiment of it.
+    work : path
+        Where the cohort's image store, and its vertebrae if they have to be found, are kept.
+
+    Returns
+    -------
+    DataFrame
+        `patient_id`; `risk`, the mean over the fold models of the log hazard against the mean of their training
+        patients (0 = as these, higher = riskier); for each horizon `probability_T`, the mean of the fold models'
+        probabilities of the event by T, and `probability_T_low` and `_high`, the least and greatest of them: how far
+        the models disagree, which is no confidence interval. NaN beyond the last time of any training part.
+
+    Raises
+    ------
+    UserError
+        For an unknown experiment, models that were not finished by this version, and a cohort whose covariates or
+        radiographs are not those of the training.
+    """
+    folders = sorted((run / "experiments" / name).glob("fold-*"))
+    if not folders:
+        raise UserError(f"{run}: no experiment {name}; it has {', '.join(experiments_of(run)) or 'none'}")
+    read = [read_application(folder) for folder in folders]
+    cohort = _checked(cohort, read[0], work, progress)
+    stores = _Stores(cohort, work, workers, progress)
+    days = horizons_of(read[0])
+    risks, probabilities = [], []
+    for folder, applied in zip(folders, read, strict=True):
+        risk = _risk(run, folder, applied, cohort, stores)
+        risks.append(risk - applied.centre)
+        probabilities.append(1 - applied.baseline.survival(risk, days))
+    table = pd.DataFrame({"patient_id": cohort.table["patient_id"], "risk": np.mean(risks, axis=0)})
+    every = np.stack(probabilities)
+    for k, day in enumerate(days):
+        table[probability_column(day)] = every[:, :, k].mean(axis=0)
+        table[probability_column(day, "_low")] = every[:, :, k].min(axis=0)
+        table[probability_column(day, "_high")] = every[:, :, k].max(axis=0)
+    return table
+
+
+def told(run: Path, name: str) -> str:
+    """A sentence on what made the predictions."""
+    about = [read_application(folder).about for folder in sorted((run / "experiments" / name).glob("fold-*"))]
+    fewest = min(each["patients"] for each in about)
+    return (
+        f"{name}: {len(about)} fold models, each trained on {fewest:,} {about[0]['provenance']} patients or more; "
+        f"outcome: {about[0]['outcome']}. Research only."
+    )
+
+
+def experiments_of(run: Path) -> list[str]:
+    """Experiments of a run's folder whose models can be applied."""
+    return sorted({path.parent.parent.name for path in run.glob("experiments/*/fold-*/applying.json")})
+
+
+def default_experiment(run: Path) -> str:
+    """The row of the report's answer, or else the first that there is."""
+    names = experiments_of(run)
+    if not names:
+        raise UserError(f"{run}: no models to apply; is it the folder of a finished `fracsurv run`?")
+    return HEADLINE if HEADLINE in names else names[0]
+
+
+def horizons_of(applied: Application) -> np.ndarray:
+    """The times for which probabilities are given, increasing, in the training cohort's unit."""
+    return np.array(applied.about["horizons"] or [round(DAYS_A_YEAR * year) for year in HORIZONS_YEARS], dtype=float)
+
+
+class _Stores:
+    """The cohort's image stores, each built when it is first asked for."""
+
+    def __init__(self, cohort: Cohort, work: Path, workers: int, progress: bool) -> None:
+        self.cohort, self.work, self.workers, self.progress = cohort, work, workers, progress
+
+    def __call__(self, kind: str, scale: float) -> ImageStore:
+        folder = build_store(
+            self.cohort, self.work / kind, scale=scale, inputs=[kind], workers=self.workers, progress=self.progress
+        )
+        return ImageStore.open(folder)
+
+
+def _checked(cohort: Cohort, applied: Application, work: Path, progress: bool) -> Cohort:
+    """The cohort, with vertebrae where they are needed; every way in which it differs from the training is told."""
+    row, scaling, faults = applied.experiment, applied.scaling, []
+    for name, kind in scaling.kinds.items():
+        theirs = cohort.covariates.get(name)
+        if theirs is None:
+            faults.append(f"covariate {name}: the model takes it, and the cohort does not have it")
+        elif theirs != kind:
+            faults.append(f"covariate {name}: {kind} where the model was trained, {theirs} here")
+        elif name + "_missing" in cohort.indicators and name + "_missing" not in scaling.indicators:
+            n = int(cohort.table[name].isna().sum())
+            faults.append(f"covariate {name}: not known of {n:,} patients; in training it was known of everybody")
+    if cohort.time_unit != applied.about["time_unit"]:
+        faults.append(f"time_unit: {applied.about['time_unit']} in training, {cohort.time_unit} here")
+    if row.needs_images and not cohort.has_images:
+        faults.append("image: the model takes radiographs, and the cohort has none")
+    if faults:
+        raise UserError(faults)
+    if row.input == "crops" or row.morphometry:
+        cohort = locate_vertebrae(cohort, work, progress=progress)
+    if row.morphometry and not cohort.has_keypoints:
+        raise UserError(f"{row.name}: takes vertebral fractures, and too few patients have measured vertebrae")
+    return cohort
+
+
+def _risk(run: Path, folder: Path, applied: Application, cohort: Cohort, stores: _Stores) -> np.ndarray:
+    """Log hazards (n,) of one fold's model."""
+    row, tabular = applied.experiment, applied.scaling(cohort)
+    if row.model == "cox_ph":
+        coefficients = pd.read_csv(folder / "coefficients.csv")["log_hazard_ratio"].to_numpy()
+        return tabular.astype(float) @ coefficients
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = precision_of(device, applied.precision)
+    store = stores(row.input, applied.scale) if row.needs_images and row.fusion != "late" else None
+    model = build(
+        fusion=row.fusion,
+        input=row.input,
+        encoder=row.encoder,
+        n_covariates=tabular.shape[1],
+        image_size=store.crops.shape[3] if store is not None and row.input == "crops" else 0,
+        alpha=applied.alpha,
+        frozen=tuple(row.pretrained),
+    )
+    about, record = load_weights(model, folder / "best.safetensors"), read_json(folder / "fit.json")
+    if (about.get("key"), about.get("epoch")) != (record["key"], record["best_epoch"]):
+        raise UserError(f"{folder / 'best.safetensors'}: not the weights that fit.json tells of")
+    if row.encoder in RESNETS:
+        model = model.to(memory_format=torch.channels_last)
+    model = model.to(device)
+    rows = np.arange(len(cohort))
+    if row.fusion == "late":
+        parts = []
+        for part in ("tabular", "image"):
+            place = run / "experiments" / row.pretrained[part] / folder.name
+            parts.append(_risk(run, place, read_application(place), cohort, stores))
+        return predict(model, model.combine, RiskColumns(*parts, device), rows, dtype=dtype)
+    images = _feed(store, applied, device) if store is not None else None
+    return predict(model, model, NetworkInputs(tabular, images, device), rows, dtype=dtype)
+
+
+def _feed(store: ImageStore, applied: Application, device: torch.device) -> ImageFeed:
+    row, limits = applied.experiment, applied.limits
+    if (here := store.meta["bit_depth"]) != applied.bit_depth:
+        if here > applied.bit_depth:
+            raise UserError(
+                f"radiographs have {here} bits; the models were trained on {applied.bit_depth}: export them likewise"
+            )
+        limits = limits and (limits[0] / 257, limits[1] / 257)  # as a store of both kinds holds them
+    return ImageFeed(
+        store, row.input, np.arange(0), scale=applied.scale, how="patient" if limits is None else "fold",
+        square=row.encoder not in RESNETS, device=device, limits=limits,
+    )  # fmt: skip

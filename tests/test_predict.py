@@ -1,0 +1,183 @@
+"""A run's models applied to new patients: the same numbers as in the run, from weights and preprocessing alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from fracsurv import predicting
+from fracsurv.cli import app
+from fracsurv.cohort import read_cohort
+from fracsurv.config import load_profile
+from fracsurv.errors import UserError
+from fracsurv.experiments import run_experiment
+from fracsurv.metrics import breslow_survival
+from fracsurv.predicting import default_experiment, experiments_of, predict_cohort
+from fracsurv.results import read_predictions
+from fracsurv.run import open_run
+from fracsurv.simulate import simulate_cohort
+
+NAMES = [
+    "cox_ph",
+    "cox_ph_vf",
+    "deepsurv",
+    "cds_crops",
+    "cds_full_if",
+    "vit_crops_if",
+    "cds_crops_lf",
+    "cds_crops_alpha",
+]
+DAYS = (365, 1096, 1826, 2922)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A finished tiny run of every kind of model, and its cohort's folder."""
+    folder = tmp_path_factory.mktemp("predict")
+    simulate_cohort(
+        folder / "cohort", patients=90, external=40, seed=6, resolution=0.125, boxes="true", progress=False
+    )
+    profile = replace(load_profile("tiny"), alphas=(0.3, 0.7))
+    run = open_run(folder / "cohort", folder / "run", profile)
+    for name in NAMES:
+        run_experiment(run, name, progress=False)
+    return run
+
+
+@pytest.fixture(scope="module")
+def alone(made, tmp_path_factory) -> Path:
+    """What of the run is needed elsewhere: no predictions, no store, no splits, nothing of a patient."""
+    place = tmp_path_factory.mktemp("alone") / "run"
+    kept = ("applying.json", "fit.json", "best.safetensors", "coefficients.csv")
+    for path in made.out.glob("experiments/*/fold-*/*"):
+        if path.name in kept:
+            target = place / path.relative_to(made.out)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    return place
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_runs_own_patients_get_the_runs_own_predictions(made, alone, tmp_path, name):
+    cohort = read_cohort(made.cohort.folder, outcome=False)
+    assert cohort.table["time"].isna().all()
+    found = predict_cohort(alone, cohort, name, tmp_path, progress=False).set_index("patient_id")
+    folds = [read_predictions(made, name, fold).set_index("patient_id").loc[found.index] for fold in range(2)]
+    centred = [fold["risk"] - fold.loc[fold["split"] == "train", "risk"].mean() for fold in folds]
+    np.testing.assert_allclose(found["risk"], np.mean(centred, axis=0), rtol=0, atol=1e-12)
+    for day in DAYS:
+        event = np.stack([1 - fold[f"survival_{day}d"] for fold in folds])
+        np.testing.assert_allclose(found[f"probability_{day}"], event.mean(axis=0), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found[f"probability_{day}_low"], event.min(axis=0), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found[f"probability_{day}_high"], event.max(axis=0), rtol=0, atol=1e-12)
+
+
+def test_a_patient_alone_gets_what_she_gets_among_others(made, alone, tmp_path):
+    cohort = read_cohort(made.cohort.folder, outcome=False)
+    every = predict_cohort(alone, cohort, "cds_full_if", tmp_path / "a", progress=False)
+    one = predict_cohort(alone, cohort.of_rows(np.array([17])), "cds_full_if", tmp_path / "b", progress=False)
+    assert one["patient_id"].tolist() == [every["patient_id"].iloc[17]]
+    np.testing.assert_allclose(one["risk"], every["risk"].iloc[17], atol=0.02)  # other sums of bfloat16
+
+
+def test_a_model_of_16_bits_takes_pictures_of_8(made, alone, tmp_path):
+    folder = tmp_path / "cohort"
+    shutil.copytree(made.cohort.folder, folder)
+    for path in (folder / "images").iterdir():
+        pixels = np.array(Image.open(path)).astype(float)
+        Image.fromarray((pixels / 257).round().astype(np.uint8)).save(path)
+    found = predict_cohort(alone, read_cohort(folder, outcome=False), "cds_full_if", tmp_path / "w", progress=False)
+    cohort = read_cohort(made.cohort.folder, outcome=False)
+    wanted = predict_cohort(alone, cohort, "cds_full_if", tmp_path / "v", progress=False)
+    assert np.corrcoef(found["risk"], wanted["risk"])[0, 1] > 0.95
+
+
+def test_what_differs_from_the_training_is_refused_all_at_once(made, alone, tmp_path):
+    cohort = read_cohort(made.cohort.folder, outcome=False)
+    table = cohort.table.drop(columns=["bmi", "image"])
+    table.loc[3, "age"] = np.nan
+    kinds = {name: kind for name, kind in cohort.covariates.items() if name != "bmi"} | {"smoker": "continuous"}
+    other = replace(cohort, table=table, covariates=kinds, time_unit="months", vertebrae=None)
+    with pytest.raises(UserError) as caught:
+        predict_cohort(alone, other, "cds_full_if", tmp_path, progress=False)
+    assert caught.value.faults == [
+        "covariate age: not known of 1 patients; in training it was known of everybody",
+        "covariate bmi: the model takes it, and the cohort does not have it",
+        "covariate smoker: binary where the model was trained, continuous here",
+        "time_unit: days in training, months here",
+        "image: the model takes radiographs, and the cohort has none",
+    ]
+
+
+def test_broken_and_foreign_files_are_named(made, alone, tmp_path):
+    place = tmp_path / "run"
+    shutil.copytree(alone, place)
+    cohort = read_cohort(made.cohort.folder, outcome=False)
+    with pytest.raises(UserError, match="no experiment nonsense; it has cds_crops, "):
+        predict_cohort(place, cohort, "nonsense", tmp_path / "w", progress=False)
+    fold = place / "experiments" / "deepsurv" / "fold-1"
+    (fold / "best.safetensors").write_bytes(b"\x80\x04\x95cos\nsystem\n")  # a pickle is not even tried
+    with pytest.raises(UserError, match=r"best\.safetensors"):
+        predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
+    record = json.loads((fold / "applying.json").read_text())
+    (fold / "applying.json").write_text(json.dumps(record | {"key": "of another fit"}))
+    with pytest.raises(UserError, match=r"applying\.json: not of the fit that lies beside it"):
+        predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
+    (fold / "applying.json").write_text(json.dumps(record | {"version": 99}))
+    with pytest.raises(UserError, match="of another version"):
+        predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
+    (fold / "applying.json").unlink()
+    with pytest.raises(UserError, match=r"applying\.json: not there"):
+        predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
+    with pytest.raises(UserError, match="no models to apply"):
+        default_experiment(tmp_path / "empty")
+
+
+def test_nothing_of_the_training_patients_is_kept_but_numbers_of_all(made):
+    for name in experiments_of(made.out):
+        for path in made.out.glob(f"experiments/{name}/fold-*/applying.json"):
+            text = path.read_text()
+            assert not any(patient in text for patient in made.cohort.table["patient_id"])
+            record = json.loads(text)
+            assert set(record["about"]) == {"outcome", "time_unit", "horizons", "provenance", "patients", "events"}
+
+
+def test_a_baseline_kept_is_breslows(made):
+    rows = made.rows(0)["train"]
+    table, predictions = made.cohort.table, read_predictions(made, "deepsurv", 0).set_index("patient_id")
+    risk = predictions.loc[table["patient_id"], "risk"].to_numpy()
+    applied = predicting.read_application(made.folder("deepsurv", 0))
+    event, time = table["event"].to_numpy()[rows], table["time"].to_numpy()[rows]
+    at = np.array([50.0, 700.0, 2000.0, 1e6])
+    np.testing.assert_array_equal(
+        applied.baseline.survival(risk, at), breslow_survival(event, time, risk[rows], risk, at)
+    )
+
+
+def test_the_command_writes_a_table_and_says_what_made_it(made, alone, tmp_path):
+    folder = tmp_path / "cohort"
+    shutil.copytree(made.cohort.folder, folder)
+    table = pd.read_csv(folder / "cohort.csv").drop(columns=["time_days", "event"])
+    table.head(30).to_csv(folder / "cohort.csv", index=False)
+    boxes = pd.read_csv(folder / "vertebrae.csv")
+    boxes[boxes["patient_id"].isin(table["patient_id"].head(30))].to_csv(folder / "vertebrae.csv", index=False)
+    (folder / "truth.parquet").unlink()
+    out = tmp_path / "out"
+    arguments = ["predict", str(alone), str(folder), "--out", str(out), "--experiment", "cds_full_if"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "cds_full_if: 2 fold models, each trained on" in result.output
+    assert "simulated patients or more; outcome: any fracture. Research only." in result.output
+    found = pd.read_csv(out / "predictions.csv")
+    assert found["patient_id"].tolist() == table["patient_id"].head(30).tolist()
+    assert found.columns[:3].tolist() == ["patient_id", "risk", "probability_365"]
+    assert found.filter(like="probability").to_numpy().min() >= 0
+    assert default_experiment(alone) == "cds_crops"
