@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from fracsurv.cohort import horizons
 from fracsurv.config import TRUE_RISK
 from fracsurv.metrics import bootstrap_metrics, holm, paired_p, percentile_interval
-from fracsurv.results import EVALUATED, finished, horizons, integration_times, read_metrics, risk_of
+from fracsurv.results import EVALUATED, finished, integration_times, read_metrics, risk_of
 from fracsurv.run import Run
 from fracsurv.training import derive_seed
 

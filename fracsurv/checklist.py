@@ -9,10 +9,10 @@ import pandas as pd
 import yaml
 
 from fracsurv.answers import answer
+from fracsurv.cohort import horizons
 from fracsurv.config import CONFIGS, TRUE_RISK
 from fracsurv.metrics import kaplan_meier
 from fracsurv.plots import horizon_label
-from fracsurv.results import horizons
 from fracsurv.run import Run
 from fracsurv.summary import label, missing_said
 from fracsurv.tables import frame_of

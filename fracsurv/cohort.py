@@ -32,6 +32,8 @@ from fracsurv.vertebra_tables import check_corrections, read_vertebrae, with_key
 from fracsurv.vertebrae import LEVELS
 
 CORRECTIONS = "vertebrae_corrections.csv"
+HORIZONS_YEARS = (1, 3, 5, 8)
+DAYS_A_YEAR = 365.25
 LEAST_MEASURED = 0.8
 """Share of the patients whose vertebrae must be measured; the others get the mean, and are counted in the report."""
 
@@ -182,6 +184,11 @@ class Cohort:
             stat = (self.folder / name).stat()
             digest.update(repr((name, stat.st_size, stat.st_mtime_ns)).encode())
         return digest.hexdigest()
+
+
+def horizons(cohort: Cohort) -> NDArray:
+    """Days at which AUC and Brier are reported: the cohort's own, or 1, 3, 5 and 8 years."""
+    return np.array(cohort.horizons or [round(DAYS_A_YEAR * year) for year in HORIZONS_YEARS], dtype=float)
 
 
 def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:

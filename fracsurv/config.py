@@ -18,8 +18,6 @@ from fracsurv.steps import COMPILING
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
-HORIZONS_YEARS = (1, 3, 5, 8)
-DAYS_A_YEAR = 365.25
 TRUE_RISK = "true_risk"
 VITS = tuple(name for name in ENCODERS if name not in RESNETS)
 

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from fracsurv.cohort import Cohort
+from fracsurv.cohort import Cohort, horizons
 from fracsurv.metrics import concordance_index
-from fracsurv.results import horizons
 
 MOST_ROWS = 3
 """Rows named in one warning; of the others their number is told."""

@@ -11,8 +11,7 @@ import torch
 from fracsurv.applying import Application, read_application
 from fracsurv.boxes import locate_vertebrae
 from fracsurv.checkpoint import load_weights
-from fracsurv.cohort import Cohort
-from fracsurv.config import DAYS_A_YEAR, HORIZONS_YEARS
+from fracsurv.cohort import DAYS_A_YEAR, HORIZONS_YEARS, Cohort
 from fracsurv.errors import UserError
 from fracsurv.feeding import ImageFeed, NetworkInputs, RiskColumns
 from fracsurv.files import read_json

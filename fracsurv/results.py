@@ -9,19 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fracsurv.cohort import Cohort
-from fracsurv.config import DAYS_A_YEAR, HORIZONS_YEARS
+from fracsurv.cohort import horizons
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_path, read_json, write_json
 from fracsurv.metrics import breslow_survival, evaluate, integration_grid, usable_horizons
 from fracsurv.run import Run
 
 EVALUATED = ("validation", "test", "external")
-
-
-def horizons(cohort: Cohort) -> np.ndarray:
-    """Days at which AUC and Brier are reported: the cohort's own, or 1, 3, 5 and 8 years."""
-    return np.array(cohort.horizons or [round(DAYS_A_YEAR * year) for year in HORIZONS_YEARS], dtype=float)
 
 
 def survival_column(horizon: float) -> str:

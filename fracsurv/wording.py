@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from fracsurv.boxes import boxes_line
+from fracsurv.cohort import horizons
 from fracsurv.config import TRUE_RISK
 from fracsurv.files import read_json
 from fracsurv.plots import horizon_label
-from fracsurv.results import horizons
 from fracsurv.run import Run
 
 ENCODERS = {"resnet50": "ResNet-50", "resnet18": "ResNet-18", "vit_b_32": "ViT-B/32", "vit_tiny": "a small ViT"}

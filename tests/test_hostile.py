@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,14 @@ def test_is_told_plainly(case, template, tmp_path, monkeypatch, capsys):
         assert case.says in said or "cannot be read" in said, said[:2000]
         left = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
         assert {path.name for path in left} <= {"splits.csv", ".full.lock"}  # whole, and right for another try
+
+
+def test_checking_a_cohort_does_not_wait_for_torch(template):
+    look = (
+        "import sys; from fracsurv import cli; sys.argv = ['fracsurv', 'check', sys.argv[1]]\n"
+        "try: cli.main()\n"
+        "except SystemExit: print(sorted({'torch', 'sksurv', 'matplotlib'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", look, template], capture_output=True, text=True, check=True)
+    assert "no faults" in result.stdout
+    assert result.stdout.splitlines()[-1] == "[]"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from fracsurv import plots
+from fracsurv.cohort import horizons
 from fracsurv.curves import event_share, follow_up_groups
 from fracsurv.findings.finding import Finding
 from fracsurv.plots import format_p, horizon_label
-from fracsurv.results import horizons
 from fracsurv.run import Run
 from fracsurv.wording import HEADLINE_DAYS, stamp
 

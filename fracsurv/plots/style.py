@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from fracsurv.config import DAYS_A_YEAR, HORIZONS_YEARS
+from fracsurv.cohort import DAYS_A_YEAR, HORIZONS_YEARS
 
 COLOURS = tuple(sns.color_palette("colorblind").as_hex())
 """Wong's palette, told apart by people with any of the common colour deficiencies."""
