@@ -23,7 +23,10 @@ TOLD = {
     "trainable_parameters": "of these trained", "seed": "seed", "precision": "precision", "torch": "torch",
 }  # fmt: skip
 """Entries of `fit.json` that a card shows, and what they are called there."""
-FILES = {"network": "best.safetensors, fit.json, history.csv", "cox_ph": "coefficients.csv, fit.json"}
+FILES = {
+    "network": "best.safetensors, applying.json, fit.json, history.csv",
+    "cox_ph": "coefficients.csv, applying.json",
+}
 
 
 def model_card(run: Run, name: str, table: pd.DataFrame, differences: pd.DataFrame) -> dict[str, Any]:
