@@ -47,6 +47,8 @@ def read_dicom(path: Path, name: str, *, windowed: bool = False) -> np.ndarray:
     if padding.any() and not padding.all():
         values = np.where(padding, values[~padding].min(), values)
     if windowed:
+        if high <= low:
+            raise UserError(f"{name}: the VOI table of its header gives one value alone; export it again")
         return np.rint((values - low) * (65535 / (high - low))).astype(np.uint16)
     return _as_integers(header, values, (low, high), name)
 
@@ -140,8 +142,8 @@ def _frame_shape(frame: bytes) -> tuple[int, int] | None:
 
 def _without_other_bits(header: Any, stored: np.ndarray, name: str) -> np.ndarray:
     """Stored values without what lies in their unused bits: burnt-in overlays, in old files."""
-    if header.HighBit != header.BitsStored - 1:
-        raise UserError(f"{name}: the highest bit is {header.HighBit} of {header.BitsStored}; export it again")
+    if (high := header.get("HighBit", header.BitsStored - 1)) != header.BitsStored - 1:
+        raise UserError(f"{name}: the highest bit is {high} of {header.BitsStored}; export it again")
     spare = stored.dtype.itemsize * 8 - int(header.BitsStored)
     return (stored << spare) >> spare if spare else stored  # for signed values, the sign is taken along
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -34,10 +35,13 @@ def without_paths(text: str, folders: list[Path]) -> str:
     """A notebook's JSON in which these folders, as given and as they are resolved, are their last names."""
     names = {str(form): folder.resolve().name for folder in folders for form in (folder.resolve(), folder.absolute())}
     for path in sorted(names, key=len, reverse=True):  # a folder within another goes first
-        text = text.replace(json.dumps(path)[1:-1], names[path])
-        text = text.replace(json.dumps(path, ensure_ascii=False)[1:-1], names[path])
+        for written in {json.dumps(path)[1:-1], json.dumps(path, ensure_ascii=False)[1:-1]}:
+            # whole paths alone: /png is not the end of image/png, nor /data the beginning of /data2
+            text = re.sub(rf"(?<![\w.-]){re.escape(written)}(?![\w.-])", names[path].replace("\\", r"\\"), text)
     return text
 
 
 if __name__ == "__main__":
-    typer.run(execute)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(execute)
+    app()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -178,6 +180,15 @@ def test_models_take_the_indicators_and_the_report_says_so(run):
     groups = dict(subgroups(run, "external"))
     at = run.rows(0)["external"]
     np.testing.assert_array_equal(groups["Age, years: not known"], run.cohort.table["age"].isna().to_numpy()[at])
+
+
+def test_a_whole_run_goes_through_with_its_notebooks(run, tmp_path):
+    arguments = ["--profile", "tiny", "--out", tmp_path / "out", "--experiments", "cox_ph", "--cores", "1"]
+    program = [sys.executable, "-c", "from fracsurv.cli import main; main()", "run", run.cohort.folder, *arguments]
+    result = subprocess.run(list(map(str, program)), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    page = (tmp_path / "out" / "notebooks" / "01_eda_kaplan_meier.html").read_text(encoding="utf-8")
+    assert "20 not known" in page
 
 
 def test_check_says_it(run):

@@ -361,6 +361,18 @@ def test_ink_can_be_read_on_white(colour):
         assert dark == colour
 
 
+def test_distributions_leave_out_who_is_not_known():
+    values = pd.DataFrame({"a": [1.0, 2.0, np.nan, 4.0, 5.0, 9.0], "b": [0, 1, np.nan, 1, 0, 1]})
+    event = np.array([True, False, True, True, False, False])
+    names = {"a": "A", "b": "B"}
+    figure = plots.covariate_distributions(values, event, {"a": "continuous", "b": "binary"}, names)
+    histogram, shares = figure.axes
+    assert histogram.get_legend_handles_labels()[1] == ["no event", "event"]
+    assert histogram.get_ylim()[1] == pytest.approx(50 * 1.05 * 1.25)  # each of two with an event is a half
+    points = {line.get_label(): line.get_xdata() for line in shares.lines}
+    assert points["with any fracture"] == pytest.approx([50])  # of the two who are known
+
+
 def test_subgroups_draws_small_groups_in_grey():
     rows = [
         {"label": label, "small": small, "experiment": name, "c_index": c, "ci_low": c - 0.1, "ci_high": c + 0.1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,7 @@ import pandas as pd
 import pydicom
 import pytest
 
+from fracsurv.notebook_job import without_paths
 from fracsurv.simulate import simulate_cohort
 
 HEADER = {
@@ -110,6 +112,12 @@ def test_a_run_keeps_and_prints_nothing_of_it(done, cohort):
     }
     assert leaks == {}
     assert found_in(said.encode()) == []
+
+
+def test_whole_paths_alone_are_shortened():
+    text = json.dumps({"a": "image/png", "b": "/png", "c": "/png/x.png", "d": "/png2", "e": "C:\\png"})
+    found = json.loads(without_paths(text, [Path("/png")]))
+    assert found == {"a": "image/png", "b": "png", "c": "png/x.png", "d": "/png2", "e": "C:\\png"}
 
 
 def test_a_picture_that_cannot_be_read_is_named_and_its_header_is_not(cohort, tmp_path):

@@ -32,4 +32,6 @@ def follow_up(run: Run) -> Finding:
         f"By {horizon_label(day, unit)}, {' and '.join(parts)} have had {outcome}. At the 5 % level the curves "
         f"{differ} (log-rank {format_p(p)})."
     )
-    return Finding(f"follow_up_{name}", figure, "Kaplan–Meier curves of two groups with 95 % bands", said)
+    return Finding(
+        f"follow_up_{name}", figure, f"Kaplan–Meier curves of {len(np.unique(group))} groups with 95 % bands", said
+    )

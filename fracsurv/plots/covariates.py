@@ -30,7 +30,7 @@ def covariate_distributions(
     Parameters
     ----------
     values : DataFrame (n, p)
-        One column a covariate, in its own unit.
+        One column a covariate, in its own unit; NaN = not known, left out.
     event : array (n,), bool
         True = event.
     kinds : mapping
@@ -60,6 +60,8 @@ def covariate_distributions(
 
 
 def _histogram(axes, values: NDArray, event: NDArray, label: str) -> None:
+    known = np.isfinite(values)
+    values, event = values[known], event[known]
     edges = np.histogram_bin_edges(values, bins=BINS)
     for chosen, colour, name in ((~event, GREY, "no event"), (event, COLOURS[3], "event")):
         if not chosen.any():
