@@ -32,6 +32,5 @@ def follow_up(run: Run) -> Finding:
         f"By {horizon_label(day, unit)}, {' and '.join(parts)} have had {outcome}. At the 5 % level the curves "
         f"{differ} (log-rank {format_p(p)})."
     )
-    return Finding(
-        f"follow_up_{name}", figure, f"Kaplan–Meier curves of {len(np.unique(group))} groups with 95 % bands", said
-    )
+    n_groups = {1: "one group", 2: "two groups", 3: "three groups"}[len(np.unique(group))]
+    return Finding(f"follow_up_{name}", figure, f"Kaplan–Meier curves of {n_groups} with 95 % bands", said)

@@ -14,7 +14,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from fracsurv.metrics import Calibration
-from fracsurv.plots.style import COLOURS, GREY, horizon_label, new_figure, time_axis
+from fracsurv.plots.style import COLOURS, GREY, horizon_label, ink, new_figure, time_axis
 
 
 def numbers_at_risk(time: NDArray, at: Sequence[float]) -> list[int]:
@@ -96,7 +96,7 @@ def _risk_table(axes, times: list[NDArray], names: list[str], ticks: Sequence[fl
     axes.tick_params(axis="x", length=0)
     axes.set_title("Numbers at risk", fontsize=8)
     for row, (time, colour) in enumerate(zip(times, COLOURS, strict=False)):
-        axes.get_yticklabels()[row].set_color(colour)
+        axes.get_yticklabels()[row].set_color(ink(colour))
         for tick, number in zip(ticks, numbers_at_risk(time, ticks), strict=True):
             axes.text(tick, row, f"{number:,}", ha="center", va="center", fontsize=8)
 
