@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -35,9 +36,17 @@ def without_paths(text: str, folders: list[Path]) -> str:
     """A notebook's JSON in which these folders, as given and as they are resolved, are their last names."""
     names = {str(form): folder.resolve().name for folder in folders for form in (folder.resolve(), folder.absolute())}
     for path in sorted(names, key=len, reverse=True):  # a folder within another goes first
-        for written in {json.dumps(path)[1:-1], json.dumps(path, ensure_ascii=False)[1:-1]}:
+        # as a string of the JSON, and as one of Python code in a string of the JSON
+        for times, ascii_alone in product((2, 1), (True, False)):
+            written, name = (_escaped(each, times, ascii_alone) for each in (path, names[path]))
             # whole paths alone: /png is not the end of image/png, nor /data the beginning of /data2
-            text = re.sub(rf"(?<![\w.-]){re.escape(written)}(?![\w.-])", names[path].replace("\\", r"\\"), text)
+            text = re.sub(rf"(?<![\w.-]){re.escape(written)}(?![\w.-])", lambda _, name=name: name, text)
+    return text
+
+
+def _escaped(text: str, times: int, ascii_alone: bool) -> str:
+    for _ in range(times):
+        text = json.dumps(text, ensure_ascii=ascii_alone)[1:-1]
     return text
 
 

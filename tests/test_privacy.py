@@ -120,6 +120,15 @@ def test_whole_paths_alone_are_shortened():
     assert found == {"a": "image/png", "b": "png", "c": "png/x.png", "d": "/png2", "e": "C:\\png"}
 
 
+def test_paths_with_quotes_are_shortened_and_the_notebook_stays_one():
+    folder = Path('/home/it\'s "Anna"/the "run"')
+    cell = f"out = {json.dumps(str(folder))}\nä = 1"
+    for ascii_alone in (True, False):
+        text = json.dumps({"source": cell, "metadata": str(folder / "x.ipynb")}, ensure_ascii=ascii_alone)
+        found = json.loads(without_paths(text, [folder]))
+        assert found == {"source": 'out = "the \\"run\\""\nä = 1', "metadata": 'the "run"/x.ipynb'}
+
+
 def test_a_picture_that_cannot_be_read_is_named_and_its_header_is_not(cohort, tmp_path):
     table = pd.read_csv(cohort / "cohort.csv").head(40)
     (tmp_path / "images").mkdir()
