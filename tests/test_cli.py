@@ -104,8 +104,8 @@ def test_fit_writes_the_folds_files(monkeypatch, capsys, tmp_path):
     base = ("fit", str(tmp_path / "c"), "--profile", "tiny", "--out", str(tmp_path / "r"), "--experiment", "deepsurv")
     assert call(monkeypatch, capsys, *base, "--fold", "1")[0] == 0
     assert sorted(path.name for path in (tmp_path / "r" / "experiments" / "deepsurv" / "fold-1").iterdir()) == [
-        "applying.json", "best.safetensors", "fit.json", "history.csv", "last.safetensors", "metrics.json", "predictions.parquet",
-        "timing.csv",
+        "applying.json", "best.safetensors", "fit.json", "history.csv", "last.safetensors", "metrics.json",
+        "predictions.parquet", "timing.csv",
     ]  # fmt: skip
 
 
