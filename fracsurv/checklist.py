@@ -79,13 +79,13 @@ def _by_models(run: Run, rows: list[str], *, has_differences: bool, judged: bool
     made = [run.experiments[name] for name in rows]
     inputs, models = {row.input for row in made}, {row.model for row in made}
     networks, has_pictures = "network" in models, inputs != {"none"}
-    chosen = [] if not networks else ["Epochs and α" if any(row.fusion == "alpha" for row in made) else "Epochs"]
+    sweeps = any(row.fusion == "alpha" for row in made)
+    chosen = [f"Epochs{' and α' * sweeps} were chosen on validation."] * networks
+    chosen += ["Those held out were predicted once."] * judged
     files = ["Weights of every fold's network (safetensors) with their settings"] if networks else []
     files += ["Cox regression's coefficients"] if "cox_ph" in models else []
     pictures = "Radiographs: least and greatest pixel of each fold's training patients become 0 and 1"
     pictures += "; crops of 13 vertebrae. " if "crops" in inputs else ". "
-    chosen = [f"{what} were chosen on validation." for what in chosen]
-    chosen += ["Those held out were predicted once."] * judged
     return {
         "pictures": pictures * has_pictures,
         "and_radiograph": "; and the radiograph" * has_pictures,

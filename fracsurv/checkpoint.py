@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fracsurv.errors import UserError
-from fracsurv.files import atomic_path
+from fracsurv.files import atomic_path, read_json
 
 
 def save_weights(model: nn.Module, path: Path, about: dict[str, Any] | None = None) -> None:
@@ -36,6 +36,13 @@ def load_weights(model: nn.Module, path: Path) -> dict[str, Any]:
             f"{path.name}: holds the weights of another model ({error.args[0].splitlines()[0]})"
         ) from None
     return about
+
+
+def load_best(model: nn.Module, folder: Path) -> None:
+    """Load a finished fit's best weights, if they are those that its record speaks of; else a UserError."""
+    about, record = load_weights(model, folder / "best.safetensors"), read_json(folder / "fit.json")
+    if (about.get("key"), about.get("epoch")) != (record["key"], record["best_epoch"]):
+        raise UserError(f"{folder / 'best.safetensors'}: not the weights that fit.json tells of; delete {folder}")
 
 
 def read_about(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ simulated, `truth.parquet`.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -188,7 +189,12 @@ class Cohort:
 
 def horizons(cohort: Cohort) -> NDArray:
     """Days at which AUC and Brier are reported: the cohort's own, or 1, 3, 5 and 8 years."""
-    return np.array(cohort.horizons or [round(DAYS_A_YEAR * year) for year in HORIZONS_YEARS], dtype=float)
+    return own_or_protocols(cohort.horizons)
+
+
+def own_or_protocols(horizons: Sequence[float]) -> NDArray:
+    """These horizons, or the protocol's if there are none."""
+    return np.array(horizons or [round(DAYS_A_YEAR * year) for year in HORIZONS_YEARS], dtype=float)
 
 
 def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
@@ -211,9 +217,10 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
         raise UserError(f"{folder}: no such cohort folder; `fracsurv simulate {folder}` makes one")
     faults: list[str] = []
     settings = read_settings(folder, faults)
-    table, file, decimal, read_as = read_patients(folder, faults)
-    if table is None:
+    read, file = read_patients(folder, faults)
+    if read is None:
         raise UserError(faults)
+    table = read.frame
     covariates = _covariates(table, settings, file, faults)
     check_labels(covariates, settings.get("labels", {}), faults)
     if not outcome:
@@ -225,7 +232,7 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
     # where columns are missing, those that are there are checked all the same
     values = check_values(
         table, covariates, settings.get("columns", {}), file, faults,
-        decimal=decimal, empty_allowed=settings.get("missing_covariates") == "impute",
+        decimal=read.decimal, empty_allowed=settings.get("missing_covariates") == "impute",
     )  # fmt: skip
     exclude = settings.get("missing_images") == "exclude"
     check_images(folder, values, file, faults, empty_allowed=exclude)
@@ -266,7 +273,7 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
         time_unit=settings.get("time_unit", "days"),
         without_image=n - len(values),
         windowed=settings.get("dicom_values", "stored") == "windowed",
-        read_as=f"{file}: {read_as}" if read_as else "",
+        read_as=f"{file}: {read.read_as}" if read.read_as else "",
     )
     return cohort if vertebrae is None else cohort.with_boxes(vertebrae, written_by(folder))
 

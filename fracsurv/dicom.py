@@ -31,6 +31,20 @@ NO_FRAME_HEADERS = (0xC4, 0xC8, 0xCC)
 """Markers among JPEG's frame headers (C0 to CF) that are none."""
 
 
+def is_dicom(path: Path, name: str) -> bool:
+    """By its mark or its suffix; a UserError where it cannot be opened."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(132)
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{name}: cannot be opened ({error.strerror})") from None
+    if not start:
+        raise UserError(f"{name}: the file is empty")
+    return start[128:132] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
+
+
 def read_dicom(path: Path, name: str, *, windowed: bool = False) -> np.ndarray:
     """A single greyscale frame, uint8 or uint16 (H, W), brighter = denser; see `radiographs.read_radiograph`."""
     with _quiet():
@@ -70,15 +84,14 @@ class HeaderFacts(NamedTuple):
     person: str
 
 
-def header_facts(path: Path) -> HeaderFacts | None:
+def header_facts(path: Path, name: str) -> HeaderFacts | None:
     """The facts of a DICOM file; None of any other.
 
     `frontal`: an anteroposterior or posteroanterior view; `burnt_in`: text is burnt into the picture; `spacing`: of
     rows, mm a pixel; `person`: a hash of the patient's number, name and date of birth, '' where there are none.
     """
-    with path.open("rb") as file:
-        if file.read(132)[128:] != b"DICM":
-            return None
+    if not is_dicom(path, name):
+        return None
     with _quiet():
         header = pydicom.dcmread(path, stop_before_pixels=True)
         spacing = header.get("PixelSpacing") or header.get("ImagerPixelSpacing")

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from fracsurv import __version__
 from fracsurv.applying import write_application
 from fracsurv.baselines import fit_cox
 from fracsurv.board import Board
-from fracsurv.checkpoint import load_weights
+from fracsurv.checkpoint import load_best
 from fracsurv.commit import commit
 from fracsurv.config import TRUE_RISK, Experiment
 from fracsurv.errors import UserError
@@ -28,6 +29,7 @@ from fracsurv.run import Run
 from fracsurv.scaling import standardise
 from fracsurv.steps import worth_compiling
 from fracsurv.stopwatch import Stopwatch
+from fracsurv.store import ImageStore
 from fracsurv.training import Recipe, derive_seed, fit, precision_of, predict
 
 
@@ -186,7 +188,7 @@ def fitted_network(run: Run, name: str, fold: int, alpha: float | None = None):
     """A fold's network with its best weights; model, what to call of it, and what feeds it, as `make_network`."""
     seed = derive_seed(run.profile.seed, name, fold, alpha)
     model, call, inputs = make_network(run, run.experiment(name), fold, alpha, seed)
-    _load_best(model, run.folder(name, fold))
+    load_best(model, run.folder(name, fold))
     return model, call, inputs
 
 
@@ -204,19 +206,11 @@ def make_network(
     store = run.store(experiment.input) if experiment.needs_images else None
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        model = build(
-            fusion=experiment.fusion,
-            input=experiment.input,
-            encoder=experiment.encoder,
-            n_covariates=len(run.covariates(experiment.name)),
-            image_size=store.crops.shape[3] if store is not None and experiment.input == "crops" else 0,
-            alpha=alpha,
-            frozen=tuple(experiment.pretrained),
-        )
+        model = untrained(experiment, len(run.covariates(experiment.name)), store, alpha)
     for part, other in experiment.pretrained.items():
         if not is_done(run.folder(other, fold) / "metrics.json", run.evaluation_key(other, fold)):
             raise UserError(f"{experiment.name} takes over {other}, whose fold {fold} is not finished; run it first")
-        _load_best(getattr(model, part).module, run.folder(other, fold))
+        load_best(getattr(model, part).module, run.folder(other, fold))
     if experiment.encoder in RESNETS:
         model = model.to(memory_format=torch.channels_last)
     model = model.to(run.device)
@@ -239,17 +233,23 @@ def make_network(
     )
 
 
+def untrained(experiment: Experiment, n_covariates: int, store: ImageStore | None, alpha: float | None) -> nn.Module:
+    """An experiment's network, newly initialised, for so many covariates and the images of a store."""
+    return build(
+        fusion=experiment.fusion,
+        input=experiment.input,
+        encoder=experiment.encoder,
+        n_covariates=n_covariates,
+        image_size=store.crops.shape[3] if store is not None and experiment.input == "crops" else 0,
+        alpha=alpha,
+        frozen=tuple(experiment.pretrained),
+    )
+
+
 def _forget(folder: Path) -> None:
     """Take away what says that a fit is done, before its weights are overwritten."""
     for file in ("metrics.json", "predictions.parquet", "fit.json"):
         (folder / file).unlink(missing_ok=True)
-
-
-def _load_best(model: torch.nn.Module, folder: Path) -> None:
-    """Load a finished fit's best weights, if they are those that its record speaks of."""
-    about, record = load_weights(model, folder / "best.safetensors"), read_json(folder / "fit.json")
-    if (about.get("key"), about.get("epoch")) != (record["key"], record["best_epoch"]):
-        raise UserError(f"{folder / 'best.safetensors'}: not the weights that fit.json tells of; delete {folder}")
 
 
 def _true_risk(run: Run) -> np.ndarray:

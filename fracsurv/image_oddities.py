@@ -88,7 +88,7 @@ def _look(cohort: Cohort, names: Sequence[str]) -> list[Seen | str]:
             continue
         digest = hashlib.sha256(repr((image.shape, image.dtype.str)).encode() + image.tobytes()).hexdigest()
         small = resize(image, THUMBNAIL).astype(np.float32)
-        found.append(Seen(image.shape, digest, small, header_facts(cohort.folder / name)))
+        found.append(Seen(image.shape, digest, small, header_facts(cohort.folder / name, name)))
     return found
 
 
@@ -132,30 +132,30 @@ def _headers(headers: Sequence[HeaderFacts | None], told: list[str]) -> None:
             f"column image, {named(other)}: {spacing[other[0]]:.3g} mm a pixel, the usual one here {usual:.3g}; "
             "crops are scaled by one number for all, so vertebrae would differ in size"
         )
-    persons: dict[str, list[int]] = {}
-    for row, header in known:
-        persons.setdefault(header.person, []).append(row)
     # a number that very many have is none: anonymised exports give everybody the same
-    groups = [rows for who, rows in persons.items() if who and 1 < len(rows) <= MOST_OF_ONE]
-    if groups:
-        more = f"; so in {len(groups):,} groups" if len(groups) > 1 else ""
-        told.append(
-            f"column image, {named(groups[0])}: the same person by their headers, under several ids{more}. She may "
-            "be trained on and judged"
-        )
+    persons = [rows for rows in _shared([header and header.person for header in headers]) if len(rows) <= MOST_OF_ONE]
+    _tell_shared(persons, "the same person by their headers,", "She may be trained on and judged", told)
 
 
 def _twice(digests: Sequence[str], told: list[str]) -> None:
+    _tell_shared(
+        _shared(digests), "the same pixels", "If these are one person, she may be trained on and judged", told
+    )
+
+
+def _shared(keys: Sequence[str | None]) -> list[list[int]]:
+    """Rows that have a key in common, each group in order; who has none shares nothing."""
     where: dict[str, list[int]] = {}
-    for row, digest in enumerate(digests):
-        where.setdefault(digest, []).append(row)
-    groups = [rows for rows in where.values() if len(rows) > 1]
+    for row, key in enumerate(keys):
+        if key:
+            where.setdefault(key, []).append(row)
+    return [rows for rows in where.values() if len(rows) > 1]
+
+
+def _tell_shared(groups: Sequence[Sequence[int]], what: str, so: str, told: list[str]) -> None:
     if groups:
         more = f"; so in {len(groups):,} groups" if len(groups) > 1 else ""
-        told.append(
-            f"column image, {named(groups[0])}: the same pixels under several ids{more}. If these are one person, "
-            "she may be trained on and judged"
-        )
+        told.append(f"column image, {named(groups[0])}: {what} under several ids{more}. {so}")
 
 
 TURNS = [turn for turn in product((False, True), repeat=3) if any(turn)]

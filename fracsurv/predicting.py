@@ -10,12 +10,13 @@ import torch
 
 from fracsurv.applying import Application, read_application
 from fracsurv.boxes import locate_vertebrae
-from fracsurv.checkpoint import load_weights
-from fracsurv.cohort import DAYS_A_YEAR, HORIZONS_YEARS, Cohort
+from fracsurv.checkpoint import load_best
+from fracsurv.cohort import Cohort, own_or_protocols
+from fracsurv.covariates import MISSING
 from fracsurv.errors import UserError
+from fracsurv.experiments import untrained
 from fracsurv.feeding import ImageFeed, NetworkInputs, RiskColumns
-from fracsurv.files import read_json
-from fracsurv.models import RESNETS, build
+from fracsurv.models import RESNETS
 from fracsurv.store import ImageStore, build_store
 from fracsurv.training import precision_of, predict
 from fracsurv.wording import HEADLINE
@@ -54,13 +55,13 @@ def predict_cohort(
         For an unknown experiment, models that were not finished by this version, and a cohort whose covariates or
         radiographs are not those of the training.
     """
-    folders = sorted((run / "experiments" / name).glob("fold-*"))
+    folders = _folds(run, name)
     if not folders:
         raise UserError(f"{run}: no experiment {name}; it has {', '.join(experiments_of(run)) or 'none'}")
     read = [read_application(folder) for folder in folders]
     cohort = _checked(cohort, read[0], work, progress)
     stores = _Stores(cohort, work, workers, progress)
-    days = horizons_of(read[0])
+    days = own_or_protocols(read[0].about["horizons"])
     risks, probabilities = [], []
     for folder, applied in zip(folders, read, strict=True):
         risk = _risk(run, folder, applied, cohort, stores)
@@ -77,7 +78,7 @@ def predict_cohort(
 
 def told(run: Path, name: str) -> str:
     """A sentence on what made the predictions."""
-    about = [read_application(folder).about for folder in sorted((run / "experiments" / name).glob("fold-*"))]
+    about = [read_application(folder).about for folder in _folds(run, name)]
     fewest = min(each["patients"] for each in about)
     return (
         f"{name}: {len(about)} fold models, each trained on {fewest:,} {about[0]['provenance']} patients or more; "
@@ -98,22 +99,29 @@ def default_experiment(run: Path) -> str:
     return HEADLINE if HEADLINE in names else names[0]
 
 
-def horizons_of(applied: Application) -> np.ndarray:
-    """The times for which probabilities are given, increasing, in the training cohort's unit."""
-    return np.array(applied.about["horizons"] or [round(DAYS_A_YEAR * year) for year in HORIZONS_YEARS], dtype=float)
+def _folds(run: Path, name: str) -> list[Path]:
+    return sorted((run / "experiments" / name).glob("fold-*"))
 
 
 class _Stores:
-    """The cohort's image stores, each built when it is first asked for."""
+    """The cohort's image stores, each built and opened when it is first asked for: a look reads every radiograph."""
 
     def __init__(self, cohort: Cohort, work: Path, workers: int, progress: bool) -> None:
         self.cohort, self.work, self.workers, self.progress = cohort, work, workers, progress
+        self.opened: dict[tuple[str, float], ImageStore] = {}
 
     def __call__(self, kind: str, scale: float) -> ImageStore:
-        folder = build_store(
-            self.cohort, self.work / kind, scale=scale, inputs=[kind], workers=self.workers, progress=self.progress
-        )
-        return ImageStore.open(folder)
+        if (kind, scale) not in self.opened:
+            folder = build_store(
+                self.cohort,
+                self.work / kind,
+                scale=scale,
+                inputs=[kind],
+                workers=self.workers,
+                progress=self.progress,
+            )
+            self.opened[kind, scale] = ImageStore.open(folder)
+        return self.opened[kind, scale]
 
 
 def _checked(cohort: Cohort, applied: Application, work: Path, progress: bool) -> Cohort:
@@ -125,7 +133,7 @@ def _checked(cohort: Cohort, applied: Application, work: Path, progress: bool) -
             faults.append(f"covariate {name}: the model takes it, and the cohort does not have it")
         elif theirs != kind:
             faults.append(f"covariate {name}: {kind} where the model was trained, {theirs} here")
-        elif name + "_missing" in cohort.indicators and name + "_missing" not in scaling.indicators:
+        elif name + MISSING in cohort.indicators and name + MISSING not in scaling.indicators:
             n = int(cohort.table[name].isna().sum())
             faults.append(f"covariate {name}: not known of {n:,} patients; in training it was known of everybody")
     if cohort.time_unit != applied.about["time_unit"]:
@@ -150,18 +158,8 @@ def _risk(run: Path, folder: Path, applied: Application, cohort: Cohort, stores:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = precision_of(device, applied.precision)
     store = stores(row.input, applied.scale) if row.needs_images and row.fusion != "late" else None
-    model = build(
-        fusion=row.fusion,
-        input=row.input,
-        encoder=row.encoder,
-        n_covariates=tabular.shape[1],
-        image_size=store.crops.shape[3] if store is not None and row.input == "crops" else 0,
-        alpha=applied.alpha,
-        frozen=tuple(row.pretrained),
-    )
-    about, record = load_weights(model, folder / "best.safetensors"), read_json(folder / "fit.json")
-    if (about.get("key"), about.get("epoch")) != (record["key"], record["best_epoch"]):
-        raise UserError(f"{folder / 'best.safetensors'}: not the weights that fit.json tells of")
+    model = untrained(row, tabular.shape[1], store, applied.alpha)
+    load_best(model, folder)
     if row.encoder in RESNETS:
         model = model.to(memory_format=torch.channels_last)
     model = model.to(device)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fracsurv.dicom import MAX_PIXELS, dicom_kind, read_dicom
+from fracsurv.dicom import MAX_PIXELS, dicom_kind, is_dicom, read_dicom
 from fracsurv.errors import UserError
 
 FULL_SHAPE = (1024, 512)
@@ -51,9 +51,9 @@ def read_radiograph(path: str | Path, *, name: str | None = None, windowed: bool
     """
     path = Path(path)
     name = name or path.name
-    is_dicom = _is_dicom(path, name)
+    dicom = is_dicom(path, name)
     try:
-        return read_dicom(path, name, windowed=windowed) if is_dicom else _read_picture(path, name)
+        return read_dicom(path, name, windowed=windowed) if dicom else _read_picture(path, name)
     except UserError:
         raise
     except Exception as error:  # decoders raise nearly any type on damaged data
@@ -71,9 +71,9 @@ def source_kind(
     """The dtype and the shape (H, W) of what `read_radiograph` would give, from the file's header alone."""
     path = Path(path)
     name = name or path.name
-    is_dicom = _is_dicom(path, name)
+    dicom = is_dicom(path, name)
     try:
-        if is_dicom:
+        if dicom:
             return dicom_kind(path, name, windowed=windowed)
         with _open_picture(path, name) as picture:
             return np.dtype(np.uint16 if picture.mode.startswith("I") else np.uint8), picture.size[::-1]
@@ -114,19 +114,6 @@ def full_image_shape(scale: float) -> tuple[tuple[int, int], tuple[int, int]]:
     cos, sin = (f(math.radians(ROTATION_DEGREES)) for f in (math.cos, math.sin))
     # Rounded down as in the protocol, but a very small picture must not come out smaller than itself.
     return (h, w), (max(h, int(h * cos + w * sin)), max(w, int(w * cos + h * sin)))
-
-
-def _is_dicom(path: Path, name: str) -> bool:
-    try:
-        with path.open("rb") as file:
-            start = file.read(132)
-    except FileNotFoundError:
-        raise UserError(f"{name}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{name}: cannot be opened ({error.strerror})") from None
-    if not start:
-        raise UserError(f"{name}: the file is empty")
-    return start[128:132] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
 
 
 def _open_picture(path: Path, name: str) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable, Iterable
+from itertools import accumulate, groupby
 from pathlib import Path
 
 import pandas as pd
@@ -33,13 +34,12 @@ NUMBERS = re.compile(r"[-+]?\d+(\.\d+)?( \[[-+−]?[\d.]+,? ?(to )?[-+−]?[\d.]
 
 def to_html(frame: pd.DataFrame, caption: str, *, css_class: str = "fs") -> str:
     """A plain HTML table: escaped, two header rows where the column groups have names, intervals in small type."""
-    groups = [group for group, _ in frame.columns]
-    starts = [i for i, group in enumerate(groups) if i == 0 or group != groups[i - 1]]
+    groups = _groups(frame)
+    starts = list(accumulate((width for _, width in groups), initial=0))
     lines = [f'<table class="{css_class}">', f"<caption>{html.escape(caption)}</caption>", "<thead>"]
-    if any(groups):
+    if any(name for name, _ in groups):
         lines.append("<tr>")
-        for start, end in zip(starts, [*starts[1:], len(groups)], strict=True):
-            lines.append(f'<th colspan="{end - start}" scope="colgroup">{html.escape(groups[start])}</th>')
+        lines += [f'<th colspan="{n}" scope="colgroup">{html.escape(name)}</th>' for name, n in groups]
         lines.append("</tr>")
     lines.append("<tr>" + "".join(f'<th scope="col">{html.escape(name)}</th>' for _, name in frame.columns) + "</tr>")
     lines.append("</thead><tbody>")
@@ -49,6 +49,11 @@ def to_html(frame: pd.DataFrame, caption: str, *, css_class: str = "fs") -> str:
         lines.append("<tr>" + "".join(cells) + "</tr>")
     lines.append("</tbody></table>")
     return "\n".join(lines)
+
+
+def _groups(frame: pd.DataFrame) -> list[tuple[str, int]]:
+    """Groups of columns that stand beside one another: their names, and how many columns each has."""
+    return [(name, len(list(columns))) for name, columns in groupby(group for group, _ in frame.columns)]
 
 
 def _classes(starts_group: bool, cell: str) -> str:
@@ -112,12 +117,10 @@ def _long_table(frame: pd.DataFrame, caption: str, longest: list[int]) -> str:
 
 
 def _head(frame: pd.DataFrame) -> list[str]:
-    groups = [group for group, _ in frame.columns]
-    starts = [i for i, group in enumerate(groups) if i == 0 or group != groups[i - 1]]
+    groups = _groups(frame)
     lines = [r"\toprule"]
-    if any(groups):
-        spans = zip(starts, [*starts[1:], len(groups)], strict=True)
-        cells = [rf"\multicolumn{{{end - start}}}{{l}}{{{_escaped(groups[start])}}}" for start, end in spans]
+    if any(name for name, _ in groups):
+        cells = [rf"\multicolumn{{{n}}}{{l}}{{{_escaped(name)}}}" for name, n in groups]
         lines.append(" & ".join(cells) + r" \\")
     return [*lines, " & ".join(_escaped(name) for _, name in frame.columns) + r" \\", r"\midrule"]
 

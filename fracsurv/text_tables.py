@@ -25,33 +25,34 @@ TABLES = ("cohort.csv", "cohort.parquet", "cohort.xlsx")
 
 
 class TextTable(NamedTuple):
-    """A table's fields as text, its decimal mark ('.' or ','), and how it was read, in words."""
+    """A table's fields, of all but Parquet as text, its decimal mark ('.' or ','), and how it was read, in words."""
 
     frame: pd.DataFrame
     decimal: str
     read_as: str
 
 
-def read_patients(folder: Path, faults: list[str]) -> tuple[pd.DataFrame | None, str, str, str]:
-    """A cohort's table, its file's name, its decimal mark and how it was read; None in its place with faults."""
+def read_patients(folder: Path, faults: list[str]) -> tuple[TextTable | None, str]:
+    """A cohort's table and its file's name; None in the table's place, and faults, where it is not readable."""
     found = [name for name in TABLES if (folder / name).exists()]
     if len(found) != 1:
         what = f"holds {' and '.join(found)}; keep one" if found else f"holds no {TABLES[0]}"
         faults.append(f"{folder}: {what}")
-        return None, TABLES[0], ".", ""
+        return None, TABLES[0]
     file = found[0]
+    table: TextTable | None
     if file.endswith(".parquet"):
         try:
-            table, decimal, read_as = pd.read_parquet(folder / file), ".", ""
+            table = TextTable(pd.read_parquet(folder / file), ".", "")
         except (ValueError, OSError) as error:
             faults.append(f"{file}: not readable ({type(error).__name__}); it must be Parquet")
-            return None, file, ".", ""
+            return None, file
     else:
-        table, decimal, read_as = read_text_table(folder / file, faults) or (None, ".", "")
-    if table is not None and table.empty:
+        table = read_text_table(folder / file, faults)
+    if table is not None and table.frame.empty:
         faults.append(f"{file}: holds no patients")
-        table = None
-    return table, file, decimal, read_as
+        return None, file
+    return table, file
 
 
 def read_text_table(path: Path, faults: list[str]) -> TextTable | None:

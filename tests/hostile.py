@@ -210,7 +210,6 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}, *{a}, *{a}, *{a}, *{a}, *{a}]\n"
     for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
-WHOLE = {"covariates": {"age": "continuous", "smoker": "binary"}}
 
 TABLES = [
     Case("no table", lambda f: (f / "cohort.csv").unlink(), "holds no cohort.csv"),
