@@ -9,7 +9,7 @@ import sys
 
 from fracsurv.config import ROOT, TRUE_RISK, as_record
 from fracsurv.experiments import alphas
-from fracsurv.run import RESULTS_VERSION, open_run
+from fracsurv.run import APPLICATION_VERSION, RESULTS_VERSION, open_run
 from fracsurv.text_tables import TABLES as COHORT_TABLES
 
 COHORT, OUT, PROFILE = config["cohort"], config["out"], config["profile"]
@@ -56,7 +56,7 @@ def settings(name, notebook=None):
     seen = RADIOGRAPHS if name == "prepare" or row and row.needs_images else ""
     cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"] if notebook else []
     text = ["".join(cell["source"]) for cell in cells]
-    parts = (RESULTS_VERSION, as_record(RUN.profile), as_record(row) if row else name, seen, text)
+    parts = (RESULTS_VERSION, APPLICATION_VERSION, as_record(RUN.profile), as_record(row) if row else name, seen, text)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from fracsurv.config import Experiment, as_record
 from fracsurv.errors import UserError
 from fracsurv.files import read_json, write_json
 from fracsurv.metrics import Baseline, breslow_baseline
-from fracsurv.run import Run
+from fracsurv.run import APPLICATION_VERSION, Run
 from fracsurv.scaling import Scaling, fit_scaling
 
 FILE = "applying.json"
-VERSION = 1
+ANEW = "delete it and the run's folder `notebooks`, and call `fracsurv run` again with this version of fracsurv"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Application:
     centre : float
         Mean log hazard of the training patients.
     about : dict
-        `outcome`, `time_unit`, `horizons`, `provenance`, `patients` and `events` of the training part.
+        `outcome`, `time_unit`, `horizons`, `provenance`, `windowed`, and of the training part `patients`, `events`
+        and `ranges`, each covariate's least and greatest value there.
     """
 
     experiment: Experiment
@@ -66,9 +68,10 @@ def write_application(
     baseline = breslow_baseline(event, time, risk[train])
     about = {"outcome": run.cohort.outcome, "time_unit": run.cohort.time_unit}
     about |= {"horizons": list(run.cohort.horizons), "provenance": run.cohort.provenance}
+    about |= {"windowed": run.cohort.windowed, "ranges": _ranges(table[list(run.cohort.covariates)])}
     about |= {"patients": len(train), "events": int(event.sum())}
     record = {
-        "version": VERSION,
+        "version": APPLICATION_VERSION,
         "key": run.key(name, fold, alpha),
         "experiment": as_record(row),
         "alpha": alpha,
@@ -96,12 +99,24 @@ def read_application(folder: Path) -> Application:
     """
     path = folder / FILE
     if not path.exists():
-        raise UserError(f"{path}: not there; fit this experiment with this version of fracsurv (`fracsurv run`)")
-    record = read_json(path)
-    if record.get("version") != VERSION:
-        raise UserError(f"{path}: of another version of fracsurv; fit this experiment anew")
-    if record["key"] != read_json(folder / "fit.json")["key"]:
-        raise UserError(f"{path}: not of the fit that lies beside it; run `fracsurv run` to its end")
+        raise UserError(f"{path}: not there; {ANEW}")
+    try:
+        record = read_json(path)
+        if record.get("version") != APPLICATION_VERSION:
+            raise UserError(f"{path}: of another version of fracsurv; {ANEW}")
+        if record["key"] != read_json(folder / "fit.json")["key"]:
+            raise UserError(f"{path}: not of the fit that lies beside it; run `fracsurv run` to its end")
+        return _application(record)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise UserError(f"{path}: damaged ({type(error).__name__}); {ANEW}") from None
+
+
+def _ranges(values: pd.DataFrame) -> dict[str, list[float]]:
+    """Least and greatest of each column in which any is known."""
+    return {name: [float(each.min()), float(each.max())] for name, each in values.items() if each.notna().any()}
+
+
+def _application(record: dict[str, Any]) -> Application:
     baseline = record["baseline"]
     return Application(
         Experiment(**record["experiment"]),

@@ -10,6 +10,8 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
 RIDGE = 0.1
+SAID_BEFORE = 1e-6
+"""Share of a covariate's length, beside what those before it say, under which it says nothing of its own."""
 RUNAWAY = 10.0
 """A log hazard ratio over a covariate's whole range beyond which the likelihood is taken to have no maximum."""
 
@@ -20,6 +22,7 @@ class CoxFit:
 
     coefficients: np.ndarray
     constant: tuple[int, ...]
+    repeated: tuple[int, ...]
     penalised: tuple[int, ...]
 
     def risk(self, tabular: np.ndarray) -> np.ndarray:
@@ -30,7 +33,11 @@ class CoxFit:
         """What a reader of the coefficients must know; empty where nothing was done to any."""
         parts = [
             f"{what}: {', '.join(names[i] for i in which)}"
-            for what, which in (("constant, left out", self.constant), ("penalised", self.penalised))
+            for what, which in (
+                ("constant, left out", self.constant),
+                ("said by others before, left out", self.repeated),
+                ("penalised", self.penalised),
+            )
             if which
         ]
         return "; ".join(parts)
@@ -39,13 +46,16 @@ class CoxFit:
 def fit_cox(tabular: np.ndarray, event: np.ndarray, time: np.ndarray) -> CoxFit:
     """Fit Cox PH (Efron ties) to covariates (n, p), without a penalty wherever the likelihood has a maximum.
 
-    A covariate that is constant among these patients is left out (coefficient 0). One that separates the events
+    A covariate that is constant among these patients is left out (coefficient 0), and so is one that is a linear
+    combination of those before it, as R's `coxph` does. One that separates the events
     (a rare factor whose few carriers all were, or all were not, censored) has no finite estimate: it gets a ridge
     penalty of `RIDGE`, it alone.
     """
     outcome = Surv.from_arrays(event, time)
-    varies = np.ptp(tabular, axis=0) > 0
-    values = tabular[:, varies].astype(float)
+    constant = np.ptp(tabular, axis=0) == 0
+    repeated = _repeated(tabular.astype(float))
+    numbers = np.flatnonzero(~constant & ~repeated)
+    values = tabular[:, numbers].astype(float)
     penalty = np.zeros(values.shape[1])
     for _ in range(values.shape[1] + 1):
         found = _newton(values, outcome, penalty)
@@ -54,9 +64,25 @@ def fit_cox(tabular: np.ndarray, event: np.ndarray, time: np.ndarray) -> CoxFit:
             break
         penalty[runaway] = RIDGE
     coefficients = np.zeros(tabular.shape[1])
-    coefficients[varies] = found
-    numbers = np.flatnonzero(varies)
-    return CoxFit(coefficients, tuple(np.flatnonzero(~varies).tolist()), tuple(numbers[penalty > 0].tolist()))
+    coefficients[numbers] = found
+    left_out = (tuple(np.flatnonzero(which).tolist()) for which in (constant, repeated))
+    return CoxFit(coefficients, *left_out, tuple(numbers[penalty > 0].tolist()))
+
+
+def _repeated(values: np.ndarray) -> np.ndarray:
+    """Which columns (n, p) vary, and are a constant and a linear combination of columns before them; (p,) bool."""
+    centred = values - values.mean(axis=0)
+    length = np.linalg.norm(centred, axis=0)
+    repeated = np.zeros(values.shape[1], bool)
+    basis = np.zeros((len(values), 0))
+    for column in np.flatnonzero(length):
+        rest = centred[:, column] / length[column]
+        for _ in range(2):  # once leaves rounding errors
+            rest = rest - basis @ (basis.T @ rest)
+        repeated[column] = np.linalg.norm(rest) < SAID_BEFORE
+        if not repeated[column]:
+            basis = np.column_stack([basis, rest / np.linalg.norm(rest)])
+    return repeated & (np.ptp(values, axis=0) > 0)
 
 
 def _newton(values: np.ndarray, outcome: np.ndarray, penalty: np.ndarray) -> np.ndarray:

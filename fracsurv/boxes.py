@@ -20,7 +20,7 @@ from fracsurv.vertebrae import overlapping_pairs
 
 SHIPPED = Path(__file__).parent / "detection" / "weights" / "simulated.safetensors"
 """A finder trained on simulated radiographs; weights/README.md says how, and how good it is."""
-VERSION = 2
+VERSION = 3
 """Raised whenever the same radiographs and weights would give other vertebrae."""
 
 
@@ -74,7 +74,7 @@ def _kept(folder: Path, name: str, key: str, cohort: Cohort, make: Callable[[Fin
     table = read_vertebrae(folder, set(cohort.table["patient_id"]), faults, file=path.name, none_allowed=True)
     if faults:
         raise UserError([f"{folder}: {fault}; delete {path}" for fault in faults])
-    return table
+    return table.reset_index(drop=True)
 
 
 def boxes_line(cohort: Cohort) -> str:

@@ -34,21 +34,28 @@ def check(
     summary: Annotated[
         bool, typer.Option(help="Faults and warnings are counted alone: no value of a single patient is printed.")
     ] = False,
+    outcome: Annotated[
+        bool, typer.Option("--outcome/--no-outcome", help="Whether outcomes are asked for; `predict` needs none.")
+    ] = True,
 ) -> None:
     """Read a cohort whole, every radiograph too; list every fault, or summarise it and warn of what is odd."""
     from fracsurv.cohort import read_cohort
-    from fracsurv.image_oddities import image_oddities
+    from fracsurv.image_oddities import image_oddities, unreadable
     from fracsurv.oddities import table_oddities
     from fracsurv.summary import missing_said, summary_table
 
     try:
-        checked = read_cohort(cohort)
-        odd = table_oddities(checked) + image_oddities(checked, workers=workers, progress=True)
+        try:
+            checked = read_cohort(cohort, outcome=outcome)
+        except UserError as error:  # the radiographs are read all the same
+            faults = [*error.faults, *unreadable(cohort, workers=workers, progress=True)]
+            raise UserError(list(dict.fromkeys(faults))) from None
+        odd = table_oddities(checked, outcome=outcome) + image_oddities(checked, workers=workers, progress=True)
     except UserError as error:
         if not summary:
             raise
         raise UserError(f"faults: {len(error.faults):,}; call without --summary to see them") from None
-    typer.echo(summary_table(checked).to_string())
+    typer.echo(summary_table(checked, outcome=outcome).to_string())
     if said := missing_said(checked):
         typer.echo(f"\n{said}")
     images = "with radiographs" if checked.has_images else "without radiographs: only tabular experiments can run"
@@ -225,16 +232,24 @@ def predict(
 ) -> None:
     """Risk and probabilities of new patients by a run's fold models. Research only: no decision may rest on them."""
     from fracsurv.cohort import read_cohort
-    from fracsurv.files import atomic_path
-    from fracsurv.predicting import default_experiment, predict_cohort, told
+    from fracsurv.files import atomic_path, check_outside
+    from fracsurv.predicting import default_experiment, doubts, predict_cohort, told, trained_on
 
+    check_outside(out, cohort)
+    written = out / "predictions.csv"
+    if written.exists():
+        raise UserError(f"{written}: is there already; choose another --out, or delete it")
     patients = read_cohort(cohort, outcome=False)
     name = experiment or default_experiment(run)
     table = predict_cohort(run, patients, name, out / "prepared", workers=workers)
-    with atomic_path(out / "predictions.csv") as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
+    with atomic_path(written) as temporary:
+        table.assign(experiment=name, trained_on=trained_on(run, name)).to_csv(
+            temporary, index=False, float_format="%.6g"
+        )
+    for line in doubts(run, patients, name):
+        typer.echo(f"warning: {line}", err=True)
     typer.echo(told(run, name))
-    typer.echo(f"{out / 'predictions.csv'}: {len(table):,} patients")
+    typer.echo(f"{written}: {len(table):,} patient{'s' * (len(table) != 1)}")
 
 
 @app.command()

@@ -28,7 +28,7 @@ from fracsurv.cohort_files import check_images, read_truth
 from fracsurv.covariates import MISSING, PROTOCOL_COVARIATES
 from fracsurv.errors import UserError
 from fracsurv.radiographs import read_radiograph
-from fracsurv.text_tables import read_patients, renamed
+from fracsurv.text_tables import decimal_mark, read_patients, renamed
 from fracsurv.vertebra_tables import check_corrections, read_vertebrae, with_keypoints, written_by
 from fracsurv.vertebrae import LEVELS
 
@@ -70,6 +70,8 @@ class Cohort:
         Whether DICOM radiographs are read as they are displayed (`dicom_values: windowed`).
     read_as : str
         How the table's file was read, where that is no matter of course: 'separated by semicolons, decimal commas'.
+    file_rows : tuple of int
+        For messages: the row of its file in which each patient stands, as a spreadsheet numbers them.
     """
 
     folder: Path
@@ -89,6 +91,7 @@ class Cohort:
     without_image: int = 0
     windowed: bool = False
     read_as: str = ""
+    file_rows: tuple[int, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -134,7 +137,7 @@ class Cohort:
         boxes = self.vertebrae
         if boxes is not None:
             boxes = boxes[boxes["patient_id"].isin(table["patient_id"])].reset_index(drop=True)
-        return replace(self, table=table, vertebrae=boxes)
+        return replace(self, table=table, vertebrae=boxes, file_rows=tuple(self.file_rows[row] for row in rows))
 
     def truth(self) -> pd.DataFrame | None:
         """The simulator's truth, indexed by patient; None for a real cohort. For the evaluation alone.
@@ -229,12 +232,18 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
         table = table.drop(columns=ours, errors="ignore")
     table = renamed(table, settings.get("columns", {}), covariates, file, faults, outcome=outcome)
     table = check_types(table, covariates, settings.get("columns", {}), file, faults)
+    decimal = decimal_mark(table, ["time_days", *covariates], settings.get("columns", {}), file, faults)
+    kept = pd.Series(True, table.index)
+    if exclude := settings.get("missing_images") == "exclude" and "image" in table:
+        kept = table["image"].fillna("").astype(str).str.strip() != ""
+        if not kept.any():
+            faults.append(f"{file}, column image: empty for every patient; leave the column out")
+            kept[:] = True
     # where columns are missing, those that are there are checked all the same
     values = check_values(
         table, covariates, settings.get("columns", {}), file, faults,
-        decimal=read.decimal, empty_allowed=settings.get("missing_covariates") == "impute",
+        decimal=decimal, empty_allowed=settings.get("missing_covariates") == "impute", kept=kept,
     )  # fmt: skip
-    exclude = settings.get("missing_images") == "exclude"
     check_images(folder, values, file, faults, empty_allowed=exclude)
     if "patient_id" not in values:
         raise UserError(faults)
@@ -243,20 +252,19 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
     corrections = read_vertebrae(folder, patients, faults, file=CORRECTIONS, none_allowed=True)
     if corrections is not None:
         check_corrections(folder, values, corrections, CORRECTIONS, faults)
-        corrections = None if corrections.empty else corrections
     if outcome and not faults:  # without sound patient ids its faults would be echoes
         read_truth(folder, values["patient_id"], faults)  # checked here, used by the evaluation alone
     if faults:
         raise UserError(faults)
     if not outcome:
         values = values.assign(time=np.nan, event=False)
-    n = len(values)
-    if exclude and "image" in values:
-        values = values[values["image"].fillna("").astype(str).str.strip() != ""]
-        vertebrae, corrections = (
-            boxes if boxes is None else boxes[boxes["patient_id"].isin(values["patient_id"])].reset_index(drop=True)
-            for boxes in (vertebrae, corrections)
-        )
+    values = values[kept]
+    vertebrae, corrections = (
+        boxes if boxes is None else boxes[boxes["patient_id"].isin(values["patient_id"])].reset_index(drop=True)
+        for boxes in (vertebrae, corrections)
+    )
+    corrections = None if corrections is None or corrections.empty else corrections
+    how = [words for words in (read.read_as, "decimal commas" if decimal == "," else "") if words]
     keep = ["patient_id", "time", "event", *covariates]
     keep += [name for name in ("image", "split") if name in values]
     cohort = Cohort(
@@ -271,9 +279,10 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
         horizons=tuple(float(day) for day in settings.get("horizons", ())),
         description=settings.get("description", ""),
         time_unit=settings.get("time_unit", "days"),
-        without_image=n - len(values),
+        without_image=int((~kept).sum()),
         windowed=settings.get("dicom_values", "stored") == "windowed",
-        read_as=f"{file}: {read.read_as}" if read.read_as else "",
+        read_as=f"{file}: {', '.join(how)}" if how else "",
+        file_rows=tuple(values.index.tolist()),
     )
     return cohort if vertebrae is None else cohort.with_boxes(vertebrae, written_by(folder))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandera.pandas as pa
 import yaml
 
 from fracsurv.covariates import MISSING, label_of
+from fracsurv.errors import rows_said
 from fracsurv.text_tables import numbers
 
 PROVENANCES = ("real", "simulated", "semi-synthetic")
@@ -35,7 +37,10 @@ RESERVED = ("patient_id", "time", "time_days", "event", "image", "split")  # col
 TOO_LARGE = 1e15  # a covariate of that size is none, and its square is no number of single precision
 LONGEST_SHOWN = 60  # characters of what a user gave, in a message
 LONGEST_UNIT = 30  # characters; it stands on axes
+NOT_KNOWN = ("na", "n/a", "nan", "none", "null", "unknown", "not known", "missing", ".", "-", "?")
 SPLITS = ("train", "test", "external")
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 2 * LONGEST_SHOWN
 DATES = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period")  # as pandas infers them
 BOX_COLUMNS = ["x_min", "y_min", "x_max", "y_max"]
 KEYPOINT_COLUMNS = [f"{axis}{k}" for k in range(1, 7) for axis in "xy"]
@@ -49,7 +54,7 @@ def read_settings(folder: Path, faults: list[str]) -> dict[str, Any]:
         return {}
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         faults.append(f"cohort.yaml: not readable as YAML{'' if line is None else f' (line {line + 1})'}")
         return {}
@@ -63,7 +68,7 @@ def read_settings(folder: Path, faults: list[str]) -> dict[str, Any]:
 def check_settings(settings: dict[str, Any], faults: list[str]) -> None:
     """Check what `cohort.yaml` holds; settings of the wrong type are taken out, so that reading can go on."""
     faults += [
-        f"cohort.yaml: unknown setting {name!r}; known are {', '.join(SETTINGS)}"
+        f"cohort.yaml: unknown setting {_shown(name)}; known are {', '.join(SETTINGS)}"
         for name in settings
         if name not in SETTINGS
     ]
@@ -106,14 +111,14 @@ def _check_maps(settings: dict[str, Any], faults: list[str]) -> None:
     for name, kind in settings.get("covariates", {}).items():
         if not _is_text(name):
             faults.append(
-                f"cohort.yaml, covariates: {name!r}; a name must be text (in quotes, if it looks like a number)"
+                f"cohort.yaml, covariates: {_shown(name)}; a name must be text (in quotes, if it looks like a number)"
             )
         elif name in RESERVED:
             faults.append(
                 f"cohort.yaml, covariates, {name}: the name is taken; choose another and map it in `columns`"
             )
         if kind not in KINDS:
-            faults.append(f"cohort.yaml, covariates, {name}: {kind!r}; must be one of {', '.join(KINDS)}")
+            faults.append(f"cohort.yaml, covariates, {name}: {_shown(kind)}; must be one of {', '.join(KINDS)}")
     for part in ("columns", "labels"):
         entries = settings.get(part, {})
         for name in [name for name, value in entries.items() if not _is_text(value)]:
@@ -133,12 +138,12 @@ def check_labels(covariates: Iterable[str], labels: Mapping[str, str], faults: l
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = _SHORT.repr(value)  # a YAML file of a few lines can stand for a text that no memory holds
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+    return isinstance(value, int | float) and not isinstance(value, bool) and -TOO_LARGE < value < TOO_LARGE
 
 
 def _is_text(value: object) -> bool:
@@ -181,12 +186,16 @@ def check_values(
     *,
     decimal: str = ".",
     empty_allowed: bool = False,
+    kept: pd.Series | None = None,
 ) -> pd.DataFrame:
     """The table with its types, `time` in the place of `time_days`; faults are appended to `faults`.
 
     Only the columns that the table has are checked; those that it should have are told of before. With
-    `empty_allowed` a covariate's field may be empty, but not for every patient; it is NaN then.
+    `empty_allowed` a covariate's field may be empty; it is NaN then. `kept` says which patients will be left (all, if
+    not given): among them there must be an event, and of one of them every covariate must be known. Without a column
+    `event` nobody learns from these patients, and neither is asked for.
     """
+    kept = pd.Series(True, table.index) if kept is None else kept
     values = table.copy()
     for name in ("patient_id", "split"):
         if name in values:
@@ -198,43 +207,59 @@ def check_values(
         if name in values:
             values[name] = numbers(values[name], decimal)
     _check_coding(table, covariates, columns, file, faults)
-    empty = _empty_fields(table, values, covariates, columns, file, faults) if empty_allowed else {}
+    empty = _empty_fields(table, kept, covariates, columns, file, faults) if empty_allowed else {}
     try:
         # an empty field stands for a 0 meanwhile, which every kind of covariate may be
         checked = values.assign(**{name: values[name].mask(where, 0.0) for name, where in empty.items()})
         _schema(covariates, present=values.columns).validate(checked, lazy=True)
     except pa.errors.SchemaErrors as errors:
+        wrong: dict[tuple[str, str, str], list[int]] = {}  # what is alike becomes one line
         for case in errors.failure_cases.sort_values(["index", "column"]).to_dict("records"):
             row, column = int(case["index"]), case["column"]
-            raw = table[column].iloc[row]
-            shown = "empty" if pd.isna(raw) or not str(raw).strip() else repr(str(raw))[:60]
-            name = columns.get(column, column)
-            mark = ", with a decimal comma as elsewhere in this file" if decimal == "," and "." in shown else ""
-            faults.append(f"{file} row {row + 2}, column {name}: {shown}; {case['check']}{mark}")
+            raw = table[column].loc[row]
+            shown = "empty" if pd.isna(raw) or not str(raw).strip() else repr(str(raw))[:LONGEST_SHOWN]
+            wrong.setdefault((column, shown, case["check"]), []).append(row)
+        faults += [
+            f"{file} {rows_said(rows)}, column {columns.get(name, name)}: {shown}; {rule}"
+            + _hint(name, shown, covariates, decimal)
+            for (name, shown, rule), rows in wrong.items()
+        ]
     if "event" in values:
-        if (values["event"] == 0).all():
-            faults.append(f"{file}, column event: no patient has an event; nothing can be learnt")
+        if (values.loc[kept, "event"] == 0).all():
+            left = "" if kept.all() else " among those that have a radiograph"
+            faults.append(f"{file}, column event: no patient has an event{left}; nothing can be learnt")
         values["event"] = values["event"] == 1
     return values.rename(columns={"time_days": "time"})
 
 
+def _hint(name: str, shown: str, covariates: dict[str, str], decimal: str) -> str:
+    """What may be behind a field that is no number, and the way out."""
+    if decimal == "," and "." in shown:
+        return ", with a decimal comma as elsewhere in this file"
+    if name in covariates and (shown == "empty" or shown.strip("'").strip().lower() in NOT_KNOWN):
+        field = "" if shown == "empty" else "leave the field empty and "
+        return f". If it is not known, {field}set `missing_covariates: impute` in cohort.yaml"
+    return ""
+
+
 def _empty_fields(
     table: pd.DataFrame,
-    values: pd.DataFrame,
+    kept: pd.Series,
     covariates: dict[str, str],
     columns: dict[str, str],
     file: str,
     faults: list[str],
 ) -> dict[str, pd.Series]:
-    """Where each covariate's field is empty; a covariate that is empty for everybody is a fault."""
+    """Where each covariate's field is empty; one that is empty for everybody who is to be learnt from is a fault."""
     empty = {}
     for name in covariates:
         if name + MISSING in covariates:
             faults.append(f"cohort.yaml, covariates, {name}{MISSING}: the name is taken; choose another")
-        if name in values:
+        if name in table:
             empty[name] = table[name].isna() | (table[name].astype(str).str.strip() == "")
-            if empty[name].all():
-                faults.append(f"{file}, column {columns.get(name, name)}: empty for every patient; leave it out")
+            if "event" in table and empty[name][kept].all():
+                left = "for every patient" if kept.all() else "for every patient that has a radiograph"
+                faults.append(f"{file}, column {columns.get(name, name)}: empty {left}; leave it out")
     return empty
 
 
@@ -263,6 +288,10 @@ def _schema(covariates: dict[str, str], *, present: pd.Index) -> pa.DataFrameSch
             str,
             [
                 pa.Check(lambda s: s.str.len() > 0, error="must be given", ignore_na=False),
+                pa.Check(
+                    lambda s: ~s.str.contains(r"[\r\n]"),
+                    error="must be one line; is a quotation mark missing or too many?",
+                ),
                 pa.Check(lambda s: ~s.duplicated() | (s == ""), error="must be unique: one row a patient"),
             ],
         ),

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fracsurv.errors import rows_said
+
 
 def check_images(
     folder: Path, values: pd.DataFrame, file: str, faults: list[str], *, empty_allowed: bool = False
@@ -14,18 +16,20 @@ def check_images(
     """Every patient has a file inside the folder, or none if that is allowed, or there is no column `image`."""
     if "image" not in values:
         return
-    for row, path in enumerate(values["image"].fillna("").astype(str)):
-        where = f"{file} row {row + 2}, column image"
+    wrong: dict[str, list[int]] = {}
+    for row, path in values["image"].fillna("").astype(str).items():
         if not path.strip():
             if not empty_allowed:
-                faults.append(
-                    f"{where}: empty; give every patient an image, leave the column out, or set `missing_images: "
-                    "exclude` in cohort.yaml"
+                what = (
+                    "empty; give every patient an image, leave the column out, or set `missing_images: exclude` in "
+                    "cohort.yaml"
                 )
+                wrong.setdefault(what, []).append(row)
         elif not is_inside(folder, path):
-            faults.append(f"{where}: {path!r}; must not leave the cohort folder")
+            wrong.setdefault(f"{path!r}; must not leave the cohort folder", []).append(row)
         elif not (folder / path).is_file():
-            faults.append(f"{where}: {path!r}; no such file in the cohort folder")
+            wrong.setdefault(f"{path!r}; no such file in the cohort folder", []).append(row)
+    faults += [f"{file} {rows_said(rows)}, column image: {what}" for what, rows in wrong.items()]
 
 
 def is_inside(folder: Path, path: str) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,14 +95,23 @@ def header_facts(path: Path, name: str) -> HeaderFacts | None:
         return None
     with _quiet():
         header = pydicom.dcmread(path, stop_before_pixels=True)
-        spacing = header.get("PixelSpacing") or header.get("ImagerPixelSpacing")
         who = [str(header.get(name, "")).strip() for name in ("PatientID", "PatientName", "PatientBirthDate")]
         return HeaderFacts(
             str(header.get("ViewPosition", "")).strip().upper() in ("AP", "PA"),
             str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES",
-            float(spacing[0]) if spacing and float(spacing[0]) > 0 else None,
+            _spacing(header),
             hashlib.sha256(repr(who).encode()).hexdigest() if any(who) else "",
         )
+
+
+def _spacing(header: Any) -> float | None:
+    """Of rows, mm a pixel; None where the header has no such number."""
+    for name in ("PixelSpacing", "ImagerPixelSpacing"):
+        with suppress(TypeError, ValueError, IndexError, AttributeError):  # whatever else stands there
+            first = float(header[name].value[0]) if name in header else 0.0
+            if 0 < first < math.inf:
+                return first
+    return None
 
 
 @contextmanager
@@ -157,8 +167,13 @@ def _without_other_bits(header: Any, stored: np.ndarray, name: str) -> np.ndarra
     """Stored values without what lies in their unused bits: burnt-in overlays, in old files."""
     if (high := header.get("HighBit", header.BitsStored - 1)) != header.BitsStored - 1:
         raise UserError(f"{name}: the highest bit is {high} of {header.BitsStored}; export it again")
+    return _kept_bits(header, stored)
+
+
+def _kept_bits(header: Any, stored: np.ndarray) -> np.ndarray:
+    """The bits that the header calls stored; for signed values, the sign is taken along."""
     spare = stored.dtype.itemsize * 8 - int(header.BitsStored)
-    return (stored << spare) >> spare if spare else stored  # for signed values, the sign is taken along
+    return (stored << spare) >> spare if spare else stored
 
 
 def _is_padding(header: Any, stored: np.ndarray) -> np.ndarray:
@@ -166,8 +181,11 @@ def _is_padding(header: Any, stored: np.ndarray) -> np.ndarray:
     value = header.get("PixelPaddingValue")
     if value is None:
         return np.zeros(stored.shape, bool)
-    limit = header.get("PixelPaddingRangeLimit", value)
-    return (stored >= min(value, limit)) & (stored <= max(value, limit))
+    limit = header.get("PixelPaddingRangeLimit")
+    # the header may have them unsigned where pixels are signed, and in bits that pixels do not have
+    ends = np.array([value, value if limit is None else limit], dtype=np.int64).astype(stored.dtype)
+    low, high = sorted(_kept_bits(header, ends).tolist())
+    return (stored >= low) & (stored <= high)
 
 
 def _modality(header: Any, stored: np.ndarray) -> tuple[np.ndarray, float, float]:
@@ -225,8 +243,13 @@ def _looked_up(header: Any, table: Any, values: np.ndarray) -> tuple[np.ndarray,
     number, first, _ = table.LUTDescriptor
     entries = table.LUTData
     if isinstance(entries, bytes):  # words, as they lie in the file
-        entries = np.frombuffer(entries, dtype="<u2" if header.original_encoding[1] else ">u2")
+        if len(entries) in (n := number or 65536, n + n % 2):  # eight bits, a byte each, filled up to an even number
+            entries = np.frombuffer(entries, dtype=np.uint8)
+        else:
+            entries = np.frombuffer(entries, dtype="<u2" if header.original_encoding[1] else ">u2")
     entries = np.asarray(entries, dtype=np.float64)[: number or 65536]
+    if len(entries) != (number or 65536):
+        raise ValueError("a table of another length than its descriptor says")
     found = entries[(values.astype(np.int64) - first).clip(0, len(entries) - 1)]
     return found, float(entries.min()), float(entries.max())
 

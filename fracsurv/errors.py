@@ -4,6 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+MOST_SPANS = 12
+"""Rows, or stretches of rows, that are named before the others are counted."""
+
+
+def rows_said(rows: Sequence[int]) -> str:
+    """Rows of a table as a spreadsheet numbers them, ascending, in words: 'row 4', 'rows 2 to 9, 12'."""
+    spans: list[list[int]] = []
+    for row in rows:
+        if spans and row == spans[-1][-1] + 1:
+            spans[-1] = [spans[-1][0], row]
+        else:
+            spans.append([row])
+    said = [f"{span[0]}" if len(span) == 1 else f"{span[0]} to {span[-1]}" for span in spans[:MOST_SPANS]]
+    told = sum(span[-1] - span[0] + 1 for span in spans[:MOST_SPANS])
+    more = f" and {len(rows) - told:,} more" if len(rows) > told else ""
+    return f"row{'s' * (len(rows) > 1)} {', '.join(said)}{more}"
+
 
 class UserError(Exception):
     """Faults in what the user gave; the command line prints them and ends with exit code 2.

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from fracsurv import __version__
+from fracsurv.applying import FILE as APPLYING
 from fracsurv.applying import write_application
 from fracsurv.baselines import fit_cox
 from fracsurv.board import Board
@@ -55,7 +56,7 @@ def alphas(run: Run, name: str) -> tuple[float | None, ...]:
 def fit_fold(run: Run, name: str, fold: int, alpha: float | None = None, *, progress: bool = True) -> None:
     """Fit one experiment on one fold and, unless α is still to be chosen, evaluate it. Done work is not repeated."""
     folder, key = run.folder(name, fold, alpha), run.key(name, fold, alpha)
-    if alpha is None and is_done(folder / "metrics.json", run.evaluation_key(name, fold)):
+    if alpha is None and _is_evaluated(run, name, fold, None):
         return
     if name == TRUE_RISK:
         write_predictions(run, name, fold, _true_risk(run))
@@ -85,7 +86,7 @@ def evaluate_best_alpha(run: Run, name: str) -> float:
         sweep.to_csv(temporary, index=False)
     for fold in folds:
         source, folder = run.folder(name, fold, best), run.folder(name, fold)
-        if is_done(folder / "metrics.json", run.evaluation_key(name, fold, best)):
+        if _is_evaluated(run, name, fold, best):
             continue
         _forget(folder)
         for file in ("best.safetensors", "last.safetensors", "history.csv", "timing.csv", "fit.json"):
@@ -93,6 +94,14 @@ def evaluate_best_alpha(run: Run, name: str) -> float:
                 _link_or_copy(source / file, temporary)
         _evaluate(run, name, fold, best)
     return best
+
+
+def _is_evaluated(run: Run, name: str, fold: int, alpha: float | None) -> bool:
+    """Whether a fold's predictions, metrics and `applying.json` are there and current."""
+    folder = run.folder(name, fold)
+    if name != TRUE_RISK and not (folder / APPLYING).exists():
+        return False
+    return is_done(folder / "metrics.json", run.evaluation_key(name, fold, alpha))
 
 
 def _fit_cox(run: Run, name: str, fold: int, key: str) -> None:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fracsurv.errors import UserError
+
 _HERE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _TEMPORARY = re.compile(r"^\..+\.fracsurv-(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}(\.[^.]+)?$")
 
@@ -93,6 +95,12 @@ def locked(path: Path) -> Iterator[None]:
     with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def check_outside(out: Path, cohort: Path) -> None:
+    """Refuse to write results into a cohort's folder."""
+    if out.resolve().is_relative_to(cohort.resolve()):
+        raise UserError(f"--out {out}: lies in the cohort's folder, into which nothing is written; choose another")
 
 
 def write_text(path: str | Path, text: str) -> None:

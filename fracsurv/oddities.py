@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ MUCH = 0.2
 """Share of patients of whom a covariate is not known from which that is told."""
 FAR = 6
 """Interquartile ranges beyond the quartiles from which a value is told."""
-SWAPPED, SEPARATES = 0.8, 0.97
+SWAPPED, MOST, SEPARATES = 0.8, 0.5, 0.97
 IDENTIFYING = re.compile(r"\d{6}(\d{2})?[-+ ]?\d{4}|[^\W\d_]{2,}[ ,]+[^\W\d_]{2,}.*")
 """A personal number (a date of birth and four digits), or two words as in a name."""
 
@@ -42,36 +43,37 @@ PLAUSIBLE = {
 }
 
 
-def table_oddities(cohort: Cohort) -> list[str]:
+def table_oddities(cohort: Cohort, *, outcome: bool = True) -> list[str]:
     """One line for each thing that is odd, with rows (as a spreadsheet numbers them), values and a suggestion.
+
+    Without an outcome the covariates and ids alone are looked at.
 
     Values of single patients stand in these lines. A patient's id never does.
     """
     told: list[str] = []
+    cohort = replace(cohort, table=cohort.table.set_axis(list(cohort.file_rows)))  # so that an index names its row
     _ids(cohort, told)
     for name, kind in cohort.covariates.items():
         values = cohort.table[name].dropna()
         if (unknown := 1 - len(values) / len(cohort)) > MUCH:
             told.append(f"column {name}: not known of {100 * unknown:.0f} % of the patients")
-        if values.nunique() < 2:
+        if outcome and values.nunique() < 2:
             told.append(f"column {name}: the same for everybody; it tells nothing")
-        elif kind != "binary":
+        if kind != "binary" and len(values):
             _numbers(name, values, told)
-    _times(cohort, told)
-    _events(cohort, told)
-    _separating(cohort, told)
-    _alike(cohort, told)
+    for look in (_times, _events, _separating, _alike) if outcome else ():
+        look(cohort, told)
     return told
 
 
 def _where(found: pd.Series) -> str:
     """Rows and values of the first patients found, and how many more there are."""
-    return _first([f"row {row + 2}: {value:g}" for row, value in found.items()])
+    return _first([f"row {row}: {value:g}" for row, value in found.items()])
 
 
 def named(rows: Sequence[int]) -> str:
-    """The first of some rows of the table, counted from 0, as a spreadsheet numbers them."""
-    return f"row{'s' * (len(rows) > 1)} {_first([str(row + 2) for row in rows])}"
+    """The first of some rows of the table, and how many more there are."""
+    return f"row{'s' * (len(rows) > 1)} {_first([str(row) for row in rows])}"
 
 
 def _first(words: Sequence[str]) -> str:
@@ -85,7 +87,7 @@ def _ids(cohort: Cohort, told: list[str]) -> None:
     if len(personal):
         told.append(
             f"column patient_id: {len(personal):,} look like a name or a personal number, row "
-            f"{personal.index[0] + 2} first; use study ids, for these stand in every file of a run"
+            f"{personal.index[0]} first; use study ids, for these stand in every file of a run"
         )
 
 
@@ -140,8 +142,15 @@ def _times(cohort: Cohort, told: list[str]) -> None:
 
 def _events(cohort: Cohort, told: list[str]) -> None:
     event = cohort.table["event"]
+    time = cohort.table["time"]
     if event.mean() > SWAPPED:
         told.append(f"column event: {100 * event.mean():.0f} % are 1; are 0 and 1 swapped? 1 = {cohort.outcome}")
+    elif event.mean() > MOST and time[event].median() > time[~event].median():
+        told.append(
+            f"column event: {100 * event.mean():.0f} % are 1, and half of these were followed beyond "
+            f"{time[event].median():g}, of the others {time[~event].median():g}; are 0 and 1 swapped? 1 = "
+            f"{cohort.outcome}"
+        )
     if event.sum() < 10 * len(cohort.covariates):
         told.append(
             f"column event: {event.sum():,} events for {len(cohort.covariates)} covariates; under ten a covariate, "

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from fracsurv.config import ROOT
 from fracsurv.errors import UserError
-from fracsurv.files import remove_leftovers, write_json, write_text
+from fracsurv.files import check_outside, remove_leftovers, write_json, write_text
+from fracsurv.image_oddities import resolution_oddities
 from fracsurv.progress import Progress, in_words
 from fracsurv.run import Run, open_run
 from fracsurv.wording import stamp
@@ -52,6 +53,7 @@ def run_pipeline(
               for what, path in paths.items() if set("{}") & set(str(path))]  # fmt: skip
     if braced:
         raise UserError(braced)
+    check_outside(out, cohort)
     run = open_run(cohort, out, profile, progress=True)  # everything is checked before anything runs
     unknown = [name for name in experiments if name not in run.runnable()]
     if unknown:
@@ -59,6 +61,8 @@ def run_pipeline(
             [f"--experiments: {name!r} is unknown or needs radiographs or boxes that {cohort} does not have; "
              f"choose {', '.join(run.runnable())}" for name in unknown]
         )  # fmt: skip
+    for line in resolution_oddities(run.cohort):
+        print(f"warning: {line}", file=sys.stderr)
     out = out.resolve()
     with open(out / ".lock", "w") as lock:
         try:

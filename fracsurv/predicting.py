@@ -13,13 +13,17 @@ from fracsurv.boxes import locate_vertebrae
 from fracsurv.checkpoint import load_best
 from fracsurv.cohort import Cohort, own_or_protocols
 from fracsurv.covariates import MISSING
-from fracsurv.errors import UserError
+from fracsurv.errors import UserError, rows_said
 from fracsurv.experiments import untrained
 from fracsurv.feeding import ImageFeed, NetworkInputs, RiskColumns
+from fracsurv.image_oddities import resolution_oddities
 from fracsurv.models import RESNETS
 from fracsurv.store import ImageStore, build_store
 from fracsurv.training import precision_of, predict
 from fracsurv.wording import HEADLINE
+
+BEYOND = 0.1
+"""Share of the training patients' range that a value may lie outside it without being told."""
 
 
 def probability_column(horizon: float, what: str = "") -> str:
@@ -55,9 +59,10 @@ def predict_cohort(
         For an unknown experiment, models that were not finished by this version, and a cohort whose covariates or
         radiographs are not those of the training.
     """
+    if name not in experiments_of(run):
+        known = ", ".join(experiments_of(run)) or "none"
+        raise UserError(f"{run}: no experiment {name} whose models can be applied; there are: {known}")
     folders = _folds(run, name)
-    if not folders:
-        raise UserError(f"{run}: no experiment {name}; it has {', '.join(experiments_of(run)) or 'none'}")
     read = [read_application(folder) for folder in folders]
     cohort = _checked(cohort, read[0], work, progress)
     stores = _Stores(cohort, work, workers, progress)
@@ -76,6 +81,38 @@ def predict_cohort(
     return table
 
 
+def doubts(run: Path, cohort: Cohort, name: str) -> list[str]:
+    """What makes predictions for these patients doubtful: one line each, for the terminal.
+
+    Values beyond those of the training patients, a `resolution` that does not fit, ids that the run's patients have.
+    """
+    about = [read_application(folder).about["ranges"] for folder in _folds(run, name)]
+    said = resolution_oddities(cohort)
+    for covariate in (each for each in cohort.covariates if all(each in ranges for ranges in about)):
+        low, high = min(ranges[covariate][0] for ranges in about), max(ranges[covariate][1] for ranges in about)
+        values, reach = cohort.table[covariate], BEYOND * (high - low)
+        outside = np.flatnonzero((values < low - reach) | (values > high + reach))
+        if len(outside):
+            rows = rows_said([cohort.file_rows[row] for row in outside])
+            said.append(
+                f"column {covariate}, {rows}: {values[outside[0]]:g}{' first' if len(outside) > 1 else ''}; the "
+                f"models were trained on {low:g} to {high:g}, and nothing shows what they do beyond"
+            )
+    path = next(run.glob(f"experiments/{name}/fold-*/predictions.parquet"), None)
+    known = set(pd.read_parquet(path, columns=["patient_id"])["patient_id"]) if path else set()
+    if n := int(cohort.table["patient_id"].isin(known).sum()):
+        said.append(
+            f"column patient_id: {n:,} of {len(cohort):,} patients have an id of the run's patients; if they are the "
+            "same people, the models were trained on them"
+        )
+    return said
+
+
+def trained_on(run: Path, name: str) -> str:
+    """Provenance of the patients on whom an experiment's models were trained."""
+    return str(read_application(_folds(run, name)[0]).about["provenance"])
+
+
 def told(run: Path, name: str) -> str:
     """A sentence on what made the predictions."""
     about = [read_application(folder).about for folder in _folds(run, name)]
@@ -87,8 +124,14 @@ def told(run: Path, name: str) -> str:
 
 
 def experiments_of(run: Path) -> list[str]:
-    """Experiments of a run's folder whose models can be applied."""
-    return sorted({path.parent.parent.name for path in run.glob("experiments/*/fold-*/applying.json")})
+    """Experiments of a run's folder whose models can be applied: of its ablation table, once that is written.
+
+    Others may lie there, of the cohort as it was before.
+    """
+    found = {path.parent.parent.name for path in run.glob("experiments/*/fold-*/applying.json")}
+    if (run / "ablation.csv").exists():
+        found &= set(pd.read_csv(run / "ablation.csv")["experiment"])
+    return sorted(found)
 
 
 def default_experiment(run: Path) -> str:
@@ -138,6 +181,9 @@ def _checked(cohort: Cohort, applied: Application, work: Path, progress: bool) -
             faults.append(f"covariate {name}: not known of {n:,} patients; in training it was known of everybody")
     if cohort.time_unit != applied.about["time_unit"]:
         faults.append(f"time_unit: {applied.about['time_unit']} in training, {cohort.time_unit} here")
+    if row.needs_images and cohort.windowed != applied.about["windowed"]:
+        here, there = ("windowed" if windowed else "stored" for windowed in (cohort.windowed, not cohort.windowed))
+        faults.append(f"dicom_values: {there} in training, {here} here")
     if row.needs_images and not cohort.has_images:
         faults.append("image: the model takes radiographs, and the cohort has none")
     if faults:

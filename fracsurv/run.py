@@ -23,10 +23,16 @@ from fracsurv.vertebral import VERTEBRAL
 
 RESULTS_VERSION = 3
 """Raised whenever the same cohort and settings would give other results."""
+APPLICATION_VERSION = 2
+"""Raised whenever `applying.json` holds something else."""
 IRRELEVANT = (
     "name", "note", "epochs", "encoders", "alphas", "bootstrap_draws", "simulate", "feeding", "tensorboard"
 )  # fmt: skip
 """Entries of a profile on which no fit depends; epochs and encoders are the experiment's, once applied."""
+
+
+SAME_PATIENTS = 0.5
+"""Share of patients with the same outcome under which a cohort is another one."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +134,9 @@ class Run:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def evaluation_key(self, name: str, fold: int, alpha: float | None = None) -> str:
-        """Fingerprint of what predictions and metrics depend on: fit, horizons, the α compared, the truth."""
-        parts = [self.key(name, fold, alpha), list(self.cohort.horizons)]
+        """Fingerprint of what predictions, metrics and `applying.json` depend on beside the fit."""
+        about = self.cohort.outcome, self.cohort.time_unit
+        parts = [self.key(name, fold, alpha), list(self.cohort.horizons), APPLICATION_VERSION, *about]
         if alpha is not None:
             parts.append(list(self.profile.alphas))
         if name == TRUE_RISK:
@@ -148,7 +155,8 @@ def open_run(cohort: str | Path, out: str | Path, profile: str | Profile, *, pro
     Raises
     ------
     UserError
-        For faults of the cohort, the profile or the experiments, or where the saved splits are another cohort's.
+        For faults of the cohort, the profile or the experiments, or where the saved splits or results are another
+        cohort's.
     """
     profile = load_profile(profile) if isinstance(profile, str) else profile
     checked = read_cohort(cohort)
@@ -164,12 +172,28 @@ def open_run(cohort: str | Path, out: str | Path, profile: str | Profile, *, pro
             raise UserError(
                 f"{path}: made from another cohort, profile or seed; choose another --out, or delete {out}"
             )
+        _check_same_patients(checked, out)
     else:
         with atomic_path(path) as temporary:
             splits.to_csv(temporary, index=False)
     checked = locate_vertebrae(checked, out / "prepared", progress=progress)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Run(checked, out, profile, load_experiments(), splits, device)
+
+
+def _check_same_patients(cohort: Cohort, out: Path) -> None:
+    """Refuse a folder with another cohort's results: one with other outcomes for most patients, whatever their ids.
+
+    A cohort in which single values were corrected is the same one, and its fits are made anew.
+    """
+    path = next(out.glob("experiments/*/fold-*/predictions.parquet"), None)
+    if path is None:
+        return
+    there = pd.read_parquet(path, columns=["patient_id", "time", "event"]).set_index("patient_id")
+    here = cohort.table.set_index("patient_id")[["time", "event"]]
+    there = there.reindex(here.index)
+    if ((there["time"] == here["time"]) & (there["event"] == here["event"])).mean() < SAME_PATIENTS:
+        raise UserError(f"{out}: holds results of another cohort; choose another --out, or delete {out}")
 
 
 def permuted(cohort: Cohort, seed: int) -> Cohort:

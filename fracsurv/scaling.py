@@ -26,6 +26,9 @@ class Scaling:
         and divided by (`sd`); 0 and 1 for the others.
     indicators : list of str
         Columns of 0 and 1 that follow, which say where a covariate is not known.
+    silent : list of str
+        Of these, the ones that were the same for all training patients, of which nothing could be learnt: 0 for
+        everybody.
     block_mean, block_sd : list of float
         Of the vertebral covariates that follow those; empty for a model without them.
     """
@@ -35,6 +38,7 @@ class Scaling:
     mean: list[float]
     sd: list[float]
     indicators: list[str]
+    silent: list[str]
     block_mean: list[float]
     block_sd: list[float]
 
@@ -45,7 +49,8 @@ class Scaling:
         values = np.where(unknown, self.usual, values)
         values = (values - self.mean) / self.sd
         said = [list(self.kinds).index(name.removesuffix(MISSING)) for name in self.indicators]
-        values = np.hstack([values, unknown[:, said]])
+        heard = [name not in self.silent for name in self.indicators]
+        values = np.hstack([values, unknown[:, said] & heard])
         if self.block_mean:
             block = (vertebral_covariates(cohort) - self.block_mean) / self.block_sd
             values = np.hstack([values, np.nan_to_num(block)])
@@ -60,12 +65,15 @@ def fit_scaling(cohort: Cohort, train: np.ndarray, *, morphometry: bool = False)
     """Medians, means and standard deviations of the rows `train`; the rest of the cohort has no say.
 
     A covariate that is not known has their median (binary: their most frequent value); `Cohort.indicators` say of
-    whom it is not. With `morphometry` the block of `vertebral_covariates` follows, standardised likewise; a patient
-    whose vertebrae could not be measured gets the training patients' mean.
+    whom it is not, unless no training patient, or every one, is among them. With `morphometry` the block of
+    `vertebral_covariates` follows, standardised likewise; a patient whose vertebrae could not be measured gets the
+    training patients' mean.
     """
     kinds = dict(cohort.covariates)
     values = cohort.table[list(kinds)].to_numpy(float)[train]
     usual = [_usual(values[:, column], kind) for column, kind in enumerate(kinds.values())]
+    unknown = cohort.table[list(kinds)].isna().iloc[train]
+    silent = [name for name in cohort.indicators if unknown[name.removesuffix(MISSING)].nunique() < 2]
     values = np.where(np.isnan(values), usual, values)
     continuous = np.array([kind == "continuous" for kind in kinds.values()])
     scaler = StandardScaler().fit(values)
@@ -76,6 +84,7 @@ def fit_scaling(cohort: Cohort, train: np.ndarray, *, morphometry: bool = False)
         np.where(continuous, scaler.mean_, 0.0).tolist(),
         np.where(continuous, scaler.scale_, 1.0).tolist(),
         cohort.indicators,
+        silent,
         block.mean_.tolist() if block else [],
         block.scale_.tolist() if block else [],
     )

@@ -32,7 +32,7 @@ from fracsurv.vertebrae import MAX_HEIGHT, N_SLOTS, crop_shape
 from fracsurv.workers import mapped
 
 FORMAT = "fracsurv image store"
-VERSION = 1
+VERSION = 2
 """Raised whenever the same cohort would give other pixels."""
 OPENING_TRIES, OPENING_PAUSE_S = 5, 0.05
 _CHUNK = 16

@@ -14,7 +14,7 @@ import numpy as np
 
 from fracsurv.errors import UserError
 from fracsurv.radiographs import read_radiograph, resize, source_kind
-from fracsurv.vertebrae import crop_stack, slots
+from fracsurv.vertebrae import crop_stack, off_the_picture, slots
 
 INPUTS = ("crops", "full")
 RANGES = ["crops_min", "crops_max", "full_min", "full_max"]
@@ -69,12 +69,14 @@ def _write_row(arrays: dict[str, np.ndarray], task: Task, settings: dict[str, An
         full = arrays["full"][task.row] = resize(image, tuple(settings["full_shape"]))
         row |= {"full_min": float(full.min()), "full_max": float(full.max())}
     if "crops" in arrays:
+        if n_off := int(off_the_picture(task.boxes, image.shape).sum()):
+            raise UserError(
+                f"boxes of patient {task.patient_id}: less than half of {n_off} of {len(task.boxes)} lies on the "
+                f"radiograph of {image.shape[1]}×{image.shape[0]} pixels; are they in pixels of another size?"
+            )
         found = slots(task.boxes, max_height=settings["max_height"], image_height=image.shape[0])
         frame, factor = tuple(settings["crop_shape"]), settings["scale_factor"]
-        try:
-            cut = crop_stack(image, task.boxes, found.index, scale_factor=factor, frame=frame)
-        except ValueError as error:  # a box outside its radiograph
-            raise UserError(f"boxes of patient {task.patient_id}: {error}") from None
+        cut = crop_stack(image, task.boxes, found.index, scale_factor=factor, frame=frame)
         arrays["crops"][task.row], arrays["crop_sizes"][task.row] = cut.stack, cut.sizes
         inside = [_pasted(crop, size) for crop, size in zip(cut.stack, cut.sizes, strict=True) if size[0]]
         if inside:

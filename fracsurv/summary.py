@@ -30,8 +30,13 @@ def missing_said(cohort: Cohort) -> str:
     return " ".join(said)
 
 
-def summary_table(cohort: Cohort) -> pd.DataFrame:
+def summary_table(cohort: Cohort, *, outcome: bool = True) -> pd.DataFrame:
     """Counts and percentages of binary variables, mean ± SD of the others.
+
+    Parameters
+    ----------
+    outcome : bool
+        Whether events and times are described too.
 
     Returns
     -------
@@ -41,10 +46,10 @@ def summary_table(cohort: Cohort) -> pd.DataFrame:
         not known of everybody the others are described, and those counted.
     """
     table = cohort.table
-    rows = {
-        f"{cohort.outcome.capitalize()} experienced": _count(table["event"]),
-        f"Time to {cohort.outcome} or censoring, {cohort.time_unit}": _mean(table["time"]),
-    }
+    rows = {}
+    if outcome:
+        rows[f"{cohort.outcome.capitalize()} experienced"] = _count(table["event"])
+        rows[f"Time to {cohort.outcome} or censoring, {cohort.time_unit}"] = _mean(table["time"])
     for name, kind in cohort.covariates.items():
         rows[label(cohort, name)] = _count(table[name]) if kind == "binary" else _mean(table[name])
     return pd.DataFrame({f"{len(table):,} patients ({cohort.provenance})": rows})

@@ -10,11 +10,11 @@ import pandas as pd
 
 from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, SCALE_COLUMNS
 from fracsurv.cohort_files import is_inside
-from fracsurv.errors import UserError
+from fracsurv.errors import UserError, rows_said
 from fracsurv.files import read_json
 from fracsurv.radiographs import source_kind
-from fracsurv.text_tables import numbers, read_text_table
-from fracsurv.vertebrae import overlapping_pairs
+from fracsurv.text_tables import decimal_mark, numbers, read_text_table
+from fracsurv.vertebrae import off_the_picture, overlapping_pairs
 
 
 def read_vertebrae(
@@ -28,7 +28,7 @@ def read_vertebrae(
     """The boxes of `vertebrae.csv`, or of another file like it, in pixels; None without the file.
 
     Every row must be of one of `patients`, if given. With `none_allowed` a row with a patient and four empty fields
-    is sound: that patient has no vertebra.
+    is sound: that patient has no vertebra. The table's index is the row of the file.
     """
     path = folder / file
     if not path.exists():
@@ -46,21 +46,25 @@ def read_vertebrae(
         return None
     table = pd.DataFrame({"patient_id": raw["patient_id"].str.strip()})
     table["level"] = raw.get("level", "")
-    for name in [*BOX_COLUMNS, "score", *KEYPOINT_COLUMNS, *SCALE_COLUMNS]:
-        table[name] = numbers(raw[name], read.decimal) if name in raw else np.nan
+    measured = [*BOX_COLUMNS, "score", *KEYPOINT_COLUMNS, *SCALE_COLUMNS]
+    decimal = decimal_mark(raw, measured, {}, file, faults)
+    for name in measured:
+        table[name] = numbers(raw[name], decimal) if name in raw else np.nan
     _check_optional(raw, table, file, faults)
     box = table[BOX_COLUMNS].to_numpy()
     unknown = ~table["patient_id"].isin(patients) if patients is not None else pd.Series(False, table.index)
     empty = (raw[BOX_COLUMNS].apply(lambda column: column.str.strip()) == "").all(axis=1) & none_allowed
     broken = ~np.isfinite(box).all(axis=1) & ~empty
     flat = ~broken & ((box[:, 2] <= box[:, 0]) | (box[:, 3] <= box[:, 1]))
-    for row in np.flatnonzero(unknown | broken | flat):
-        if unknown.iloc[row]:
-            what = f"column patient_id: {table['patient_id'].iloc[row]!r}; not a patient of the cohort"
+    wrong: dict[str, list[int]] = {}
+    for row in table.index[unknown | broken | flat]:
+        if unknown[row]:
+            what = f"column patient_id: {table['patient_id'][row]!r}; not a patient of the cohort"
         else:
-            shown = ", ".join(raw.loc[row, BOX_COLUMNS])
+            shown = ", ".join(raw.loc[row, BOX_COLUMNS].fillna(""))
             what = f"{shown}; a box needs four numbers, x_min < x_max and y_min < y_max"
-        faults.append(f"{file} row {row + 2}, {what}")
+        wrong.setdefault(what, []).append(row)
+    faults += [f"{file} {rows_said(rows)}, {what}" for what, rows in wrong.items()]
     return table
 
 
@@ -71,13 +75,15 @@ def _check_optional(raw: pd.DataFrame, table: pd.DataFrame, file: str, faults: l
             continue
         broken = (raw[name].str.strip() != "") & ~np.isfinite(table[name])
         negative = (table[name] < 0) & (name in SCALE_COLUMNS)
-        for row in np.flatnonzero(broken | negative):
-            rule = "a number, 0 or above" if name in SCALE_COLUMNS else "a number"
-            faults.append(f"{file} row {row + 2}, column {name}: {raw[name].iloc[row]!r}; must be {rule}, or empty")
+        rule = "a number, 0 or above" if name in SCALE_COLUMNS else "a number"
+        faults += [
+            f"{file} row {row}, column {name}: {raw[name][row]!r}; must be {rule}, or empty"
+            for row in table.index[broken | negative]
+        ]
     n_known = table[KEYPOINT_COLUMNS].notna().sum(axis=1)
     faults += [
-        f"{file} row {row + 2}: {n_known.iloc[row]} of the 12 keypoint columns are filled; give all or none"
-        for row in np.flatnonzero((n_known > 0) & (n_known < len(KEYPOINT_COLUMNS)))
+        f"{file} row {row}: {n_known[row]} of the 12 keypoint columns are filled; give all or none"
+        for row in table.index[(n_known > 0) & (n_known < len(KEYPOINT_COLUMNS))]
     ]
 
 
@@ -103,12 +109,9 @@ def check_corrections(
         except UserError as error:
             faults += error.faults
             continue
-        box = rows[BOX_COLUMNS].to_numpy(float)
-        on = np.clip(box, 0, [width, height, width, height])
-        area, shown = ((part[:, 2] - part[:, 0]) * (part[:, 3] - part[:, 1]) for part in (box, on))
         faults += [
-            f"{file} row {row + 2}: less than half of the box lies on the radiograph of {width}×{height} pixels"
-            for row in rows.index[shown < area / 2]
+            f"{file} row {row}: less than half of the box lies on the radiograph of {width}×{height} pixels"
+            for row in rows.index[off_the_picture(rows[BOX_COLUMNS].to_numpy(float), (height, width))]
         ]
 
 

@@ -209,6 +209,13 @@ def overlapping_pairs(first: np.ndarray, second: np.ndarray) -> list[tuple[int, 
     return pairs
 
 
+def off_the_picture(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Of which boxes (n, 4), x_min y_min x_max y_max, less than half lies on a picture (height, width); (n,) bool."""
+    on = np.clip(boxes, 0, [shape[1], shape[0]] * 2)
+    area, shown = ((part[:, 2] - part[:, 0]) * (part[:, 3] - part[:, 1]) for part in (boxes, on))
+    return shown < area / 2
+
+
 def _checked(boxes: np.ndarray) -> np.ndarray:
     boxes = np.asarray(boxes, float)
     if boxes.size == 0:

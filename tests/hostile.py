@@ -121,6 +121,25 @@ def rows(how: Callable[[pd.DataFrame], pd.DataFrame], file: str = "cohort.csv") 
     return change
 
 
+def workbook(how: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """The table as an Excel workbook with damaged bytes."""
+
+    def change(folder: Path) -> None:
+        pd.read_csv(folder / "cohort.csv").to_excel(folder / "cohort.xlsx", index=False)
+        (folder / "cohort.csv").unlink()
+        (folder / "cohort.xlsx").write_bytes(how((folder / "cohort.xlsx").read_bytes()))
+
+    return change
+
+
+WORKBOOKS: dict[str, Callable[[bytes], bytes]] = {
+    "cut off": lambda data: data[: len(data) // 2],
+    "packed in a way that does not exist": lambda data: data.replace(b"PK\x01\x02\x14\x03\x14\0\0\0\x08\0", b"PK\x01\x02\x14\x03\x14\0\0\0\x63\0"),
+    "locked": lambda data: data.replace(b"PK\x01\x02\x14\x03\x14\0\0\0", b"PK\x01\x02\x14\x03\x14\0\x01\0"),
+    "turned over inside": lambda data: data[:200] + bytes(255 - byte for byte in data[200:900]) + data[900:],
+}  # fmt: skip
+
+
 def setting(**settings: object) -> Callable[[Path], None]:
     """Change `cohort.yaml`."""
     return lambda folder: write_settings(folder, **settings)
@@ -213,7 +232,7 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 TABLES = [
     Case("no table", lambda f: (f / "cohort.csv").unlink(), "holds no cohort.csv"),
-    Case("empty table file", table_bytes(b""), "cohort.csv: not readable"),
+    Case("empty table file", table_bytes(b""), "cohort.csv: the file is empty"),
     Case("a header and no patients", edited(lambda t: t.splitlines()[0] + "\n"), "holds no patients"),
     Case("a picture called cohort.csv", table_bytes(png_of(9, 9)), "holds something other than text"),
     Case("bytes of no encoding", table_bytes(b"patient_id,\x81\x8d\n"), "cohort.csv: not readable"),
@@ -222,7 +241,10 @@ TABLES = [
     Case("text called Excel", table_bytes(b"hello", "cohort.xlsx"), "it must be an Excel workbook"),
     Case("a decompression bomb called Excel", big_workbook, "bytes when unpacked; not read"),
     Case("a field too many", edited(lambda t: t.replace("P003,", "P003,,")), "but the header has"),
-    Case("a quote that is never closed", edited(lambda t: t.replace("P003", '"P003')), "cohort.csv"),
+    Case("a quote that is never closed", edited(lambda t: t.replace("P003", '"P003')), "row 5: a quotation mark opens a field there"),
+    Case("a quote that swallows rows", edited(lambda t: t.replace("P003", '"P003').replace("P007", 'P007"')), "column patient_id: "),
+    Case("thousands with a point", column("time_days", lambda t: [f"{int(d) + 900:,}".replace(",", ".") for d in t["time_days"]]), "over a thousand, or has it three decimals?"),
+    *(Case(f"a damaged workbook, {what}", workbook(how), "it must be an Excel workbook") for what, how in WORKBOOKS.items()),
     Case("two columns of one name", edited(lambda t: t.replace("image", "age", 1)), "2 columns are called 'age'"),
     Case("decimal points and commas", edited(lambda t: t.replace(",", ";").replace("7.", "7,")), "use one of them"),
     Case("no patient_id", edited(lambda t: t.replace("patient_id", "id", 1)), "no column 'patient_id'"),
@@ -275,6 +297,8 @@ SETTINGS_CASES = [
     Case("horizons that go back", setting(horizons=[900, 300]), "each later than the one before"),
     Case("horizons in words", setting(horizons="five years"), "must be a list of days"),
     Case("resolution 0", setting(resolution=0), "must be a number above 0"),
+    Case("resolution beyond all numbers", edited(lambda t: t + "\nresolution: 1" + "0" * 400 + "\n", "cohort.yaml"), "must be a number above 0"),
+    Case("settings as deep as a well", table_bytes(b"description: " + b"[" * 20_000, "cohort.yaml"), "not readable as YAML"),
     Case("resolution not a number", setting(resolution=float("nan")), "must be a number above 0"),
     Case("a unit as long as a novel", setting(time_unit="d" * 1000), "at most 30 characters"),
     Case("a description that is a table", setting(description={"a": 1}), "must be text"),
@@ -289,6 +313,8 @@ PICTURES = [
     Case("a picture in the way of another system", cell("image", "..\\..\\windows\\x.png"), "no such file"),
     Case("a picture whose name holds a zero byte", edited(lambda t: t.replace("images/3.png", "images/3\\0.png")), "no such file"),
     Case("a folder for a picture", picture(lambda p: p.mkdir(), "images/folder"), "no such file in the cohort folder"),
+    Case("a spacing that is a name", dicom_with(PixelSpacing="Berg^Anna"), "", 0),
+    Case("nobody with a picture, all left out", lambda f: (setting(missing_images="exclude")(f), column("image", lambda t: "")(f)), "column image: empty for every patient"),
     Case("some without a picture", cell("image", ""), "give every patient an image"),
     Case("an empty picture", picture(lambda p: p.write_bytes(b"")), "the file is empty"),
     Case("text called PNG", picture(lambda p: p.write_text("hello")), "cannot be read as a radiograph"),
@@ -313,7 +339,8 @@ BOXES = [
     Case("a box in words", edited(lambda t: t.replace(",20,", ",left,", 1), "vertebrae.csv"), "a box needs four numbers"),
     Case("an infinite box", edited(lambda t: t.replace(",50,", ",inf,", 1), "vertebrae.csv"), "a box needs four numbers"),
     Case("boxes without a column", rows(lambda t: t.drop(columns="x_max"), "vertebrae.csv"), "no column x_max"),
-    Case("an empty file of boxes", table_bytes(b"", "vertebrae.csv"), "vertebrae.csv: not readable"),
+    Case("an empty file of boxes", table_bytes(b"", "vertebrae.csv"), "vertebrae.csv: the file is empty"),
+    Case("boxes in the pixels of another picture", edited(lambda t: t.replace(",50,", ",5000,"), "vertebrae.csv"), "are they in other pixels?"),
     Case("half of the keypoints", rows(lambda t: t.assign(x1=1.0, y1=2.0), "vertebrae.csv"), "give all or none"),
     Case("corrections off the picture", table_bytes(b"patient_id,x_min,y_min,x_max,y_max\nP003,900,900,950,950\n", "vertebrae_corrections.csv"), "vertebrae_corrections.csv"),
     Case("a truth of nobody", truth(lambda t: t.assign(patient_id="X")), "truth.parquet: no row for"),

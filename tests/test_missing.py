@@ -10,20 +10,24 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from lifelines import CoxPHFitter
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner
 
 from fracsurv import report
+from fracsurv.baselines import fit_cox
 from fracsurv.cli import app
 from fracsurv.cohort import read_cohort
 from fracsurv.curves import follow_up_groups
 from fracsurv.errors import UserError
 from fracsurv.experiments import run_experiment
-from fracsurv.explain import explain, factor_importance
+from fracsurv.explain import explain, factor_importance, record
+from fracsurv.models import DeepSurv
 from fracsurv.oddities import table_oddities
 from fracsurv.run import open_run
-from fracsurv.scaling import standardise
+from fracsurv.scaling import fit_scaling, standardise
 from fracsurv.subgroups import subgroups
 from fracsurv.summary import label, missing_said, summary_table
 from tests.conftest import tabular, write_cohort
@@ -106,6 +110,71 @@ def test_a_covariate_that_no_training_patient_has_is_constant(cohort):
     found = standardise(cohort, train)
     assert np.isfinite(found).all()
     assert (found[train, 0] == 0).all()
+
+
+def test_what_no_training_patient_shows_is_said_of_nobody(cohort):
+    """Else a weight that was never trained, or trained on noise, would move those who are judged."""
+    known = cohort.table[["age", "smoker"]].notna()
+    train = np.flatnonzero(known["age"])[:90]
+    assert known["smoker"].iloc[train].nunique() == 2
+    scaling = fit_scaling(cohort, train)
+    assert scaling.silent == ["age_missing"]
+    found = scaling(cohort)
+    assert not found[:, 3].any()
+    np.testing.assert_array_equal(found[:, 4], ~known["smoker"])
+    assert scaling(cohort.of_rows(np.flatnonzero(~known["age"])))[:, 3].max() == 0
+    model = DeepSurv(5).eval()
+    first = model(torch.from_numpy(found)).detach()
+    with torch.no_grad():
+        next(p for p in model.parameters() if p.ndim == 2)[:, 3] = 100.0  # the weights that nothing trains
+    torch.testing.assert_close(model(torch.from_numpy(found)).detach(), first)
+
+
+def test_one_pattern_of_missing_values_is_one_covariate_to_cox(tmp_path):
+    """As in R's coxph, what others before say is left out, and nothing else is touched by it."""
+    table = incomplete().assign(smoker=lambda t: t["smoker"].replace("", 0))
+    table["score"] = table["score"].where(table["age"].notna())
+    cohort = read_cohort(write_cohort(tmp_path, table, covariates=KINDS, missing_covariates="impute"))
+    assert cohort.indicators == ["age_missing", "score_missing"]
+    x = standardise(cohort, np.arange(len(cohort)))
+    event, time = cohort.table["event"].to_numpy(), cohort.table["time"].to_numpy()
+    fitted = fit_cox(x, event, time)
+    assert fitted.note([*KINDS, *cohort.indicators]) == "said by others before, left out: score_missing"
+    alone = CoxPHFitter().fit(pd.DataFrame(x[:, :4], dtype=float).assign(time=time, event=event), "time", "event")
+    np.testing.assert_allclose(fitted.coefficients, [*alone.params_, 0], atol=1e-4)
+    sums = np.column_stack([x[:, 0], x[:, 1], x[:, 0] - 2 * x[:, 1] + 3, np.ones(len(x)), x[:, 2]])
+    assert fit_cox(sums, event, time).repeated == (2,)
+    assert fit_cox(sums, event, time).constant == (3,)
+
+
+def test_a_covariate_called_like_an_indicator_is_a_factor_of_its_own(tmp_path):
+    table = tabular(120, 3).assign(age_missing=lambda t: (np.arange(len(t)) % 3 == 0).astype(int))
+    kinds = {"age": "continuous", "smoker": "binary", "age_missing": "binary"}
+    made = open_run(write_cohort(tmp_path / "c", table, covariates=kinds), tmp_path / "out", "tiny")
+    run_experiment(made, "cox_ph", progress=False)
+    given = []
+
+    def recorded(risk, values, event, time, factors, *, columns, **rest):
+        given.append(dict(zip(factors, columns, strict=True)))
+        return factor_importance(risk, values, event, time, factors, columns=columns, **rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "factor_importance", recorded)
+        explain(made, "cox_ph", "test")
+    assert given[0] == {"age": [0], "smoker": [1], "age_missing": [2]}
+
+
+def test_an_indicator_is_permuted_with_its_factor(run):
+    given = []
+
+    def recorded(risk, values, event, time, factors, *, columns, **rest):
+        given.append(dict(zip(factors, columns, strict=True)))
+        return factor_importance(risk, values, event, time, factors, columns=columns, **rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "factor_importance", recorded)
+        explain(run, "cox_ph", "test")
+    assert given[0] == {"age": [0, 3], "score": [1], "smoker": [2, 4]}
 
 
 def test_a_complete_cohort_is_as_before(tmp_path):
@@ -216,6 +285,28 @@ def test_patients_without_a_radiograph_are_refused_or_left_out_and_counted(simul
     ids = whole.table["patient_id"].drop(gone)
     assert found.table["patient_id"].tolist() == ids.tolist()
     assert set(found.vertebrae["patient_id"]) <= set(ids)
+    assert found.file_rows == tuple(row + 2 for row in range(len(whole)) if row not in gone)
     pd.testing.assert_series_equal(
         found.truth()["log_hazard"], whole.truth()["log_hazard"].drop(whole.truth().index[gone])
     )
+
+
+def test_what_is_left_after_leaving_patients_out_must_do(simulated, tmp_path):
+    shutil.copytree(simulated, tmp_path, dirs_exist_ok=True)
+    settings = (simulated / "cohort.yaml").read_text()
+    (tmp_path / "cohort.yaml").write_text(settings + "missing_images: exclude\nmissing_covariates: impute\n")
+    table = pd.read_csv(simulated / "cohort.csv")
+    table.assign(image="").to_csv(tmp_path / "cohort.csv", index=False)
+    assert faults_of(tmp_path) == ["cohort.csv, column image: empty for every patient; leave the column out"]
+    table.loc[table["event"] == 1, "image"] = ""
+    table.to_csv(tmp_path / "cohort.csv", index=False)
+    assert faults_of(tmp_path) == [
+        "cohort.csv, column event: no patient has an event among those that have a radiograph; nothing can be learnt"
+    ]
+    table = pd.read_csv(simulated / "cohort.csv")
+    table.loc[[0, 1], "image"] = ""
+    table.loc[2:, "bmi"] = np.nan
+    table.to_csv(tmp_path / "cohort.csv", index=False)
+    assert faults_of(tmp_path) == [
+        "cohort.csv, column bmi: empty for every patient that has a radiograph; leave it out"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import numpy as np
@@ -9,10 +10,12 @@ import pandas as pd
 import pydicom
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from fracsurv.cli import app
 from fracsurv.cohort import read_cohort
 from fracsurv.errors import UserError
-from fracsurv.image_oddities import image_oddities
+from fracsurv.image_oddities import image_oddities, resolution_oddities
 from fracsurv.oddities import table_oddities
 from fracsurv.radiographs import read_radiograph, resize
 from fracsurv.simulate import simulate_cohort
@@ -265,3 +268,81 @@ def test_windowed_radiographs_are_read_as_displayed_wherever_they_are_read(hospi
     settings.write_text(settings.read_text().replace("windowed", "as shown"))
     with pytest.raises(UserError, match="dicom_values: 'as shown'; must be stored or windowed"):
         read_cohort(folder)
+    full = [np.asarray(store.full) for store in stores]
+    assert not np.array_equal(*full)
+
+
+def test_a_spacing_that_is_no_number_is_nobodys_business(hospital):
+    folder, set_header = hospital
+    set_header([4], PixelSpacing="0.2")
+    set_header([5], PixelSpacing=["0", "0"])
+    name = pd.read_csv(folder / "cohort.csv")["image"].iloc[6]
+    raw = (folder / name).read_bytes()
+    header = pydicom.dcmread(folder / name)
+    header.add_new("PixelSpacing", "LO", "Berg Anna")
+    header.save_as(folder / name)
+    assert raw != (folder / name).read_bytes()
+    assert image_oddities(read_cohort(folder)) == []
+
+
+def test_a_resolution_that_was_forgotten_is_told(pictured):
+    assert resolution_oddities(read_cohort(pictured)) == []
+    settings = (pictured / "cohort.yaml").read_text()
+    (pictured / "cohort.yaml").write_text("".join(
+        line for line in settings.splitlines(keepends=True) if not line.startswith("resolution")
+    ))  # fmt: skip
+    (line,) = image_oddities(read_cohort(pictured))
+    assert line.startswith("cohort.yaml, resolution: 1 makes the radiographs ")
+
+
+def test_boxes_beside_their_radiographs_are_faults_wherever_they_are_used(pictured, tmp_path):
+    cohort = read_cohort(pictured)
+    sides = ["x_min", "y_min", "x_max", "y_max"]
+    boxes = cohort.vertebrae.copy()
+    patient = cohort.table["patient_id"].iloc[3]
+    boxes.loc[boxes["patient_id"] == patient, sides] *= 8  # in the pixels of the original
+    boxes.to_csv(pictured / "vertebrae.csv", index=False)
+    wrong = read_cohort(pictured)
+    with pytest.raises(UserError, match=r"vertebrae\.csv: boxes of which less than half .* in 1 of .* \(row 5 of"):
+        image_oddities(wrong)
+    with pytest.raises(UserError, match=f"boxes of patient {patient}: less than half"):
+        build_store(wrong, tmp_path / "store", scale=0.125, progress=False)
+
+
+def test_patients_without_boxes_are_counted(pictured):
+    boxes = read_cohort(pictured).vertebrae
+    kept = boxes[boxes["patient_id"].isin(boxes["patient_id"].unique()[:2])]
+    kept.to_csv(pictured / "vertebrae.csv", index=False)
+    (line,) = image_oddities(read_cohort(pictured))
+    assert re.match(r"vertebrae\.csv: no box for \d+ of \d+ patients \(rows 4 to \d+ of", line)
+
+
+def test_unreadable_radiographs_are_told_beside_the_tables_faults(pictured):
+    table = pd.read_csv(pictured / "cohort.csv").astype({"age": object})
+    table.loc[4, "age"] = "old"
+    table.to_csv(pictured / "cohort.csv", index=False)
+    image_of(pictured, 7).write_bytes(b"no picture")
+    result = CliRunner().invoke(app, ["check", str(pictured)])
+    assert isinstance(result.exception, UserError)
+    first, second = result.exception.faults
+    assert first == "cohort.csv row 6, column age: 'old'; must be a number"
+    assert "cannot be read as a radiograph" in second
+
+
+def test_without_outcomes_the_rest_is_checked(tmp_path):
+    table = sound().drop(columns=["time_days", "event"])
+    table.loc[3, "bmi"] = 263
+    folder = write_cohort(tmp_path, table, covariates=KINDS)
+    assert isinstance(CliRunner().invoke(app, ["check", str(folder)]).exception, UserError)
+    result = CliRunner().invoke(app, ["check", str(folder), "--no-outcome"])
+    assert result.exit_code == 0, result.output
+    assert "row 5: 263; expected 12 to 70" in result.output
+    assert "nan" not in result.output
+
+
+def test_events_that_last_longer_than_the_rest_may_be_swapped(tmp_path):
+    table = sound()
+    table["time_days"] = np.where(table["event"], table["time_days"] // 2 + 1, table["time_days"])
+    assert odd(tmp_path / "a", table) == []
+    (line,) = odd(tmp_path / "b", table.assign(event=1 - table["event"].astype(int)))
+    assert line.endswith("are 0 and 1 swapped? 1 = any fracture")

@@ -20,10 +20,11 @@ from fracsurv.config import load_profile
 from fracsurv.errors import UserError
 from fracsurv.experiments import run_experiment
 from fracsurv.metrics import breslow_survival
-from fracsurv.predicting import default_experiment, experiments_of, predict_cohort
+from fracsurv.predicting import default_experiment, doubts, experiments_of, predict_cohort
 from fracsurv.results import read_predictions
 from fracsurv.run import open_run
 from fracsurv.simulate import simulate_cohort
+from tests.conftest import tabular, write_cohort
 
 NAMES = [
     "cox_ph",
@@ -105,7 +106,7 @@ def test_what_differs_from_the_training_is_refused_all_at_once(made, alone, tmp_
     table = cohort.table.drop(columns=["bmi", "image"])
     table.loc[3, "age"] = np.nan
     kinds = {name: kind for name, kind in cohort.covariates.items() if name != "bmi"} | {"smoker": "continuous"}
-    other = replace(cohort, table=table, covariates=kinds, time_unit="months", vertebrae=None)
+    other = replace(cohort, table=table, covariates=kinds, time_unit="months", vertebrae=None, windowed=True)
     with pytest.raises(UserError) as caught:
         predict_cohort(alone, other, "cds_full_if", tmp_path, progress=False)
     assert caught.value.faults == [
@@ -113,6 +114,7 @@ def test_what_differs_from_the_training_is_refused_all_at_once(made, alone, tmp_
         "covariate bmi: the model takes it, and the cohort does not have it",
         "covariate smoker: binary where the model was trained, continuous here",
         "time_unit: days in training, months here",
+        "dicom_values: stored in training, windowed here",
         "image: the model takes radiographs, and the cohort has none",
     ]
 
@@ -121,7 +123,7 @@ def test_broken_and_foreign_files_are_named(made, alone, tmp_path):
     place = tmp_path / "run"
     shutil.copytree(alone, place)
     cohort = read_cohort(made.cohort.folder, outcome=False)
-    with pytest.raises(UserError, match="no experiment nonsense; it has cds_crops, "):
+    with pytest.raises(UserError, match="no experiment nonsense whose models can be applied; there are: cds_crops, "):
         predict_cohort(place, cohort, "nonsense", tmp_path / "w", progress=False)
     fold = place / "experiments" / "deepsurv" / "fold-1"
     (fold / "best.safetensors").write_bytes(b"\x80\x04\x95cos\nsystem\n")  # a pickle is not even tried
@@ -134,6 +136,10 @@ def test_broken_and_foreign_files_are_named(made, alone, tmp_path):
     (fold / "applying.json").write_text(json.dumps(record | {"version": 99}))
     with pytest.raises(UserError, match="of another version"):
         predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
+    for damaged in ("{", "[]", json.dumps({"version": record["version"]}), json.dumps(record | {"baseline": 3})):
+        (fold / "applying.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"applying\.json: damaged \("):
+            predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
     (fold / "applying.json").unlink()
     with pytest.raises(UserError, match=r"applying\.json: not there"):
         predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
@@ -147,7 +153,8 @@ def test_nothing_of_the_training_patients_is_kept_but_numbers_of_all(made):
             text = path.read_text()
             assert not any(patient in text for patient in made.cohort.table["patient_id"])
             record = json.loads(text)
-            assert set(record["about"]) == {"outcome", "time_unit", "horizons", "provenance", "patients", "events"}
+            about = {"outcome", "time_unit", "horizons", "provenance", "windowed", "patients", "events", "ranges"}
+            assert set(record["about"]) == about
 
 
 def test_a_baseline_kept_is_breslows(made):
@@ -181,3 +188,73 @@ def test_the_command_writes_a_table_and_says_what_made_it(made, alone, tmp_path)
     assert found.columns[:3].tolist() == ["patient_id", "risk", "probability_365"]
     assert found.filter(like="probability").to_numpy().min() >= 0
     assert default_experiment(alone) == "cds_crops"
+    # what is there is not written over, nor anything into the cohort
+    result = CliRunner().invoke(app, arguments)
+    assert "predictions.csv: is there already" in str(result.exception)
+    result = CliRunner().invoke(app, [*arguments[:4], str(folder / "results")])
+    assert "lies in the cohort's folder" in str(result.exception)
+    assert not (folder / "results").exists()
+
+
+def test_what_makes_predictions_doubtful_is_told(made, alone, tmp_path):
+    cohort = read_cohort(made.cohort.folder, outcome=False)
+    assert doubts(alone, cohort, "cds_full_if") == []
+    (line,) = doubts(made.out, cohort, "cds_full_if")
+    assert line.startswith(f"column patient_id: {len(cohort)} of {len(cohort)} patients have an id of the run's pat")
+    cohort.table.loc[3, "bmi"] = 263.0
+    (line,) = doubts(alone, replace(cohort, folder=cohort.folder), "deepsurv")
+    assert line.startswith("column bmi, row 5: 263; the models were trained on ")
+    (line,) = doubts(alone, replace(made.cohort, resolution=1.0), "deepsurv")
+    assert line.startswith("cohort.yaml, resolution: 1 makes the radiographs ")
+
+
+def test_rows_of_a_cohort_as_it_was_before_are_not_applied(made, tmp_path):
+    place = tmp_path / "run"
+    shutil.copytree(made.out / "experiments", place / "experiments")
+    pd.DataFrame({"experiment": ["cox_ph", "deepsurv"]}).to_csv(place / "ablation.csv", index=False)
+    assert experiments_of(place) == ["cox_ph", "deepsurv"]
+    assert default_experiment(place) == "cox_ph"
+
+
+def test_a_run_is_not_mixed_with_another_cohorts(made, tmp_path):
+    folder = tmp_path / "cohort"
+    shutil.copytree(made.cohort.folder, folder)
+    table = pd.read_csv(folder / "cohort.csv")
+    table.loc[3, "age"] += 1
+    table.to_csv(folder / "cohort.csv", index=False)
+    assert len(open_run(folder, made.out, made.profile).cohort) == len(table)  # a corrected value
+    table["time_days"] += 5
+    table.to_csv(folder / "cohort.csv", index=False)
+    with pytest.raises(UserError, match="holds results of another cohort; choose another --out, or delete"):
+        open_run(folder, made.out, made.profile)
+
+
+def test_a_fit_without_what_predict_needs_gets_it(made):
+    path = made.folder("cox_ph", 0) / "applying.json"
+    before = path.read_bytes()
+    path.unlink()
+    run_experiment(made, "cox_ph", progress=False)
+    assert path.read_bytes() == before
+    renamed = replace(made, cohort=replace(made.cohort, outcome="hip fracture"))
+    run_experiment(renamed, "cox_ph", progress=False)
+    assert json.loads(path.read_text())["about"]["outcome"] == "hip fracture"
+    run_experiment(made, "cox_ph", progress=False)
+    assert path.read_bytes() == before
+
+
+def test_a_patient_alone_of_whom_something_is_not_known_is_predicted(tmp_path):
+    """Unknown of everybody in the new cohort, who is one patient; the models were told what to do then."""
+    table = tabular(120)
+    table.loc[::7, "age"] = np.nan
+    kinds = {"age": "continuous", "smoker": "binary"}
+    made = open_run(
+        write_cohort(tmp_path / "c", table, covariates=kinds, missing_covariates="impute"), tmp_path / "run", "tiny"
+    )
+    run_experiment(made, "cox_ph", progress=False)
+    one = write_cohort(
+        tmp_path / "one", table.iloc[[7]].drop(columns=["time_days", "event"]), covariates=kinds,
+        missing_covariates="impute",
+    )  # fmt: skip
+    found = predict_cohort(made.out, read_cohort(one, outcome=False), "cox_ph", tmp_path / "w", progress=False)
+    every = predict_cohort(made.out, made.cohort, "cox_ph", tmp_path / "w", progress=False)
+    assert found["risk"].iloc[0] == every["risk"].iloc[7]

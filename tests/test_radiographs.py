@@ -442,3 +442,62 @@ def test_padding_is_as_dark_as_the_darkest_of_the_picture(tmp_path, photometric,
     found = read_radiograph(path)
     assert (found[:3] == wanted).all()
     np.testing.assert_array_equal(found[3:], pixels[3:] if photometric == "MONOCHROME2" else 4095 - pixels[3:])
+
+
+@pytest.mark.parametrize("n", [4096, 4095])
+def test_a_table_of_bytes_is_read_a_byte_an_entry(tmp_path, n):
+    """Some programs pack entries of eight bits two to a word."""
+    table = (255 - np.arange(n) // 16).astype(np.uint8)
+    packed = table_of(table, 8)
+    packed[0].LUTData = table.tobytes() + b"\0" * (n % 2)
+    packed[0]["LUTData"].VR = "OW"
+    path = write_dicom(tmp_path / "a.dcm", TWELVE, stored=12, VOILUTSequence=packed)
+    np.testing.assert_array_equal(
+        read_radiograph(path, windowed=True),
+        np.rint((table[TWELVE.clip(0, n - 1)] - 0.0 - table.min()) * (65535 / (255 - table.min()))),
+    )
+    packed[0].LUTData = table.tobytes()[: n // 2 * 2 - 100]
+    path = write_dicom(tmp_path / "b.dcm", TWELVE, stored=12, VOILUTSequence=packed)
+    with pytest.raises(UserError, match=r"b\.dcm: cannot be read as a radiograph"):
+        read_radiograph(path, windowed=True)
+
+
+def test_a_sigmoid_window_is_the_standards(tmp_path):
+    """DICOM PS3.3 C.11.2.1.3.1."""
+    extra = {"WindowCenter": "2000", "WindowWidth": "900", "VOILUTFunction": "SIGMOID"}
+    path = write_dicom(tmp_path / "a.dcm", TWELVE, stored=12, **extra)
+    wanted = 65535 / (1 + np.exp(-4 * (TWELVE.astype(float) - 2000) / 900))
+    np.testing.assert_allclose(read_radiograph(path, windowed=True), wanted, atol=0.51)
+    exact = write_dicom(tmp_path / "b.dcm", TWELVE, stored=12, **extra | {"VOILUTFunction": "LINEAR_EXACT"})
+    wanted = (((TWELVE.astype(float) - 2000) / 900 + 0.5) * 65535).clip(0, 65535)
+    np.testing.assert_allclose(read_radiograph(exact, windowed=True), wanted, atol=0.51)
+
+
+@pytest.mark.parametrize(("photometric", "darkest"), [("MONOCHROME2", "min"), ("MONOCHROME1", "max")])
+def test_padding_is_dark_in_windowed_radiographs_too(tmp_path, photometric, darkest):
+    pixels = TWELVE.clip(5, 4090)
+    pixels[:3] = 4095
+    extra = {"WindowCenter": "2000", "WindowWidth": "9000", "PixelPaddingValue": 4095}
+    path = write_dicom(tmp_path / "a.dcm", pixels, stored=12, photometric=photometric, **extra)
+    found = read_radiograph(path, windowed=True)
+    shown = window_by_hand(float(getattr(pixels[3:], darkest)()), 2000, 9000)
+    np.testing.assert_allclose(found[:3], shown if darkest == "min" else 65535 - shown, atol=0.51)
+    assert found[:3].max() <= found[3:].min()
+
+
+@pytest.mark.parametrize(
+    "padding",
+    [{"PixelPaddingValue": 0x1C00}, {"PixelPaddingValue": 0xFC00}, {"PixelPaddingValue": -1024 & 0xFFFF},
+     {"PixelPaddingValue": 0xFC00, "PixelPaddingRangeLimit": None}],
+)  # fmt: skip
+def test_padding_of_signed_pixels_is_found_however_the_header_writes_it(tmp_path, padding):
+    """-1024 in 13 bits: as these bits, with the sign carried on, and unsigned, as `US` values are."""
+    values = TWELVE.astype(np.int16).clip(20, 4000) - 1000
+    values[:3] = -1024
+    path = write_dicom(
+        tmp_path / "a.dcm", values.view(np.uint16) & np.uint16(0x1FFF), stored=13, signed=True, RescaleSlope="1",
+        RescaleIntercept="1024", **padding,
+    )  # fmt: skip
+    found = read_radiograph(path)
+    assert (found[:3] == found[3:].min()).all()
+    np.testing.assert_array_equal(found[3:], values[3:] + 1024)

@@ -114,19 +114,116 @@ def test_points_and_commas_are_not_guessed(tmp_path):
     mixed = as_csv(table, sep=";", decimal=",").replace(",", ".", 1)
     fault = "cohort.csv, column time_days: some numbers have a decimal comma, some a decimal point; use one of them"
     assert fault in faults_of(cohort_with(tmp_path / "a", table, mixed.encode()))
-    # thousands: 1.234 where other columns have decimal commas
-    table["time_days"] = [f"1.{100 + i}" for i in range(20)]
+    # points where other columns have decimal commas
+    table["time_days"] = [f"1{100 + i}.5" for i in range(20)]
     faults = faults_of(cohort_with(tmp_path / "b", table, as_csv(table, sep=";", decimal=",").encode()))
     assert len(faults) == 20
     assert faults[0] == (
-        "cohort.csv row 2, column time_days: '1.100'; must be days, above 0, with a decimal comma as elsewhere in "
+        "cohort.csv row 2, column time_days: '1100.5'; must be days, above 0, with a decimal comma as elsewhere in "
         "this file"
     )
-    # and a decimal comma within commas is no number at all
-    quoted = as_csv(tabular(20).astype({"age": str}).assign(age=lambda t: t["age"].str.replace(".", ",")))
-    faults = faults_of(cohort_with(tmp_path / "c", table, quoted.encode()))
-    assert all("must be a number" in fault for fault in faults)
-    assert len(faults) == 20
+
+
+def test_decimal_commas_within_commas_are_read_where_they_are_quoted(tmp_path):
+    table = tabular(20)
+    wanted = read_cohort(write_cohort(tmp_path / "plain", table, covariates=KINDS))
+    commas = table.assign(age=table["age"].astype(str).str.replace(".", ","))
+    found = read_cohort(cohort_with(tmp_path / "c", table, as_csv(commas).encode()))
+    pd.testing.assert_frame_equal(found.table, wanted.table)
+    assert found.read_as == "cohort.csv: decimal commas"
+
+
+@pytest.mark.parametrize("mark", [".", ","])
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_thousands_are_not_taken_for_fractions(tmp_path, mark, separator):
+    """1,100 days are 1,100 to some and 1.1 to others."""
+    table = tabular(20).assign(time_days=np.arange(20) * 150 + 200)
+    table["time_days"] = [f"{day:,}".replace(",", mark) for day in table["time_days"]]
+    (fault,) = faults_of(cohort_with(tmp_path / "a", table, as_csv(table, sep=separator).encode()))
+    assert fault.startswith(
+        f"cohort.csv, column time_days: is '1{mark}100' over a thousand, or has it three decimals?"
+    )
+    # of a covariate, where whole numbers are of another size
+    table = tabular(20)
+    table["age"] = [f"{n:,}".replace(",", mark) for n in np.arange(20) * 150 + 200]
+    (fault,) = faults_of(cohort_with(tmp_path / "b", table, as_csv(table, sep=separator).encode()))
+    assert "column age: is '1" in fault
+    # three decimals alone cast no doubt on a covariate, and any other number of them settles it for times
+    table = tabular(20).assign(age=[f"{60 + i}.125".replace(".", mark) for i in range(20)])
+    table["time_days"] = [f"{100 + i}.{125 if i else 5}".replace(".", mark) for i in range(20)]
+    found = read_cohort(cohort_with(tmp_path / "c", table, as_csv(table, sep=separator).encode()))
+    assert found.table["age"].tolist() == [60.125 + i for i in range(20)]
+    assert found.table["time"].tolist() == [100.5, *(100.125 + i for i in range(1, 20))]
+
+
+def test_columns_that_nobody_uses_do_not_decide_how_numbers_are_read(tmp_path):
+    table = tabular(20)
+    wanted = read_cohort(write_cohort(tmp_path / "plain", table, covariates=KINDS))
+    other = table.assign(note=["1,5", "2.5"] * 10, version="3,14")
+    found = read_cohort(cohort_with(tmp_path / "other", other, as_csv(other, sep=";").encode()))
+    pd.testing.assert_frame_equal(found.table, wanted.table)
+
+
+def test_rows_are_numbered_as_a_spreadsheet_shows_them_whatever_is_blank(tmp_path):
+    table = tabular(20).astype({"age": object})
+    table.loc[10, "age"] = "old"
+    lines = as_csv(table).splitlines()
+    lines.insert(3, "")
+    lines.insert(3, ",,,,")
+    lines = ["", "  ", *lines, "", ""]
+    folder = cohort_with(tmp_path / "csv", table, "\n".join(lines).encode())
+    (fault,) = faults_of(folder)
+    row = next(number for number, line in enumerate(lines, start=1) if "old" in line)
+    assert fault == f"cohort.csv row {row}, column age: 'old'; must be a number"
+    (folder / "cohort.csv").write_text("\n".join(lines).replace("old", "70"))
+    found = read_cohort(folder)
+    assert len(found) == 20
+    assert [lines[row - 1].split(",")[0] for row in found.file_rows] == found.table["patient_id"].tolist()
+    assert found.of_rows(np.array([4, 2])).file_rows == (found.file_rows[4], found.file_rows[2])
+    # a workbook with empty rows
+    folder = write_cohort(tmp_path / "book", table, covariates=KINDS)
+    (folder / "cohort.csv").unlink()
+    book = openpyxl.Workbook()
+    for at, row in enumerate([list(table.columns), *table.itertuples(index=False)]):
+        for column, value in enumerate(row):
+            book.active.cell(2 * at + 3, column + 1, value.item() if isinstance(value, np.generic) else value)
+    book.save(folder / "cohort.xlsx")
+    assert faults_of(folder) == ["cohort.xlsx row 25, column age: 'old'; must be a number"]
+
+
+def test_a_workbook_that_is_wrong_about_its_size_is_read_whole(tmp_path):
+    """Programs that write rows one after the other may leave the size of before."""
+    table = tabular(40)
+    wanted = read_cohort(write_cohort(tmp_path / "plain", table, covariates=KINDS))
+    folder = write_cohort(tmp_path / "book", table, covariates=KINDS)
+    (folder / "cohort.csv").unlink()
+    table.to_excel(tmp_path / "sound.xlsx", index=False)
+    with zipfile.ZipFile(tmp_path / "sound.xlsx") as old, zipfile.ZipFile(folder / "cohort.xlsx", "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name.endswith("sheet1.xml"):
+                assert b'<dimension ref="A1:E41"' in data
+                data = data.replace(b'<dimension ref="A1:E41"', b'<dimension ref="A1:D11"')
+            new.writestr(name, data)
+    pd.testing.assert_frame_equal(read_cohort(folder).table, wanted.table)
+
+
+def test_a_quotation_mark_that_swallows_rows_is_a_fault(tmp_path):
+    lines = as_csv(tabular(20)).splitlines()
+    lines[4] = '"' + lines[4]
+    lines[9] = lines[9].replace(",", '",', 1)  # where it would end
+    fault = "row 5: a quotation mark opens a field there and is not closed at its end; close it, or take it out"
+    folder = cohort_with(tmp_path / "a", tabular(20), "\n".join(lines[:9]).encode())
+    assert faults_of(folder) == [f"cohort.csv {fault}"]
+    # closed, it is a patient with a very long name
+    faults = faults_of(cohort_with(tmp_path / "b", tabular(20), "\n".join(lines).encode()))
+    assert [fault.split(":")[0] for fault in faults] == ["cohort.csv row 5, column patient_id"]
+    assert faults[0].endswith("must be one line; is a quotation mark missing or too many?")
+    # in a column that nobody uses it may be a note of several lines, or rows lost: it is told
+    table = tabular(20).assign(note=["a\nb" if i in (2, 3) else "" for i in range(20)])
+    found = read_cohort(cohort_with(tmp_path / "c", table, as_csv(table).encode()))
+    assert found.read_as == "cohort.csv: with line breaks inside rows 4 to 5"
+    assert found.file_rows == tuple(range(2, 22))
 
 
 def test_what_is_no_table_is_one_line(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,13 @@ LEAST_SCORE = 0.02
 OVERLAP = 0.45
 """Intersection over union from which the lower-scored of two boxes is a duplicate."""
 MOST = 100
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """A GPU's convolutions in float32 proper: by itself it rounds their factors to ten bits (TF32)."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ def as_input(frames: np.ndarray) -> Tensor:
 def answer(model: VertebraDetector, image: Tensor) -> tuple[Tensor, Tensor]:
     """Centre scores and distances, in evaluation mode."""
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), full_precision():
         logits, sides = model(image.contiguous(memory_format=torch.channels_last))
     return logits.sigmoid(), sides
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fracsurv.detection.augment import turn
+from fracsurv.detection.inference import full_precision
 from fracsurv.detection.keypoints import SIZE, KeypointNetwork, calibrate, keypoint_loss, vertebra_picture
 from fracsurv.detection.sources import Labelled
 from fracsurv.errors import UserError
@@ -74,18 +75,23 @@ def train_keypoints(
         _fit(model, pictures, keypoints, recipe, device, progress)
     pictures, keypoints = held_out
     if len(pictures):
-        mean, scale = locate(model, pictures)
+        mean, scale = locate(model, pictures, precision="auto")
         calibrate(model.cpu(), mean, scale, torch.from_numpy(keypoints))
     return model.cpu()
 
 
-def locate(model: KeypointNetwork, pictures: np.ndarray, *, batch_size: int = 256) -> tuple[Tensor, Tensor]:
-    """Means and standard deviations (n, 6, 2), in shares of the pictures (n, 48, 64), without augmentation."""
+def locate(
+    model: KeypointNetwork, pictures: np.ndarray, *, batch_size: int = 256, precision: str = "float32"
+) -> tuple[Tensor, Tensor]:
+    """Means and standard deviations (n, 6, 2), in shares of the pictures (n, 48, 64), without augmentation.
+
+    By default in float32 proper, as `detect`: keypoints are data.
+    """
     device = next(model.parameters()).device
-    dtype = precision_of(device, "auto")
+    dtype = precision_of(device, precision)
     model.eval()
     found = []
-    with torch.no_grad(), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+    with torch.no_grad(), full_precision(), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         for start in range(0, len(pictures), batch_size):
             batch = torch.from_numpy(pictures[start : start + batch_size]).unsqueeze(1).to(device)
             found.append(model(batch.contiguous(memory_format=torch.channels_last)))

@@ -253,8 +253,10 @@ def _importance(
     seed = derive_seed(run.profile.seed, "factors")  # the same patients are drawn for every fold's model
     outcome = table["event"].to_numpy(), table["time"].to_numpy()
     given = run.covariates(name)
-    factors = [factor for factor in given if factor not in run.cohort.indicators]
-    # a factor and where it is not known are one thing
-    columns = [[given.index(part) for part in (factor, factor + MISSING) if part in given] for factor in factors]
+    said = run.cohort.indicators
+    factors = [factor for factor in given if factor not in said]
+    # a factor and where it is not known are one thing; a covariate may have such a name and be none of `said`
+    parts = [[factor, *(name for name in said if name == factor + MISSING)] for factor in factors]
+    columns = [[given.index(name) for name in names] for names in parts]
     losses, drawn = factor_importance(risk, tabular, *outcome, factors, columns=columns, seed=seed)
     return losses.assign(fold=fold), drawn
