@@ -37,7 +37,7 @@ RESERVED = ("patient_id", "time", "time_days", "event", "image", "split")  # col
 TOO_LARGE = 1e15  # a covariate of that size is none, and its square is no number of single precision
 LONGEST_SHOWN = 60  # characters of what a user gave, in a message
 LONGEST_UNIT = 30  # characters; it stands on axes
-NOT_KNOWN = ("na", "n/a", "nan", "none", "null", "unknown", "not known", "missing", ".", "-", "?")
+NOT_KNOWN = ("na", "n/a", "nan", "none", "null", "unknown", "not known", "missing", "#n/a", ".", "-", "?")
 SPLITS = ("train", "test", "external")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 2 * LONGEST_SHOWN
@@ -221,7 +221,7 @@ def check_values(
             wrong.setdefault((column, shown, case["check"]), []).append(row)
         faults += [
             f"{file} {rows_said(rows)}, column {columns.get(name, name)}: {shown}; {rule}"
-            + _hint(name, shown, covariates, decimal)
+            + _hint(name, shown, covariates, decimal, empty_allowed)
             for (name, shown, rule), rows in wrong.items()
         ]
     if "event" in values:
@@ -232,13 +232,14 @@ def check_values(
     return values.rename(columns={"time_days": "time"})
 
 
-def _hint(name: str, shown: str, covariates: dict[str, str], decimal: str) -> str:
+def _hint(name: str, shown: str, covariates: dict[str, str], decimal: str, empty_allowed: bool) -> str:
     """What may be behind a field that is no number, and the way out."""
     if decimal == "," and "." in shown:
         return ", with a decimal comma as elsewhere in this file"
     if name in covariates and (shown == "empty" or shown.strip("'").strip().lower() in NOT_KNOWN):
-        field = "" if shown == "empty" else "leave the field empty and "
-        return f". If it is not known, {field}set `missing_covariates: impute` in cohort.yaml"
+        steps = [] if shown == "empty" else ["leave the field empty"]
+        steps += [] if empty_allowed else ["set `missing_covariates: impute` in cohort.yaml"]
+        return f". If it is not known, {' and '.join(steps)}"
     return ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-MOST_SPANS = 12
+MOST_SPANS = 40
 """Rows, or stretches of rows, that are named before the others are counted."""
 
 

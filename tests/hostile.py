@@ -278,7 +278,7 @@ VALUES = [
     Case("HTML for a number", cell("age", "<script>alert(1)</script>"), "must be a number"),
     Case("a formula for a number", cell("age", "=1+1"), "must be a number"),
     Case("escape codes for a number", cell("age", "\x1b[31mred\x1b[0m"), "must be a number"),
-    Case("hundreds of faults", column("age", lambda t: "x"), f"{N} faults"),
+    Case("hundreds of faults", column("age", lambda t: [f"x{k}" for k in range(N)]), f"{N} faults"),
 ]  # fmt: skip
 SETTINGS_CASES = [
     Case("settings that are no YAML", table_bytes(b"a: [1\nb: }", "cohort.yaml"), "not readable as YAML"),
@@ -313,7 +313,6 @@ PICTURES = [
     Case("a picture in the way of another system", cell("image", "..\\..\\windows\\x.png"), "no such file"),
     Case("a picture whose name holds a zero byte", edited(lambda t: t.replace("images/3.png", "images/3\\0.png")), "no such file"),
     Case("a folder for a picture", picture(lambda p: p.mkdir(), "images/folder"), "no such file in the cohort folder"),
-    Case("a spacing that is a name", dicom_with(PixelSpacing="Berg^Anna"), "", 0),
     Case("nobody with a picture, all left out", lambda f: (setting(missing_images="exclude")(f), column("image", lambda t: "")(f)), "column image: empty for every patient"),
     Case("some without a picture", cell("image", ""), "give every patient an image"),
     Case("an empty picture", picture(lambda p: p.write_bytes(b"")), "the file is empty"),
@@ -358,7 +357,7 @@ ODD = [
     Case("HTML for an id", called("<img src=x onerror=alert(1)>"), "no faults", 0),
     Case("a formula for an id", called("=cmd|' /C calc'!A0"), "no faults", 0),
     Case("a path for an id", called("../../etc"), "no faults", 0),
-    Case("a picture of one pixel", picture(lambda p: Image.fromarray(SIXTEEN[:1, :1]).save(p)), "no vertebra can be seen", 0),
+    Case("a picture of one pixel", picture(lambda p: Image.fromarray(SIXTEEN[:1, :1]).save(p)), "are they in other pixels?"),
     Case("one picture for two", cell("image", "images/4.png"), "the same pixels under several ids", 0),
     Case("every picture black", lambda f: [Image.fromarray(np.zeros((160, 90), np.uint16)).save(f / f"images/{k}.png") for k in range(N)], "all pixels alike", 0),
 ]  # fmt: skip

@@ -69,7 +69,8 @@ def test_all_faults_at_once(tmp_path, table):
         "cohort.csv row 4, column time_days: 'soon'; must be days, above 0",
         "cohort.csv row 5, column event: '2'; must be 1 (fracture) or 0 (censored)",
         "cohort.csv row 6, column smoker: '7'; must be 0 or 1",
-        "cohort.csv row 7, column age: empty; must be a number",
+        "cohort.csv row 7, column age: empty; must be a number. If it is not known, set `missing_covariates: "
+        "impute` in cohort.yaml",
         "cohort.csv row 9, column patient_id: 'P006'; must be unique: one row a patient",
         "cohort.csv row 10, column split: 'validate'; must be empty or one of train, test, external",
     ]
@@ -145,12 +146,13 @@ def test_a_patient_without_an_id_is_not_called_nan(tmp_path, table):
 
 @pytest.mark.parametrize("file", ["cohort.csv", "vertebrae.csv"])
 @pytest.mark.parametrize(
-    ("content", "error"), [(b"", "EmptyDataError"), (b"patient_id,\x81\n", "UnicodeDecodeError")]
+    ("content", "said"),
+    [(b"", "the file is empty"), (b"patient_id,\x81\n", "not readable (UnicodeDecodeError)")],
 )
-def test_unreadable_tables(tmp_path, table, file, content, error):
+def test_unreadable_tables(tmp_path, table, file, content, said):
     folder = write_cohort(tmp_path, table, covariates=KINDS)
     (folder / file).write_bytes(content)
-    assert [fault.split(";")[0] for fault in faults_of(folder)] == [f"{file}: not readable ({error})"]
+    assert [fault.split(";")[0] for fault in faults_of(folder)] == [f"{file}: {said}"]
 
 
 def test_yaml_that_is_none(tmp_path, table):

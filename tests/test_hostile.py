@@ -54,12 +54,12 @@ def test_is_told_plainly(case, template, tmp_path, monkeypatch, capsys):
         assert lines, said[:2000]
         # the next step refuses too, and leaves nothing that looks finished
         code, said = called(
-            monkeypatch, capsys, "prepare", folder, "--profile", "tiny", "--out", tmp_path / "out", "--kind", "full"
+            monkeypatch, capsys, "prepare", folder, "--profile", "tiny", "--out", tmp_path / "out", "--kind", "crops"
         )
         assert code == 2, said[:2000]
         assert case.says in said or "cannot be read" in said, said[:2000]
         left = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-        assert {path.name for path in left} <= {"splits.csv", ".full.lock"}  # whole, and right for another try
+        assert {path.name for path in left} <= {"splits.csv", ".crops.lock"}  # whole, and right for another try
 
 
 def test_checking_a_cohort_does_not_wait_for_torch(template):

@@ -52,6 +52,13 @@ def cohort(tmp_path):
     return read_cohort(write_cohort(tmp_path / "c", incomplete(), covariates=KINDS, missing_covariates="impute"))
 
 
+def rows_of(fault: str) -> set[int]:
+    """The rows that a fault names."""
+    spans = re.match(r"cohort\.csv rows? ([\d, to]+), column", fault)[1].split(", ")
+    ends = [list(map(int, span.split(" to "))) for span in spans]
+    return {row for span in ends for row in range(span[0], span[-1] + 1)}
+
+
 def faults_of(folder) -> list[str]:
     with pytest.raises(UserError) as caught:
         read_cohort(folder)
@@ -60,13 +67,16 @@ def faults_of(folder) -> list[str]:
 
 def test_an_empty_field_is_a_fault_unless_asked_for_and_other_text_always_is(tmp_path):
     table = incomplete()
-    n = int(table["age"].isna().sum() + (table["smoker"] == "").sum())
-    assert len(faults_of(write_cohort(tmp_path / "a", table, covariates=KINDS))) == n
+    faults = faults_of(write_cohort(tmp_path / "a", table, covariates=KINDS))
+    assert len(faults) == 2  # each with all its rows
+    for column, empty in (("age", table["age"].isna()), ("smoker", table["smoker"] == "")):
+        (fault,) = [fault for fault in faults if f"column {column}: empty" in fault]
+        assert rows_of(fault) == {row + 2 for row in np.flatnonzero(empty)}
     table = table.astype({"age": object, "score": object})
     table.loc[3, "age"], table.loc[4, "score"], table.loc[5, "smoker"] = "unknown", "inf", "2"
     folder = write_cohort(tmp_path / "b", table, covariates=KINDS, missing_covariates="impute")
     assert faults_of(folder) == [
-        "cohort.csv row 5, column age: 'unknown'; must be a number",
+        "cohort.csv row 5, column age: 'unknown'; must be a number. If it is not known, leave the field empty",
         "cohort.csv row 6, column score: 'inf'; must be a number",
         "cohort.csv row 7, column smoker: '2'; must be 0 or 1",
     ]
@@ -123,7 +133,7 @@ def test_what_no_training_patient_shows_is_said_of_nobody(cohort):
     assert not found[:, 3].any()
     np.testing.assert_array_equal(found[:, 4], ~known["smoker"])
     assert scaling(cohort.of_rows(np.flatnonzero(~known["age"])))[:, 3].max() == 0
-    model = DeepSurv(5).eval()
+    model = DeepSurv(n_inputs=5).eval()
     first = model(torch.from_numpy(found)).detach()
     with torch.no_grad():
         next(p for p in model.parameters() if p.ndim == 2)[:, 3] = 100.0  # the weights that nothing trains
@@ -132,8 +142,8 @@ def test_what_no_training_patient_shows_is_said_of_nobody(cohort):
 
 def test_one_pattern_of_missing_values_is_one_covariate_to_cox(tmp_path):
     """As in R's coxph, what others before say is left out, and nothing else is touched by it."""
-    table = incomplete().assign(smoker=lambda t: t["smoker"].replace("", 0))
-    table["score"] = table["score"].where(table["age"].notna())
+    table = incomplete().assign(smoker=lambda t: (t["smoker"] == 1).astype(int))
+    table["score"] = pd.Series(np.random.default_rng(9).normal(size=len(table))).where(table["age"].notna())
     cohort = read_cohort(write_cohort(tmp_path, table, covariates=KINDS, missing_covariates="impute"))
     assert cohort.indicators == ["age_missing", "score_missing"]
     x = standardise(cohort, np.arange(len(cohort)))
@@ -161,7 +171,7 @@ def test_a_covariate_called_like_an_indicator_is_a_factor_of_its_own(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record, "factor_importance", recorded)
         explain(made, "cox_ph", "test")
-    assert given[0] == {"age": [0], "smoker": [1], "age_missing": [2]}
+    assert given[0] == {name: [column] for column, name in enumerate(made.cohort.covariates)}
 
 
 def test_an_indicator_is_permuted_with_its_factor(run):
@@ -275,8 +285,8 @@ def test_patients_without_a_radiograph_are_refused_or_left_out_and_counted(simul
     table.to_csv(tmp_path / "cohort.csv", index=False)
     (tmp_path / "cohort.yaml").write_text(settings)
     faults = faults_of(tmp_path)
-    assert len(faults) == 3
-    assert all("column image: empty; give every patient an image, leave the column out, or set" in f for f in faults)
+    assert [rows_of(fault) for fault in faults] == [{row + 2 for row in gone}]
+    assert "column image: empty; give every patient an image, leave the column out, or set" in faults[0]
     (tmp_path / "cohort.yaml").write_text(settings + "missing_images: exclude\n")
     found, whole = read_cohort(tmp_path), read_cohort(simulated)
     assert found.without_image == 3

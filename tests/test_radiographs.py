@@ -448,16 +448,21 @@ def test_padding_is_as_dark_as_the_darkest_of_the_picture(tmp_path, photometric,
 def test_a_table_of_bytes_is_read_a_byte_an_entry(tmp_path, n):
     """Some programs pack entries of eight bits two to a word."""
     table = (255 - np.arange(n) // 16).astype(np.uint8)
-    packed = table_of(table, 8)
-    packed[0].LUTData = table.tobytes() + b"\0" * (n % 2)
-    packed[0]["LUTData"].VR = "OW"
-    path = write_dicom(tmp_path / "a.dcm", TWELVE, stored=12, VOILUTSequence=packed)
+
+    def packed(data):
+        item = pydicom.Dataset()
+        item.add_new("LUTDescriptor", "US", [n, 0, 8])
+        item.add_new("LUTData", "OW", data)
+        return pydicom.Sequence([item])
+
+    whole = packed(table.tobytes() + b"\0" * (n % 2))
+    path = write_dicom(tmp_path / "a.dcm", TWELVE, stored=12, VOILUTSequence=whole)
     np.testing.assert_array_equal(
         read_radiograph(path, windowed=True),
         np.rint((table[TWELVE.clip(0, n - 1)] - 0.0 - table.min()) * (65535 / (255 - table.min()))),
     )
-    packed[0].LUTData = table.tobytes()[: n // 2 * 2 - 100]
-    path = write_dicom(tmp_path / "b.dcm", TWELVE, stored=12, VOILUTSequence=packed)
+    short = packed(table.tobytes()[: n // 2 * 2 - 100])
+    path = write_dicom(tmp_path / "b.dcm", TWELVE, stored=12, VOILUTSequence=short)
     with pytest.raises(UserError, match=r"b\.dcm: cannot be read as a radiograph"):
         read_radiograph(path, windowed=True)
 
@@ -485,19 +490,21 @@ def test_padding_is_dark_in_windowed_radiographs_too(tmp_path, photometric, dark
     assert found[:3].max() <= found[3:].min()
 
 
-@pytest.mark.parametrize(
-    "padding",
-    [{"PixelPaddingValue": 0x1C00}, {"PixelPaddingValue": 0xFC00}, {"PixelPaddingValue": -1024 & 0xFFFF},
-     {"PixelPaddingValue": 0xFC00, "PixelPaddingRangeLimit": None}],
-)  # fmt: skip
-def test_padding_of_signed_pixels_is_found_however_the_header_writes_it(tmp_path, padding):
-    """-1024 in 13 bits: as these bits, with the sign carried on, and unsigned, as `US` values are."""
+@pytest.mark.parametrize(("value", "vr"), [(0x1C00, "US"), (0xFC00, "US"), (-1024, "SS"), (0x1C00, "SS")])
+@pytest.mark.parametrize("limit", [False, True])
+def test_padding_of_signed_pixels_is_found_however_the_header_writes_it(tmp_path, value, vr, limit):
+    """-1024 in 13 bits: as these bits, with the sign carried on, and unsigned; an empty limit is none."""
     values = TWELVE.astype(np.int16).clip(20, 4000) - 1000
     values[:3] = -1024
     path = write_dicom(
         tmp_path / "a.dcm", values.view(np.uint16) & np.uint16(0x1FFF), stored=13, signed=True, RescaleSlope="1",
-        RescaleIntercept="1024", **padding,
+        RescaleIntercept="1024",
     )  # fmt: skip
+    header = pydicom.dcmread(path)
+    header.add_new("PixelPaddingValue", vr, value)
+    if limit:
+        header.add_new("PixelPaddingRangeLimit", vr, None)
+    header.save_as(path)
     found = read_radiograph(path)
     assert (found[:3] == found[3:].min()).all()
     np.testing.assert_array_equal(found[3:], values[3:] + 1024)

@@ -44,7 +44,7 @@ DIALECTS = {
     "separated by semicolons, decimal commas": lambda t: as_csv(t, sep=";", decimal=",").encode(),
     "separated by tabs, decimal commas": lambda t: as_csv(t, sep="\t", decimal=",").encode(),
     "taken for Windows-1252": lambda t: as_csv(t).encode("cp1252"),
-    "separated by semicolons, decimal commas, taken for Windows-1252": lambda t: as_csv(
+    "separated by semicolons, taken for Windows-1252, decimal commas": lambda t: as_csv(
         t, sep=";", decimal=","
     ).encode("cp1252"),
     "separated by tabs, taken for UTF-16": lambda t: as_csv(t, sep="\t").encode("utf-16"),
@@ -104,8 +104,10 @@ def test_dates_error_values_and_uncomputed_formulas_in_a_workbook_are_faults(tmp
     book.save(folder / "cohort.xlsx")
     assert faults_of(folder) == [
         "cohort.xlsx row 2, column time_days: '2020-01-31 00:00:00'; must be days, above 0",
-        "cohort.xlsx row 3, column age: empty; must be a number",
-        "cohort.xlsx row 4, column age: '#N/A'; must be a number",
+        "cohort.xlsx row 3, column age: empty; must be a number. If it is not known, set `missing_covariates: "
+        "impute` in cohort.yaml",
+        "cohort.xlsx row 4, column age: '#N/A'; must be a number. If it is not known, leave the field empty and set "
+        "`missing_covariates: impute` in cohort.yaml",
     ]
 
 
@@ -127,7 +129,7 @@ def test_points_and_commas_are_not_guessed(tmp_path):
 def test_decimal_commas_within_commas_are_read_where_they_are_quoted(tmp_path):
     table = tabular(20)
     wanted = read_cohort(write_cohort(tmp_path / "plain", table, covariates=KINDS))
-    commas = table.assign(age=table["age"].astype(str).str.replace(".", ","))
+    commas = table.assign(**{c: table[c].astype(str).str.replace(".", ",") for c in ("age", "time_days")})
     found = read_cohort(cohort_with(tmp_path / "c", table, as_csv(commas).encode()))
     pd.testing.assert_frame_equal(found.table, wanted.table)
     assert found.read_as == "cohort.csv: decimal commas"
@@ -137,14 +139,18 @@ def test_decimal_commas_within_commas_are_read_where_they_are_quoted(tmp_path):
 @pytest.mark.parametrize("separator", [",", ";"])
 def test_thousands_are_not_taken_for_fractions(tmp_path, mark, separator):
     """1,100 days are 1,100 to some and 1.1 to others."""
-    table = tabular(20).assign(time_days=np.arange(20) * 150 + 200)
+
+    def years(n):
+        return [f"{age:.1f}".replace(".", mark) for age in tabular(n)["age"]]
+
+    table = tabular(20).assign(age=years(20), time_days=np.arange(20) * 150 + 200)
     table["time_days"] = [f"{day:,}".replace(",", mark) for day in table["time_days"]]
     (fault,) = faults_of(cohort_with(tmp_path / "a", table, as_csv(table, sep=separator).encode()))
     assert fault.startswith(
         f"cohort.csv, column time_days: is '1{mark}100' over a thousand, or has it three decimals?"
     )
     # of a covariate, where whole numbers are of another size
-    table = tabular(20)
+    table = tabular(20).assign(time_days=np.arange(20) + 100)
     table["age"] = [f"{n:,}".replace(",", mark) for n in np.arange(20) * 150 + 200]
     (fault,) = faults_of(cohort_with(tmp_path / "b", table, as_csv(table, sep=separator).encode()))
     assert "column age: is '1" in fault
