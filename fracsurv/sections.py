@@ -247,7 +247,11 @@ def _cohort(run: Run, names: list[str]) -> Section:
 
 
 def _figures(found: Sequence[Finding | None]) -> list[dict[str, str]]:
-    return [{"uri": data_uri(f.figure), "alt": f.alt, "said": f.said} for f in found if f is not None]
+    return [
+        {"uri": data_uri(f.figure) if f.figure is not None else "", "alt": f.alt, "said": f.said}
+        for f in found
+        if f is not None
+    ]
 
 
 def data_uri(figure) -> str:

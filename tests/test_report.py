@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fracsurv import answers, findings, report, wording
+from fracsurv import answers, findings, numerals, report, wording
 from fracsurv.config import CONFIGS, ROOT, TRUE_RISK, load_experiments
 from fracsurv.curves import KAPLAN_MEIER, follow_up_groups, metrics_over_time, strongest_effect
 from fracsurv.errors import UserError
@@ -276,7 +276,7 @@ def test_an_interval_with_zero_is_no_gain(run, low, high, words):
     assert words in said
     assert "radiograph" not in said
     assert "0.620 for DeepSurv; 0.600 for Cox PH" in said
-    assert wording.signed((low + high) / 2) in said
+    assert numerals.signed((low + high) / 2) in said
     assert said.endswith("Intervals are over patients, for these fold models.")
 
 
@@ -427,7 +427,7 @@ def test_each_reference_has_its_own_column_of_differences(run, page):
         row = found.query("experiment == 'true_risk' and split == 'external' and metric == 'c_index'")
         row = row[row["reference"] == reference]
         cell = shown.loc["True risk (simulator)", (ours, column)]
-        assert cell.startswith(wording.signed(row["difference"].item()) + "\n")
+        assert cell.startswith(numerals.signed(row["difference"].item()) + "\n")
     assert shown.loc["DeepSurv", (ours, "ΔC from DeepSurv")] == "–"
 
 
@@ -669,7 +669,7 @@ def answer_note_of(run, events, low, high):
 def test_the_answer_on_external_patients_owns_up_to_the_test_set(run, low, high, words):
     said = answer_note_of(run, 40, low, high)
     assert (
-        f"On the 10 test patients, 4 with an event, the difference from Cox PH is {wording.signed((low + high) / 2)}"
+        f"On the 10 test patients, 4 with an event, the difference from Cox PH is {numerals.signed((low + high) / 2)}"
         in said
     )
     assert said.endswith(f": {words}.")
@@ -680,5 +680,5 @@ def test_the_answer_on_external_patients_owns_up_to_the_test_set(run, low, high,
 
 
 def test_nothing_is_not_negative():
-    assert wording.signed(-0.0004) == "+0.000"
-    assert wording.signed(-0.0006) == "−0.001"
+    assert numerals.signed(-0.0004) == "+0.000"
+    assert numerals.signed(-0.0006) == "−0.001"
