@@ -269,10 +269,10 @@ def report(
     typer.echo(write_report(open_run(cohort, out, profile)))
 
 
-def main() -> None:
-    """Entry point of `fracsurv`."""
+def main(called: typer.Typer = app) -> None:
+    """Entry point of `fracsurv`, or of another app: faults are told, without a traceback."""
     try:
-        app()
+        called()
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on from here", err=True)
         sys.exit(130)

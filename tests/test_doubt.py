@@ -17,6 +17,7 @@ from fracsurv.doubt import _shared, leak_checks, permuted_ablation
 from fracsurv.explain import read_explanations
 from fracsurv.files import write_json
 from fracsurv.findings import clinical
+from fracsurv.further_tables import checks_table
 from fracsurv.metrics import concordance_index
 from fracsurv.results import write_predictions
 from fracsurv.run import open_run, permuted
@@ -334,3 +335,12 @@ def test_contributions_do_not_need_a_truth(run):
     assert findings.fractured_first(run, read_explanations(run, ["cox_ph"])).empty
     assert np.isfinite(findings.chance_range(run, "external")).all()
     assert findings.chance_range(run, "test") is None  # nine events or fewer
+
+
+def test_what_was_not_looked_at_has_no_verdict(simulated, tmp_path):
+    made = open_run(simulated, tmp_path / "r", "tiny")
+    made.store("crops")  # and none of full radiographs
+    table = checks_table(made)
+    verdict = dict(zip(table["", "two patients with"], table["", "verdict"], strict=True))
+    assert verdict["the same stored pixels (full)"] == "not looked at"
+    assert verdict["the same stored pixels (crops)"] == "as it must be"

@@ -42,9 +42,8 @@ def calibration(run: Run, table: pd.DataFrame, split: str, names: Sequence[str])
         low, high = _slope_interval(run, split, event, time, probability, horizon)
         called, slope = experiment_name(run, name), _slope_words(made.slope, low, high)
         ici = number(100 * smooth.ici, ".1f")
-        words = f"slope {slope}\nintercept {number(made.intercept, '.2f')}\nICI {ici}" + " %" * np.isfinite(
-            smooth.ici
-        )
+        percent = " %" if np.isfinite(smooth.ici) else ""
+        words = f"slope {slope}\nintercept {number(made.intercept, '.2f')}\nICI {ici}{percent}"
         panels[called] = plots.CalibrationPanel(made, smooth.predicted, smooth.observed, true_minus(words))
         why = "" if np.isfinite(made.slope) else f" ({_no_slope(event, time, horizon)})"
         parts.append(f"{called} {slope}{why} and {ici}, single models {_single_slopes(run, name, split, horizon)}")
