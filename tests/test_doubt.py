@@ -80,7 +80,7 @@ class TestLeaks:
         made.store("crops")
         found = verdicts(made)
         assert found["the same patient id"][0]
-        said = "1 groups of patients; 1 trained on and judged, 0 judged twice"
+        said = "1 group of patients; 1 trained on and judged, 0 judged twice"
         assert found["the same image file, byte for byte"] == (False, said)
         assert found["the same stored pixels (full)"] == (True, "not looked at: no model of this run was given them")
         assert found["the same stored pixels (crops)"] == (False, said)
@@ -112,7 +112,7 @@ class TestLeaks:
         kinds = {"age": "continuous", "smoker": "binary"}
         made = open_run(write_cohort(tmp_path / "c", table, covariates=kinds), tmp_path / "r", "tiny")
         found = _shared(made, made.cohort.table["age"].astype(str).tolist(), "age")
-        assert (found.sound, found.found) == (sound, f"1 groups of patients; {said}")
+        assert (found.sound, found.found) == (sound, f"1 group of patients; {said}")
 
     def test_two_of_one_fold_are_no_leak_and_two_of_different_folds_are(self, tmp_path):
         kinds = {"age": "continuous", "smoker": "binary"}
@@ -325,7 +325,9 @@ def test_what_cannot_be_drawn_is_left_out(tmp_path, monkeypatch):
     table, _ = report.read_ablation(made)
     few = clinical.patient_predictions(made, "cox_ph", "external").head(2)
     monkeypatch.setattr(clinical, "patient_predictions", lambda *_: few)
-    assert findings.risk_groups(made, table, "cox_ph", "external") is None
+    found = findings.risk_groups(made, table, "cox_ph", "external")
+    assert found.figure is None
+    assert "thirds of 2 external patients have fewer than 10 each" in found.said
 
 
 def test_contributions_do_not_need_a_truth(run):
