@@ -160,8 +160,8 @@ def risk_groups(run: Run, table: pd.DataFrame, name: str, split: str) -> Finding
     named = f"tertiles_{name}_{split}", f"Kaplan–Meier by third of risk, {name}, {split}"
     if len(found) < 3 * FEWEST_PATIENTS:
         said = (
-            f"{experiment_name(run, name)}: no curves by third of risk, for thirds of "
-            f"{counted(len(found), f'{split} patient')} have fewer than {FEWEST_PATIENTS} each."
+            f"No curves by third of predicted risk: thirds of {counted(len(found), f'{split} patient')} have fewer "
+            f"than {FEWEST_PATIENTS} each."
         )
         return Finding(named[0], None, named[1], said)
     event, time = found["event"].to_numpy(), found["time"].to_numpy()
