@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from fracsurv.numerals import counted, interval, signed
 from fracsurv.run import Run
 from fracsurv.wording import (
     CLINICAL,
@@ -15,9 +16,7 @@ from fracsurv.wording import (
     UNIMODAL,
     VERTEBRAL_ROW,
     experiment_name,
-    interval,
     judged_split,
-    signed,
     split_counts,
 )
 
@@ -51,8 +50,9 @@ def answer_for(run: Run, table: pd.DataFrame, differences: pd.DataFrame, name: s
     ]
     fused = run.experiments[name].fusion != "none"
     verdict = _verdict(signs) if fused else ""
+    judged = counted(int(c_index.loc[name, "n_patients"]), f"{split} patient")
     return (
-        f"On the {int(c_index.loc[name, 'n_patients']):,} {split} patients, {verdict}{experiment_name(run, name)} "
+        f"On the {judged}, {verdict}{experiment_name(run, name)} "
         f"ranks patients {_relations(signs)} ({'; '.join(numbers)}). Intervals are over patients, for these fold "
         "models."
     )
@@ -83,9 +83,9 @@ def answer_note(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> str
     split = judged_split(table)
     if split in counts.index and counts.loc[split, "events"] < FEW_EVENTS:
         notes.append(
-            f"Judged are {counts.loc[split, 'patients']:,} {split} patients, {counts.loc[split, 'events']:,} of them "
-            "with an event: too few to tell models apart, or for curves of groups. The cohort's column split can "
-            "hold out more."
+            f"Judged: {counted(counts.loc[split, 'patients'], f'{split} patient')}, "
+            f"{counts.loc[split, 'events']:,} of them with an event: too few to tell models apart, or for curves of "
+            "groups. The cohort's column split can hold out more."
         )
     if split == "external":
         notes += _test_says(differences, counts)
@@ -101,8 +101,9 @@ def _test_says(differences: pd.DataFrame, counts: pd.DataFrame) -> list[str]:
         return []
     row = differences[at].iloc[0]
     verdict = {1: "above Cox PH there too", 0: "there it cannot be told", -1: "below Cox PH there"}[_sign(row)]
+    judged = counted(counts.loc["test", "patients"], "test patient")
     return [
-        f"On the {counts.loc['test', 'patients']:,} test patients, {counts.loc['test', 'events']:,} with an event, "
+        f"On the {judged}, {counts.loc['test', 'events']:,} with an event, "
         f"the difference from Cox PH is {signed(row['difference'])}, 95 % interval "
         f"{interval(row['ci_low'], row['ci_high'], sign=True)}: {verdict}."
     ]

@@ -15,6 +15,7 @@ from fracsurv.cohort_checks import BOX_COLUMNS
 from fracsurv.detection import Finder, find_vertebrae, load_finder, measure_vertebrae
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_path, locked, read_json, write_json
+from fracsurv.numerals import counted
 from fracsurv.vertebra_tables import read_vertebrae
 from fracsurv.vertebrae import overlapping_pairs
 
@@ -89,10 +90,10 @@ def boxes_line(cohort: Cohort) -> str:
     ):
         line += (
             " It was trained on simulated radiographs, and nothing shows that it finds vertebrae in real ones: look "
-            "at notebook 02, or train a finder on radiographs like these (`fracsurv detect train`)."
+            "at notebook 02, or train a finder on radiographs like these (“fracsurv detect train”)."
         )
     if cohort.has_keypoints and (missing := len(cohort) - cohort.n_measured):
-        line += f" No vertebra could be measured in {missing:,} patients; as covariates they get the others' mean."
+        line += f" No vertebra could be measured in {counted(missing, 'patient')}: as covariates the others' mean."
     if cohort.corrections is not None:
         n = correction_counts(cohort)
         line += (

@@ -9,14 +9,16 @@ import pandas as pd
 import yaml
 
 from fracsurv.answers import answer
-from fracsurv.cohort import horizons
+from fracsurv.cohort import Cohort, horizons
+from fracsurv.cohort_checks import read_settings
 from fracsurv.config import CONFIGS, TRUE_RISK
 from fracsurv.metrics import kaplan_meier
+from fracsurv.numerals import counted
 from fracsurv.plots import horizon_label
 from fracsurv.run import Run
 from fracsurv.summary import label, missing_said
 from fracsurv.tables import frame_of
-from fracsurv.wording import PROVENANCE, experiment_name, split_counts
+from fracsurv.wording import PROVENANCE, experiment_name, split_counts, splits_told
 
 OPEN = "open: for the authors"
 SIMULATED = {
@@ -62,16 +64,30 @@ def _facts(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> dict[str
         "outcome": cohort.outcome,
         "horizons": ", ".join(horizon_label(day, cohort.time_unit) for day in horizons(cohort)),
         "covariates": ", ".join(label(cohort, name) for name in cohort.covariates),
-        "people": "; ".join(f"{c.split} {c.patients:,} ({c.events:,} events)" for c in counts.itertuples()),
+        "people": splits_told(run),
         "n_folds": run.profile.n_folds,
         "seed": run.profile.seed,
-        "n_rows": len(rows),
+        "n_rows": counted(len(rows), "row"),
         "rows": "; ".join(experiment_name(run, name) for name in rows),
         "followed": _followed(run),
         "answer": answer(run, table, differences),
-        "missing": missing_said(cohort) or "None allowed: a cohort with a missing covariate is refused.",
+        "missing": _missing(cohort),
         **_by_models(run, rows, has_differences=len(differences) > 0, judged=len(counts) > 1),
     }
+
+
+def _missing(cohort: Cohort) -> str:
+    """What of the covariates and radiographs was missing, or would have been done about it."""
+    said = missing_said(cohort)
+    if cohort.indicators:
+        return said
+    imputed = read_settings(cohort.folder, []).get("missing_covariates") == "impute"
+    rule = (
+        "No covariate was missing; missing ones would have been imputed (missing_covariates: impute)."
+        if imputed
+        else "No missing covariate is allowed: a cohort with one is refused."
+    )
+    return f"{rule} {said}".strip()
 
 
 def _by_models(run: Run, rows: list[str], *, has_differences: bool, judged: bool) -> dict[str, str]:

@@ -41,6 +41,7 @@ def check(
     """Read a cohort whole, every radiograph too; list every fault, or summarise it and warn of what is odd."""
     from fracsurv.cohort import read_cohort
     from fracsurv.image_oddities import image_oddities, unreadable
+    from fracsurv.numerals import counted
     from fracsurv.oddities import table_oddities
     from fracsurv.summary import missing_said, summary_table
 
@@ -64,7 +65,8 @@ def check(
         boxes = "none, so `run` looks for vertebrae with the finder that ships with fracsurv"
     if checked.read_as:
         typer.echo(f"\n{checked.read_as}")
-    typer.echo(f"\nno faults; {checked.provenance}; {images}; vertebra boxes: {boxes}; {len(odd)} warnings")
+    warnings = counted(len(odd), "warning")
+    typer.echo(f"\nno faults; {checked.provenance}; {images}; vertebra boxes: {boxes}; {warnings}")
     for line in odd if not summary else ():
         typer.echo(f"warning: {line}")
 
@@ -85,6 +87,7 @@ def simulate(
 ) -> None:
     """Make a cohort with known true risk: clinical factors, radiographs, vertebra boxes, outcome."""
     from fracsurv.config import load_profile
+    from fracsurv.numerals import counted
     from fracsurv.simulate import simulate_cohort
 
     given = {"patients": patients, "external": external, "seed": seed}
@@ -94,7 +97,7 @@ def simulate(
     if patients is not None and external is None:
         size["external"] = 0
     simulate_cohort(out, **size, resolution=resolution, image_format=image_format, boxes=boxes, workers=workers)
-    typer.echo(f"{out}: {size['patients'] + size.get('external', 0):,} simulated patients")
+    typer.echo(f"{out}: {counted(size['patients'] + size.get('external', 0), 'simulated patient')}")
 
 
 @app.command("import-yolo")
@@ -233,6 +236,7 @@ def predict(
     """Risk and probabilities of new patients by a run's fold models. Research only: no decision may rest on them."""
     from fracsurv.cohort import read_cohort
     from fracsurv.files import atomic_path, check_outside
+    from fracsurv.numerals import counted
     from fracsurv.predicting import default_experiment, doubts, predict_cohort, told, trained_on
 
     check_outside(out, cohort)
@@ -249,7 +253,7 @@ def predict(
     for line in doubts(run, patients, name):
         typer.echo(f"warning: {line}", err=True)
     typer.echo(told(run, name))
-    typer.echo(f"{written}: {len(table):,} patient{'s' * (len(table) != 1)}")
+    typer.echo(f"{written}: {counted(len(table), 'patient')}")
 
 
 @app.command()
@@ -265,10 +269,10 @@ def report(
     typer.echo(write_report(open_run(cohort, out, profile)))
 
 
-def main() -> None:
-    """Entry point of `fracsurv`."""
+def main(called: typer.Typer = app) -> None:
+    """Entry point of `fracsurv`, or of another app: faults are told, without a traceback."""
     try:
-        app()
+        called()
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on from here", err=True)
         sys.exit(130)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from fracsurv.errors import UserError
+from fracsurv.numerals import counted
 
 app = typer.Typer(
     help="Find vertebrae in radiographs: boxes, and keypoints where they can be learnt.", no_args_is_help=True
@@ -92,7 +93,8 @@ def predict(
         typer.echo(
             "warning: this finder was trained on simulated radiographs; nothing shows that it works on real ones"
         )
-    typer.echo(f"{path}: {len(table):,} vertebrae in {len(checked):,} radiographs, {per_patient.median():g} typical")
+    found, looked = counted(len(table), "vertebra", "vertebrae"), counted(len(checked), "radiograph")
+    typer.echo(f"{path}: {found} in {looked}, {per_patient.median():g} typical")
 
 
 @app.command()

@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 
 from fracsurv.cohort import Cohort
 from fracsurv.metrics import breslow_survival, brier_score, cumulative_dynamic_auc, kaplan_meier
+from fracsurv.numerals import NOT_KNOWN
 from fracsurv.results import censoring_rows, read_predictions, risk_of, survival_column
 from fracsurv.run import Run
 from fracsurv.summary import label
 
 STEPS = 16
 KAPLAN_MEIER = "kaplan_meier"
+UNKNOWN = -1
+"""The group of those whose covariate is not known."""
 
 
 def metrics_over_time(run: Run, names: Iterable[str], split: str, last: float) -> pd.DataFrame:
@@ -81,26 +84,20 @@ def follow_up_groups(cohort: Cohort) -> tuple[str, NDArray, dict[int, str]]:
 
     Returns
     -------
-    name, group, labels : the covariate, 0 or 1 for each patient, and what the groups are called.
+    name, group, labels : the covariate; 0 or 1 for each patient, `UNKNOWN` where it is not known; and what these
+    three are called.
     """
     binary = [name for name, kind in cohort.covariates.items() if kind == "binary"]
-    if binary:
-        name = "prior_fracture" if "prior_fracture" in binary else binary[0]
-        called = label(cohort, name)
-        return _with_unknown(name, called, cohort.table[name], {0: f"{called}: no", 1: f"{called}: yes"})
-    name = next(iter(cohort.covariates))
+    name = "prior_fracture" if "prior_fracture" in binary else [*binary, *cohort.covariates][0]
     values, called = cohort.table[name], label(cohort, name)
-    median = values.median()
-    above = (values > median).astype(float).mask(values.isna())
-    return _with_unknown(name, called, above, {0: f"{called}: at most {median:g}", 1: f"{called}: above {median:g}"})
-
-
-def _with_unknown(
-    name: str, called: str, group: pd.Series, labels: dict[int, str]
-) -> tuple[str, NDArray, dict[int, str]]:
-    if group.isna().any():
-        labels = labels | {2: f"{called}: not known"}
-    return name, group.fillna(2).to_numpy(int), labels
+    if binary:
+        parts = "no", "yes"
+    else:
+        median = values.median()
+        parts = f"at most {median:g}", f"above {median:g}"
+        values = (values > median).astype(float).mask(values.isna())
+    labels = {key: f"{called}: {part}" for key, part in zip((0, 1, UNKNOWN), (*parts, NOT_KNOWN), strict=True)}
+    return name, values.fillna(UNKNOWN).to_numpy(int), labels
 
 
 def event_share(event: NDArray, time: NDArray, at: float) -> float:

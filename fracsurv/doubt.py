@@ -14,6 +14,7 @@ from scipy.stats import norm
 from fracsurv.config import TRUE_RISK
 from fracsurv.files import read_json
 from fracsurv.metrics import concordance_index
+from fracsurv.numerals import counted
 from fracsurv.results import finished, read_predictions
 from fracsurv.run import Run, has_store, permuted
 from fracsurv.training import derive_seed
@@ -26,11 +27,15 @@ PERMUTED = "permuted"
 
 
 class Check(NamedTuple):
-    """One look for a leak: what was asked, what was found, whether that is as it must be (None: may be chance)."""
+    """One look for a leak: what was asked, what was found, whether that is as it must be (None: may be chance).
+
+    `looked` is False where there was nothing to look at; then `sound` says nothing.
+    """
 
     asked: str
     found: str
     sound: bool | None
+    looked: bool = True
 
 
 def leak_checks(run: Run) -> list[Check]:
@@ -43,7 +48,7 @@ def leak_checks(run: Run) -> list[Check]:
             if has_store(run, kind):
                 checks.append(_shared(run, _pixels(run, kind), what))
             else:
-                checks.append(Check(f"the same {what}", "not looked at: no model of this run was given them", True))
+                checks.append(Check(f"the same {what}", "no model of this run was given them", None, looked=False))
     columns = [*run.cohort.covariates, "time", "event"]
     rows = [repr(row) for row in run.cohort.table[columns].itertuples(index=False, name=None)]
     alike = _shared(run, rows, "every covariate, time and outcome")
@@ -60,7 +65,7 @@ def _by_id(run: Run) -> Check:
             ids = predictions["patient_id"]
             n += ids[~trained].isin(ids[trained]).sum() + ids[~trained].duplicated().sum()
             models += 1
-    found = f"{n:,} patients trained on and judged, or judged twice, by one of {models:,} models"
+    found = f"{counted(n, 'patient')} trained on and judged, or judged twice, by one of {counted(models, 'model')}"
     return Check("the same patient id", found, n == 0)
 
 
@@ -80,7 +85,7 @@ def _shared(run: Run, keys: list[str], what: str) -> Check:
         for part, group in zip(trained, groups, strict=True)
     )
     twice = sum(len(group) - len(part) > 1 for part, group in zip(trained, groups, strict=True))
-    found = f"{len(groups):,} groups of patients; {met:,} trained on and judged, {twice:,} judged twice"
+    found = f"{counted(len(groups), 'group')} of patients; {met:,} trained on and judged, {twice:,} judged twice"
     return Check(f"the same {what}", found, False if met else None if twice else True)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pandas as pd
 
 from fracsurv.doubt import leak_checks
+from fracsurv.numerals import MISSING, interval, signed
 from fracsurv.run import Run
 from fracsurv.subgroups import ratio_title
-from fracsurv.tables import MISSING, frame_of
-from fracsurv.wording import FEW, experiment_name, interval, signed
+from fracsurv.tables import frame_of
+from fracsurv.wording import FEW, experiment_name
 
+NOT_LOOKED = "not looked at"
 VERDICTS = {
     True: "as it must be",
     None: "look at them: the same people, or alike by chance",
@@ -45,7 +47,7 @@ def checks_table(run: Run) -> pd.DataFrame:
     return frame_of(
         [
             {("", "two patients with"): check.asked, ("", "found"): check.found,
-             ("", "verdict"): VERDICTS[check.sound]}
+             ("", "verdict"): VERDICTS[check.sound] if check.looked else NOT_LOOKED}
             for check in leak_checks(run)
         ]
     )  # fmt: skip

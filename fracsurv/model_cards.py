@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 
 from fracsurv.files import read_json
+from fracsurv.numerals import MISSING, counted
 from fracsurv.run import Run
 from fracsurv.summary import label
-from fracsurv.tables import MISSING, frame_of, results_table
+from fracsurv.tables import frame_of, results_table
 from fracsurv.vertebral import VERTEBRAL
 from fracsurv.wording import PROVENANCE, experiment_name, provenance_lines, split_counts
 
@@ -32,7 +33,10 @@ FILES = {
 def model_card(run: Run, name: str, table: pd.DataFrame, differences: pd.DataFrame) -> dict[str, Any]:
     """A card's title, facts as (what, value), tables as (caption, frame)."""
     row, settings = run.experiments[name], run.experiment(name)
-    counts = {c.split: f"{c.patients:,} patients ({c.events:,} events)" for c in split_counts(run).itertuples()}
+    counts = {
+        c.split: f"{counted(c.patients, 'patient')} ({counted(c.events, 'event')})"
+        for c in split_counts(run).itertuples()
+    }
     judged = "; ".join(f"{split} {words}" for split, words in counts.items() if split != "train")
     called = {c: label(run.cohort, c) for c in (*run.cohort.covariates, *run.cohort.indicators)} | VERTEBRAL
     covariates = [called[c] for c in run.covariates(name)]

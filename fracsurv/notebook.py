@@ -106,9 +106,13 @@ def show(figure: Figure, alt: str, save_as: Path | None = None, *, dpi: int = 11
 
 
 def tell(finding: Finding | None, folder: Path | None = None) -> None:
-    """Show a finding's figure and its sentence; save the figure into `folder` if given. Nothing for None."""
+    """Show a finding's figure, if it has one, and its sentence; save the figure into `folder` if given.
+
+    Nothing for None.
+    """
     if finding is not None:
-        show(finding.figure, finding.alt, None if folder is None else folder / finding.name)
+        if finding.figure is not None:
+            show(finding.figure, finding.alt, None if folder is None else folder / finding.name)
         say(plain(finding.said))
 
 

@@ -21,8 +21,10 @@ from fracsurv.config import ROOT
 from fracsurv.errors import UserError
 from fracsurv.files import check_outside, remove_leftovers, write_json, write_text
 from fracsurv.image_oddities import resolution_oddities
+from fracsurv.numerals import MISSING
 from fracsurv.progress import Progress, in_words
 from fracsurv.run import Run, open_run
+from fracsurv.tables import metric_cell
 from fracsurv.wording import stamp
 
 SNAKEFILE = ROOT / "Snakefile"
@@ -172,10 +174,7 @@ def format_table(table: pd.DataFrame, stamped: str) -> str:
     `stamped` says what it was made from.
     """
     c_index = table[table["metric"] == "c_index"].copy()
-    c_index["text"] = [
-        f"{row.mean:.3f} ± {row.sd:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]"
-        for row in c_index[["mean", "sd", "ci_low", "ci_high"]].itertuples(index=False, name="Row")
-    ]
+    c_index["text"] = [metric_cell(row, " ") for row in c_index.to_dict("records")]
     wide = c_index.pivot(index="experiment", columns="split", values="text")
     wide = wide.loc[c_index["experiment"].unique(), [s for s in ("validation", "test", "external") if s in wide]]
-    return f"C-index, mean ± SD over folds [95 % bootstrap interval]; {stamped}\n" + wide.to_string()
+    return f"C-index, mean ± SD over folds [95 % bootstrap interval]; {stamped}\n" + wide.fillna(MISSING).to_string()

@@ -14,6 +14,7 @@ import torch
 
 from fracsurv.commit import commit
 from fracsurv.config import as_record
+from fracsurv.numerals import counted
 from fracsurv.run import Run
 from fracsurv.training import precision_of
 from fracsurv.wording import fit_records, split_counts
@@ -91,7 +92,9 @@ def _version(package: str) -> str | None:
 
 def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """What `provenance` gathered, as a report shows it: (what, value)."""
-    splits = "; ".join(f"{s['split']} {s['patients']:,} ({s['events']:,} events)" for s in facts["cohort"]["splits"])
+    splits = "; ".join(
+        f"{s['split']} {s['patients']:,} ({counted(s['events'], 'event')})" for s in facts["cohort"]["splits"]
+    )
     shown = ("torch", "torchvision", "scikit-survival", "lifelines", "numpy", "pandas")
     versions = ", ".join(f"{name} {facts['packages'][name]}" for name in shown)
     return [
@@ -101,7 +104,7 @@ def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Cross-validation", f"{facts['folds']} folds of the training patients, seed {facts['seed']}"),
         ("Profile", facts["profile"]["name"]),
         ("Device", f"{facts['device']}; {facts['processor']}; {facts['precision']}"),
-        ("Fits", f"{len(facts['fits'])} networks in {facts['fit_seconds_total']:,.0f} s of training"),
+        ("Fits", f"{counted(len(facts['fits']), 'network')} in {facts['fit_seconds_total']:,.0f} s of training"),
         ("Made", f"{facts['date']}, Python {facts['python']}, {versions}"),
         ("Commit", facts["commit"] or "not known"),
         *_fits_differ(facts),

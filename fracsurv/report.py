@@ -152,14 +152,32 @@ def question(run: Run) -> str:
     return QUESTION.format("fractures" if run.cohort.outcome == OUTCOME else run.cohort.outcome)
 
 
+def _vertebral_rows(run: Run) -> str:
+    graded = any(run.experiments[name].morphometry for name in run.runnable() if name != TRUE_RISK)
+    return ", but for the rows with vertebral fractures (VF), which see four more" if graded else ""
+
+
+def _scaled(run: Run) -> str:
+    """Which covariates were standardised, and which stand as they are; see `scaling`."""
+    kinds = set(run.cohort.covariates.values())
+    standardised = ["continuous ones"] * ("continuous" in kinds) + ["those of the vertebrae"] * bool(
+        _vertebral_rows(run)
+    )
+    kept = [f"{kind} ones" for kind in ("normalised", "binary") if kind in kinds]
+    kept += ["columns that say where a covariate is not known"] * bool(run.cohort.indicators)
+    parts = [f"{' and '.join(standardised)} were standardised on each fold's training patients"] * bool(standardised)
+    parts += [f"{', '.join(kept)} stand as they are"] * bool(kept)
+    said = "; ".join(parts)
+    return f"{said[0].upper()}{said[1:]}."
+
+
 def _limits(run: Run) -> list[str]:
     limits = [
         "Intervals resample the patients judged and keep the models: they do not say how far another draw of "
         "training patients, or another seed, would have moved a value. The SD is over the fold models.",
         "Many rows are compared with the same references: p-values are adjusted for that by Holm, intervals are not. "
         "Only the answer's row was fixed beforehand.",
-        "Cox PH and the networks see the same covariates, but for the rows with vertebral fractures (VF), which see "
-        "four more; all were standardised on each fold's training patients.",
+        f"Cox PH and the networks see the same covariates{_vertebral_rows(run)}. {_scaled(run)}",
     ]
     if run.cohort.provenance == "real":
         limits.append(

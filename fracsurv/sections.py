@@ -159,6 +159,8 @@ def _probabilities(run: Run, table: pd.DataFrame) -> list[Section]:
     names = list(dict.fromkeys(table["experiment"]))
     first = [name for name in shown if name != TRUE_RISK][:2]
     others = [name for name in names if name not in (TRUE_RISK, *first)]
+    thirds = [findings.risk_groups(run, table, name, split) for name in (*first, *others)]
+    drawn = any(each.figure is not None for each in thirds)  # if not, one sentence says so for all
     return [
         Section("time", "Over time", figures=_figures([findings.over_time(run, table, split)])),
         Section("calibration", "Calibration", figures=_figures([findings.calibration(run, table, split, shown)])),
@@ -167,8 +169,8 @@ def _probabilities(run: Run, table: pd.DataFrame) -> list[Section]:
         Section(
             "groups",
             "Groups by predicted risk",
-            figures=_figures([findings.risk_groups(run, table, name, split) for name in first]),
-            folded=_figures([findings.risk_groups(run, table, name, split) for name in others]),
+            figures=_figures(thirds[: len(first)] if drawn else thirds[:1]),
+            folded=_figures(thirds[len(first) :] if drawn else []),
         ),
     ]  # fmt: skip
 
@@ -247,7 +249,11 @@ def _cohort(run: Run, names: list[str]) -> Section:
 
 
 def _figures(found: Sequence[Finding | None]) -> list[dict[str, str]]:
-    return [{"uri": data_uri(f.figure), "alt": f.alt, "said": f.said} for f in found if f is not None]
+    return [
+        {"uri": data_uri(f.figure) if f.figure is not None else "", "alt": f.alt, "said": f.said}
+        for f in found
+        if f is not None
+    ]
 
 
 def data_uri(figure) -> str:

@@ -12,25 +12,40 @@ from numpy.typing import NDArray
 from fracsurv.ablation import bootstrap_seed
 from fracsurv.curves import event_share, patient_predictions
 from fracsurv.metrics import bootstrap, percentile_interval, resampled
+from fracsurv.numerals import NOT_KNOWN, counted
 from fracsurv.plots import horizon_label
 from fracsurv.results import risk_of
 from fracsurv.run import Run
 from fracsurv.summary import label
 from fracsurv.training import derive_seed
-from fracsurv.wording import FEW_EVENTS
+from fracsurv.wording import FEW_EVENTS, FEWEST_EVENTS, FEWEST_PATIENTS
 
 FACTORS = ("age", "bmi", "prior_fracture", "t_score")
 MOST_FACTORS = 4
+ALL = "All"
 OSTEOPOROSIS = -2.5
 """The T-score from which on WHO calls it so."""
 
 
 def subgroups(run: Run, split: str) -> list[tuple[str, NDArray]]:
+    """Groups of a split's patients that are no few (`FEWEST_PATIENTS`): a name, and which of the split's rows (bool).
+
+    See `all_groups`.
+    """
+    return [(words, at) for words, at in all_groups(run, split) if at.sum() >= FEWEST_PATIENTS]
+
+
+def left_out(run: Run, split: str) -> dict[str, int]:
+    """The other groups, and how many patients each has."""
+    return {words: int(at.sum()) for words, at in all_groups(run, split) if at.sum() < FEWEST_PATIENTS}
+
+
+def all_groups(run: Run, split: str) -> list[tuple[str, NDArray]]:
     """Groups of a split's patients: a name, and which of the split's rows (bool).
 
     By age, BMI, prior fracture and T-score where the cohort has them, in the place of each that it has not by another
     of its covariates; and by the format of the radiographs where there are several. Continuous factors are cut at the
-    training patients' median, the T-score at −2.5. Groups without a patient are left out.
+    training patients' median, the T-score at −2.5. Without those that have no patient.
     """
     rows = run.rows(0)[split]
     table = run.cohort.table
@@ -46,7 +61,7 @@ def subgroups(run: Run, split: str) -> list[tuple[str, NDArray]]:
             cut = OSTEOPOROSIS if name == "t_score" else float(np.nanmedian(values[trained]))
             shown = f"{cut:,.6g}".replace("-", "−")
             parts = [(f"{called}: at most {shown}", values <= cut), (f"{called}: above {shown}", values > cut)]
-        parts.append((f"{called}: not known", np.isnan(values)))
+        parts.append((f"{called}: {NOT_KNOWN}", np.isnan(values)))
         groups += [(words, at[rows]) for words, at in parts]
     if run.cohort.has_images:
         suffix = table["image"].map(lambda name: PurePosixPath(name).suffix.lower().lstrip("."))
@@ -70,7 +85,8 @@ def subgroup_table(run: Run, split: str, names: Sequence[str], horizon: float | 
     DataFrame
         `group, n, events, small` (fewer events than `FEW_EVENTS`), `experiment, c_index, ci_low, ci_high, difference,
         difference_low, difference_high, ratio, ratio_low, ratio_high`: C is the mean over the fold models, `ratio` is
-        observed over expected of the mean of the fold models' probabilities, with 95 % bootstrap intervals.
+        observed over expected of the mean of the fold models' probabilities, with 95 % bootstrap intervals. NaN in
+        groups, unless it is everybody, with fewer events than `FEWEST_EVENTS`.
     """
     at = run.rows(0)[split]
     table = run.cohort.table.iloc[at]
@@ -82,7 +98,7 @@ def subgroup_table(run: Run, split: str, names: Sequence[str], horizon: float | 
             found = patient_predictions(run, name, split, horizon).set_index("patient_id")["probability"]
             probability[name] = found.loc[table["patient_id"]].to_numpy()
     records = []
-    for number, (group, inside) in enumerate([("All", np.ones(len(at), bool)), *subgroups(run, split)]):
+    for number, (group, inside) in enumerate([(ALL, np.ones(len(at), bool)), *subgroups(run, split)]):
         own, seed = (event[inside], time[inside]), derive_seed(run.profile.seed, "subgroup", split, number)
         if inside.all() and split != "validation":  # the draws of the ablation: one interval for one quantity
             seed = bootstrap_seed(run, split, range(run.profile.n_folds))
@@ -102,7 +118,10 @@ def subgroup_table(run: Run, split: str, names: Sequence[str], horizon: float | 
             if horizon is not None:
                 record |= _ratio(*own, probability[name][inside], horizon, run.profile.bootstrap_draws, seed)
             records.append(record)
-    return pd.DataFrame(records)
+    found = pd.DataFrame(records)
+    figures = found.columns.difference(["group", "n", "events", "small", "experiment"])
+    found.loc[(found["group"] != ALL) & (found["events"] < FEWEST_EVENTS), figures] = np.nan
+    return found
 
 
 def _c_index(event, time, risks: dict[str, list[NDArray]], run: Run, seed: int):
@@ -117,20 +136,22 @@ def _c_index(event, time, risks: dict[str, list[NDArray]], run: Run, seed: int):
 
 
 def _ratio(event, time, probability, horizon: float, n_draws: int, seed: int) -> dict[str, float]:
-    """Observed over expected risk by the horizon; NaN where follow-up ends before it."""
+    """Observed over expected risk by the horizon; NaN where follow-up ends before it or nobody has an event by it."""
 
     def ratio(rows) -> float:
         if time[rows].max() < horizon:
             return np.nan
         return event_share(event[rows], time[rows], horizon) / probability[rows].mean()
 
+    if not (event & (time <= horizon)).any():  # 0 in every resample too, as if it were known without error
+        return {"ratio": np.nan, "ratio_low": np.nan, "ratio_high": np.nan}
     low, high = percentile_interval(resampled(ratio, len(time), n_draws, seed))
     return {"ratio": ratio(slice(None)), "ratio_low": float(low), "ratio_high": float(high)}
 
 
 def group_label(row: pd.Series) -> str:
     """'Prior fracture: yes (n = 740, 300 events)'."""
-    return f"{row['group']} (n = {row['n']:,}, {row['events']:,} events)"
+    return f"{row['group']} (n = {row['n']:,}, {counted(row['events'], 'event')})"
 
 
 def ratio_title(horizon: float, unit: str) -> str:

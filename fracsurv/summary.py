@@ -6,12 +6,13 @@ import pandas as pd
 
 from fracsurv.cohort import Cohort
 from fracsurv.covariates import MISSING, label_of
+from fracsurv.numerals import NOT_KNOWN, counted
 
 
 def label(cohort: Cohort, name: str) -> str:
     """What to call a covariate in a table or figure: the cohort's label, the protocol's, or its name."""
     if name not in cohort.covariates and name in cohort.indicators:
-        return f"{label_of(name.removesuffix(MISSING), cohort.labels)}: not known"
+        return f"{label_of(name.removesuffix(MISSING), cohort.labels)}: {NOT_KNOWN}"
     return label_of(name, cohort.labels)
 
 
@@ -22,11 +23,13 @@ def missing_said(cohort: Cohort) -> str:
     said = []
     if parts:
         said.append(
-            f"Not known of {len(cohort):,} patients: {', '.join(parts)}. In their place stands the median (binary "
-            "factors: the most frequent value) of each fold's training patients, and a further covariate says where."
+            f"Not known of {counted(len(cohort), 'patient')}: {', '.join(parts)}. In their place stands the median "
+            "(binary factors: the most frequent value) of each fold's training patients, and a further covariate "
+            "says where."
         )
     if cohort.without_image:
-        said.append(f"{cohort.without_image:,} patients without a radiograph were left out.")
+        verb = "was" if cohort.without_image == 1 else "were"
+        said.append(f"{counted(cohort.without_image, 'patient')} without a radiograph {verb} left out.")
     return " ".join(said)
 
 
@@ -52,7 +55,7 @@ def summary_table(cohort: Cohort, *, outcome: bool = True) -> pd.DataFrame:
         rows[f"Time to {cohort.outcome} or censoring, {cohort.time_unit}"] = _mean(table["time"])
     for name, kind in cohort.covariates.items():
         rows[label(cohort, name)] = _count(table[name]) if kind == "binary" else _mean(table[name])
-    return pd.DataFrame({f"{len(table):,} patients ({cohort.provenance})": rows})
+    return pd.DataFrame({f"{counted(len(table), 'patient')} ({cohort.provenance})": rows})
 
 
 def _count(values: pd.Series) -> str:
@@ -65,4 +68,4 @@ def _mean(values: pd.Series) -> str:
 
 def _unknown(values: pd.Series) -> str:
     n = int(values.isna().sum())
-    return f"; {n:,} not known" if n else ""
+    return f"; {n:,} {NOT_KNOWN}" if n else ""

@@ -7,7 +7,7 @@ own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ import pandas as pd
 from fracsurv.ablation import best_unimodal
 from fracsurv.cohort import Cohort
 from fracsurv.config import TRUE_RISK
+from fracsurv.numerals import MISSING, signed
 from fracsurv.plots import format_p, horizon_label
 from fracsurv.published import METRICS, OUTCOME, published, published_alpha, published_summary, thesis_order
 from fracsurv.run import Run
@@ -27,7 +28,6 @@ from fracsurv.wording import (
     experiment_columns,
     experiment_name,
     headline_horizon,
-    signed,
 )
 
 METRIC_NAMES = {"c_index": "C-index", "auc": "AUC", "brier": "Brier", "auc_thesis": "AUC, thesis's definition"}
@@ -37,7 +37,6 @@ THESIS = {
     "test": "thesis, test (Tables 4.2, 4.3): private SUPERB cohort, not comparable",
     "validation": "thesis, validation (Tables 4.1, A.2): private SUPERB cohort, not comparable",
 }
-MISSING = "–"
 
 
 def in_thesis_order(names: Sequence[str]) -> list[str]:
@@ -239,9 +238,13 @@ def _cell(rows: pd.DataFrame, name: str, metric: str, horizon: float | None) -> 
         at &= np.isclose(rows["horizon_days"].to_numpy(float), np.nan if horizon is None else horizon)
     if not at.any():
         return MISSING
-    row = rows[at].iloc[0]
+    return metric_cell(rows[at].iloc[0])
+
+
+def metric_cell(row: Mapping[str, float], between: str = "\n") -> str:
+    """'0.612 ± 0.010', and the interval in brackets; what is not known is left out."""
     sd = "" if pd.isna(row["sd"]) else f" ± {row['sd']:.3f}"
-    drawn = "" if pd.isna(row["ci_low"]) else f"\n[{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+    drawn = "" if pd.isna(row["ci_low"]) else f"{between}[{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
     return f"{row['mean']:.3f}{sd}{drawn}"
 
 

@@ -12,7 +12,10 @@ from fracsurv.boxes import boxes_line
 from fracsurv.cohort import horizons
 from fracsurv.config import TRUE_RISK
 from fracsurv.files import read_json
+from fracsurv.metrics import usable_horizons
+from fracsurv.numerals import counted
 from fracsurv.plots import horizon_label
+from fracsurv.results import censoring_rows
 from fracsurv.run import Run
 
 ENCODERS = {"resnet50": "ResNet-50", "resnet18": "ResNet-18", "vit_b_32": "ViT-B/32", "vit_tiny": "a small ViT"}
@@ -30,6 +33,10 @@ CLINICAL = (REFERENCE, UNIMODAL)
 FEW_EVENTS = 30
 FEW = f"fewer than {FEW_EVENTS} events"
 """Events in the patients judged below which a report warns: the SD of C is then about 0.05 or more."""
+FEWEST_EVENTS = 10
+"""With fewer, C by chance is far from normal and a bootstrap interval of it means nothing: a group has no figures."""
+FEWEST_PATIENTS = 10
+"""A group of fewer is counted and has no row or curve of its own: it would tell of single people."""
 
 
 def plain(text: str) -> str:
@@ -109,26 +116,42 @@ def headline_horizon(table: pd.DataFrame, split: str) -> float | None:
 def not_reported(run: Run, table: pd.DataFrame) -> list[str]:
     """A sentence for each split and reason for which AUC or Brier score at some horizon is not there.
 
-    The Brier score needs follow-up beyond the horizon alone; where it is there and the AUC is not, nobody has had an
-    event by then.
+    A horizon is reported where every fold model has a figure for it: both need follow-up beyond the horizon, of those
+    judged and of those whose censoring weights them, and the AUC somebody who has had an event by then.
     """
     sentences = []
     for split in dict.fromkeys(table["split"]):
-        at = {
-            m: table.loc[(table["split"] == split) & (table["metric"] == m), "horizon_days"] for m in ("auc", "brier")
+        of_metric = {
+            metric: table.loc[(table["split"] == split) & (table["metric"] == metric), "horizon_days"].to_numpy(float)
+            for metric in ("auc", "brier")
         }
-        no_brier, no_auc = (
-            [day for day in horizons(run.cohort) if not np.isclose(at[metric].to_numpy(float), day).any()]
-            for metric in ("brier", "auc")
-        )
-        if no_brier:
-            listed = ", ".join(horizon_label(day, run.cohort.time_unit) for day in no_brier)
-            sentences.append(f"AUC and Brier score at {listed} are not reported on {split}: follow-up ends before.")
-        no_event = [day for day in no_auc if day not in no_brier]
-        if no_event:
-            listed = ", ".join(horizon_label(day, run.cohort.time_unit) for day in no_event)
-            sentences.append(f"AUC at {listed} is not reported on {split}: nobody has had an event by then.")
+        why: dict[tuple[str, str], list[str]] = {}
+        for day in horizons(run.cohort):
+            there = {metric: np.isclose(days, day).any() for metric, days in of_metric.items()}
+            short, without = _folds_without(run, split, day)
+            told = horizon_label(day, run.cohort.time_unit)
+            if not there["brier"]:
+                why.setdefault(("AUC and Brier score", f"{short}follow-up ends before"), []).append(told)
+            elif not there["auc"]:
+                why.setdefault(("AUC", f"{without}nobody has had an event by then"), []).append(told)
+        for (metrics, reason), days in why.items():
+            verb = "is" if metrics == "AUC" else "are"
+            sentences.append(f"{metrics} at {', '.join(days)} {verb} not reported on {split}: {reason}.")
     return sentences
+
+
+def _folds_without(run: Run, split: str, day: float) -> tuple[str, str]:
+    """In how many folds follow-up ends before a horizon, and in how many nobody has an event by it: '' for all."""
+    table, n_folds = run.cohort.table, run.profile.n_folds
+    event, time = (table[column].to_numpy() for column in ("event", "time"))
+    short = without = 0
+    for fold in range(n_folds):
+        rows = run.rows(fold)
+        judged = rows[split]
+        weighting = (rows["train"], censoring_rows(rows, split))
+        short += not all(len(usable_horizons(event[at], time[at], time[judged], [day])) for at in weighting)
+        without += not (event[judged] & (time[judged] <= day)).any()
+    return tuple("" if n == n_folds else f"in {n} of {n_folds} folds " for n in (short, without))
 
 
 def external_note(run: Run) -> str:
@@ -141,22 +164,6 @@ def external_note(run: Run) -> str:
     )
 
 
-def interval(low: float, high: float, *, sign: bool = False) -> str:
-    """'0.61 to 0.75', with three decimals."""
-    form = "+.3f" if sign else ".3f"
-    return f"{low:{form}} to {high:{form}}".replace("-", "−")
-
-
-def true_minus(text: str) -> str:
-    """Hyphens before digits made minus signs."""
-    return re.sub(r"(?<![\w–])-(?=\d)", "−", text)
-
-
-def signed(value: float) -> str:
-    """'+0.042', with a true minus sign."""
-    return f"{round(value, 3) + 0.0:+.3f}".replace("-", "−")  # + 0.0: never minus nothing
-
-
 def split_counts(run: Run) -> pd.DataFrame:
     """Patients and events by split: `split, patients, events`."""
     split = run.splits["split"].to_numpy()
@@ -165,6 +172,12 @@ def split_counts(run: Run) -> pd.DataFrame:
     return pd.DataFrame(
         [{"split": n, "patients": int((split == n).sum()), "events": int(event[split == n].sum())} for n in names]
     )
+
+
+def splits_told(run: Run) -> str:
+    """'train 81 (34 events); test 9 (1 event)'."""
+    rows = split_counts(run).itertuples()
+    return "; ".join(f"{row.split} {row.patients:,} ({counted(row.events, 'event')})" for row in rows)
 
 
 def fit_records(run: Run, names: list[str]) -> pd.DataFrame:

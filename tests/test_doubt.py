@@ -17,6 +17,7 @@ from fracsurv.doubt import _shared, leak_checks, permuted_ablation
 from fracsurv.explain import read_explanations
 from fracsurv.files import write_json
 from fracsurv.findings import clinical
+from fracsurv.further_tables import checks_table
 from fracsurv.metrics import concordance_index
 from fracsurv.results import write_predictions
 from fracsurv.run import open_run, permuted
@@ -79,7 +80,7 @@ class TestLeaks:
         made.store("crops")
         found = verdicts(made)
         assert found["the same patient id"][0]
-        said = "1 groups of patients; 1 trained on and judged, 0 judged twice"
+        said = "1 group of patients; 1 trained on and judged, 0 judged twice"
         assert found["the same image file, byte for byte"] == (False, said)
         assert found["the same stored pixels (full)"] == (True, "not looked at: no model of this run was given them")
         assert found["the same stored pixels (crops)"] == (False, said)
@@ -111,7 +112,7 @@ class TestLeaks:
         kinds = {"age": "continuous", "smoker": "binary"}
         made = open_run(write_cohort(tmp_path / "c", table, covariates=kinds), tmp_path / "r", "tiny")
         found = _shared(made, made.cohort.table["age"].astype(str).tolist(), "age")
-        assert (found.sound, found.found) == (sound, f"1 groups of patients; {said}")
+        assert (found.sound, found.found) == (sound, f"1 group of patients; {said}")
 
     def test_two_of_one_fold_are_no_leak_and_two_of_different_folds_are(self, tmp_path):
         kinds = {"age": "continuous", "smoker": "binary"}
@@ -324,7 +325,9 @@ def test_what_cannot_be_drawn_is_left_out(tmp_path, monkeypatch):
     table, _ = report.read_ablation(made)
     few = clinical.patient_predictions(made, "cox_ph", "external").head(2)
     monkeypatch.setattr(clinical, "patient_predictions", lambda *_: few)
-    assert findings.risk_groups(made, table, "cox_ph", "external") is None
+    found = findings.risk_groups(made, table, "cox_ph", "external")
+    assert found.figure is None
+    assert "thirds of 2 external patients have fewer than 10 each" in found.said
 
 
 def test_contributions_do_not_need_a_truth(run):
@@ -334,3 +337,12 @@ def test_contributions_do_not_need_a_truth(run):
     assert findings.fractured_first(run, read_explanations(run, ["cox_ph"])).empty
     assert np.isfinite(findings.chance_range(run, "external")).all()
     assert findings.chance_range(run, "test") is None  # nine events or fewer
+
+
+def test_what_was_not_looked_at_has_no_verdict(simulated, tmp_path):
+    made = open_run(simulated, tmp_path / "r", "tiny")
+    made.store("crops")  # and none of full radiographs
+    table = checks_table(made)
+    verdict = dict(zip(table["", "two patients with"], table["", "verdict"], strict=True))
+    assert verdict["the same stored pixels (full)"] == "not looked at"
+    assert verdict["the same stored pixels (crops)"] == "as it must be"

@@ -25,13 +25,13 @@ from fracsurv.experiments import alphas, fit_fold, run_experiment
 from fracsurv.feeding import ImageFeed
 from fracsurv.files import read_json, write_json
 from fracsurv.metrics import breslow_survival, concordance_index
+from fracsurv.numerals import signed
 from fracsurv.provenance import provenance
 from fracsurv.results import finished, read_metrics, read_predictions, risk_of
 from fracsurv.run import open_run
 from fracsurv.scaling import standardise
 from fracsurv.tables import vertebral_table
 from fracsurv.vertebral import VERTEBRAL
-from fracsurv.wording import signed
 from tests.conftest import tabular, write_cohort
 
 KINDS = {"age": "continuous", "smoker": "binary"}

@@ -12,23 +12,26 @@ import pandas as pd
 import pytest
 import torch
 from lifelines import CoxPHFitter
+from lifelines.statistics import logrank_test
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner
 
-from fracsurv import report
+from fracsurv import findings, report
 from fracsurv.baselines import fit_cox
+from fracsurv.checklist import checklist
 from fracsurv.cli import app
 from fracsurv.cohort import read_cohort
-from fracsurv.curves import follow_up_groups
+from fracsurv.curves import UNKNOWN, event_share, follow_up_groups
 from fracsurv.errors import UserError
 from fracsurv.experiments import run_experiment
 from fracsurv.explain import explain, factor_importance, record
 from fracsurv.models import DeepSurv
 from fracsurv.oddities import table_oddities
+from fracsurv.plots import format_p
 from fracsurv.run import open_run
 from fracsurv.scaling import fit_scaling, standardise
-from fracsurv.subgroups import subgroups
+from fracsurv.subgroups import left_out, subgroups
 from fracsurv.summary import label, missing_said, summary_table
 from tests.conftest import tabular, write_cohort
 
@@ -205,8 +208,8 @@ def test_tables_and_groups_count_who_is_not_known(cohort):
     assert "not known" not in summary["score"]
     assert label(cohort, "age_missing") == "Age, years: not known"
     name, group, labels = follow_up_groups(cohort)
-    assert (name, labels[2]) == ("smoker", "Current smoker: not known")
-    np.testing.assert_array_equal(group == 2, smoker.isna())
+    assert (name, labels[UNKNOWN]) == ("smoker", "Current smoker: not known")
+    np.testing.assert_array_equal(group == UNKNOWN, smoker.isna())
     assert [line for line in table_oddities(cohort) if "not known" in line] == []
     cohort.table.loc[:100, "age"] = np.nan
     assert any(re.match(r"column age: not known of 6\d % of the patients", line) for line in table_oddities(cohort))
@@ -256,9 +259,13 @@ def test_models_take_the_indicators_and_the_report_says_so(run):
     assert "Age, years of 20" in checklist
     assert "a cohort with a missing covariate is refused" not in checklist
     assert "Age, years: not known" in (run.out / "pages" / "cox_ph.html").read_text(encoding="utf-8")
-    groups = dict(subgroups(run, "external"))
-    at = run.rows(0)["external"]
-    np.testing.assert_array_equal(groups["Age, years: not known"], run.cohort.table["age"].isna().to_numpy()[at])
+    # too few to have a row, but counted
+    unknown = int(run.cohort.table["age"].isna().to_numpy()[run.rows(0)["external"]].sum())
+    assert 0 < unknown < 10
+    assert not [name for name in dict(subgroups(run, "external")) if "not known" in name]
+    assert left_out(run, "external")["Age, years: not known"] == unknown
+    assert "Age, years: not known" not in pd.read_csv(run.out / "tables" / "subgroups.csv")["group"].tolist()
+    assert f"fewer than 10 patients: Age, years: not known, {unknown} patients" in page
 
 
 def test_a_whole_run_goes_through_with_its_notebooks(run, tmp_path):
@@ -320,3 +327,57 @@ def test_what_is_left_after_leaving_patients_out_must_do(simulated, tmp_path):
     assert faults_of(tmp_path) == [
         "cohort.csv, column bmi: empty for every patient that has a radiograph; leave it out"
     ]
+
+
+def of_smoking(tmp_path, n_unknown: int, **of_unknown: object):
+    """A run in whose cohort smoking is not known of some, who may be followed otherwise."""
+    table = tabular(160, 7).astype({"smoker": object})
+    at = table.index[:n_unknown]
+    table.loc[at, "smoker"] = ""
+    for column, value in of_unknown.items():
+        table.loc[at, column] = value
+    folder = write_cohort(
+        tmp_path / "c", table, covariates={"age": "continuous", "smoker": "binary"}, missing_covariates="impute"
+    )
+    return open_run(folder, tmp_path / "out", "tiny")
+
+
+@pytest.mark.parametrize("n_unknown", [1, 9, 10, 30])
+def test_who_is_not_known_is_in_no_test_and_moves_no_horizon(tmp_path, n_unknown):
+    # each of them has an event after ten days: as an arm they would make any p small and end follow-up at once
+    run = of_smoking(tmp_path, n_unknown, time_days=10, event=1)
+    found = findings.follow_up(run)
+    known = run.cohort.table.dropna(subset="smoker")
+    no, yes = (known[known["smoker"] == value] for value in (0, 1))
+    p = logrank_test(no["time"], yes["time"], no["event"], yes["event"]).p_value
+    assert f"log-rank {format_p(p)}" in found.said
+    assert f"log-rank {format_p(p)}\n" in found.figure.axes[0].texts[0].get_text()
+    shares = [100 * event_share(each["event"].to_numpy(), each["time"].to_numpy(), 1826) for each in (no, yes)]
+    assert found.said.startswith(f"By 5 years, {shares[0]:.1f} % of")
+    assert f"and {shares[1]:.1f} % of" in found.said
+    drawn = [text.get_text() for text in found.figure.axes[0].get_legend().get_texts()]
+    assert len(drawn) == (3 if n_unknown >= 10 else 2)
+    counted = "1 patient)" if n_unknown == 1 else f"{n_unknown} patients"
+    assert counted in found.said
+    assert ("in no test" in found.said) == (n_unknown >= 10)
+
+
+def test_a_known_group_of_few_has_no_curve(tmp_path):
+    run = of_smoking(tmp_path, 0)
+    run.cohort.table.loc[:, "smoker"] = np.where(np.arange(160) < 9, 1.0, 0.0)
+    found = findings.follow_up(run)
+    assert len(found.figure.axes[0].get_legend().get_texts()) == 1
+    assert "log-rank" not in found.said + found.figure.axes[0].texts[0].get_text()
+    assert "No curve of “Current smoker: yes” (9 patients): fewer than 10." in found.said
+
+
+def test_the_checklist_tells_what_would_have_been_done(tmp_path):
+    def said(run):
+        rows = checklist(run, pd.DataFrame({"experiment": [], "split": []}), pd.DataFrame())
+        return rows.set_index(("", "item")).loc["11"].iloc[-1]
+
+    asked = of_smoking(tmp_path / "a", 0)
+    assert said(asked).startswith("No covariate was missing; missing ones would have been imputed")
+    assert said(of_smoking(tmp_path / "b", 12)).startswith("Not known of 160 patients: Current smoker of 12.")
+    kept = open_run(write_cohort(tmp_path / "c" / "c", tabular(160, 7)), tmp_path / "c" / "out", "tiny")
+    assert said(kept) == "No missing covariate is allowed: a cohort with one is refused."

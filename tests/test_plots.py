@@ -11,7 +11,7 @@ from fracsurv import metrics, plots
 from fracsurv.curves import event_share, risk_tertiles, standardised_differences
 from fracsurv.plots.images import shortened
 from fracsurv.plots.style import COLOURS, GREY, ink
-from fracsurv.plots.subgroups import FAINT
+from fracsurv.plots.subgroups import FAINT, ratio_ticks
 from fracsurv.plots.survival import format_p
 
 YEAR = 365.25
@@ -74,7 +74,7 @@ def test_kaplan_meier_steps_lie_on_the_estimate():
     x, y = figure.axes[0].lines[0].get_data()
     assert dict(zip(np.round(x, 6), np.round(y, 6), strict=True))[1.0] == 0.75
     assert dict(zip(np.round(x, 6), np.round(y, 6), strict=True))[3.0] == 0.375
-    assert "p not defined" in texts(figure.axes[0])[0]
+    assert texts(figure.axes[0]) == ["bands: 95 % interval"]  # of one group nothing is tested
 
 
 @pytest.mark.parametrize(
@@ -437,3 +437,93 @@ def test_standardised_differences_leave_out_constants():
     found = standardised_differences(values, np.array([False, False, True, True]))
     assert list(found.index) == ["x"]
     assert found["x"] == pytest.approx(1 / np.std([0, 0, 1, 1], ddof=1))
+
+
+def boxes_of(figure, artists):
+    """Where they are drawn, in pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return [artist.get_window_extent(canvas.get_renderer()) for artist in artists]
+
+
+def calibration_panels(n):
+    rng = np.random.default_rng(0)
+    time, event, probability = rng.exponential(2000, 60), rng.random(60) < 0.7, rng.uniform(0.1, 0.9, 60)
+    groups = metrics.calibration(event, time, probability, 1826.0)
+    smooth = metrics.smooth_calibration(event, time, probability, 1826.0)
+    words = "slope 13.08 [−80.14, 54.75]\nintercept 0.12\nICI 1.6 %"
+    panel = plots.CalibrationPanel(groups, smooth.predicted, smooth.observed, words)
+    names = [
+        "Cox PH",
+        "C-DS end to end, crops, IF-MLP",
+        "True risk (simulator)",
+        "DeepSurv + vertebral fractures",
+        "x",
+    ]
+    return dict.fromkeys(names[:n], panel)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_calibrations_words_and_legend_are_clear_of_everything(n):
+    figure = plots.calibration(calibration_panels(n), 1826.0, provenance="external · simulated cohort · profile tiny")
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    others = [*figure.legends, figure._supxlabel, figure._supylabel, *figure.texts]
+    words = [text for axes in shown for text in (axes.title, *axes.texts)]
+    places = boxes_of(figure, others + words)
+    for place in places:
+        assert place.x0 >= 0
+        assert place.x1 <= figure.bbox.width
+        assert place.y1 <= figure.bbox.height
+    for k, place in enumerate(places):
+        assert not any(place.overlaps(other) for other in places[k + 1 :])
+    for axes, box in zip(shown, boxes_of(figure, [axes.patch for axes in shown]), strict=True):
+        assert all(text.y0 >= box.y1 for text in boxes_of(figure, axes.texts))  # no interval runs through them
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_contributions_label_is_not_cut(n):
+    values = [np.random.default_rng(0).normal(size=(2, 9, 13)).mean(axis=0)] * n
+    figure = plots.contributions(values, plots.LEVELS, ["C-DS end to end\ncrops, IF-MLP"] * n, provenance="x")
+    (place,) = boxes_of(figure, [figure._supxlabel])
+    assert place.x0 >= 0
+    assert place.x1 <= figure.bbox.width
+
+
+@pytest.mark.parametrize("n_folds", [2, 5, 8])
+def test_learning_curves_legend_is_whole_and_covers_no_line(n_folds):
+    rows = [{"fold": fold, "epoch": epoch, "train_c_index": 0.5 + epoch / 10, "validation_c_index": 0.5 + epoch / 20,
+             "train_loss": 4.0 - epoch, "validation_loss": 4.0 - epoch / 2}
+            for fold in range(n_folds) for epoch in (1, 2)]  # fmt: skip
+    figure = plots.learning_curves(pd.DataFrame(rows), title="C-DS", provenance="x")
+    legend, *panels = boxes_of(figure, [figure.legends[0], *(axes.patch for axes in figure.axes)])
+    assert legend.x0 >= 0
+    assert legend.x1 <= figure.bbox.width
+    assert not any(legend.overlaps(panel) for panel in panels)
+
+
+def test_kaplan_meiers_legend_and_p_cover_no_curve():
+    event, time, group = small_cohort()
+    figure = plots.kaplan_meier(event, time, group, {0: "no", 1: "yes"}, title="Cox PH", provenance="x")
+    axes = figure.axes[0]
+    box, legend, words, title = boxes_of(figure, [axes.patch, axes.get_legend(), axes.texts[0], axes.title])
+    assert min(legend.y0, words.y0, title.y0) >= box.y1 - 1
+    assert not legend.overlaps(words)
+    assert title.y0 >= max(legend.y1, words.y1)
+
+
+def test_a_group_that_is_not_tested_is_grey_and_moves_no_p():
+    event, time, group = small_cohort()
+    group = np.where(np.arange(60) < 15, 2, group)
+    names = {0: "no", 1: "yes", 2: "not known"}
+    figure = plots.kaplan_meier(event, time, group, names, tested=[0, 1])
+    p = logrank_test(time[group == 0], time[group == 1], event[group == 0], event[group == 1]).p_value
+    assert format_p(p) in texts(figure.axes[0])[0]
+    assert [line.get_color() for line in figure.axes[0].lines] == [*COLOURS[:2], GREY]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.02, 30), (0.3, 4), (0.8, 1.3), (0.45, 9)])
+def test_ratios_ticks_have_room(low, high):
+    ticks = ratio_ticks(low, high)
+    assert 1.0 in ticks
+    assert len(ticks) > 1
+    assert (np.diff(np.log(ticks)) >= 0.11 * np.log(high / low) - 1e-9).all()

@@ -9,11 +9,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pydicom
 import pytest
+from papermill.exceptions import PapermillExecutionError
 
-from fracsurv.notebook_job import without_paths
+from fracsurv.config import ROOT
+from fracsurv.notebook_job import execute, without_paths
 from fracsurv.simulate import simulate_cohort
 
 HEADER = {
@@ -147,3 +150,58 @@ def test_a_picture_that_cannot_be_read_is_named_and_its_header_is_not(cohort, tm
     summary = fracsurv("check", tmp_path, "--summary", code=2)
     assert "images" not in summary.replace("/images/", "")
     assert found_in(summary.encode()) == []
+
+
+def made_notebook(path: Path, code: str) -> Path:
+    parameters = nbformat.v4.new_code_cell("", metadata={"tags": ["parameters"]})
+    notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(code)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_warnings_in_executed_notebooks_keep_no_path_of_the_repository_of_python_or_of_home(tmp_path):
+    planted = [ROOT / "fracsurv" / "a.py", Path(sys.prefix) / "lib" / "b.py", Path.home() / "notes.txt"]
+    code = "import warnings\n" + "\n".join(
+        f"warnings.warn_explicit('planted', UserWarning, {str(path)!r}, 3)\nprint('\\x1b[32m{path}\\x1b[0m')"
+        for path in planted
+    )
+    source = made_notebook(tmp_path / "n.ipynb", code)
+    output = tmp_path / "new" / "folder" / "n.ipynb"  # made, if it is not there
+    execute(source, output, tmp_path / "c", "tiny", tmp_path / "out")
+    cell = nbformat.read(output, as_version=4).cells[-1]
+    said = "".join(part["text"] for part in cell.outputs)
+    assert said.count("UserWarning: planted") == 3
+    assert f"{ROOT.name}/fracsurv/a.py:3: UserWarning" in said
+    assert "~/notes.txt:3: UserWarning" in said
+    assert f"\x1b[32m{ROOT.name}/fracsurv/a.py" in said
+    for folder in (ROOT, sys.prefix, Path.home(), tmp_path):
+        assert str(folder) not in said
+        assert str(folder) not in json.dumps(nbformat.read(output, as_version=4).metadata)
+
+
+def test_a_notebook_that_fails_keeps_no_path_either(tmp_path):
+    source = made_notebook(tmp_path / "n.ipynb", f"raise OSError({str(ROOT / 'x')!r})")
+    with pytest.raises(PapermillExecutionError):
+        execute(source, tmp_path / "o.ipynb", tmp_path / "c", "tiny", tmp_path / "out")
+    text = (tmp_path / "o.ipynb").read_text(encoding="utf-8")
+    assert "OSError" in text
+    assert str(ROOT) not in text
+    assert str(tmp_path) not in text
+
+
+def test_a_notebook_that_is_not_there_is_told_in_one_line(tmp_path):
+    given = [
+        tmp_path / "none.ipynb",
+        tmp_path / "o.ipynb",
+        "--cohort",
+        tmp_path,
+        "--profile",
+        "tiny",
+        "--out",
+        tmp_path,
+    ]
+    program = [sys.executable, "-m", "fracsurv.notebook_job"]
+    result = subprocess.run([*program, *map(str, given)], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr == f"error: {tmp_path / 'none.ipynb'}: no such notebook\n"

@@ -14,15 +14,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fracsurv import answers, findings, report, wording
+from fracsurv import answers, findings, numerals, report, wording
 from fracsurv.config import CONFIGS, ROOT, TRUE_RISK, load_experiments
 from fracsurv.curves import KAPLAN_MEIER, follow_up_groups, metrics_over_time, strongest_effect
 from fracsurv.errors import UserError
 from fracsurv.files import write_json
 from fracsurv.metrics import brier_score, kaplan_meier
 from fracsurv.pages import notebook_html
+from fracsurv.pipeline import format_table
 from fracsurv.published import published, published_alpha, published_summary, thesis_order
-from fracsurv.results import write_predictions
+from fracsurv.results import read_metrics, write_predictions
 from fracsurv.run import open_run
 from fracsurv.table_files import to_html
 from fracsurv.tables import further_metrics, in_thesis_order, main_table, results_table, way_to_true_risk
@@ -276,7 +277,7 @@ def test_an_interval_with_zero_is_no_gain(run, low, high, words):
     assert words in said
     assert "radiograph" not in said
     assert "0.620 for DeepSurv; 0.600 for Cox PH" in said
-    assert wording.signed((low + high) / 2) in said
+    assert numerals.signed((low + high) / 2) in said
     assert said.endswith("Intervals are over patients, for these fold models.")
 
 
@@ -343,17 +344,96 @@ def test_the_table_has_a_way_to_true_risk_only_where_there_is_one(run, page):
     assert column not in results_table(permuted(run), table, sure, "external")
 
 
-def test_not_reported_names_horizons_and_the_reason(run):
-    there = {"auc": (1096.0,), "brier": (365.0, 1096.0)}
-    rows = [
-        {"experiment": "cox_ph", "split": "test", "metric": metric, "horizon_days": day}
-        for metric, days in there.items()
-        for day in days
-    ]
-    assert wording.not_reported(run, pd.DataFrame(rows)) == [
-        "AUC and Brier score at 5 years, 8 years are not reported on test: follow-up ends before.",
+def one_model(folder, table, **settings):
+    """A run of Cox PH alone, its predictions made up, and what was written of it."""
+    kinds = {"age": "continuous", "smoker": "binary"}
+    made = open_run(write_cohort(folder / "c", table, covariates=kinds, **settings), folder / "out", "tiny")
+    for fold in range(made.profile.n_folds):
+        write_predictions(made, "cox_ph", fold, 0.1 * made.cohort.table["age"].to_numpy())
+        write_json(made.folder("cox_ph", fold) / "fit.json", {"key": made.key("cox_ph", fold, None)})
+    return made, *report.read_ablation(made)
+
+
+def test_not_reported_says_in_which_folds_the_reason_holds(tmp_path):
+    table = tabular(160, 7)
+    table["split"] = np.where(np.arange(160) < 120, "train", "test")
+    early = table["time_days"] <= 366
+    table.loc[early, "time_days"] = 400
+    probe = open_run(write_cohort(tmp_path / "p", table), tmp_path / "po", "tiny")
+    # one woman alone has an event in the first year: she validates one fold, in which the AUC at 1 year is known
+    row = table.index[(table["split"] == "train") & (table["event"] == 1)][0]
+    table.loc[row, "time_days"] = 300
+    made, found, _ = one_model(tmp_path, table)
+    assert (made.splits["fold"] == probe.splits["fold"]).all()
+    there = read_metrics(made, "cox_ph").query("split == 'validation' and metric == 'auc' and horizon_days == 365")
+    assert len(there) == 1
+    assert wording.not_reported(made, found) == [
+        "AUC at 1 year is not reported on validation: in 1 of 2 folds nobody has had an event by then.",
         "AUC at 1 year is not reported on test: nobody has had an event by then.",
     ]
+
+
+def test_not_reported_says_where_follow_up_ends(tmp_path):
+    table = tabular(160, 7)
+    table["split"] = np.where(np.arange(160) < 120, "train", "test")
+    table["event"] = np.where(table["time_days"] >= 2000, 0, table["event"])
+    table["time_days"] = table["time_days"].clip(upper=np.where(table["split"] == "test", 1500, 2000))
+    made, found, _ = one_model(tmp_path, table)
+    said = wording.not_reported(made, found)
+    assert "AUC and Brier score at 8 years are not reported on validation: follow-up ends before." in said
+    assert "AUC and Brier score at 5 years, 8 years are not reported on test: follow-up ends before." in said
+
+
+@pytest.mark.parametrize("n_test", [2, 6])
+def test_what_is_not_known_is_never_printed_as_nan(tmp_path, n_test):
+    table = tabular(60, 3)
+    table["split"] = np.where(np.arange(60) < n_test, "test", "train")
+    table.loc[table["split"] == "test", ["time_days", "event"]] = [2900, 0]
+    table.loc[0, ["time_days", "event"]] = [500, 1]
+    made, found, _ = one_model(tmp_path, table)
+    path = report.write_report(made)
+    pages = [path, *(made.out / "pages").glob("*.html"), *(made.out / "tables").glob("*.*")]
+    for file in pages:
+        text = re.sub(r"base64,[^\"]*", "", file.read_text(encoding="utf-8"))
+        assert not re.search(r"\bnan\b", text, re.I), file
+    assert "nan" not in format_table(found, "made up").lower()
+    said = findings.calibration(made, found, "test", ["cox_ph"])
+    if said is not None:
+        shown = [text.get_text() for axes in said.figure.axes for text in axes.texts]
+        assert not re.search(r"\bnan\b", " ".join([said.said, *shown]))
+
+
+def test_a_slope_that_cannot_be_fitted_is_said_with_its_reason(tmp_path):
+    table = tabular(160, 7)
+    table["split"] = np.where(np.arange(160) < 120, "train", "test")
+    made, found, _ = one_model(tmp_path, table)
+    at = made.rows(0)["test"]
+    risk = made.cohort.table["age"].to_numpy().copy()
+    early = (made.cohort.table["event"] & (made.cohort.table["time"] <= 1826)).to_numpy()
+    risk[at] = np.where(early[at], 5.0, -5.0) + np.arange(len(at)) / 1000  # as if it knew who has the event
+    write_predictions(made, "cox_ph", 0, risk - risk.mean())
+    said = findings.calibration(made, found, "test", ["cox_ph"]).said
+    assert "single models not known (no slope of 1 of 2 models: the predictions part those with the event" in said
+    assert "nan" not in said
+
+
+def test_limits_say_what_was_standardised(run, tmp_path):
+    limits = " ".join(report._limits(run))
+    assert (
+        "Continuous ones were standardised on each fold's training patients; binary ones stand as they are." in limits
+    )
+    assert "vertebral" not in limits  # no such row can run
+    made = open_run(write_cohort(tmp_path / "c", tabular(), covariates={"smoker": "binary"}), tmp_path / "o", "tiny")
+    assert "covariates. Binary ones stand as they are." in " ".join(report._limits(made))
+
+
+def test_counts_have_their_noun_in_the_right_number():
+    said = [numerals.counted(n, "event") for n in (0, 1, 2, 1204)]
+    assert said == ["0 events", "1 event", "2 events", "1,204 events"]
+    assert numerals.counted(1, "vertebra", "vertebrae") + numerals.counted(3, "box", "boxes") == "1 vertebra3 boxes"
+    nan = float("nan")
+    assert {numerals.signed(nan), numerals.number(nan), numerals.interval(nan, 0.1)} == {"not known"}
+    assert numerals.interval(-0.1, 0.2, sign=True) == "−0.100 to +0.200"
 
 
 def test_kaplan_meier_reference_of_the_brier_score(run):
@@ -427,7 +507,7 @@ def test_each_reference_has_its_own_column_of_differences(run, page):
         row = found.query("experiment == 'true_risk' and split == 'external' and metric == 'c_index'")
         row = row[row["reference"] == reference]
         cell = shown.loc["True risk (simulator)", (ours, column)]
-        assert cell.startswith(wording.signed(row["difference"].item()) + "\n")
+        assert cell.startswith(numerals.signed(row["difference"].item()) + "\n")
     assert shown.loc["DeepSurv", (ours, "ΔC from DeepSurv")] == "–"
 
 
@@ -669,7 +749,7 @@ def answer_note_of(run, events, low, high):
 def test_the_answer_on_external_patients_owns_up_to_the_test_set(run, low, high, words):
     said = answer_note_of(run, 40, low, high)
     assert (
-        f"On the 10 test patients, 4 with an event, the difference from Cox PH is {wording.signed((low + high) / 2)}"
+        f"On the 10 test patients, 4 with an event, the difference from Cox PH is {numerals.signed((low + high) / 2)}"
         in said
     )
     assert said.endswith(f": {words}.")
@@ -680,5 +760,5 @@ def test_the_answer_on_external_patients_owns_up_to_the_test_set(run, low, high,
 
 
 def test_nothing_is_not_negative():
-    assert wording.signed(-0.0004) == "+0.000"
-    assert wording.signed(-0.0006) == "−0.001"
+    assert numerals.signed(-0.0004) == "+0.000"
+    assert numerals.signed(-0.0006) == "−0.001"

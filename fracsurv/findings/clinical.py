@@ -6,17 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fracsurv import metrics, plots
 from fracsurv.config import TRUE_RISK
 from fracsurv.curves import event_share, patient_predictions, risk_tertiles
 from fracsurv.findings.finding import PATIENTS, Finding, names_of
 from fracsurv.metrics import percentile_interval, resampled
+from fracsurv.numerals import NOT_KNOWN, counted, number, true_minus
 from fracsurv.plots import format_p, horizon_label
 from fracsurv.results import read_predictions, survival_column
 from fracsurv.run import Run
 from fracsurv.training import derive_seed
-from fracsurv.wording import HEADLINE, REFERENCE, experiment_name, headline_horizon, stamp, true_minus
+from fracsurv.wording import FEWEST_PATIENTS, HEADLINE, REFERENCE, experiment_name, headline_horizon, stamp
 
 N_THRESHOLDS = 60
 TOLD_AT = (0.1, 0.2, 0.3)
@@ -39,10 +41,12 @@ def calibration(run: Run, table: pd.DataFrame, split: str, names: Sequence[str])
         smooth = metrics.smooth_calibration(event, time, probability, horizon)
         low, high = _slope_interval(run, split, event, time, probability, horizon)
         called, slope = experiment_name(run, name), _slope_words(made.slope, low, high)
-        words = f"slope {slope}\nintercept {made.intercept:.2f}\nICI {100 * smooth.ici:.1f} %"
+        ici = number(100 * smooth.ici, ".1f")
+        percent = " %" if np.isfinite(smooth.ici) else ""
+        words = f"slope {slope}\nintercept {number(made.intercept, '.2f')}\nICI {ici}{percent}"
         panels[called] = plots.CalibrationPanel(made, smooth.predicted, smooth.observed, true_minus(words))
-        gap = f"{100 * smooth.ici:.1f}" if np.isfinite(smooth.ici) else "not known"
-        parts.append(f"{called} {slope} and {gap}, single models {_single_slopes(run, name, split, horizon):.2f}")
+        why = "" if np.isfinite(made.slope) else f" ({_no_slope(event, time, horizon)})"
+        parts.append(f"{called} {slope}{why} and {ici}, single models {_single_slopes(run, name, split, horizon)}")
     if not panels:
         return None
     at = horizon_label(horizon, run.cohort.time_unit)
@@ -60,18 +64,34 @@ def calibration(run: Run, table: pd.DataFrame, split: str, names: Sequence[str])
 
 
 def _slope_words(slope: float, low: float, high: float) -> str:
-    return f"{slope:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite([slope, low, high]).all() else "not known"
+    if not np.isfinite(slope):
+        return NOT_KNOWN
+    known = np.isfinite([low, high]).all()
+    return f"{slope:.2f} [{low:.2f}, {high:.2f}]" if known else f"{slope:.2f} [interval {NOT_KNOWN}]"
 
 
-def _single_slopes(run: Run, name: str, split: str, horizon: float) -> float:
-    """Mean over the fold models of the calibration slope of each one's own probabilities."""
-    slopes = []
+def _no_slope(event: NDArray, time: NDArray, horizon: float) -> str:
+    """Why no slope can be fitted."""
+    if not (event & (time <= horizon)).any():
+        return "nobody has had the event by then"
+    if not ((time > horizon) | ((time == horizon) & ~event)).any():
+        return "nobody is known to be without the event by then"
+    return "the predictions part those with the event from those without, too few to fit one"
+
+
+def _single_slopes(run: Run, name: str, split: str, horizon: float) -> str:
+    """Mean over the fold models of the calibration slope of each one's own probabilities, or why there is none."""
+    slopes, why = [], ""
     for fold in range(run.profile.n_folds):
         found = read_predictions(run, name, fold).query("split == @split")
         event, time = found["event"].to_numpy(), found["time"].to_numpy()
         probability = 1 - found[survival_column(horizon)].to_numpy()
         slopes.append(metrics.calibration(event, time, probability, horizon, n_groups=1).slope)
-    return float(np.mean(slopes))
+        if np.isnan(slopes[-1]):
+            why = _no_slope(event, time, horizon)
+    if not why:
+        return number(float(np.mean(slopes)), ".2f")
+    return f"{NOT_KNOWN} (no slope of {np.isnan(slopes).sum()} of {counted(len(slopes), 'model')}: {why})"
 
 
 def _slope_interval(run: Run, split: str, event, time, probability, horizon: float) -> tuple[float, float]:
@@ -134,11 +154,16 @@ def _per_thousand(benefits: Sequence[float], sign: str = "") -> str:
     return " / ".join(f"{round(1000 * each):{sign}d}" if np.isfinite(each) else "not known" for each in benefits)
 
 
-def risk_groups(run: Run, table: pd.DataFrame, name: str, split: str) -> Finding | None:
-    """Kaplan–Meier curves by third of predicted risk; None of fewer than three patients."""
+def risk_groups(run: Run, table: pd.DataFrame, name: str, split: str) -> Finding:
+    """Kaplan–Meier curves by third of predicted risk; no figure where a third is too few patients for a curve."""
     found = patient_predictions(run, name, split)
-    if len(found) < 3:
-        return None
+    named = f"tertiles_{name}_{split}", f"Kaplan–Meier by third of risk, {name}, {split}"
+    if len(found) < 3 * FEWEST_PATIENTS:
+        said = (
+            f"No curves by third of predicted risk: thirds of {counted(len(found), f'{split} patient')} have fewer "
+            f"than {FEWEST_PATIENTS} each."
+        )
+        return Finding(named[0], None, named[1], said)
     event, time = found["event"].to_numpy(), found["time"].to_numpy()
     third = risk_tertiles(found["rank"].to_numpy())
     labels = {0: "lowest third of risk", 1: "middle third", 2: "highest third"}
@@ -156,4 +181,4 @@ def risk_groups(run: Run, table: pd.DataFrame, name: str, split: str) -> Finding
         f"(Kaplan–Meier; log-rank over the three {p}). Thirds are by the mean of the fold models' ranks of a "
         "patient, not by any one model."
     )
-    return Finding(f"tertiles_{name}_{split}", figure, f"Kaplan–Meier by third of risk, {name}, {split}", said)
+    return Finding(named[0], figure, named[1], said)

@@ -6,31 +6,53 @@ import numpy as np
 
 from fracsurv import plots
 from fracsurv.cohort import horizons
-from fracsurv.curves import event_share, follow_up_groups
+from fracsurv.curves import UNKNOWN, event_share, follow_up_groups
 from fracsurv.findings.finding import Finding
+from fracsurv.numerals import counted
 from fracsurv.plots import format_p, horizon_label
 from fracsurv.run import Run
-from fracsurv.wording import HEADLINE_DAYS, stamp
+from fracsurv.wording import FEWEST_PATIENTS, HEADLINE_DAYS, stamp
 
 
 def follow_up(run: Run) -> Finding:
-    """Kaplan–Meier curves by prior fracture, as the thesis's Figure 2.3, or by what comes nearest to it."""
+    """Kaplan–Meier curves by prior fracture, as the thesis's Figure 2.3, or by what comes nearest to it.
+
+    Compared, and asked how far follow-up reaches, are the groups of which the factor is known. Those of whom it is
+    not are counted; they have a curve of their own, in grey and in no test, only if they are no few.
+    """
     table, outcome, unit = run.cohort.table, run.cohort.outcome, run.cohort.time_unit
     event, time = table["event"].to_numpy(), table["time"].to_numpy()
     name, group, names = follow_up_groups(run.cohort)
-    figure = plots.kaplan_meier(event, time, group, names, outcome=outcome, time_unit=unit, provenance=stamp(run))
-    reached = [day for day in horizons(run.cohort) if all(time[group == g].max() > day for g in np.unique(group))]
+    size = {key: int((group == key).sum()) for key in names}
+    shown = [key for key in names if size[key] >= FEWEST_PATIENTS]
+    compared = [key for key in shown if key != UNKNOWN]
+    few = [f"“{names[key]}” ({counted(n, 'patient')})" for key, n in size.items() if n and key not in shown]
+    left_out = f" No curve of {' and '.join(few)}: fewer than {FEWEST_PATIENTS}." if few else ""
+    alt = f"Kaplan–Meier curves of {counted(len(shown), 'group')} with 95 % bands"
+    if not compared:
+        return Finding(f"follow_up_{name}", None, alt, left_out.strip())
+    figure = plots.kaplan_meier(
+        event, time, group, {key: names[key] for key in shown}, tested=compared, outcome=outcome, time_unit=unit,
+        provenance=stamp(run),
+    )  # fmt: skip
+    reached = [day for day in horizons(run.cohort) if all(time[group == key].max() > day for key in compared)]
     day = min(reached or [float(np.median(time))], key=lambda d: abs(d - HEADLINE_DAYS))
-    p = plots.log_rank_p(event, time, group)
     parts = [
-        f"{100 * event_share(event[group == g], time[group == g], day):.1f} % of “{names[int(g)]}” "
-        f"(n = {(group == g).sum():,})"
-        for g in np.unique(group)
+        f"{100 * event_share(event[group == key], time[group == key], day):.1f} % of “{names[key]}” "
+        f"(n = {size[key]:,})"
+        for key in compared
     ]
+    said = f"By {horizon_label(day, unit)}, {' and '.join(parts)} have had {outcome}."
+    if len(compared) > 1:
+        at = np.isin(group, compared)
+        said += _tested(plots.log_rank_p(event[at], time[at], group[at]))
+    if UNKNOWN in shown:
+        said += f" Of {counted(size[UNKNOWN], 'patient')} the factor is not known: drawn in grey, and in no test."
+    return Finding(f"follow_up_{name}", figure, alt, said + left_out)
+
+
+def _tested(p: float) -> str:
+    if not np.isfinite(p):
+        return " Whether the curves differ cannot be tested: nobody has an event."
     differ = "differ" if p < 0.05 else "cannot be told apart"
-    said = (
-        f"By {horizon_label(day, unit)}, {' and '.join(parts)} have had {outcome}. At the 5 % level the curves "
-        f"{differ} (log-rank {format_p(p)})."
-    )
-    n_groups = {1: "one group", 2: "two groups", 3: "three groups"}[len(np.unique(group))]
-    return Finding(f"follow_up_{name}", figure, f"Kaplan–Meier curves of {n_groups} with 95 % bands", said)
+    return f" At the 5 % level the curves {differ} (log-rank {format_p(p)})."

@@ -12,14 +12,13 @@ from fracsurv.config import TRUE_RISK
 from fracsurv.curves import KAPLAN_MEIER, metrics_over_time
 from fracsurv.findings.finding import PATIENTS, Finding, highlighted, names_of
 from fracsurv.metrics import concordance_sd_by_chance
+from fracsurv.numerals import counted, number
 from fracsurv.plots import horizon_label
 from fracsurv.run import Run
 from fracsurv.tables import in_thesis_order, way_to_true_risk
-from fracsurv.wording import REFERENCE, experiment_name, headline_horizon, judged_split, stamp
+from fracsurv.wording import FEWEST_EVENTS, REFERENCE, experiment_name, headline_horizon, judged_split, stamp
 
 FEWEST_FOR_SHARES = 300
-FEWEST_EVENTS = 10
-"""With fewer, C by chance is far from normal."""
 NORMAL_97_5 = 1.96
 
 
@@ -41,7 +40,8 @@ def forest(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> Finding:
     else:
         said = (
             f"On {PATIENTS[split]}, the 95 % interval of the difference from Cox PH in C lies above 0 for "
-            f"{len(above)} of {len(found)} experiments{_listed(above)}, below 0 for {len(below)}{_listed(below)}, "
+            f"{len(above)} of {counted(len(found), 'experiment')}{_listed(above)}, below 0 for {len(below)}"
+            f"{_listed(below)}, "
             f"and contains 0 for {len(found) - len(above) - len(below)}. Adjusted by Holm for so many rows, p is "
             f"below 0.05 for {int((found['p_holm'] < 0.05).sum())}."
         )
@@ -52,9 +52,11 @@ def forest(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> Finding:
         said += (
             f" With outcomes dealt out at random among these patients, one model's C falls between {low:.3f} and "
             f"{high:.3f} in 95 of 100 deals (grey), a mean over fold models less widely; {len(within)} of "
-            f"{len(order)} rows are not above that{_listed(within)}."
+            f"{counted(len(order), 'row')} {'is' if len(order) == 1 else 'are'} not above that{_listed(within)}."
         )
-    return Finding("forest", figure, f"Forest plot of the C-index of {len(order)} experiments with intervals", said)
+    return Finding(
+        "forest", figure, f"Forest plot of the C-index of {counted(len(order), 'experiment')} with intervals", said
+    )
 
 
 def chance_range(run: Run, split: str) -> tuple[float, float] | None:
@@ -94,10 +96,12 @@ def over_time(run: Run, table: pd.DataFrame, split: str, names: Sequence[str] | 
         )
     else:
         better = int((models < brier[KAPLAN_MEIER]).sum())
+        verb = "has" if len(models) == 1 else "have"
+        largest = f", as the largest of {len(auc)} biased upwards" if len(auc) > 1 else ""
         said += (
-            f"the highest AUC of a model is {auc.max():.3f} ({experiment_name(run, auc.idxmax())}), as the largest "
-            f"of {len(auc)} biased upwards; {better} of {len(models)} models have a lower Brier score than the "
-            f"Kaplan–Meier curve given to everyone ({brier[KAPLAN_MEIER]:.3f})."
+            f"the highest AUC of a model is {auc.max():.3f} ({experiment_name(run, auc.idxmax())}){largest}; "
+            f"{better} of {counted(len(models), 'model')} {verb} a lower Brier score than the Kaplan–Meier curve "
+            f"given to everyone ({brier[KAPLAN_MEIER]:.3f})."
         )
     return Finding(f"over_time_{split}", figure, f"AUC and Brier score over time on {split}", said)
 
@@ -112,12 +116,12 @@ def chosen_and_judged(run: Run, table: pd.DataFrame) -> Finding | None:
     figure = plots.validation_against_test(rows, names_of(run, wide.index), judged=judged, provenance=stamp(run))
     best = wide["validation"].idxmax()
     rank = int(wide[judged].rank(ascending=False, method="min")[best])
-    agreement = wide["validation"].corr(wide[judged], method="spearman")
-    said = (
-        f"The best of {len(wide)} experiments on validation, {experiment_name(run, best)}, is number {rank} on "
-        f"{judged}; the ranks on both agree with a Spearman correlation of {agreement:.2f}.".replace("of -", "of −")
-    )
-    return Finding("validation_against_test", figure, f"C-index on validation against {judged}", said)
+    called = experiment_name(run, best)
+    said = f"The best of {len(wide)} experiments on validation, {called}, is number {rank} on {judged}"
+    if (wide[["validation", judged]].nunique() > 1).all():
+        agreement = wide["validation"].corr(wide[judged], method="spearman")
+        said += f"; the ranks on both agree with a Spearman correlation of {number(agreement, '.2f')}"
+    return Finding("validation_against_test", figure, f"C-index on validation against {judged}", f"{said}.")
 
 
 def furthest(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> str:

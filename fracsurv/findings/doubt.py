@@ -7,6 +7,7 @@ import pandas as pd
 from fracsurv.config import TRUE_RISK
 from fracsurv.doubt import HELD_OUT, LEVEL, PERMUTED, POWER, least_visible, permuted_ablation
 from fracsurv.findings.finding import PATIENTS
+from fracsurv.numerals import counted
 from fracsurv.run import Run
 from fracsurv.wording import CLINICAL, HEADLINE, REFERENCE, experiment_name, split_counts
 
@@ -32,7 +33,8 @@ def _power(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[str
             for row in rows[rows["split"] == split].to_dict("records")
         ]
         said.append(
-            f"with {counts.loc[split, 'events']:,} events among {counts.loc[split, 'patients']:,} {split} patients "
+            f"with {counted(counts.loc[split, 'events'], 'event')} among "
+            f"{counted(counts.loc[split, 'patients'], f'{split} patient')} "
             f"{' and '.join(least)}"
         )
     if not said:
@@ -60,5 +62,7 @@ def _permuted(run: Run) -> str:
         found = rows["mean"]
         told = f"on {PATIENTS[split]} C lies between {found.min():.3f} and {found.max():.3f}"
         outside = int((~rows["by_chance"]).sum())
-        parts.append(f"{told}, {outside} of {len(found)} rows outside what 95 of 100 deals give these fold models")
+        parts.append(
+            f"{told}, {outside} of {counted(len(found), 'row')} outside what 95 of 100 deals give these fold models"
+        )
     return f"The same study with outcomes dealt out at random: {'; '.join(parts)}."

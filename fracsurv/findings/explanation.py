@@ -11,12 +11,13 @@ from fracsurv import plots
 from fracsurv.explain import Explanation, fracture_auc, true_grades
 from fracsurv.findings.finding import PATIENTS, Finding
 from fracsurv.models import RESNETS
+from fracsurv.numerals import counted, interval, signed
 from fracsurv.run import Run
 from fracsurv.summary import label
 from fracsurv.training import derive_seed
 from fracsurv.vertebrae import LEVELS
 from fracsurv.vertebral import VERTEBRAL
-from fracsurv.wording import experiment_name, signed, stamp
+from fracsurv.wording import experiment_name, stamp
 
 
 def vertebrae(run: Run, explained: Mapping[str, Explanation]) -> Finding | None:
@@ -133,7 +134,8 @@ def factors(run: Run, explained: Mapping[str, Explanation]) -> Finding | None:
         sure = int((mean["ci_low"] > 0).sum())
         parts.append(
             f"{experiment_name(run, name)}: {called[top.name]} ({signed(top['loss'])}, 95 % interval "
-            f"{signed(top['ci_low'])} to {signed(top['ci_high'])}); above 0 for {sure} of {len(mean)} factors"
+            f"{interval(top['ci_low'], top['ci_high'], sign=True)}); above 0 for {sure} of "
+            f"{counted(len(mean), 'factor')}"
         )
     said = (
         f"What dealing out one factor at random among {first.n_factors:,} of {PATIENTS[split]} costs in C-index; the "

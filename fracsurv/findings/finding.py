@@ -18,10 +18,13 @@ PATIENTS = {name: f"the {name} patients" for name in ("validation", "test", "ext
 
 @dataclass(frozen=True)
 class Finding:
-    """A figure, its alternative text, and the computed sentence that it supports (plain text)."""
+    """A figure, its alternative text, and the computed sentence that it supports (plain text).
+
+    None in the figure's place where there are too few patients to draw it; the sentence says so.
+    """
 
     name: str
-    figure: Figure
+    figure: Figure | None
     alt: str
     said: str
 

@@ -8,6 +8,7 @@ from fracsurv import plots
 from fracsurv.boxes import boxes_line
 from fracsurv.cohort_checks import BOX_COLUMNS
 from fracsurv.findings.finding import Finding
+from fracsurv.numerals import counted
 from fracsurv.radiographs import resize
 from fracsurv.run import Run
 from fracsurv.training import derive_seed
@@ -44,7 +45,7 @@ def radiographs(run: Run) -> Finding | None:
     )
     filled = ", ".join(str((slot >= 0).sum()) for slot in index)
     said = (
-        f"{len(rows)} patients drawn at random. A vertebra stands in {filled} of their {N_SLOTS} slots. "
+        f"{counted(len(rows), 'patient')} drawn at random. A vertebra stands in {filled} of their {N_SLOTS} slots. "
         f"{boxes_line(run.cohort)}"
     )
     return Finding("radiographs", figure, "Radiographs of a few patients with the boxes of their vertebrae", said)

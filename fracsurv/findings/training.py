@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from safetensors import safe_open
 
 from fracsurv import plots
 from fracsurv.config import TRUE_RISK
 from fracsurv.findings.finding import Finding
+from fracsurv.numerals import signed
 from fracsurv.results import risk_of
 from fracsurv.run import Run
-from fracsurv.wording import chosen_alpha, experiment_name, signed, stamp
+from fracsurv.wording import chosen_alpha, experiment_name, stamp
 
 
 def learning(run: Run, name: str) -> Finding | None:
@@ -30,15 +32,19 @@ def learning(run: Run, name: str) -> Finding | None:
         return Finding(f"learning_{name}", figure, alt, said)
     best = validated.loc[validated.groupby("fold")["validation_c_index"].idxmax()]
     last = validated.groupby("fold").tail(1)
-    gap = (last["train_c_index"] - last["validation_c_index"]).mean()
+    gap = float((last["train_c_index"] - last["validation_c_index"]).mean())
     epochs = ", ".join(f"{epoch:.0f}" for epoch in best["epoch"])
     said = (
         f"{experiment_name(run, name)}: validation is best after epoch {epochs} of {int(history['epoch'].max())} "
-        f"(one a fold), with a C-index of {best['validation_c_index'].mean():.3f} on average; after the last epoch "
-        f"training's C-index is {abs(gap):.3f} {'above' if gap > 0 else 'below'} that of validation. Training's is "
-        "collected during the epoch, under augmentation and dropout and while the weights still move, so the gap is "
-        "not over-fitting alone."
+        f"(one a fold), with a C-index of {best['validation_c_index'].mean():.3f} on average"
     )
+    if np.isfinite(gap):
+        said += (
+            f"; after the last epoch training's C-index is {abs(gap):.3f} {'above' if gap > 0 else 'below'} that of "
+            "validation. Training's is collected during the epoch, under augmentation and dropout and while the "
+            "weights still move, so the gap is not over-fitting alone"
+        )
+    said += "."
     return Finding(f"learning_{name}", figure, alt, said)
 
 

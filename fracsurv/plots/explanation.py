@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fracsurv.plots.style import COLOURS, GREY, new_figure
+from fracsurv.plots.style import COLOURS, GREY, broken, new_figure
 
 
 def contributions(
@@ -23,7 +23,8 @@ def contributions(
     values : a sequence of arrays (n, 13)
         Contributions of each model, NaN where a slot is empty.
     """
-    figure = new_figure(1.2 + 2.5 * len(titles), 4.0, provenance)
+    width = max(3.9, 1.2 + 2.5 * len(titles))
+    figure = new_figure(width, 4.0, provenance)
     panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
     rows = np.arange(len(levels))
     for axes, each, title in zip(panels, values, titles, strict=True):
@@ -36,9 +37,8 @@ def contributions(
         axes.set_title(title, fontsize=9)
         axes.tick_params(axis="y", length=0)
     panels[0].set_yticks(rows, levels)
-    figure.supxlabel(
-        "Log hazard with the vertebra less that without it: median and middle half of the patients", fontsize=9
-    )
+    words = "Log hazard with the vertebra less that without it: median and middle half of the patients"
+    figure.supxlabel(broken(words, width - 0.3), fontsize=9)
     return figure
 
 
@@ -70,10 +70,8 @@ def factor_losses(
         axes.set_title(title, fontsize=8)
         axes.tick_params(axis="y", length=0)
     panels[0].set_yticks(range(len(factors)), list(factors.values()))
-    figure.supxlabel(
-        "Loss of C-index when the factor is dealt out at random; diamonds: mean over the folds, 95 % interval",
-        fontsize=9,
-    )
+    words = "Loss of C-index when the factor is dealt out at random; diamonds: mean over the folds, 95 % interval"
+    figure.supxlabel(broken(words, 7.3), fontsize=9)
     return figure
 
 

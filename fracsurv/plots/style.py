@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from io import BytesIO
 
@@ -18,6 +19,8 @@ COLOURS = tuple(sns.color_palette("colorblind").as_hex())
 """Wong's palette, told apart by people with any of the common colour deficiencies."""
 GREY = "#6b6b6b"
 STAMP_INCHES = 0.24
+CHARACTER = 0.56
+"""Mean width of DejaVu's characters in running English, as a share of the font's size."""
 
 
 def ink(colour: str, contrast: float = 4.5) -> str:
@@ -72,6 +75,11 @@ def new_figure(width: float, height: float, provenance: str) -> Figure:
     if provenance:
         figure.text(1 - 0.08 / width, 1 - 0.06 / height, provenance, ha="right", va="top", fontsize=7, color=GREY)
     return figure
+
+
+def broken(text: str, width: float, size: float = 9) -> str:
+    """Text broken into lines that fit into a width in inches at a font size in points."""
+    return textwrap.fill(text, max(12, int(width / (CHARACTER * size / 72))), break_on_hyphens=False)
 
 
 def horizon_label(horizon: float, unit: str = "days") -> str:

@@ -12,7 +12,10 @@ from matplotlib.lines import Line2D
 from fracsurv.plots.style import COLOURS, GREY, new_figure
 
 FAINT = "#949494"
-RATIO_TICKS = (0.05, 0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0)
+RATIO_TICKS = (1.0, 0.5, 2.0, 0.2, 5.0, 0.1, 10.0, 0.05, 20.0, 0.33, 3.0, 0.67, 1.5, 0.8, 1.25)
+"""By how much they are wanted where there is not room for all."""
+APART = 0.11
+"""Least distance between two of them as a share of the axis: a label of four characters at 8 points fits."""
 
 
 def subgroups(
@@ -24,7 +27,7 @@ def subgroups(
     ----------
     table : DataFrame
         `label` (of the group), `small`, `experiment`, `c_index, ci_low, ci_high`, `ratio, ratio_low, ratio_high`
-        (may be missing: then there is no second panel).
+        (NaN where not known; there is no second panel where none is).
     labels : mapping
         Experiment to its name, in the order to draw.
     small : str
@@ -32,7 +35,7 @@ def subgroups(
     """
     groups = list(dict.fromkeys(table["label"]))
     panels = [("c_index", "ci_low", "ci_high", "C-index", 0.5)]
-    if "ratio" in table:
+    if "ratio" in table and table["ratio"].notna().any():
         panels.append(("ratio", "ratio_low", "ratio_high", ratio_title, 1.0))
     figure = new_figure(3.1 + 2.9 * len(panels), 1.1 + 0.42 * len(groups), provenance)
     drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -52,8 +55,7 @@ def subgroups(
         axes.tick_params(axis="y", length=0)
     if len(drawn) > 1:
         drawn[1].set_xscale("log")
-        low, high = drawn[1].get_xlim()
-        ticks = [tick for tick in RATIO_TICKS if low <= tick <= high]
+        ticks = ratio_ticks(*drawn[1].get_xlim())
         drawn[1].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         drawn[1].minorticks_off()
     drawn[0].set_yticks(range(len(groups)), groups)
@@ -65,3 +67,12 @@ def subgroups(
         handles.append(Line2D([], [], color=FAINT, label=small))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
+
+
+def ratio_ticks(low: float, high: float) -> list[float]:
+    """Ticks of a logarithmic axis, as many of `RATIO_TICKS` as there is room for."""
+    least, chosen = APART * np.log(high / low), []
+    for tick in RATIO_TICKS:
+        if low <= tick <= high and all(abs(np.log(tick / other)) >= least for other in chosen):
+            chosen.append(tick)
+    return sorted(chosen)

@@ -14,7 +14,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from fracsurv.metrics import Calibration
-from fracsurv.plots.style import COLOURS, GREY, horizon_label, ink, new_figure, time_axis
+from fracsurv.plots.style import COLOURS, GREY, STAMP_INCHES, broken, horizon_label, ink, new_figure, time_axis
 
 
 def numbers_at_risk(time: NDArray, at: Sequence[float]) -> list[int]:
@@ -42,6 +42,7 @@ def kaplan_meier(
     group: NDArray,
     labels: Mapping[object, str],
     *,
+    tested: Sequence[object] | None = None,
     outcome: str = "any fracture",
     title: str = "",
     time_unit: str = "days",
@@ -57,15 +58,20 @@ def kaplan_meier(
         Each patient's group, a key of `labels`. Patients of other groups are left out.
     labels : mapping
         Group to its name, in the order to draw (as the thesis's Figure 2.3: those without the factor first).
+    tested : sequence, optional
+        The groups that the log-rank test compares, all if not given; the others are grey.
     """
     event, time, group = np.asarray(event, bool), np.asarray(time, float), np.asarray(group)
     present = [key for key in labels if (group == key).any()]
-    figure = new_figure(6.4, 3.9 + 0.2 * len(present), provenance)
+    compared = [key for key in present if tested is None or key in tested]
+    palette = iter(COLOURS)
+    colours = [next(palette) if key in compared else GREY for key in present]
+    figure = new_figure(6.4, 3.7 + 0.4 * len(present), provenance)
     axes, table = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 0.3 + 0.26 * len(present)])
     divisor, called = time_axis(time_unit)
     elapsed = time / divisor
     lowest = 1.0
-    for key, colour in zip(present, COLOURS, strict=False):
+    for key, colour in zip(present, colours, strict=True):
         at = group == key
         fitted = KaplanMeierFitter().fit(elapsed[at], event[at])
         curve, band = fitted.survival_function_.iloc[:, 0], fitted.confidence_interval_
@@ -74,20 +80,26 @@ def kaplan_meier(
             band.index, band.iloc[:, 0], band.iloc[:, 1], step="post", color=colour, alpha=0.18, linewidth=0
         )
         lowest = min(lowest, float(np.nanmin(band.to_numpy())))
-    kept = np.isin(group, np.array(present))
+    kept = np.isin(group, compared)
     p = log_rank_p(event[kept], elapsed[kept], group[kept])
-    axes.text(0.02, 0.04, f"log-rank {format_p(p)}\nbands: 95 % interval", transform=axes.transAxes, fontsize=8)
-    axes.set(ylabel=f"Without {outcome}, %", ylim=(max(0.0, np.floor(lowest * 10 - 1.5) / 10), 1.02), title=title)
+    words = f"log-rank {format_p(p)}\n" if len(compared) > 1 else ""
+    # above the axes, where they cover no curve
+    axes.text(1, 1.02, f"{words}bands: 95 % interval", transform=axes.transAxes, fontsize=8, ha="right", va="bottom")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    axes.set_title(title, pad=8 + 13 * len(present))
+    axes.set(ylabel=f"Without {outcome}, %", ylim=(max(0.0, np.floor(lowest * 10 - 0.5) / 10), 1.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 0.17))
     ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= elapsed.max()]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xlim(-0.03 * elapsed.max(), elapsed.max() * 1.03)
-    _risk_table(table, [elapsed[group == key] for key in present], [labels[key] for key in present], ticks, called)
+    times = [elapsed[group == key] for key in present]
+    _risk_table(table, times, [labels[key] for key in present], colours, ticks, called)
     return figure
 
 
-def _risk_table(axes, times: list[NDArray], names: list[str], ticks: Sequence[float], called: str) -> None:
+def _risk_table(
+    axes, times: list[NDArray], names: list[str], colours: list[str], ticks: Sequence[float], called: str
+) -> None:
     axes.set(ylim=(len(times) - 0.4, -0.9), xlabel=called, yticks=range(len(times)))
     axes.set_yticklabels([name if len(name) <= 26 else name[:25] + "…" for name in names])
     axes.tick_params(axis="y", length=0)
@@ -95,7 +107,7 @@ def _risk_table(axes, times: list[NDArray], names: list[str], ticks: Sequence[fl
         axes.spines[spine].set_visible(False)
     axes.tick_params(axis="x", length=0)
     axes.set_title("Numbers at risk", fontsize=8)
-    for row, (time, colour) in enumerate(zip(times, COLOURS, strict=False)):
+    for row, (time, colour) in enumerate(zip(times, colours, strict=True)):
         axes.get_yticklabels()[row].set_color(ink(colour))
         for tick, number in zip(ticks, numbers_at_risk(time, ticks), strict=True):
             axes.text(tick, row, f"{number:,}", ha="center", va="center", fontsize=8)
@@ -121,7 +133,12 @@ def calibration(
     """Predicted against observed probability of the event by `horizon` (in `time_unit`), a panel a model."""
     n_columns = min(4, len(panels))
     n_rows = -(-len(panels) // n_columns)
-    figure = new_figure(max(3.6, 2.3 * n_columns + 0.4), 2.9 * n_rows + 0.75, provenance)
+    n_lines = max(each.words.count("\n") + 1 for each in panels.values())
+    legend = 0.3 if n_columns > 2 else 0.7  # inches above the panels, below the provenance
+    width, height = max(3.9, 2.3 * n_columns + 0.4), (2.75 + 0.14 * n_lines) * n_rows + 0.4 + legend
+    figure = new_figure(width, height, provenance)
+    top = 1 - STAMP_INCHES / height
+    figure.get_layout_engine().set(rect=(0, 0, 1, top - legend / height))
     drawn = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
     tops = [[each.groups.predicted.max(), np.nanmax(each.groups.high)] for each in panels.values()]
     limit = min(1.0, 1.05 * max(0.1, float(np.max(tops))))
@@ -134,14 +151,16 @@ def calibration(
             groups.predicted, groups.observed, yerr=errors,
             fmt="o", markersize=4, linewidth=1, color=COLOURS[0], clip_on=False,  # points at 0 and 1 are seen whole
         )  # fmt: skip
-        axes.text(0.04, 0.98, each.words, transform=axes.transAxes, fontsize=7, va="top", linespacing=1.35)
-        axes.set_title(name, fontsize=9)
+        # above the axes, where no interval runs through the words
+        axes.text(0, 1.02, each.words, transform=axes.transAxes, fontsize=7, va="bottom", linespacing=1.35)
+        axes.set_title(broken(name, width / n_columns - 0.3, 8.5), fontsize=8.5, pad=5 + 9.8 * n_lines)
         axes.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
         axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
         axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     for axes in drawn.flat[len(panels) :]:
         axes.set_visible(False)
-    figure.supxlabel(f"Predicted probability of {outcome} within {horizon_label(horizon, time_unit)}, %", fontsize=9)
+    words = f"Predicted probability of {outcome} within {horizon_label(horizon, time_unit)}, %"
+    figure.supxlabel(broken(words, width - 0.3), fontsize=9)
     figure.supylabel("Observed probability, %", fontsize=9)
     handles = [
         Line2D([], [], color=COLOURS[0], marker="o", markersize=4, linewidth=1,
@@ -149,7 +168,7 @@ def calibration(
         Line2D([], [], color=COLOURS[1], label="smooth"),
         Line2D([], [], color=GREY, linestyle=":", linewidth=1, label="perfect"),
     ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper left", ncols=3 if n_columns > 1 else 1)
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, top), ncols=3 if n_columns > 2 else 1)
     return figure
 
 

@@ -51,7 +51,7 @@ def learning_curves(history: pd.DataFrame, *, title: str = "", provenance: str =
             [], [], color=GREY, marker="o", markersize=8, markerfacecolor="none", linestyle="", label="best epoch"
         ),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(7, len(handles)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles) if len(handles) < 6 else 4)
     return figure
 
 

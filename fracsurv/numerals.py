@@ -1,0 +1,36 @@
+"""Numbers as sentences and tables have them: counted things, signs, intervals, and what is not known."""
+
+from __future__ import annotations
+
+import math
+import re
+
+NOT_KNOWN = "not known"
+MISSING = "–"
+"""What stands in a table's cell where there is no value."""
+
+
+def counted(n: int, one: str, many: str | None = None) -> str:
+    """A count with its noun: '1 patient', '1,204 patients'; `many` where the plural is not `one` with an s."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def number(value: float, form: str = ".3f", unknown: str = NOT_KNOWN) -> str:
+    """A value in a format, with a true minus sign; `unknown` for NaN."""
+    return unknown if math.isnan(value) else f"{value:{form}}".replace("-", "−")
+
+
+def signed(value: float, unknown: str = NOT_KNOWN) -> str:
+    """'+0.042', with a true minus sign; `unknown` for NaN."""
+    return number(round(value, 3) + 0.0, "+.3f", unknown)  # + 0.0: never minus nothing
+
+
+def interval(low: float, high: float, *, sign: bool = False) -> str:
+    """'0.61 to 0.75', with three decimals; 'not known' where a bound is NaN."""
+    form = "+.3f" if sign else ".3f"
+    return NOT_KNOWN if math.isnan(low + high) else f"{number(low, form)} to {number(high, form)}"
+
+
+def true_minus(text: str) -> str:
+    """Hyphens before digits made minus signs."""
+    return re.sub(r"(?<![\w–])-(?=\d)", "−", text)
