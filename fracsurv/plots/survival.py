@@ -149,7 +149,9 @@ def calibration(
         Line2D([], [], color=COLOURS[1], label="smooth"),
         Line2D([], [], color=GREY, linestyle=":", linewidth=1, label="perfect"),
     ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper left", ncols=3 if n_columns > 1 else 1)
+    # beside one narrow panel the provenance needs the top for itself
+    where = "outside upper left" if n_columns > 1 else "outside lower left"
+    figure.legend(handles=handles, loc=where, ncols=3 if n_columns > 1 else 1)
     return figure
 
 
