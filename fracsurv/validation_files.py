@@ -14,9 +14,9 @@ import pandas as pd
 from fracsurv.applying import read_application
 from fracsurv.cohort import Cohort, read_cohort
 from fracsurv.errors import UserError
-from fracsurv.files import atomic_folder, atomic_path, read_json, write_json
+from fracsurv.files import atomic_folder, atomic_path, check_outside, read_json, write_json
 from fracsurv.overlap import met_by_id, met_by_row
-from fracsurv.predicting import experiments_of
+from fracsurv.predicting import doubts, experiments_of
 from fracsurv.recalibrating import METHODS
 from fracsurv.validating import Validated, check_outcome, predictions_table, validate_experiment
 from fracsurv.validation_page import write_page
@@ -65,7 +65,9 @@ def write_validation(
     UserError
         Where there is nothing to validate, or it would be no validation; see the module's functions.
     """
-    _check_out(out, folder)
+    check_outside(out, folder)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out}: is there already and not empty; give a new folder")
     cohort = read_cohort(folder)
     known = experiments_of(run)
     if not known:
@@ -88,7 +90,9 @@ def write_validation(
         _write_tables(study, temporary)
         write_json(temporary / "recalibration.json", recalibration_record(run, cohort, validated))
         write_page(study, temporary)
-    return [answer(study), *(f"warning: {line}" for line in cautions(study))]
+    # values of single patients are named here alone, and not on the page
+    odd = [line for line in doubts(run, cohort, names[0]) if not line.startswith("column patient_id")]
+    return [answer(study), *(f"warning: {line}" for line in [*cautions(study), *odd])]
 
 
 def others_only(run: Path, cohort: Cohort, overlap: str) -> tuple[Cohort, list[str]]:
@@ -168,11 +172,3 @@ def _write_tables(study: Study, out: Path) -> None:
     for name, frame in (("validation", every), ("predictions", predictions)):
         with atomic_path(out / f"{name}.csv") as temporary:
             frame.to_csv(temporary, index=False, float_format="%.6g")
-
-
-def _check_out(out: Path, cohort: Path) -> None:
-    """A new or empty folder that is not the cohort's."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out}: is there already and not empty; give a new folder")
-    if out.resolve().is_relative_to(cohort.resolve()):
-        raise UserError(f"--out {out}: inside the cohort's folder; results do not belong among the data")

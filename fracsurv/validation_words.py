@@ -199,12 +199,6 @@ def cautions(study: Study) -> list[str]:
     if missing := [day for day in days if day not in study.first.horizons]:
         listed = ", ".join(horizon_label(day, study.cohort.time_unit) for day in missing)
         lines.append(f"Nothing is reported at {listed}: follow-up, here or in training, ends before.")
-    if cut := int((study.cohort.table["time"] > study.first.last).sum()):
-        lines.append(
-            f"Of {cut:,} patients followed for longer than the models' training "
-            f"({study.first.last:,.0f} {study.cohort.time_unit}), the events until then alone count for the slope "
-            "and for observed / expected over all follow-up: nothing was predicted for later."
-        )
     for each in study.validated:
         absent = [NAMES[method] for method in NAMES if method not in each.fitted]
         if absent:
@@ -236,6 +230,12 @@ def limits(study: Study) -> list[str]:
         "its own.",
         "Research only: no decision on a patient may rest on it.",
     ]
+    if cut := int((study.cohort.table["time"] > study.first.last).sum()):
+        lines.append(
+            f"Of {cut:,} patients followed for longer than the models' training "
+            f"({study.first.last:,.0f} {study.cohort.time_unit}), the events until then alone count for the slope "
+            "and for observed / expected over all follow-up: nothing was predicted for later."
+        )
     if study.provenances != ("real", "real"):
         lines.insert(
             0, "Not both cohorts are real: this shows how the method behaves, not how a model does in a hospital."
