@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from fracsurv import metrics
 from fracsurv.cohort import Cohort
@@ -96,17 +97,9 @@ def validate_experiment(
     times = np.union1d(days, grid)
     until, had = np.minimum(time, last), event & (time <= last)
     surv = models.survival(times) if len(times) else np.empty((len(models.risks), len(cohort), 0))
-    pairs = zip(models.risks, models.applied, strict=True)
-    hazards = np.stack([applied.baseline.own_hazard(risk, until) for risk, applied in pairs])
-    joint = -np.log(np.exp(-hazards).mean(axis=0))
-    given = {ENSEMBLE: Prediction(models.risk, surv.mean(axis=0), joint)}
-    fitted = {}
-    if had.sum() >= LEAST_EVENTS:
-        for method in METHODS:
-            whole = recalibrate(method, had, until, given[ENSEMBLE])
-            crossed = cross_fitted(method, had, until, given[ENSEMBLE], times, derive_seed(seed, "parts"))
-            if whole is not None and crossed is not None:
-                fitted[method], given[method] = whole, crossed
+    whole = Prediction(models.risk, surv.mean(axis=0), _joint_hazard(models, until))
+    fitted, crossed = _recalibrated(had, until, whole, times, derive_seed(seed, "parts"))
+    given = {ENSEMBLE: whole} | crossed
     folds = {f"fold {k}": risk for k, risk in enumerate(models.risks)}
     drawn = metrics.validation_metrics(
         event, time, folds | {ENSEMBLE: models.risk},
@@ -125,6 +118,27 @@ def validate_experiment(
     table["horizon"], table["threshold"] = horizon, table["threshold"].astype(float)
     table["events"] = [int((event & (time <= day)).sum()) if day == day else int(event.sum()) for day in horizon]
     return Validated(name, models, days, last, predictions, fitted, table[COLUMNS])
+
+
+def _joint_hazard(models: FoldModels, until: NDArray) -> NDArray:
+    """Cumulative hazard (n,) of the mean of the models' survival probabilities, until each patient's own time."""
+    pairs = zip(models.risks, models.applied, strict=True)
+    hazards = np.stack([applied.baseline.own_hazard(risk, until) for risk, applied in pairs])
+    return np.log(len(hazards)) - logsumexp(-hazards, axis=0)  # in logarithms: no survival is too small
+
+
+def _recalibrated(
+    had: NDArray, until: NDArray, given: Prediction, times: NDArray, seed: int
+) -> tuple[dict[str, Recalibration], dict[str, Prediction]]:
+    """By method, what all patients ask for, and the cross-fitted predictions; without what cannot be told."""
+    fitted: dict[str, Recalibration] = {}
+    crossed: dict[str, Prediction] = {}
+    for method in METHODS if had.sum() >= LEAST_EVENTS else ():
+        whole = recalibrate(method, had, until, given)
+        parts = cross_fitted(method, had, until, given, times, seed)
+        if whole is not None and parts is not None:
+            fitted[method], crossed[method] = whole, parts
+    return fitted, crossed
 
 
 def _row(

@@ -61,8 +61,8 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory) -> Path:
-    """1,500 further patients of the same kind."""
-    return write_cohort(tmp_path_factory.mktemp("others") / "cohort", patients(1500, 2, called="Q"), **SETTINGS)
+    """600 further patients of the same kind."""
+    return write_cohort(tmp_path_factory.mktemp("others") / "cohort", patients(600, 2, called="Q"), **SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_a_right_model_holds(validated, made):
         assert value == pytest.approx(1, abs=0.15)
     row = table.query("model == 'ensemble' and metric == 'brier' and horizon == 1096").iloc[0]
     cohort = pd.read_csv(out.parent / "out" / "predictions.csv")
-    assert row["n"] == len(cohort) == 1500
+    assert row["n"] == len(cohort) == 600
     assert row["events"] == (cohort["event"] & (cohort["time"] <= 1096)).sum()
 
 
@@ -132,21 +132,21 @@ def test_a_model_twice_as_extreme_has_half_the_slope(made, others, tmp_path):
 
 
 def test_twice_the_hazard_shows_and_the_file_puts_it_right(made, tmp_path):
-    cohort = write_cohort(tmp_path / "c", patients(1500, 3, called="Q", faster=2.0), **SETTINGS)
+    cohort = write_cohort(tmp_path / "c", patients(600, 3, called="Q", faster=2.0), **SETTINGS)
     said = write_validation(made.out, cohort, tmp_path / "out", ["cox_ph"], overlap="refuse", n_draws=50, seed=0)
     assert "it expects too few events (observed / expected by 5 years" in said[0]
     table = pd.read_csv(tmp_path / "out" / "validation.csv")
-    assert found(table, "ensemble", "observed_to_expected").value == pytest.approx(2, abs=0.25)
+    assert found(table, "ensemble", "observed_to_expected").value == pytest.approx(2, abs=0.35)
     for model in ("intercept", "baseline", "slope"):
         assert found(table, model, "observed_to_expected").value == pytest.approx(1, abs=0.03)
         for day in DAYS:
-            assert found(table, model, "observed_to_expected", day).value == pytest.approx(1, abs=0.12)
+            assert found(table, model, "observed_to_expected", day).value == pytest.approx(1, abs=0.2)
     # by hand, as the file says
     record = json.loads((tmp_path / "out" / "recalibration.json").read_text())
     given = record["experiments"]["cox_ph"]["recalibrations"]
     fold = json.loads((made.folder("cox_ph", 0) / "fit.json").read_text())
     assert record["experiments"]["cox_ph"]["fits"][0] == fold["key"]
-    assert record["recalibrated_on"]["patients"] == 1500
+    assert record["recalibrated_on"]["patients"] == 600
     told = pd.read_csv(tmp_path / "out" / "predictions.csv")
     times, survival = kaplan_meier(told["event"], told["time"])
     for day in DAYS:
@@ -159,7 +159,7 @@ def test_twice_the_hazard_shows_and_the_file_puts_it_right(made, tmp_path):
             risk = 1 - np.exp(-hazard * np.exp(slope * told["risk"]))
             assert np.mean(risk) == pytest.approx(observed, abs=0.01)
             crossed = told[f"probability_{day:g}_{method}"]
-            assert np.abs(crossed - risk).max() < 0.05
+            assert np.abs(crossed - risk).max() < 0.1
             assert (crossed != risk).all()
 
 
