@@ -157,7 +157,7 @@ def test_twice_the_hazard_shows_and_the_file_puts_it_right(made, tmp_path):
             steps = given[method]["cumulative_hazard"]
             hazard = steps["hazard"][np.searchsorted(steps["time"], day, side="right") - 1]
             risk = 1 - np.exp(-hazard * np.exp(slope * told["risk"]))
-            assert np.mean(risk) == pytest.approx(observed, abs=0.01)
+            assert np.mean(risk) == pytest.approx(observed, abs=0.03)
             crossed = told[f"probability_{day:g}_{method}"]
             assert np.abs(crossed - risk).max() < 0.1
             assert (crossed != risk).all()
