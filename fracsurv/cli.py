@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fracsurv.cli_apply import validate
 from fracsurv.cli_detect import app as detect
 from fracsurv.errors import UserError
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 
 app.add_typer(detect, name="detect")
+app.command()(validate)
 
 CohortPath = Annotated[Path, typer.Argument(help="Cohort folder, as data/README.md describes it.")]
 OutPath = Annotated[Path, typer.Option("--out", help="Folder of the run's results.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,51 @@ def predict_cohort(
         For an unknown experiment, models that were not finished by this version, and a cohort whose covariates or
         radiographs are not those of the training.
     """
+    models = apply_models(run, cohort, name, work, workers=workers, progress=progress)
+    days = models.horizons
+    every = 1 - models.survival(days)
+    table = pd.DataFrame({"patient_id": cohort.table["patient_id"], "risk": models.risk})
+    for k, day in enumerate(days):
+        table[probability_column(day)] = every[:, :, k].mean(axis=0)
+        table[probability_column(day, "_low")] = every[:, :, k].min(axis=0)
+        table[probability_column(day, "_high")] = every[:, :, k].max(axis=0)
+    return table
+
+
+@dataclass(frozen=True)
+class FoldModels:
+    """An experiment's fold models with the log hazards that they give to patients.
+
+    Attributes
+    ----------
+    applied : list of Application
+    risks : array, shape (n_models, n)
+        Log hazards as each model gives them, which belong to its own baseline.
+    """
+
+    applied: list[Application]
+    risks: np.ndarray
+
+    @property
+    def horizons(self) -> np.ndarray:
+        """Those of the training, in its unit of time."""
+        return own_or_protocols(self.applied[0].about["horizons"])
+
+    @property
+    def risk(self) -> np.ndarray:
+        """Mean over the models of the log hazard (n,) against the mean of their training patients."""
+        return np.mean([r - a.centre for r, a in zip(self.risks, self.applied, strict=True)], axis=0)
+
+    def survival(self, times: np.ndarray) -> np.ndarray:
+        """Each model's probabilities of no event by increasing times, (n_models, n, n_times)."""
+        pairs = zip(self.risks, self.applied, strict=True)
+        return np.stack([applied.baseline.survival(risk, times) for risk, applied in pairs])
+
+
+def apply_models(
+    run: Path, cohort: Cohort, name: str, work: Path, *, workers: int = 1, progress: bool = True
+) -> FoldModels:
+    """An experiment's fold models applied to a cohort; arguments and errors as for `predict_cohort`."""
     if name not in experiments_of(run):
         known = ", ".join(experiments_of(run)) or "none"
         raise UserError(f"{run}: no experiment {name} whose models can be applied; there are: {known}")
@@ -66,19 +112,8 @@ def predict_cohort(
     read = [read_application(folder) for folder in folders]
     cohort = _checked(cohort, read[0], work, progress)
     stores = _Stores(cohort, work, workers, progress)
-    days = own_or_protocols(read[0].about["horizons"])
-    risks, probabilities = [], []
-    for folder, applied in zip(folders, read, strict=True):
-        risk = _risk(run, folder, applied, cohort, stores)
-        risks.append(risk - applied.centre)
-        probabilities.append(1 - applied.baseline.survival(risk, days))
-    table = pd.DataFrame({"patient_id": cohort.table["patient_id"], "risk": np.mean(risks, axis=0)})
-    every = np.stack(probabilities)
-    for k, day in enumerate(days):
-        table[probability_column(day)] = every[:, :, k].mean(axis=0)
-        table[probability_column(day, "_low")] = every[:, :, k].min(axis=0)
-        table[probability_column(day, "_high")] = every[:, :, k].max(axis=0)
-    return table
+    risks = [_risk(run, folder, applied, cohort, stores) for folder, applied in zip(folders, read, strict=True)]
+    return FoldModels(read, np.stack(risks))
 
 
 def doubts(run: Path, cohort: Cohort, name: str) -> list[str]:

@@ -21,9 +21,10 @@ from fracsurv.errors import UserError
 from fracsurv.experiments import run_experiment
 from fracsurv.metrics import breslow_survival
 from fracsurv.predicting import default_experiment, doubts, experiments_of, predict_cohort
-from fracsurv.results import read_predictions
+from fracsurv.results import read_metrics, read_predictions
 from fracsurv.run import open_run
 from fracsurv.simulate import simulate_cohort
+from fracsurv.validating import validate_experiment
 from tests.conftest import tabular, write_cohort
 
 NAMES = [
@@ -258,3 +259,15 @@ def test_a_patient_alone_of_whom_something_is_not_known_is_predicted(tmp_path):
     found = predict_cohort(made.out, read_cohort(one, outcome=False), "cox_ph", tmp_path / "w", progress=False)
     every = predict_cohort(made.out, made.cohort, "cox_ph", tmp_path / "w", progress=False)
     assert found["risk"].iloc[0] == every["risk"].iloc[7]
+
+
+@pytest.mark.parametrize("name", ["cox_ph_vf", "cds_full_if", "cds_crops_alpha"])
+def test_external_patients_are_validated_to_the_runs_own_figures(made, alone, tmp_path, name):
+    cohort = read_cohort(made.cohort.folder).of_rows(made.rows(0)["external"])
+    found = validate_experiment(alone, cohort, name, tmp_path, n_draws=50, seed=0, progress=False)
+    here = found.table.query("model == 'fold_mean'").set_index(["metric", "horizon"])["value"]
+    external = read_metrics(made, name).query("split == 'external'")
+    wanted = external.groupby(["metric", "horizon_days"], dropna=False)["value"].agg(["mean", "size"])
+    wanted = wanted.loc[wanted["size"] == 2, "mean"]  # in both folds
+    assert {"c_index", "auc", "brier", "integrated_brier"} <= set(wanted.index.get_level_values("metric"))
+    np.testing.assert_allclose(here.reindex(wanted.index), wanted, rtol=1e-5)

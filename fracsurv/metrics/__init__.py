@@ -30,12 +30,15 @@ from fracsurv.metrics.resampling import (
     resampled,
 )
 from fracsurv.metrics.smooth_calibration import SmoothCalibration, smooth_calibration
+from fracsurv.metrics.validation import Drawn, Estimate, cox_slope, events_ratio, validation_metrics
 
 __all__ = [
     "Baseline",
     "Bootstrap",
     "Calibration",
     "ConcordanceCounts",
+    "Drawn",
+    "Estimate",
     "Metric",
     "SmoothCalibration",
     "auc_censored_as_nonevent",
@@ -50,9 +53,11 @@ __all__ = [
     "concordance_index",
     "concordance_index_ipcw",
     "concordance_sd_by_chance",
+    "cox_slope",
     "cumulative_dynamic_auc",
     "draw_counts",
     "evaluate",
+    "events_ratio",
     "holm",
     "integrated_brier_score",
     "integration_grid",
@@ -63,4 +68,5 @@ __all__ = [
     "resampled",
     "smooth_calibration",
     "usable_horizons",
+    "validation_metrics",
 ]

@@ -66,10 +66,19 @@ class Baseline:
         times, risk = check_times(times), check_finite(risk, "risk")
         if risk.ndim != 1:
             raise ValueError(f"risk must have one value a patient, got shape {risk.shape}")
-        known = np.concatenate([[-np.inf], self.log_hazard])  # log 0 before the first event
-        log_hazard = known[np.searchsorted(self.time, times, side="right")]
-        exponent = np.minimum(log_hazard + risk[:, None], _LARGEST_EXPONENT)
+        exponent = np.minimum(self._log_hazard(times) + risk[:, None], _LARGEST_EXPONENT)
         return np.where(times > self.last, np.nan, np.exp(-np.exp(exponent)))
+
+    def own_hazard(self, risk: ArrayLike, time: ArrayLike) -> NDArray:
+        """Cumulative hazard (n,) of each patient until a time of her own (n,); NaN after the last training time."""
+        time = check_finite(time, "time")
+        risk = check_risk(risk, len(time))
+        exponent = np.minimum(self._log_hazard(time) + risk, _LARGEST_EXPONENT)
+        return np.where(time > self.last, np.nan, np.exp(exponent))
+
+    def _log_hazard(self, times: NDArray) -> NDArray:
+        known = np.concatenate([[-np.inf], self.log_hazard])  # log 0 before the first event
+        return known[np.searchsorted(self.time, times, side="right")]
 
 
 def breslow_baseline(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> Baseline:

@@ -20,6 +20,7 @@ from fracsurv.plots.survival import (
     numbers_at_risk,
 )
 from fracsurv.plots.training import alpha_sweep, late_fusion_weights, learning_curves
+from fracsurv.plots.validation import expected_and_observed
 from fracsurv.plots.vertebrae import boxes_per_patient, corrections, grade_matrix, keypoints
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "covariate_distributions",
     "crop_montage",
     "decision_curve",
+    "expected_and_observed",
     "factor_losses",
     "forest",
     "format_p",

@@ -1,0 +1,326 @@
+"""External validation from beginning to end, on patients whose risk is known."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from fracsurv.cli import app
+from fracsurv.cohort import read_cohort
+from fracsurv.config import load_profile
+from fracsurv.errors import UserError
+from fracsurv.experiments import run_experiment
+from fracsurv.metrics import kaplan_meier
+from fracsurv.results import read_metrics
+from fracsurv.run import open_run
+from fracsurv.validating import COLUMNS, validate_experiment
+from fracsurv.validation_files import write_validation
+from fracsurv.validation_words import found
+from tests.browser import CHROMIUM, browser
+from tests.conftest import write_cohort
+
+DAYS = (365.0, 1096.0, 1826.0)
+SETTINGS = {
+    "provenance": "simulated",
+    "covariates": {"age": "continuous", "smoker": "binary"},
+    "horizons": [365, 1096, 1826],
+}
+
+
+def patients(n: int, seed: int, *, called: str, faster: float = 1.0) -> pd.DataFrame:
+    """Patients of whom two covariates set the hazard; `faster` multiplies it."""
+    rng = np.random.default_rng(seed)
+    age, smoker = rng.normal(78, 2, n).round(2), rng.integers(0, 2, n)
+    hazard = faster * np.exp(0.35 * (age - 78) + 0.5 * smoker) / 5000
+    died, left = rng.exponential(1 / hazard), rng.uniform(1500, 3000, n)
+    time = np.ceil(np.minimum(died, left))
+    ids = [f"{called}{i:04d}" for i in range(n)]
+    return pd.DataFrame(
+        {"patient_id": ids, "time_days": time, "event": (died <= left).astype(int), "age": age, "smoker": smoker}
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run of Cox regression on 900 patients, with 300 external ones."""
+    folder = tmp_path_factory.mktemp("validate")
+    table = pd.concat([patients(900, 0, called="P"), patients(300, 1, called="E")], ignore_index=True)
+    table["split"] = [""] * 900 + ["external"] * 300
+    cohort = write_cohort(folder / "cohort", table, **SETTINGS)
+    run = open_run(cohort, folder / "run", replace(load_profile("tiny"), n_folds=3))
+    run_experiment(run, "cox_ph", progress=False)
+    return run
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory) -> Path:
+    """600 further patients of the same kind."""
+    return write_cohort(tmp_path_factory.mktemp("others") / "cohort", patients(600, 2, called="Q"), **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def validated(made, others, tmp_path_factory):
+    """The command's folder on them, and what it printed."""
+    out = tmp_path_factory.mktemp("validated") / "out"
+    result = CliRunner().invoke(app, ["validate", str(made.out), str(others), "--out", str(out), "--draws", "60"])
+    assert result.exit_code == 0, result.output
+    return out, result.output
+
+
+def of(made, cohort: Path, work: Path):
+    return validate_experiment(made.out, read_cohort(cohort), "cox_ph", work, n_draws=50, seed=0, progress=False)
+
+
+def test_a_runs_external_patients_get_the_runs_external_figures(made, tmp_path):
+    table = pd.read_csv(made.cohort.folder / "cohort.csv")
+    cohort = write_cohort(tmp_path / "c", table[table["split"] == "external"].drop(columns="split"), **SETTINGS)
+    here = of(made, cohort, tmp_path / "w").table.query("model == 'fold_mean'")
+    wanted = read_metrics(made, "cox_ph").query("split == 'external'")
+    groups = wanted.groupby(["metric", "horizon_days"], dropna=False)["value"].agg(["mean", "std", "size"])
+    assert len(groups) == 2 + 3 * 3 + 2
+    for (metric, day), row in groups.iterrows():
+        at = here["horizon"].isna() if np.isnan(day) else here["horizon"] == day
+        (one,) = here[(here["metric"] == metric) & at].to_dict("records")
+        assert row["size"] == 3
+        assert (one["value"], one["sd"]) == pytest.approx((row["mean"], row["std"]), rel=1e-9), metric
+
+
+def test_a_right_model_holds(validated, made):
+    out, said = validated
+    assert said.startswith("Yes, as far as ")
+    assert "warning" not in said
+    table = pd.read_csv(out / "validation.csv")
+    assert table.columns.tolist() == [*COLUMNS, "trained_on", "judged_on"]
+    assert set(table["trained_on"]) == set(table["judged_on"]) == {"simulated"}
+    for metric, horizon in (
+        ("calibration_slope", None),
+        ("observed_to_expected", None),
+        ("observed_to_expected", 1826),
+    ):
+        value, low, high = found(table, "ensemble", metric, horizon)
+        assert low < 1 < high
+        assert value == pytest.approx(1, abs=0.15)
+    row = table.query("model == 'ensemble' and metric == 'brier' and horizon == 1096").iloc[0]
+    cohort = pd.read_csv(out.parent / "out" / "predictions.csv")
+    assert row["n"] == len(cohort) == 600
+    assert row["events"] == (cohort["event"] & (cohort["time"] <= 1096)).sum()
+
+
+def test_a_model_twice_as_extreme_has_half_the_slope(made, others, tmp_path):
+    place = tmp_path / "run"
+    shutil.copytree(made.out, place)
+    for path in place.glob("experiments/cox_ph/fold-*/coefficients.csv"):
+        table = pd.read_csv(path)
+        table["log_hazard_ratio"] *= 2
+        table.to_csv(path, index=False)
+    before = found(of(made, others, tmp_path / "a").table, "ensemble", "calibration_slope")
+    extreme = validate_experiment(place, read_cohort(others), "cox_ph", tmp_path / "b", n_draws=50, seed=0)
+    after = found(extreme.table, "ensemble", "calibration_slope")
+    np.testing.assert_allclose(after, np.array(before) / 2, rtol=1e-6)
+    mended = found(extreme.table, "slope", "calibration_slope")
+    assert mended.low < 1 < mended.high
+    (said, *_) = write_validation(place, others, tmp_path / "out", [], overlap="exclude", n_draws=50, seed=0)
+    assert said.startswith("Only in part: ")
+    assert "its risks lie too far apart (calibration slope" in said
+
+
+def test_twice_the_hazard_shows_and_the_file_puts_it_right(made, tmp_path):
+    cohort = write_cohort(tmp_path / "c", patients(600, 3, called="Q", faster=2.0), **SETTINGS)
+    said = write_validation(made.out, cohort, tmp_path / "out", ["cox_ph"], overlap="refuse", n_draws=50, seed=0)
+    assert "it expects too few events (observed / expected by 5 years" in said[0]
+    table = pd.read_csv(tmp_path / "out" / "validation.csv")
+    assert found(table, "ensemble", "observed_to_expected").value == pytest.approx(2, abs=0.35)
+    for model in ("intercept", "baseline", "slope"):
+        assert found(table, model, "observed_to_expected").value == pytest.approx(1, abs=0.03)
+        for day in DAYS:
+            assert found(table, model, "observed_to_expected", day).value == pytest.approx(1, abs=0.2)
+    # by hand, as the file says
+    record = json.loads((tmp_path / "out" / "recalibration.json").read_text())
+    given = record["experiments"]["cox_ph"]["recalibrations"]
+    fold = json.loads((made.folder("cox_ph", 0) / "fit.json").read_text())
+    assert record["experiments"]["cox_ph"]["fits"][0] == fold["key"]
+    assert record["recalibrated_on"]["patients"] == 600
+    told = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    times, survival = kaplan_meier(told["event"], told["time"])
+    for day in DAYS:
+        observed = 1 - survival[np.searchsorted(times, day, side="right") - 1]
+        factor = given["intercept"]["factor"]
+        assert np.mean(1 - (1 - told[f"probability_{day:g}"]) ** factor) == pytest.approx(observed, abs=0.03)
+        for method, slope in (("baseline", 1), ("slope", given["slope"]["slope"])):
+            steps = given[method]["cumulative_hazard"]
+            hazard = steps["hazard"][np.searchsorted(steps["time"], day, side="right") - 1]
+            risk = 1 - np.exp(-hazard * np.exp(slope * told["risk"]))
+            assert np.mean(risk) == pytest.approx(observed, abs=0.03)
+            crossed = told[f"probability_{day:g}_{method}"]
+            assert np.abs(crossed - risk).max() < 0.1
+            assert (crossed != risk).all()
+
+
+def test_the_folder_is_the_same_twice(made, others, validated, tmp_path):
+    out, _ = validated
+    write_validation(made.out, others, tmp_path / "again", [], overlap="refuse", n_draws=60, seed=0)
+    for name in ("validation.csv", "predictions.csv", "recalibration.json", "tables/validation.csv"):
+        assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes(), name
+    assert sorted(path.name for path in out.iterdir()) == [
+        "index.html", "predictions.csv", "recalibration.json", "tables", "validation.csv",
+    ]  # fmt: skip
+
+
+def test_the_page_stands_alone_and_opens_with_the_answer(validated, made):
+    out, said = validated
+    page = (out / "index.html").read_text()
+    answer = said.splitlines()[0]
+    assert f'<p class="answer" id="answer">{answer}</p>' in page
+    assert "Models trained on: Simulated cohort" in page
+    assert "Judged on: Simulated cohort" in page
+    assert "trained on a simulated cohort" in (out / "tables" / "validation.tex").read_text()
+    assert "http" not in page
+    assert "Q0000" not in page
+    assert all((out / name).exists() for name in ("tables/horizons.csv", "tables/recalibrated.tex"))
+    before = read_metrics(made, "cox_ph").query("split == 'test' and metric == 'c_index'")["value"].mean()
+    assert f'<td class="start">{before:.3f}</td>' in page
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_a_browser_shows_it_at_both_widths(validated, tmp_path):
+    out, _ = validated
+    with browser(tmp_path) as page:
+        for width in (1280, 390):
+            page.open(out / "index.html", width)
+            assert page.run("document.documentElement.scrollWidth") == width
+            assert not page.complaints
+            assert not [each for each in page.requests if not each.startswith(("file:", "data:"))]
+            assert page.run("[...document.images].every(image => image.naturalWidth > 0)")
+
+
+def test_few_events_are_a_warning_and_no_recalibration(made, tmp_path):
+    table = patients(60, 4, called="Q")
+    keep = table["event"].cumsum() <= 15
+    cohort = write_cohort(tmp_path / "c", table[keep | (table["event"] == 0)], **SETTINGS)
+    said = write_validation(made.out, cohort, tmp_path / "out", [], overlap="refuse", n_draws=50, seed=0)
+    assert any(line.startswith("warning: Few events: 15.") for line in said)
+    assert any("no recalibrated: slope and baseline: that needs 20 events" in line for line in said)
+    record = json.loads((tmp_path / "out" / "recalibration.json").read_text())
+    assert record["experiments"]["cox_ph"]["recalibrations"] == {}
+    assert not said[0].startswith("Yes")
+
+
+def test_follow_up_that_reaches_no_horizon_leaves_what_needs_none(made, tmp_path):
+    table = patients(400, 5, called="Q", faster=8.0)
+    early = table["time_days"] > 300
+    table.loc[early, "event"], table.loc[early, "time_days"] = 0, 300
+    cohort = write_cohort(tmp_path / "c", table, **SETTINGS)
+    said = write_validation(made.out, cohort, tmp_path / "out", [], overlap="refuse", n_draws=50, seed=0)
+    assert (
+        "warning: Nothing is reported at 1 year, 3 years, 5 years: follow-up, here or in training, ends before."
+        in said
+    )
+    table = pd.read_csv(tmp_path / "out" / "validation.csv")
+    assert table["horizon"].isna().all()
+    assert found(table, "ensemble", "observed_to_expected").value == pytest.approx(8, rel=0.2)
+
+
+class TestTrainingPatients:
+    def test_are_refused_by_id_and_by_row(self, made, tmp_path):
+        whole = made.cohort.folder
+        trained = int((made.splits["split"] == "train").sum())
+        with pytest.raises(
+            UserError, match=rf"^{trained} of 1,200 patients have follow-up and covariates .*\({trained} their"
+        ):
+            write_validation(made.out, whole, tmp_path / "o", [], overlap="refuse", n_draws=50, seed=0)
+        table = pd.read_csv(whole / "cohort.csv").drop(columns="split")
+        table["patient_id"] = [f"X{i}" for i in range(1200)]  # under other names
+        renamed = write_cohort(tmp_path / "c", table, **SETTINGS)
+        for overlap in ("refuse", "keep"):
+            with pytest.raises(
+                UserError, match=rf"^{trained} of 1,200 patients have .* \(0 their ids too\): no validation"
+            ):
+                write_validation(made.out, renamed, tmp_path / "o", [], overlap=overlap, n_draws=50, seed=0)
+        assert not (tmp_path / "o").exists()
+
+    def test_are_left_out_if_asked_and_counted(self, made, tmp_path):
+        trained = int((made.splits["split"] == "train").sum())
+        said = write_validation(
+            made.out, made.cohort.folder, tmp_path / "o", [], overlap="exclude", n_draws=50, seed=0
+        )
+        assert f"warning: {trained} of 1,200 patients were met in training and left out." in said
+        left = pd.read_csv(tmp_path / "o" / "predictions.csv")["patient_id"]
+        assert set(left) == set(made.splits.loc[made.splits["split"] != "train", "patient_id"])
+
+    def test_others_may_be_numbered_alike(self, made, tmp_path):
+        cohort = write_cohort(tmp_path / "c", patients(300, 6, called="P"), **SETTINGS)
+        alike = int(
+            made.splits.loc[made.splits["split"] == "train", "patient_id"]
+            .isin([f"P{i:04d}" for i in range(300)])
+            .sum()
+        )
+        with pytest.raises(UserError, match=f"^patient_id: {alike} of 300 patients have the id of a patient whom"):
+            write_validation(made.out, cohort, tmp_path / "o", [], overlap="refuse", n_draws=50, seed=0)
+        said = write_validation(made.out, cohort, tmp_path / "o", [], overlap="keep", n_draws=50, seed=0)
+        assert f"warning: {alike} of 300 patients have the id of a training patient. They were kept" in "\n".join(
+            said
+        )
+        assert "if they are not, this is no validation" in (tmp_path / "o" / "index.html").read_text()
+
+    def test_cannot_be_looked_for_in_a_run_that_keeps_none(self, made, tmp_path):
+        place = tmp_path / "run"
+        shutil.copytree(made.out, place, ignore=shutil.ignore_patterns("predictions.parquet", "splits.csv"))
+        cohort = write_cohort(tmp_path / "c", patients(200, 7, called="P"), **SETTINGS)
+        said = write_validation(place, cohort, tmp_path / "o", [], overlap="refuse", n_draws=50, seed=0)
+        assert any("nobody checked that these are others" in line for line in said)
+
+    def test_all_of_them_leave_nobody(self, made, tmp_path):
+        ids = made.splits.loc[made.splits["split"] == "train", "patient_id"]
+        table = pd.read_csv(made.cohort.folder / "cohort.csv").drop(columns="split")
+        cohort = write_cohort(tmp_path / "c", table[table["patient_id"].isin(ids)], **SETTINGS)
+        with pytest.raises(UserError, match="nobody is left to validate on"):
+            write_validation(made.out, cohort, tmp_path / "o", [], overlap="exclude", n_draws=50, seed=0)
+
+
+class TestRefuses:
+    def told(self, made, cohort: Path, out: Path, *more: str) -> str:
+        result = CliRunner().invoke(app, ["validate", str(made.out), str(cohort), "--out", str(out), *more])
+        assert isinstance(result.exception, UserError), result.output
+        return "\n".join(result.exception.faults)
+
+    @pytest.mark.parametrize(
+        ("change", "settings", "message"),
+        [
+            ({"event": None}, {}, "column event"),
+            ({"event": 0}, {}, "event: nobody in this cohort has had the event"),
+            ({}, {"outcome": "hip fracture"}, "outcome: 'any fracture' in training, 'hip fracture' here"),
+            ({}, {"time_unit": "months"}, "time_unit: days in training, months here"),
+            ({}, {"covariates": {"age": "continuous"}}, "covariate smoker: the model takes it"),
+            (
+                {},
+                {"covariates": {"age": "normalised", "smoker": "binary"}},
+                "covariate age: continuous where the model",
+            ),
+        ],
+    )
+    def test_a_cohort_that_differs(self, made, tmp_path, change, settings, message):
+        table = patients(60, 8, called="Q")
+        for column, value in change.items():
+            table = table.drop(columns=column) if value is None else table.assign(**{column: value})
+        cohort = write_cohort(tmp_path / "c", table, **(SETTINGS | settings))
+        assert message in self.told(made, cohort, tmp_path / "o")
+        assert list(tmp_path.iterdir()) == [tmp_path / "c"]
+
+    def test_places_that_are_taken_and_experiments_that_are_not_there(self, made, others, tmp_path):
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "note.txt").write_text("mine")
+        assert "is there already and not empty" in self.told(made, others, tmp_path / "full")
+        assert "lies in the cohort's folder" in self.told(made, others, others / "out")
+        assert "--experiment nonsense: not of this run; it has cox_ph" in self.told(
+            made, others, tmp_path / "o", "--experiment", "nonsense"
+        )
+        result = CliRunner().invoke(app, ["validate", str(others), str(others), "--out", str(tmp_path / "o")])
+        assert "no models to apply" in str(result.exception)
+        assert (tmp_path / "full" / "note.txt").read_text() == "mine"
