@@ -71,7 +71,7 @@ def predict_cohort(
     for folder, applied in zip(folders, read, strict=True):
         risk = _risk(run, folder, applied, cohort, stores)
         risks.append(risk - applied.centre)
-        probabilities.append(1 - applied.baseline.survival(risk, days))
+        probabilities.append(1 - applied.survival(risk, cohort, days))
     table = pd.DataFrame({"patient_id": cohort.table["patient_id"], "risk": np.mean(risks, axis=0)})
     every = np.stack(probabilities)
     for k, day in enumerate(days):

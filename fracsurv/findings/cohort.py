@@ -16,12 +16,12 @@ from fracsurv.wording import HEADLINE_DAYS, stamp
 def follow_up(run: Run) -> Finding:
     """Kaplan–Meier curves by prior fracture, as the thesis's Figure 2.3, or by what comes nearest to it."""
     table, outcome, unit = run.cohort.table, run.cohort.outcome, run.cohort.time_unit
-    event, time = table["event"].to_numpy(), table["time"].to_numpy()
+    event, time = run.cohort.status, table["time"].to_numpy()
     name, group, names = follow_up_groups(run.cohort)
     figure = plots.kaplan_meier(event, time, group, names, outcome=outcome, time_unit=unit, provenance=stamp(run))
     reached = [day for day in horizons(run.cohort) if all(time[group == g].max() > day for g in np.unique(group))]
     day = min(reached or [float(np.median(time))], key=lambda d: abs(d - HEADLINE_DAYS))
-    p = plots.log_rank_p(event, time, group)
+    p = plots.log_rank_p(event == 1, time, group)
     parts = [
         f"{100 * event_share(event[group == g], time[group == g], day):.1f} % of “{names[int(g)]}” "
         f"(n = {(group == g).sum():,})"

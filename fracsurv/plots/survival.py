@@ -1,4 +1,4 @@
-"""Kaplan–Meier curves with numbers at risk; calibration and decision curves at a horizon."""
+"""Kaplan–Meier and incidence curves with numbers at risk; calibration and decision curves at a horizon."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from lifelines import KaplanMeierFitter
 from lifelines.statistics import multivariate_logrank_test
 from matplotlib.figure import Figure
@@ -13,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from fracsurv.metrics import Calibration
+from fracsurv.metrics import Calibration, cumulative_incidence
 from fracsurv.plots.style import COLOURS, GREY, horizon_label, ink, new_figure, time_axis
 
 
@@ -49,16 +50,20 @@ def kaplan_meier(
 ) -> Figure:
     """Kaplan–Meier curves by group with 95 % bands (log–log Greenwood), numbers at risk and the log-rank p.
 
+    With competing events the curves are 1 − cumulative incidence: who died is for ever without the event. The
+    log-rank test takes them for censored: it compares the hazards of the event.
+
     Parameters
     ----------
     event, time : arrays, shape (n,)
-        Bool, True = event; times in `time_unit`, > 0.
+        Bool, True = event, or 0, 1 and 2 (a competing event); times in `time_unit`, > 0.
     group : array, shape (n,)
         Each patient's group, a key of `labels`. Patients of other groups are left out.
     labels : mapping
         Group to its name, in the order to draw (as the thesis's Figure 2.3: those without the factor first).
     """
-    event, time, group = np.asarray(event, bool), np.asarray(time, float), np.asarray(group)
+    event, time, group = np.asarray(event), np.asarray(time, float), np.asarray(group)
+    competing = bool((event == 2).any())
     present = [key for key in labels if (group == key).any()]
     figure = new_figure(6.4, 3.9 + 0.2 * len(present), provenance)
     axes, table = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 0.3 + 0.26 * len(present)])
@@ -67,27 +72,42 @@ def kaplan_meier(
     lowest = 1.0
     for key, colour in zip(present, COLOURS, strict=False):
         at = group == key
-        fitted = KaplanMeierFitter().fit(elapsed[at], event[at])
-        curve, band = fitted.survival_function_.iloc[:, 0], fitted.confidence_interval_
+        curve, band = _without_event(event[at], elapsed[at], competing)
         axes.step(curve.index, curve, where="post", color=colour, label=f"{labels[key]} (n = {at.sum():,})")
         axes.fill_between(
             band.index, band.iloc[:, 0], band.iloc[:, 1], step="post", color=colour, alpha=0.18, linewidth=0
         )
         lowest = min(lowest, float(np.nanmin(band.to_numpy())))
     kept = np.isin(group, np.array(present))
-    p = log_rank_p(event[kept], elapsed[kept], group[kept])
-    axes.text(0.02, 0.04, f"log-rank {format_p(p)}\nbands: 95 % interval", transform=axes.transAxes, fontsize=8)
+    p = log_rank_p(event[kept] == 1, elapsed[kept], group[kept])
+    what = "cumulative incidence, bands: 95 % interval" if competing else "bands: 95 % interval"
+    axes.text(0.02, 0.04, f"log-rank {format_p(p)}\n{what}", transform=axes.transAxes, fontsize=8)
     axes.set(ylabel=f"Without {outcome}, %", ylim=(max(0.0, np.floor(lowest * 10 - 1.5) / 10), 1.02), title=title)
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 0.17))
     ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= elapsed.max()]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xlim(-0.03 * elapsed.max(), elapsed.max() * 1.03)
-    _risk_table(table, [elapsed[group == key] for key in present], [labels[key] for key in present], ticks, called)
+    risk_table(table, [elapsed[group == key] for key in present], [labels[key] for key in present], ticks, called)
     return figure
 
 
-def _risk_table(axes, times: list[NDArray], names: list[str], ticks: Sequence[float], called: str) -> None:
+def _without_event(event: NDArray, time: NDArray, competing: bool) -> tuple[pd.Series, pd.DataFrame]:
+    """Share without the event over time, from 1 at time 0, and its 95 % band."""
+    if not competing:
+        fitted = KaplanMeierFitter().fit(time, event == 1)
+        return fitted.survival_function_.iloc[:, 0], fitted.confidence_interval_
+    times = np.unique(time)
+    found = cumulative_incidence(event, time, times)
+    columns = {"share": 1 - found.incidence, "low": 1 - found.high, "high": 1 - found.low}
+    # before the first event there is no band, as lifelines draws none for Kaplan–Meier
+    columns |= {name: np.where(found.incidence > 0, columns[name], 1.0) for name in ("low", "high")}
+    frame = pd.DataFrame({name: np.concatenate([[1.0], values]) for name, values in columns.items()}, [0.0, *times])
+    return frame["share"], frame[["low", "high"]]
+
+
+def risk_table(axes, times: list[NDArray], names: list[str], ticks: Sequence[float], called: str) -> None:
+    """Numbers at risk below a figure's curves: a row for each group's times, at the figure's ticks."""
     axes.set(ylim=(len(times) - 0.4, -0.9), xlabel=called, yticks=range(len(times)))
     axes.set_yticklabels([name if len(name) <= 26 else name[:25] + "…" for name in names])
     axes.tick_params(axis="y", length=0)
@@ -116,6 +136,7 @@ def calibration(
     *,
     outcome: str = "any fracture",
     time_unit: str = "days",
+    estimate: str = "Kaplan–Meier",
     provenance: str = "",
 ) -> Figure:
     """Predicted against observed probability of the event by `horizon` (in `time_unit`), a panel a model."""
@@ -145,7 +166,7 @@ def calibration(
     figure.supylabel("Observed probability, %", fontsize=9)
     handles = [
         Line2D([], [], color=COLOURS[0], marker="o", markersize=4, linewidth=1,
-               label="groups by prediction, Kaplan–Meier with 95 % interval"),
+               label=f"groups by prediction, {estimate} with 95 % interval"),
         Line2D([], [], color=COLOURS[1], label="smooth"),
         Line2D([], [], color=GREY, linestyle=":", linewidth=1, label="perfect"),
     ]  # fmt: skip
