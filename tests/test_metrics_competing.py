@@ -120,6 +120,8 @@ def test_incidence_where_nothing_or_everything_has_happened():
     assert (found.low[0], found.high[0]) == pytest.approx((0, 1 - 0.025**0.25))
     ended = metrics.cumulative_incidence([1, 2], [1.0, 2.0], [9.0])  # nobody is left: known for ever
     assert ended.incidence == 0.5
+    nobody = metrics.cumulative_incidence([2, 2], [1.0, 2.0], [9.0])  # known for ever, of two
+    assert (nobody.incidence[0], nobody.high[0]) == pytest.approx((0, 1 - 0.025**0.5))
     everybody = metrics.cumulative_incidence([1, 1, 1], [1.0, 2.0, 2.0], [2.0])
     assert (everybody.incidence[0], everybody.low[0], everybody.high[0]) == pytest.approx((1, 0.025 ** (1 / 3), 1))
 
@@ -309,7 +311,7 @@ def test_calibration_counts_the_dead_as_free_of_the_event(tied):
 
 def test_right_absolute_risks_are_calibrated_and_those_that_censor_the_dead_are_too_high():
     rng = np.random.default_rng(13)
-    x = rng.normal(size=10_000)
+    x = rng.normal(size=5_000)
     first, second = 0.1 * np.exp(0.7 * x), 0.08 * np.exp(0.5 * x)
     drawn = [rng.exponential(1 / rate) for rate in (first, second)] + [rng.uniform(0, 12, len(x))]
     time = np.min(drawn, axis=0)
@@ -317,17 +319,17 @@ def test_right_absolute_risks_are_calibrated_and_those_that_censor_the_dead_are_
     true = first / (first + second) * -np.expm1(-(first + second) * 5)
     right = metrics.calibration(event, time, true, 5.0)
     smooth = metrics.smooth_calibration(event, time, true, 5.0)
-    assert right.slope == pytest.approx(1, abs=0.05)
-    assert right.intercept == pytest.approx(0, abs=0.05)
-    assert smooth.ici < 0.01
-    np.testing.assert_allclose(smooth.observed, smooth.predicted, atol=0.03)
+    assert right.slope == pytest.approx(1, abs=0.1)
+    assert right.intercept == pytest.approx(0, abs=0.1)
+    assert smooth.ici < 0.02
+    np.testing.assert_allclose(smooth.observed, smooth.predicted, atol=0.05)
     if_nobody_died = -np.expm1(-first * 5)
     wrong = metrics.calibration(event, time, if_nobody_died, 5.0)
     assert wrong.intercept < -0.2
     assert metrics.smooth_calibration(event, time, if_nobody_died, 5.0).ici > 0.05
     # the two cause-specific models find the true risks again, the covariate being the risk
     found = 1 - metrics.predicted_survival(event, time, 0.7 * x, 0.7 * x, [5.0], (0.5 * x, 0.5 * x))[:, 0]
-    assert np.abs(found - true).mean() < 0.01
+    assert np.abs(found - true).mean() < 0.02
 
 
 def test_what_cannot_be_meant_is_refused():

@@ -54,8 +54,9 @@ def cumulative_incidence(
     CumulativeIncidence
         The variance is that of R's `cmprsk::cuminc` (Aalen 1978, with Gray's correction for ties). The interval is
         the log–log one, :math:`F^{\exp(\pm 1.96 \sqrt{V} / (F \log F))}`; where nobody has had the event, its upper
-        bound is Clopper and Pearson's for as many as are still at risk, and where everybody has, its lower bound is
-        theirs for as many as had it. NaN after the last time, unless nobody was then left free of both events.
+        bound is Clopper and Pearson's for as many as are still at risk (or, once nobody is, as had the other event),
+        and where everybody has, its lower bound is theirs for as many as had it. NaN after the last time, unless
+        nobody was then left free of both events.
 
     Raises
     ------
@@ -84,7 +85,8 @@ def cumulative_incidence(
     variance = _variance(curve, free, before, d1, d2, at_risk, until)
     low, high = _interval(incidence, variance)
     for k in np.flatnonzero(known & (incidence == 0)):
-        high[k] = 1 - 0.025 ** (1 / np.count_nonzero(time >= times[k]))
+        followed = np.count_nonzero(time >= times[k]) or np.count_nonzero(had[1])
+        high[k] = 1 - 0.025 ** (1 / followed)
     for k in np.flatnonzero(known & (incidence == 1)):
         low[k] = 0.025 ** (1 / np.count_nonzero(had[0] & (time <= times[k])))
     return CumulativeIncidence(*(np.where(known, column, np.nan) for column in (incidence, variance, low, high)))
