@@ -311,25 +311,27 @@ def test_calibration_counts_the_dead_as_free_of_the_event(tied):
 
 def test_right_absolute_risks_are_calibrated_and_those_that_censor_the_dead_are_too_high():
     rng = np.random.default_rng(13)
-    x = rng.normal(size=5_000)
+    x = rng.normal(size=20_000)
     first, second = 0.1 * np.exp(0.7 * x), 0.08 * np.exp(0.5 * x)
     drawn = [rng.exponential(1 / rate) for rate in (first, second)] + [rng.uniform(0, 12, len(x))]
     time = np.min(drawn, axis=0)
     event = np.array([1, 2, 0])[np.argmin(drawn, axis=0)]
     true = first / (first + second) * -np.expm1(-(first + second) * 5)
     right = metrics.calibration(event, time, true, 5.0)
-    smooth = metrics.smooth_calibration(event, time, true, 5.0)
-    assert right.slope == pytest.approx(1, abs=0.1)
-    assert right.intercept == pytest.approx(0, abs=0.1)
-    assert smooth.ici < 0.02
-    np.testing.assert_allclose(smooth.observed, smooth.predicted, atol=0.05)
+    some = slice(0, 3_000)
+    smooth = metrics.smooth_calibration(event[some], time[some], true[some], 5.0)
+    assert right.slope == pytest.approx(1, abs=0.1)  # 3 SD over samples of this size
+    assert right.intercept == pytest.approx(0, abs=0.05)
+    assert smooth.ici < 0.03
+    np.testing.assert_allclose(smooth.observed, smooth.predicted, atol=0.08)
     if_nobody_died = -np.expm1(-first * 5)
     wrong = metrics.calibration(event, time, if_nobody_died, 5.0)
     assert wrong.intercept < -0.2
-    assert metrics.smooth_calibration(event, time, if_nobody_died, 5.0).ici > 0.05
+    assert metrics.smooth_calibration(event[some], time[some], if_nobody_died[some], 5.0).ici > 0.05
     # the two cause-specific models find the true risks again, the covariate being the risk
-    found = 1 - metrics.predicted_survival(event, time, 0.7 * x, 0.7 * x, [5.0], (0.5 * x, 0.5 * x))[:, 0]
-    assert np.abs(found - true).mean() < 0.02
+    new = x[some]
+    found = 1 - metrics.predicted_survival(event, time, 0.7 * x, 0.7 * new, [5.0], (0.5 * x, 0.5 * new))[:, 0]
+    assert np.abs(found - true[some]).mean() < 0.01
 
 
 def test_what_cannot_be_meant_is_refused():
