@@ -51,10 +51,11 @@ def incidence(
     steps, survival = kaplan_meier(event == 1, elapsed)
     curve = np.concatenate([[0.0], 1 - survival])
     axes.step(np.concatenate([[0.0], steps]), curve, where="post", color=COLOURS[0], linestyle="--", linewidth=1.2)
-    label = f"{outcome}, 1 − Kaplan–Meier: as if nobody had {competing} first"
+    label = f"{outcome}, 1 − Kaplan–Meier, which takes {competing} for censoring"
     handles.append(Line2D([], [], color=COLOURS[0], linestyle="--", linewidth=1.2, label=label))
-    axes.set(ylabel="Has happened, %", ylim=(0, None))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    axes.set(ylabel="Have had it, %", ylim=(0, None))
+    whole = axes.get_ylim()[1] > 0.1
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if whole else None, symbol=""))
     figure.legend(handles=handles, loc="outside upper left")
     ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= elapsed.max()]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
