@@ -49,7 +49,7 @@ class Scaling:
         values = np.where(unknown, self.usual, values)
         values = (values - self.mean) / self.sd
         said = [list(self.kinds).index(name.removesuffix(MISSING)) for name in self.indicators]
-        heard = [name not in self.silent for name in self.indicators]
+        heard = np.array([name not in self.silent for name in self.indicators], bool)
         values = np.hstack([values, unknown[:, said] & heard])
         if self.block_mean:
             block = (vertebral_covariates(cohort) - self.block_mean) / self.block_sd
