@@ -16,7 +16,15 @@ from tqdm import tqdm
 from fracsurv.cohort import horizons
 from fracsurv.config import TRUE_RISK
 from fracsurv.metrics import bootstrap_metrics, holm, paired_p, percentile_interval
-from fracsurv.results import EVALUATED, finished, integration_times, read_metrics, risk_of
+from fracsurv.results import (
+    EVALUATED,
+    competing_risk_of,
+    finished,
+    integration_times,
+    of_train,
+    read_metrics,
+    risk_of,
+)
 from fracsurv.run import Run
 from fracsurv.training import derive_seed
 
@@ -121,9 +129,9 @@ def _rows(run: Run, name: str, draws: Draws) -> list[dict]:
 
 def metric_draws(run: Run, name: str) -> Draws:
     """Each metric's mean over the folds in every bootstrap draw, by (split, metric, horizon or −1)."""
-    table, days = run.cohort.table, horizons(run.cohort)
-    event, time = table["event"].to_numpy(), table["time"].to_numpy()
+    event, time, days = run.cohort.status, run.cohort.table["time"].to_numpy(), horizons(run.cohort)
     risks = [risk_of(run, name, fold) for fold in range(run.profile.n_folds)]
+    others = [competing_risk_of(run, name, fold) for fold in range(run.profile.n_folds)]
     rows = [run.rows(fold) for fold in range(run.profile.n_folds)]
     result: Draws = {}
     for split in EVALUATED:
@@ -146,6 +154,7 @@ def metric_draws(run: Run, name: str) -> Draws:
                 days,
                 grid=grid,
                 censoring=None if by is None else (event[by], time[by]),
+                other_risks=[of_train(others[fold], rows[fold]["train"], at) for fold in folds],
                 n_draws=run.profile.bootstrap_draws,
                 seed=bootstrap_seed(run, split, folds),
             )

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fracsurv.cohort import Cohort
+from fracsurv.competing import CompetingHazard, baseline_record, competing_hazard, read_baseline
 from fracsurv.config import Experiment, as_record
 from fracsurv.errors import UserError
 from fracsurv.files import read_json, write_json
@@ -41,6 +43,8 @@ class Application:
     baseline : Baseline
     centre : float
         Mean log hazard of the training patients.
+    competing : CompetingHazard or None
+        Of a cohort with competing events.
     about : dict
         `outcome`, `time_unit`, `horizons`, `provenance`, `windowed`, and of the training part `patients`, `events`
         and `ranges`, each covariate's least and greatest value there.
@@ -56,6 +60,13 @@ class Application:
     baseline: Baseline
     centre: float
     about: dict[str, Any]
+    competing: CompetingHazard | None = None
+
+    def survival(self, risk: np.ndarray, cohort: Cohort, times: np.ndarray) -> np.ndarray:
+        """1 − probability of the event by each of `times`, (n, n_times), from log hazards (n,) of these patients."""
+        if self.competing is None:
+            return self.baseline.survival(risk, times)
+        return self.competing.survival(self.baseline, risk, self.scaling(cohort), times)
 
 
 def write_application(
@@ -80,12 +91,12 @@ def write_application(
         "bit_depth": run.store(row.input).meta["bit_depth"] if row.needs_images else 0,
         "scale": run.profile.full_scale if row.input == "full" else run.profile.scale,
         "precision": run.profile.precision,
-        "baseline": {
-            "time": baseline.time.tolist(), "log_hazard": baseline.log_hazard.tolist(), "last": baseline.last
-        },
+        "baseline": baseline_record(baseline),
         "centre": float(risk[train].mean()),
         "about": about,
     }  # fmt: skip
+    if (hazard := competing_hazard(run.cohort, train)) is not None:
+        record["competing"] = hazard.as_record()
     write_json(run.folder(name, fold) / FILE, record)
 
 
@@ -117,7 +128,7 @@ def _ranges(values: pd.DataFrame) -> dict[str, list[float]]:
 
 
 def _application(record: dict[str, Any]) -> Application:
-    baseline = record["baseline"]
+    competing = record.get("competing")
     return Application(
         Experiment(**record["experiment"]),
         record["alpha"],
@@ -126,7 +137,8 @@ def _application(record: dict[str, Any]) -> Application:
         record["bit_depth"],
         record["scale"],
         record["precision"],
-        Baseline(np.array(baseline["time"]), np.array(baseline["log_hazard"]), baseline["last"]),
+        read_baseline(record["baseline"]),
         record["centre"],
         record["about"],
+        competing and CompetingHazard(np.array(competing["coefficients"]), read_baseline(competing["baseline"])),
     )

@@ -61,7 +61,7 @@ def _facts(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> dict[str
     return {
         "evaluated": "evaluation on external patients" if external else "no evaluation on external patients",
         "provenance": " ".join([PROVENANCE[cohort.provenance], cohort.description]).strip(),
-        "outcome": cohort.outcome,
+        "outcome": cohort.outcome + (f"; {cohort.competing_event} competes" if cohort.has_competing else ""),
         "horizons": ", ".join(horizon_label(day, cohort.time_unit) for day in horizons(cohort)),
         "covariates": ", ".join(label(cohort, name) for name in cohort.covariates),
         "people": splits_told(run),
@@ -115,7 +115,7 @@ def _by_models(run: Run, rows: list[str], *, has_differences: bool, judged: bool
 
 
 def _followed(run: Run) -> str:
-    event, time = (run.cohort.table[column].to_numpy() for column in ("event", "time"))
+    event, time = run.cohort.status > 0, run.cohort.table["time"].to_numpy()
     steps, uncensored = kaplan_meier(event, time, censoring=True)
     half = steps[uncensored <= 0.5]
     median = f"{half[0]:,.6g} {run.cohort.time_unit}" if len(half) else "not reached"

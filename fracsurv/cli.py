@@ -84,13 +84,16 @@ def simulate(
     boxes: Annotated[
         str, typer.Option(help="vertebrae.csv: none (a finder is asked), true (to train one on), or faulty.")
     ] = "none",
+    competing_death: Annotated[
+        bool, typer.Option("--competing-death", help="Some women die first: event 2, a competing event.")
+    ] = False,
     profile: Annotated[str, typer.Option(help="Takes patients, external and seed from here if not given.")] = "demo",
     workers: Annotated[int, typer.Option(help="Processes that render.", min=1)] = 1,
 ) -> None:
     """Make a cohort with known true risk: clinical factors, radiographs, vertebra boxes, outcome."""
     from fracsurv.config import load_profile
     from fracsurv.numerals import counted
-    from fracsurv.simulate import simulate_cohort
+    from fracsurv.simulate import DeathSettings, simulate_cohort
 
     given = {"patients": patients, "external": external, "seed": seed}
     size = {**load_profile(profile).simulate, **{k: v for k, v in given.items() if v is not None}}
@@ -98,7 +101,10 @@ def simulate(
         raise UserError(f"--patients: not given, and profile {profile} has no cohort of its own")
     if patients is not None and external is None:
         size["external"] = 0
-    simulate_cohort(out, **size, resolution=resolution, image_format=image_format, boxes=boxes, workers=workers)
+    simulate_cohort(
+        out, **size, resolution=resolution, image_format=image_format, boxes=boxes,
+        death=DeathSettings() if competing_death else None, workers=workers,
+    )  # fmt: skip
     typer.echo(f"{out}: {counted(size['patients'] + size.get('external', 0), 'simulated patient')}")
 
 

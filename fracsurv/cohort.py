@@ -64,6 +64,9 @@ class Cohort:
         Times at which AUC and Brier score are reported, increasing; empty = the protocol's 1, 3, 5 and 8 years.
     time_unit : str
         What `time` and `horizons` are counted in, for labels; 'days' unless the cohort says otherwise.
+    competing_event : str
+        What the code 2 of the column `event` means, '' where the cohort names nothing. Where anybody has it, `table`
+        has a column `competing` (bool, True = that happened first, at `time`; `event` is False then).
     without_image : int
         Patients that were left out since they have no radiograph (`missing_images: exclude`).
     windowed : bool
@@ -88,6 +91,7 @@ class Cohort:
     horizons: tuple[float, ...] = ()
     description: str = ""
     time_unit: str = "days"
+    competing_event: str = ""
     without_image: int = 0
     windowed: bool = False
     read_as: str = ""
@@ -100,6 +104,17 @@ class Cohort:
     def has_images(self) -> bool:
         """Whether every patient has a radiograph (a cohort has all of them or none)."""
         return "image" in self.table
+
+    @property
+    def has_competing(self) -> bool:
+        """Whether anybody had a competing event."""
+        return "competing" in self.table
+
+    @property
+    def status(self) -> NDArray:
+        """What the metrics take as `event` (n,): bool, or 0, 1 and 2 where anybody had a competing event."""
+        event = self.table["event"].to_numpy()
+        return np.where(self.table["competing"], 2, event) if self.has_competing else event
 
     @property
     def indicators(self) -> list[str]:
@@ -243,6 +258,7 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
     values = check_values(
         table, covariates, settings.get("columns", {}), file, faults,
         decimal=decimal, empty_allowed=settings.get("missing_covariates") == "impute", kept=kept,
+        competing=settings.get("competing_event", ""),
     )  # fmt: skip
     check_images(folder, values, file, faults, empty_allowed=exclude)
     if "patient_id" not in values:
@@ -266,7 +282,7 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
     corrections = None if corrections is None or corrections.empty else corrections
     how = [words for words in (read.read_as, "decimal commas" if decimal == "," else "") if words]
     keep = ["patient_id", "time", "event", *covariates]
-    keep += [name for name in ("image", "split") if name in values]
+    keep += [name for name in ("image", "split", "competing") if name in values]
     cohort = Cohort(
         folder=folder,
         table=values[keep].reset_index(drop=True),
@@ -279,6 +295,7 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
         horizons=tuple(float(day) for day in settings.get("horizons", ())),
         description=settings.get("description", ""),
         time_unit=settings.get("time_unit", "days"),
+        competing_event=settings.get("competing_event", ""),
         without_image=int((~kept).sum()),
         windowed=settings.get("dicom_values", "stored") == "windowed",
         read_as=f"{file}: {', '.join(how)}" if how else "",

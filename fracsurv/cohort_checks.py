@@ -28,12 +28,13 @@ SETTINGS = (
     "outcome",
     "horizons",
     "time_unit",
+    "competing_event",
     "dicom_values",
     "missing_covariates",
     "missing_images",
     "description",
 )
-RESERVED = ("patient_id", "time", "time_days", "event", "image", "split")  # columns of ours, never covariates
+RESERVED = ("patient_id", "time", "time_days", "event", "competing", "image", "split")  # ours, never covariates
 TOO_LARGE = 1e15  # a covariate of that size is none, and its square is no number of single precision
 LONGEST_SHOWN = 60  # characters of what a user gave, in a message
 LONGEST_UNIT = 30  # characters; it stands on axes
@@ -90,6 +91,10 @@ def check_settings(settings: dict[str, Any], faults: list[str]) -> None:
             "must be stored or windowed",
         ),
         "outcome": (_is_text(settings.get("outcome", "-")), "must be text, not empty"),
+        "competing_event": (
+            _is_text(settings.get("competing_event", "-")),
+            "must be text, not empty: what 2 in the column event means, e.g. death",
+        ),
         "description": (isinstance(settings.get("description", ""), str), "must be text"),
         "time_unit": (
             _is_text(unit := settings.get("time_unit", "days")) and len(unit) <= LONGEST_UNIT and "\n" not in unit,
@@ -187,31 +192,35 @@ def check_values(
     decimal: str = ".",
     empty_allowed: bool = False,
     kept: pd.Series | None = None,
+    competing: str = "",
 ) -> pd.DataFrame:
     """The table with its types, `time` in the place of `time_days`; faults are appended to `faults`.
 
     Only the columns that the table has are checked; those that it should have are told of before. With
     `empty_allowed` a covariate's field may be empty; it is NaN then. `kept` says which patients will be left (all, if
     not given): among them there must be an event, and of one of them every covariate must be known. Without a column
-    `event` nobody learns from these patients, and neither is asked for.
+    `event` nobody learns from these patients, and neither is asked for. `competing` says what 2 as an event means
+    ('' = it may not occur); where it occurs among those left, a column `competing` is added.
     """
     kept = pd.Series(True, table.index) if kept is None else kept
-    values = table.copy()
+    values = table.drop(columns="competing", errors="ignore")  # a column of theirs that nobody asked for
     for name in ("patient_id", "split"):
         if name in values:
             values[name] = values[name].fillna("").astype(str).str.strip()
     if "event" in values:
         event = values["event"].astype(str).str.strip().str.lower()
-        values["event"] = event.map({"1": 1.0, "0": 0.0, "true": 1.0, "false": 0.0, "1.0": 1.0, "0.0": 0.0})
+        codes = {"1": 1.0, "0": 0.0, "true": 1.0, "false": 0.0, "1.0": 1.0, "0.0": 0.0}
+        values["event"] = event.map(codes | ({"2": 2.0, "2.0": 2.0} if competing else {}))
     for name in ("time_days", *covariates):
         if name in values:
             values[name] = numbers(values[name], decimal)
-    _check_coding(table, covariates, columns, file, faults)
+    coded = table.drop(columns="event", errors="ignore") if competing else table
+    _check_coding(coded, covariates, columns, file, faults)
     empty = _empty_fields(table, kept, covariates, columns, file, faults) if empty_allowed else {}
     try:
         # an empty field stands for a 0 meanwhile, which every kind of covariate may be
         checked = values.assign(**{name: values[name].mask(where, 0.0) for name, where in empty.items()})
-        _schema(covariates, present=values.columns).validate(checked, lazy=True)
+        _schema(covariates, competing, present=values.columns).validate(checked, lazy=True)
     except pa.errors.SchemaErrors as errors:
         wrong: dict[tuple[str, str, str], list[int]] = {}  # what is alike becomes one line
         for case in errors.failure_cases.sort_values(["index", "column"]).to_dict("records"):
@@ -225,9 +234,11 @@ def check_values(
             for (name, shown, rule), rows in wrong.items()
         ]
     if "event" in values:
-        if (values.loc[kept, "event"] == 0).all():
+        if values.loc[kept, "event"].isin([0, 2]).all():
             left = "" if kept.all() else " among those that have a radiograph"
             faults.append(f"{file}, column event: no patient has an event{left}; nothing can be learnt")
+        if (values.loc[kept, "event"] == 2).any():
+            values["competing"] = values["event"] == 2
         values["event"] = values["event"] == 1
     return values.rename(columns={"time_days": "time"})
 
@@ -236,6 +247,8 @@ def _hint(name: str, shown: str, covariates: dict[str, str], decimal: str, empty
     """What may be behind a field that is no number, and the way out."""
     if decimal == "," and "." in shown:
         return ", with a decimal comma as elsewhere in this file"
+    if name == "event" and shown in ("'2'", "'2.0'"):
+        return "; 2 may be a competing event, say death, if `competing_event` in cohort.yaml names it"
     if name in covariates and (shown == "empty" or shown.strip("'").strip().lower() in NOT_KNOWN):
         steps = [] if shown == "empty" else ["leave the field empty"]
         steps += [] if empty_allowed else ["set `missing_covariates: impute` in cohort.yaml"]
@@ -280,10 +293,13 @@ def _check_coding(
                 )
 
 
-def _schema(covariates: dict[str, str], *, present: pd.Index) -> pa.DataFrameSchema:
+def _schema(covariates: dict[str, str], competing: str, *, present: pd.Index) -> pa.DataFrameSchema:
     """Pandera's schema of the columns present of a cohort's table; a check's `error` is what the user reads."""
     finite = pa.Check(lambda s: s.notna() & (s.abs() < TOO_LARGE), error="must be a number", ignore_na=False)
     binary = pa.Check(lambda s: s.isin([0, 1]), error="must be 0 or 1", ignore_na=False)
+    event = "must be 1 (fracture) or 0 (censored)"
+    if competing:
+        event = f"must be 1 (the event), 2 ({competing}) or 0 (censored)"
     columns = {
         "patient_id": pa.Column(
             str,
@@ -303,7 +319,7 @@ def _schema(covariates: dict[str, str], *, present: pd.Index) -> pa.DataFrameSch
         ),
         "event": pa.Column(
             float,
-            pa.Check(lambda s: s.notna(), error="must be 1 (fracture) or 0 (censored)", ignore_na=False),
+            pa.Check(lambda s: s.notna(), error=event, ignore_na=False),
             nullable=True,
         ),
     }

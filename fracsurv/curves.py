@@ -9,9 +9,23 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fracsurv.cohort import Cohort
-from fracsurv.metrics import breslow_survival, brier_score, cumulative_dynamic_auc, kaplan_meier
+from fracsurv.metrics import (
+    brier_score,
+    cumulative_dynamic_auc,
+    cumulative_incidence,
+    kaplan_meier,
+    predicted_survival,
+)
 from fracsurv.numerals import NOT_KNOWN
-from fracsurv.results import censoring_rows, read_predictions, risk_of, survival_column
+from fracsurv.results import (
+    censoring_rows,
+    competing_risk_of,
+    of_train,
+    read_predictions,
+    risk_of,
+    status_of,
+    survival_column,
+)
 from fracsurv.run import Run
 from fracsurv.summary import label
 
@@ -29,10 +43,10 @@ def metrics_over_time(run: Run, names: Iterable[str], split: str, last: float) -
     DataFrame
         `experiment, metric, time, value`; NaN where any fold's follow-up does not reach. Experiment
         'kaplan_meier' has the Brier score of the training fold's Kaplan–Meier curve given to everyone: what a
-        model reaches that knows nothing of the patient.
+        model reaches that knows nothing of the patient (with competing events, that of the cumulative incidence).
     """
     times = last * np.arange(1, STEPS + 1) / STEPS
-    event, time = (run.cohort.table[column].to_numpy() for column in ("event", "time"))
+    event, time = run.cohort.status, run.cohort.table["time"].to_numpy()
     found: dict[tuple[str, str], list[NDArray]] = {}
     for fold in range(run.profile.n_folds):
         rows = run.rows(fold)
@@ -41,12 +55,11 @@ def metrics_over_time(run: Run, names: Iterable[str], split: str, last: float) -
         known = (event[by], time[by], event[at], time[at])
         for name in names:
             risk = risk_of(run, name, fold)
-            surv = breslow_survival(event[train], time[train], risk[train], risk[at], times)
+            other = of_train(competing_risk_of(run, name, fold), train, at)
+            surv = predicted_survival(event[train], time[train], risk[train], risk[at], times, other)
             found.setdefault((name, "auc"), []).append(cumulative_dynamic_auc(*known, risk[at], times)[0])
             found.setdefault((name, "brier"), []).append(brier_score(*known, surv, times))
-        steps, survival = kaplan_meier(event[train], time[train])
-        curve = np.concatenate([[1.0], survival])[np.searchsorted(steps, times, side="right")]
-        same = np.broadcast_to(curve, (len(at), len(times)))
+        same = np.broadcast_to(share_without(event[train], time[train], times), (len(at), len(times)))
         found.setdefault((KAPLAN_MEIER, "brier"), []).append(brier_score(*known, same, times))
     parts = [
         pd.DataFrame({"experiment": name, "metric": metric, "time": times, "value": np.mean(values, axis=0)})
@@ -61,14 +74,15 @@ def patient_predictions(run: Run, name: str, split: str, horizon: float | None =
     Returns
     -------
     DataFrame
-        `patient_id, event, time, rank` (mean over the models of the patient's rank among those judged, 0 to 1,
-        higher = riskier: risks of different models have no common scale) and, with a horizon,
+        `patient_id, event` (as `Cohort.status`), `time, rank` (mean over the models of the patient's rank among those
+        judged, 0 to 1, higher = riskier: risks of different models have no common scale) and, with a horizon,
         `probability` of the event by then, the mean over the models.
     """
     parts = []
     for fold in range(run.profile.n_folds):
         part = read_predictions(run, name, fold).query("split == @split").copy()
         part["rank"] = part["risk"].rank(pct=True)
+        part["event"] = status_of(part)
         if horizon is not None:
             part["probability"] = 1 - part[survival_column(horizon)]
         parts.append(part)
@@ -101,9 +115,18 @@ def follow_up_groups(cohort: Cohort) -> tuple[str, NDArray, dict[int, str]]:
 
 
 def event_share(event: NDArray, time: NDArray, at: float) -> float:
-    """Share with an event by `at`: 1 − Kaplan–Meier; beyond the last time, as at it."""
-    times, survival = kaplan_meier(event, time)
-    return 1 - float(np.concatenate([[1.0], survival])[np.searchsorted(times, at, side="right")])
+    """Share with an event by `at`: 1 − Kaplan–Meier, or cumulative incidence; beyond the last time, as at it."""
+    return 1 - float(share_without(event, time, np.array([at]))[0])
+
+
+def share_without(event: NDArray, time: NDArray, at: NDArray) -> NDArray:
+    """Share (n_at,) that has had no event by each of `at`; where `event` holds 2, those dead by then among them."""
+    if (event == 2).any():
+        times = np.unique(time)
+        share = 1 - cumulative_incidence(event, time, times).incidence
+    else:
+        times, share = kaplan_meier(event, time)
+    return np.concatenate([[1.0], share])[np.searchsorted(times, at, side="right")]
 
 
 def standardised_differences(values: pd.DataFrame, event: NDArray) -> pd.Series:

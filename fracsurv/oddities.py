@@ -143,6 +143,10 @@ def _times(cohort: Cohort, told: list[str]) -> None:
 def _events(cohort: Cohort, told: list[str]) -> None:
     event = cohort.table["event"]
     time = cohort.table["time"]
+    if cohort.competing_event and not cohort.has_competing:
+        told.append(f"column event: no 2, though `competing_event` says what it means ({cohort.competing_event})")
+    elif cohort.has_competing and (event | cohort.table["competing"]).all():
+        told.append("column event: 1 and 2 alone, so that nobody is censored; were 0 and 1 meant?")
     if event.mean() > SWAPPED:
         told.append(f"column event: {100 * event.mean():.0f} % are 1; are 0 and 1 swapped? 1 = {cohort.outcome}")
     elif event.mean() > MOST and time[event].median() > time[~event].median():

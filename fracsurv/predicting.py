@@ -80,10 +80,13 @@ class FoldModels:
     applied : list of Application
     risks : array, shape (n_models, n)
         Log hazards as each model gives them, which belong to its own baseline.
+    cohort : Cohort
+        These patients.
     """
 
     applied: list[Application]
     risks: np.ndarray
+    cohort: Cohort
 
     @property
     def horizons(self) -> np.ndarray:
@@ -96,9 +99,9 @@ class FoldModels:
         return np.mean([r - a.centre for r, a in zip(self.risks, self.applied, strict=True)], axis=0)
 
     def survival(self, times: np.ndarray) -> np.ndarray:
-        """Each model's probabilities of no event by increasing times, (n_models, n, n_times)."""
+        """1 − each model's probabilities of the event by increasing times, (n_models, n, n_times)."""
         pairs = zip(self.risks, self.applied, strict=True)
-        return np.stack([applied.baseline.survival(risk, times) for risk, applied in pairs])
+        return np.stack([applied.survival(risk, self.cohort, times) for risk, applied in pairs])
 
 
 def apply_models(
@@ -113,7 +116,7 @@ def apply_models(
     cohort = _checked(cohort, read[0], work, progress)
     stores = _Stores(cohort, work, workers, progress)
     risks = [_risk(run, folder, applied, cohort, stores) for folder, applied in zip(folders, read, strict=True)]
-    return FoldModels(read, np.stack(risks))
+    return FoldModels(read, np.stack(risks), cohort)
 
 
 def doubts(run: Path, cohort: Cohort, name: str) -> list[str]:

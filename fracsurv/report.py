@@ -11,6 +11,7 @@ import pandas as pd
 from fracsurv.ablation import ablation
 from fracsurv.answers import answer, answer_note
 from fracsurv.checklist import checklist, checklist_source
+from fracsurv.competing import limit_note
 from fracsurv.config import TRUE_RISK
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_path, read_json, write_json, write_text
@@ -179,12 +180,14 @@ def _limits(run: Run) -> list[str]:
         "Only the answer's row was fixed beforehand.",
         f"Cox PH and the networks see the same covariates{_vertebral_rows(run)}. {_scaled(run)}",
     ]
-    if run.cohort.provenance == "real":
+    if run.cohort.has_competing:
+        limits.append(limit_note(run.cohort))
+    elif run.cohort.provenance == "real":
         limits.append(
             "Who dies first is censored: shares by Kaplan–Meier, observed risk and net benefit are those of "
             f"{run.cohort.outcome} if nobody died of anything else, and overstate what old patients will see."
         )
-    else:
+    if run.cohort.provenance != "real":
         limits.insert(0, "The outcome is simulated. What was found shows that the method works, or not, on data made "
                       "to hold such a signal; it says nothing of real radiographs.")  # fmt: skip
     if said := missing_said(run.cohort):

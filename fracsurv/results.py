@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from fracsurv.cohort import horizons
+from fracsurv.competing import competing_hazard
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_path, read_json, write_json
-from fracsurv.metrics import breslow_survival, evaluate, integration_grid, usable_horizons
+from fracsurv.metrics import evaluate, integration_grid, predicted_survival, usable_horizons
 from fracsurv.run import Run
+from fracsurv.scaling import standardise
 
 EVALUATED = ("validation", "test", "external")
 
@@ -28,8 +30,7 @@ def integration_times(run: Run, split: str) -> np.ndarray | None:
 
     Up to the last horizon that follow-up reaches in all folds; None where it reaches none.
     """
-    table = run.cohort.table
-    event, time = table["event"].to_numpy(), table["time"].to_numpy()
+    event, time = run.cohort.status, run.cohort.table["time"].to_numpy()
     days = horizons(run.cohort)
     for fold in range(run.profile.n_folds):
         rows = run.rows(fold)
@@ -57,16 +58,21 @@ def write_predictions(run: Run, name: str, fold: int, risk: np.ndarray, alpha: f
     risk : ndarray of shape (n,)
         Log hazards of all patients of the cohort, higher = riskier. Probabilities come from them through the
         Breslow baseline of this fold's training patients; the censoring distribution is that of
-        `censoring_rows`.
+        `censoring_rows`. Where the cohort has competing events, the columns `competing` (bool) and `competing_risk`
+        (log hazard of `CompetingHazard`) are there too, and probabilities are `absolute_risk`s.
     """
     folder, table, rows, days = run.folder(name, fold), run.cohort.table, run.rows(fold), horizons(run.cohort)
-    event, time = table["event"].to_numpy(), table["time"].to_numpy()
-    train = rows["train"]
-    surv = breslow_survival(event[train], time[train], risk[train], risk, days)
+    event, time = run.cohort.status, table["time"].to_numpy()
+    train, columns = rows["train"], {"time": time, "event": event == 1, "risk": risk}
+    hazard = competing_hazard(run.cohort, train)
+    if hazard is not None:
+        columns |= {"competing": event == 2, "competing_risk": hazard.risk(standardise(run.cohort, train))}
+    other = columns.get("competing_risk")
+    surv = predicted_survival(event[train], time[train], risk[train], risk, days, of_train(other, train))
     parts = []
     for split, at in rows.items():
         part = {"patient_id": table["patient_id"].to_numpy()[at], "split": split}
-        part |= {"time": time[at], "event": event[at], "risk": risk[at]}
+        part |= {name: values[at] for name, values in columns.items()}
         part |= {survival_column(day): surv[at, i] for i, day in enumerate(days)}
         parts.append(pd.DataFrame(part))
     with atomic_path(folder / "predictions.parquet") as temporary:
@@ -79,7 +85,7 @@ def write_predictions(run: Run, name: str, fold: int, risk: np.ndarray, alpha: f
             by = censoring_rows(rows, split)
             found = evaluate(
                 event[train], time[train], risk[train], event[at], time[at], risk[at], days,
-                grid=grid, censoring=(event[by], time[by]),
+                grid=grid, censoring=(event[by], time[by]), other_risk=of_train(other, train, at),
             )  # fmt: skip
             values += [
                 {"split": split, "metric": metric, "horizon_days": horizon, "value": value}
@@ -88,6 +94,13 @@ def write_predictions(run: Run, name: str, fold: int, risk: np.ndarray, alpha: f
             ]
     key = run.evaluation_key(name, fold, alpha)
     write_json(folder / "metrics.json", {"key": key, "fold": fold, "metrics": values})
+
+
+def of_train(
+    values: np.ndarray | None, train: np.ndarray, at: np.ndarray | slice = slice(None)
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """A column (n,) of the training patients and of those judged, as metrics take `other_risk`; None without one."""
+    return None if values is None else (values[train], values[at])
 
 
 def is_done(path: Path, key: str) -> bool:
@@ -109,9 +122,24 @@ def read_predictions(run: Run, name: str, fold: int) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
+def status_of(predictions: pd.DataFrame) -> np.ndarray:
+    """What the metrics take as `event` (n,), of rows of `predictions.parquet`; see `Cohort.status`."""
+    event = predictions["event"].to_numpy()
+    return np.where(predictions["competing"], 2, event) if "competing" in predictions else event
+
+
 def risk_of(run: Run, name: str, fold: int) -> np.ndarray:
     """Log hazards (n,) that a fold's model gave, in the order of the cohort's rows."""
-    predictions = read_predictions(run, name, fold).set_index("patient_id")["risk"]
+    return _column_of(run, name, fold, "risk")
+
+
+def competing_risk_of(run: Run, name: str, fold: int) -> np.ndarray | None:
+    """Log hazards (n,) of the competing event beside them; None for a cohort without."""
+    return _column_of(run, name, fold, "competing_risk") if run.cohort.has_competing else None
+
+
+def _column_of(run: Run, name: str, fold: int, column: str) -> np.ndarray:
+    predictions = read_predictions(run, name, fold).set_index("patient_id")[column]
     return predictions.loc[run.cohort.table["patient_id"]].to_numpy()
 
 

@@ -200,7 +200,7 @@ def permuted(cohort: Cohort, seed: int) -> Cohort:
     """The cohort with (time, event) dealt out at random: covariates and images then say nothing about them."""
     table = cohort.table.copy()
     order = np.random.default_rng(seed).permutation(len(table))
-    for column in ("time", "event"):
+    for column in ("time", "event", *(["competing"] if cohort.has_competing else [])):
         table[column] = table[column].to_numpy()[order]
     return replace(cohort, table=table)
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from fracsurv import findings
 from fracsurv.answers import vertebral_says
+from fracsurv.competing import counted_note
 from fracsurv.config import TRUE_RISK
 from fracsurv.explain import read_explanations
 from fracsurv.findings import Finding
@@ -107,6 +108,7 @@ def sections(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[S
         *_looking(run, names),
         _nothing(run, table, differences),
         *_training(run, table, names),
+        _competing(run),
         _cohort(run, names),
         Section("further", "Uno's C and integrated metrics", notes=[FURTHER],
                 tables=[ShownTable("further_metrics", f"Further metrics: {MEANS}", further_metrics(run, table))]),
@@ -117,7 +119,7 @@ def sections(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[S
 def _all_experiments(run: Run, table: pd.DataFrame, differences: pd.DataFrame, names: list[str]) -> Section:
     absent = [name for name in run.runnable() if name not in names]
     missing = [f"Not run: {', '.join(absent)}."] if absent else []
-    notes = [READING, external_note(run), *missing, *not_reported(run, table)]
+    notes = [READING, counted_note(run.cohort), external_note(run), *missing, *not_reported(run, table)]
     return Section(
         "results",
         "All experiments",
@@ -233,6 +235,16 @@ def _training(run: Run, table: pd.DataFrame, names: list[str]) -> list[Section]:
             figures=_figures([findings.chosen_and_judged(run, table)]),
         ),
     ]
+
+
+def _competing(run: Run) -> Section:
+    """Both cumulative incidences; an empty section for a cohort without a competing event."""
+    section = Section("competing", f"Who has {run.cohort.competing_event} first")
+    if run.cohort.has_competing:
+        section.figures = _figures([findings.competing(run)])
+        caption = "Cumulative incidence, Aalen–Johansen with 95 % intervals, all patients"
+        section.tables = [ShownTable("competing", caption, findings.competing_table(run))]
+    return section
 
 
 def _cohort(run: Run, names: list[str]) -> Section:

@@ -78,7 +78,8 @@ def subgroup_table(run: Run, split: str, names: Sequence[str], horizon: float | 
     names : sequence of str
         Experiments; of the first the others' difference in C is taken.
     horizon : float or None
-        Where observed (Kaplan–Meier) and expected (mean predicted) risk are compared; None: not.
+        Where observed (Kaplan–Meier, or cumulative incidence) and expected (mean predicted) risk are compared; None:
+        not.
 
     Returns
     -------
@@ -91,6 +92,7 @@ def subgroup_table(run: Run, split: str, names: Sequence[str], horizon: float | 
     at = run.rows(0)[split]
     table = run.cohort.table.iloc[at]
     event, time = table["event"].to_numpy(), table["time"].to_numpy()
+    status = run.cohort.status[at]
     risks = {name: [risk_of(run, name, fold)[at] for fold in range(run.profile.n_folds)] for name in names}
     probability = {}
     if horizon is not None:
@@ -116,7 +118,9 @@ def subgroup_table(run: Run, split: str, names: Sequence[str], horizon: float | 
                 "difference_high": high,
             }
             if horizon is not None:
-                record |= _ratio(*own, probability[name][inside], horizon, run.profile.bootstrap_draws, seed)
+                record |= _ratio(
+                    status[inside], own[1], probability[name][inside], horizon, run.profile.bootstrap_draws, seed
+                )
             records.append(record)
     found = pd.DataFrame(records)
     figures = found.columns.difference(["group", "n", "events", "small", "experiment"])

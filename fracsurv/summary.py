@@ -53,6 +53,8 @@ def summary_table(cohort: Cohort, *, outcome: bool = True) -> pd.DataFrame:
     if outcome:
         rows[f"{cohort.outcome.capitalize()} experienced"] = _count(table["event"])
         rows[f"Time to {cohort.outcome} or censoring, {cohort.time_unit}"] = _mean(table["time"])
+        if cohort.has_competing:
+            rows[f"{cohort.competing_event.capitalize()} before it (in the time above)"] = _count(table["competing"])
     for name, kind in cohort.covariates.items():
         rows[label(cohort, name)] = _count(table[name]) if kind == "binary" else _mean(table[name])
     return pd.DataFrame({f"{counted(len(table), 'patient')} ({cohort.provenance})": rows})

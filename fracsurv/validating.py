@@ -86,9 +86,14 @@ def validate_experiment(
     Raises
     ------
     UserError
-        As `predict_cohort`.
+        As `predict_cohort`; and where there are competing events.
     """
     models = apply_models(run, cohort, name, work, workers=workers, progress=progress)
+    if cohort.has_competing or models.applied[0].competing is not None:
+        raise UserError(
+            f"{cohort.folder}: competing events (code 2), or models of a run with them; `validate` does not judge these. "
+            "`fracsurv run` does: give these patients the split `external` in its cohort"
+        )
     event, time = cohort.table["event"].to_numpy(), cohort.table["time"].to_numpy()
     last = min(applied.baseline.last for applied in models.applied)
     days = models.horizons[models.horizons <= last]

@@ -16,15 +16,20 @@ from tests.conftest import tabular, write_cohort
 SCRIPT = "<script>alert('x')</script>"
 
 
-def made_up_run(folder: Path) -> Run:
-    """A tabular cohort with hostile labels; predictions, histories and records made up, no model trained."""
+def made_up_run(folder: Path, *, deaths: bool = False) -> Run:
+    """A tabular cohort with hostile labels; predictions, histories and records made up, no model trained.
+
+    With `deaths` some of the censored, and some of those with an event, had a competing event instead.
+    """
     table = tabular(n=160, seed=5)
     table["split"] = ["external" if i >= 100 else "" for i in range(160)]
     table["patient_id"] = [f"<script>{i}</script>" for i in range(160)]
+    if deaths:
+        table["event"] = np.where(np.random.default_rng(1).random(160) < 0.3, 2, table["event"])
     labels = {"age": f"Age {SCRIPT}", "smoker": "Cost [$](x) `a` *b*"}
     cohort = write_cohort(
         folder / "cohort", table, provenance="simulated", covariates={"age": "continuous", "smoker": "binary"},
-        labels=labels, description=SCRIPT,
+        labels=labels, description=SCRIPT, **({"competing_event": f"death {SCRIPT}"} if deaths else {}),
     )  # fmt: skip
     rng = np.random.default_rng(0)
     log_hazard = 0.3 * (table["age"].to_numpy() - 78)

@@ -101,3 +101,73 @@ def breslow(event, time, risk, new_risk, at):
         if e and t <= at:
             hazard += 1 / sum(math.exp(r) for u, r in zip(time, risk, strict=True) if u >= t)
     return math.exp(-hazard * math.exp(new_risk))
+
+
+def cumulative_incidence(event, time, at, cause=1):
+    """Aalen-Johansen: at each time, the share still free of both events times that of those at risk who have it."""
+    free, total = 1.0, 0.0
+    for t in sorted({u for u in time if u <= at}):
+        at_risk = sum(u >= t for u in time)
+        n_cause = sum(e == cause and u == t for e, u in zip(event, time, strict=True))
+        n_any = sum(e != 0 and u == t for e, u in zip(event, time, strict=True))
+        total += free * n_cause / at_risk
+        free *= 1 - n_any / at_risk
+    return total
+
+
+def competing_auc(event_train, time_train, event, time, risk, at):
+    """AUC at a time; controls are all of whom it is known that they had no event of cause 1 by then."""
+    n = len(time)
+    known = [event[i] != 0 or time[i] > at for i in range(n)]
+    weight = [censoring_weight(np.array(event_train) != 0, time_train, min(time[i], at)) for i in range(n)]
+    numerator = denominator = 0.0
+    for i in range(n):
+        for j in range(n):
+            if event[i] == 1 and time[i] <= at and known[j] and not (event[j] == 1 and time[j] <= at):
+                both = weight[i] * weight[j]
+                numerator += both * (1.0 if risk[i] > risk[j] else 0.5 if risk[i] == risk[j] else 0.0)
+                denominator += both
+    return numerator / denominator if denominator > 0 else math.nan
+
+
+def competing_brier(event_train, time_train, event, time, incidence, at):
+    """Brier score at a time of the probability of cause 1 by then."""
+    total = 0.0
+    for e, t, p in zip(event, time, incidence, strict=True):
+        if e != 0 or t > at:
+            weight = censoring_weight(np.array(event_train) != 0, time_train, min(t, at))
+            total += weight * ((e == 1 and t <= at) - p) ** 2
+    return total / len(time)
+
+
+def wolbers(event_train, time_train, event, time, risk, tau=math.inf):
+    """Weighted concordance of the events of cause 1 before tau with who is later, or had another event before."""
+    weight = [censoring_weight(np.array(event_train) != 0, time_train, t) for t in time]
+    numerator = denominator = 0.0
+    for i in range(len(time)):
+        if event[i] != 1 or time[i] >= tau:
+            continue
+        for j in range(len(time)):
+            if time[j] > time[i] or (time[j] == time[i] and event[j] == 0):
+                pair = weight[i] ** 2
+            elif event[j] == 2:
+                pair = weight[i] * weight[j]
+            else:
+                continue
+            numerator += pair * (1.0 if risk[i] > risk[j] else 0.5 if risk[i] == risk[j] else 0.0)
+            denominator += pair
+    return numerator / denominator if denominator > 0 else math.nan
+
+
+def absolute_risk(event, time, risk, other_risk, new_risk, new_other, at):
+    """Probability of event 1 by a time from two Breslow hazards, whose ratio is constant within each step."""
+    total, free = 0.0, 1.0
+    for t in sorted({u for e, u in zip(event, time, strict=True) if e and u <= at}):
+        steps = []
+        for cause, known, new in ((1, risk, new_risk), (2, other_risk, new_other)):
+            n_events = sum(e == cause and u == t for e, u in zip(event, time, strict=True))
+            at_risk = sum(math.exp(r) for u, r in zip(time, known, strict=True) if u >= t)
+            steps.append(math.exp(new) * n_events / at_risk)
+        total += free * (1 - math.exp(-sum(steps))) * steps[0] / sum(steps)
+        free *= math.exp(-sum(steps))
+    return total

@@ -67,7 +67,8 @@ def test_all_faults_at_once(tmp_path, table):
         "cohort.csv row 2, column time_days: '0'; must be days, above 0",
         "cohort.csv row 3, column time_days: 'inf'; must be days, above 0",
         "cohort.csv row 4, column time_days: 'soon'; must be days, above 0",
-        "cohort.csv row 5, column event: '2'; must be 1 (fracture) or 0 (censored)",
+        "cohort.csv row 5, column event: '2'; must be 1 (fracture) or 0 (censored); 2 may be a competing event, say "
+        "death, if `competing_event` in cohort.yaml names it",
         "cohort.csv row 6, column smoker: '7'; must be 0 or 1",
         "cohort.csv row 7, column age: empty; must be a number. If it is not known, set `missing_covariates: "
         "impute` in cohort.yaml",

@@ -3,6 +3,7 @@
 from fracsurv.findings.clinical import calibration, decision_curve, risk_groups
 from fracsurv.findings.cohort import follow_up
 from fracsurv.findings.comparison import chance_range, chosen_and_judged, forest, furthest, over_time
+from fracsurv.findings.competing import competing, competing_table
 from fracsurv.findings.doubt import doubts
 from fracsurv.findings.explanation import factors, fractured_first, places, vertebrae
 from fracsurv.findings.finding import Finding, highlighted
@@ -15,6 +16,8 @@ __all__ = [
     "calibration",
     "chance_range",
     "chosen_and_judged",
+    "competing",
+    "competing_table",
     "crops",
     "decision_curve",
     "doubts",

@@ -9,13 +9,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fracsurv import metrics, plots
+from fracsurv.competing import estimate_name
 from fracsurv.config import TRUE_RISK
 from fracsurv.curves import event_share, patient_predictions, risk_tertiles
 from fracsurv.findings.finding import PATIENTS, Finding, names_of
 from fracsurv.metrics import percentile_interval, resampled
 from fracsurv.numerals import NOT_KNOWN, counted, number, true_minus
 from fracsurv.plots import format_p, horizon_label
-from fracsurv.results import read_predictions, survival_column
+from fracsurv.results import read_predictions, status_of, survival_column
 from fracsurv.run import Run
 from fracsurv.training import derive_seed
 from fracsurv.wording import FEWEST_PATIENTS, HEADLINE, REFERENCE, experiment_name, headline_horizon, stamp
@@ -52,7 +53,7 @@ def calibration(run: Run, table: pd.DataFrame, split: str, names: Sequence[str])
     at = horizon_label(horizon, run.cohort.time_unit)
     figure = plots.calibration(
         panels, horizon, outcome=run.cohort.outcome, time_unit=run.cohort.time_unit,
-        provenance=f"{split} · {stamp(run)}",
+        estimate=estimate_name(run.cohort), provenance=f"{split} · {stamp(run)}",
     )  # fmt: skip
     said = (
         f"Calibration slope within {at} on {PATIENTS[split]}, with its 95 % bootstrap interval (1 = right, below 1 = "
@@ -84,7 +85,7 @@ def _single_slopes(run: Run, name: str, split: str, horizon: float) -> str:
     slopes, why = [], ""
     for fold in range(run.profile.n_folds):
         found = read_predictions(run, name, fold).query("split == @split")
-        event, time = found["event"].to_numpy(), found["time"].to_numpy()
+        event, time = status_of(found), found["time"].to_numpy()
         probability = 1 - found[survival_column(horizon)].to_numpy()
         slopes.append(metrics.calibration(event, time, probability, horizon, n_groups=1).slope)
         if np.isnan(slopes[-1]):
@@ -173,12 +174,12 @@ def risk_groups(run: Run, table: pd.DataFrame, name: str, split: str) -> Finding
     )  # fmt: skip
     horizon = headline_horizon(table, split) or float(np.median(time))
     low, high = (100 * event_share(event[third == k], time[third == k], horizon) for k in (0, 2))
-    p = format_p(plots.log_rank_p(event, time, third))
+    p = format_p(plots.log_rank_p(event == 1, time, third))
     by = horizon_label(horizon, run.cohort.time_unit)
     said = (
         f"By {by}, {low:.1f} % of the third that {experiment_name(run, name)} gives the lowest risk among "
         f"{PATIENTS[split]} have had {run.cohort.outcome}, and {high:.1f} % of the third with the highest "
-        f"(Kaplan–Meier; log-rank over the three {p}). Thirds are by the mean of the fold models' ranks of a "
-        "patient, not by any one model."
+        f"({estimate_name(run.cohort)}; log-rank over the three {p}). Thirds are by the mean of the fold models' "
+        "ranks of a patient, not by any one model."
     )
     return Finding(named[0], figure, named[1], said)

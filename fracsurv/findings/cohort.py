@@ -21,7 +21,7 @@ def follow_up(run: Run) -> Finding:
     not are counted; they have a curve of their own, in grey and in no test, only if they are no few.
     """
     table, outcome, unit = run.cohort.table, run.cohort.outcome, run.cohort.time_unit
-    event, time = table["event"].to_numpy(), table["time"].to_numpy()
+    event, time = run.cohort.status, table["time"].to_numpy()
     name, group, names = follow_up_groups(run.cohort)
     size = {key: int((group == key).sum()) for key in names}
     shown = [key for key in names if size[key] >= FEWEST_PATIENTS]
@@ -45,7 +45,7 @@ def follow_up(run: Run) -> Finding:
     said = f"By {horizon_label(day, unit)}, {' and '.join(parts)} have had {outcome}."
     if len(compared) > 1:
         at = np.isin(group, compared)
-        said += _tested(plots.log_rank_p(event[at], time[at], group[at]))
+        said += _tested(plots.log_rank_p(event[at] == 1, time[at], group[at]))
     if UNKNOWN in shown:
         said += f" Of {counted(size[UNKNOWN], 'patient')} the factor is not known: drawn in grey, and in no test."
     return Finding(f"follow_up_{name}", figure, alt, said + left_out)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fracsurv import plots
+from fracsurv.competing import estimate_name
 from fracsurv.config import TRUE_RISK
 from fracsurv.curves import KAPLAN_MEIER, metrics_over_time
 from fracsurv.findings.finding import PATIENTS, Finding, highlighted, names_of
@@ -83,7 +84,9 @@ def over_time(run: Run, table: pd.DataFrame, split: str, names: Sequence[str] | 
     shown = [name for name in highlighted(table, split) if name in names]
     unit = run.cohort.time_unit
     stamped = f"{split} · {stamp(run)}"
-    figure = plots.over_time(curves, names_of(run, names), shown, time_unit=unit, provenance=stamped)
+    called = estimate_name(run.cohort)
+    labels = names_of(run, names) | ({KAPLAN_MEIER: called} if run.cohort.has_competing else {})
+    figure = plots.over_time(curves, labels, shown, time_unit=unit, provenance=stamped)
     at = curves[np.isclose(curves["time"], last)]
     brier = at[at["metric"] == "brier"].set_index("experiment")["value"]
     auc = at[(at["metric"] == "auc") & (at["experiment"] != TRUE_RISK)].set_index("experiment")["value"]
@@ -91,7 +94,7 @@ def over_time(run: Run, table: pd.DataFrame, split: str, names: Sequence[str] | 
     said = f"At {horizon_label(last, unit)} on {PATIENTS[split]}, "
     if models.empty:
         said += (
-            f"the Kaplan–Meier curve given to everyone has a Brier score of {brier[KAPLAN_MEIER]:.3f}; no model is "
+            f"the {called} curve given to everyone has a Brier score of {brier[KAPLAN_MEIER]:.3f}; no model is "
             "judged in this run."
         )
     else:
@@ -100,8 +103,8 @@ def over_time(run: Run, table: pd.DataFrame, split: str, names: Sequence[str] | 
         largest = f", as the largest of {len(auc)} biased upwards" if len(auc) > 1 else ""
         said += (
             f"the highest AUC of a model is {auc.max():.3f} ({experiment_name(run, auc.idxmax())}){largest}; "
-            f"{better} of {counted(len(models), 'model')} {verb} a lower Brier score than the Kaplan–Meier curve "
-            f"given to everyone ({brier[KAPLAN_MEIER]:.3f})."
+            f"{better} of {counted(len(models), 'model')} {verb} a lower Brier score than the {called} "
+            f"curve given to everyone ({brier[KAPLAN_MEIER]:.3f})."
         )
     return Finding(f"over_time_{split}", figure, f"AUC and Brier score over time on {split}", said)
 

@@ -8,6 +8,17 @@ from numpy.typing import ArrayLike, NDArray
 
 def check_survival(event: ArrayLike, time: ArrayLike, suffix: str = "") -> tuple[NDArray, NDArray]:
     """Event as bool, time as float64; a day-0 time is accepted, a negative one is not."""
+    event, time = _check_outcome(event, time, suffix, (0, 1))
+    return event.astype(bool), time
+
+
+def check_outcome(event: ArrayLike, time: ArrayLike, suffix: str = "") -> tuple[NDArray, NDArray]:
+    """As `check_survival`, event as int8: 0 censored, 1 the event, 2 a competing event."""
+    event, time = _check_outcome(event, time, suffix, (0, 1, 2))
+    return event.astype(np.int8), time
+
+
+def _check_outcome(event: ArrayLike, time: ArrayLike, suffix: str, codes: tuple[int, ...]) -> tuple[NDArray, NDArray]:
     event, time = _plain(event, f"event{suffix}"), check_finite(time, f"time{suffix}")
     if time.ndim != 1 or event.shape != time.shape or len(time) == 0:
         raise ValueError(
@@ -17,10 +28,12 @@ def check_survival(event: ArrayLike, time: ArrayLike, suffix: str = "") -> tuple
     if event.dtype != np.bool_:
         if event.dtype == object:  # say, pandas' nullable booleans
             event = check_finite(event, f"event{suffix}")
-        wrong = np.flatnonzero((event != 0) & (event != 1))
+        wrong = np.flatnonzero(~np.isin(event, codes))
         if len(wrong):
-            raise ValueError(f"event{suffix} must be bool or 0/1, got event{suffix}[{wrong[0]}] = {event[wrong[0]]}")
-        event = event.astype(bool)
+            allowed = "/".join(map(str, codes))
+            raise ValueError(
+                f"event{suffix} must be bool or {allowed}, got event{suffix}[{wrong[0]}] = {event[wrong[0]]}"
+            )
     if (time < 0).any():
         index = np.flatnonzero(time < 0)[0]
         raise ValueError(f"time{suffix} must be >= 0, got time{suffix}[{index}] = {time[index]}")

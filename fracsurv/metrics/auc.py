@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_risk, check_survival, check_time, check_times
+from fracsurv.metrics._checks import check_outcome, check_risk, check_survival, check_time, check_times
 from fracsurv.metrics.censoring import hazard_steps, inverse_censoring_weights, reaches
 
 
@@ -24,12 +24,15 @@ def cumulative_dynamic_auc(
     does, not just before it: where many events and censorings share a time (times in years), late events weigh a
     little too much.
 
+    Who had a competing event by t is a control too, weighted by 1 / G of the own time, those followed beyond t by
+    1 / G(t): definition ii of Blanche et al. (2013), as in R's `riskRegression::Score(cause = 1)`.
+
     Parameters
     ----------
     event_train, time_train : arrays, shape (n_train,)
         Training fold, from which the censoring distribution G is estimated.
     event, time : arrays, shape (n,)
-        Test fold: True where the event was observed; time >= 0.
+        Test fold: True where the event was observed, in either 2 where a competing event was; time >= 0.
     risk : array, shape (n,)
         Log hazard or any score, higher = riskier.
     times : array, shape (n_times,)
@@ -42,19 +45,21 @@ def cumulative_dynamic_auc(
         scikit-survival raises. `usable_horizons` tells beforehand.
     mean_auc : float
         Mean weighted by the fall of the test fold's Kaplan-Meier curve between times (Lambert and Chevret
-        2016), as in scikit-survival. Times before the first event have no weight; any other NaN makes it NaN.
+        2016), as in scikit-survival; with competing events, by the rise of the cumulative incidence. Times before the
+        first event have no weight; any other NaN makes it NaN.
 
     Raises
     ------
     ValueError
         For unequal lengths, negative times, values that are not finite, times that do not increase.
     """
-    event, time = check_survival(event, time)
+    event, time = check_outcome(event, time)
     risk, times = check_risk(risk, len(time)), check_times(times)
     weight = inverse_censoring_weights(event_train, time_train, time)
+    common = inverse_censoring_weights(event_train, time_train, times)
     usable = reaches(event_train, time_train, time, times)
     ones = np.ones((len(time), 1))
-    auc = auc_of_draws(event, time, risk, times, weight, usable, ones)
+    auc = auc_of_draws(event, time, risk, times, weight, usable, ones, common)
     return auc[:, 0], float(mean_auc_of_draws(auc, survival_of_draws(event, time, times, ones))[0])
 
 
@@ -93,12 +98,14 @@ def auc_of_draws(
     weight: NDArray,
     usable: NDArray,
     counts: NDArray,
+    common: NDArray | None = None,
 ) -> NDArray:
     """AUC of each time and draw, shape (n_times, n_draws).
 
     `weight` (n,) is each patient's as a case, `usable` (n_times,) says where to answer at all, and `counts`
     (n, n_draws) how often each patient is there in each draw. In order of risk, one running sum over controls
-    tells every case how many controls lie below.
+    tells every case how many controls lie below. Where `event` holds competing events (2), `common` (n_times,) is the
+    weight of who is followed beyond a time: a control of that kind counts once, the others in proportion.
     """
     order = np.argsort(risk, kind="stable")
     event, time, risk, weight = event[order], time[order], risk[order], weight[order]
@@ -107,9 +114,13 @@ def auc_of_draws(
     first, last = np.searchsorted(risk, risk, side="left"), np.searchsorted(risk, risk, side="right")
     auc = np.full((len(times), counts.shape[1]), np.nan)
     for k in np.flatnonzero(usable):
-        case, control = np.flatnonzero(event & (time <= times[k])), time > times[k]
+        by_then, control = time <= times[k], time > times[k]
+        case, counted = np.flatnonzero((event == 1) & by_then), counts
+        if common is not None and (rival := (event == 2) & by_then).any():
+            control = control | rival
+            counted = counts * np.where(rival, weight / common[k], 1.0)[:, None]
         below = np.zeros((np.count_nonzero(control) + 1, counts.shape[1]))
-        np.cumsum(counts[control], axis=0, out=below[1:])
+        np.cumsum(counted[control], axis=0, out=below[1:])
         n_before = np.concatenate([[0], np.cumsum(control)])
         lower = below[n_before[first[case]]] + below[n_before[last[case]]]
         pairs = 2.0 * weighted[case].sum(axis=0) * below[-1]
@@ -118,13 +129,18 @@ def auc_of_draws(
 
 
 def survival_of_draws(event: NDArray, time: NDArray, times: NDArray, counts: NDArray) -> NDArray:
-    """Kaplan-Meier P(T > t) of each of `times` and each draw, shape (n_times, n_draws)."""
+    """Kaplan-Meier P(T > t), or 1 − cumulative incidence, of each of `times` and each draw, (n_times, n_draws)."""
     order = np.argsort(time, kind="stable")
     starts = np.flatnonzero(np.diff(time[order], prepend=-1.0))
     n_all = np.add.reduceat(counts[order], starts, axis=0)
-    n_events = np.add.reduceat(counts[order] * event[order, None], starts, axis=0)
+    n_events = np.add.reduceat(counts[order] * (event[order, None] == 1), starts, axis=0)
     survival = np.ones((len(starts) + 1, counts.shape[1]))
-    np.cumprod(1.0 - hazard_steps(n_events, n_all), axis=0, out=survival[1:])
+    if (event == 2).any():
+        n_either = np.add.reduceat(counts[order] * (event[order, None] > 0), starts, axis=0)
+        free = np.cumprod(1.0 - hazard_steps(n_either, n_all), axis=0)
+        survival[1:] -= np.cumsum(np.vstack([survival[:1], free[:-1]]) * hazard_steps(n_events, n_all), axis=0)
+    else:
+        np.cumprod(1.0 - hazard_steps(n_events, n_all), axis=0, out=survival[1:])
     return survival[np.searchsorted(time[order][starts], times, side="right")]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_survival, check_times
+from fracsurv.metrics._checks import check_outcome, check_times
 from fracsurv.metrics.censoring import inverse_censoring_weights, reaches_with
 
 
@@ -24,12 +24,15 @@ def brier_score(
     event's time, as scikit-survival does, not just before it: where many events and censorings share a time (times in
     years), late events weigh a little too much.
 
+    Who had a competing event by t will never have the event, and contributes (1 - surv)² / G(own time), as in R's
+    `riskRegression::Score(cause = 1)`; `surv` is then 1 − the probability of the event by t (`absolute_risk`).
+
     Parameters
     ----------
     event_train, time_train : arrays, shape (n_train,)
         Training fold, from which the censoring distribution G is estimated.
     event, time : arrays, shape (n,)
-        Test fold: True where the event was observed; time >= 0.
+        Test fold: True where the event was observed, in either 2 where a competing event was; time >= 0.
     surv : array, shape (n, n_times), or (n,) for one time
         Predicted probability, in [0, 1], of no event by each of `times`.
     times : array, shape (n_times,)
@@ -46,7 +49,7 @@ def brier_score(
         For unequal lengths, negative times, values that are not finite, probabilities outside [0, 1] or
         missing at a usable time, times that do not increase.
     """
-    event, time = check_survival(event, time)
+    event, time = check_outcome(event, time)
     times = check_times(times)
     own, common = _weights(event_train, time_train, time, times)
     usable = reaches_with(common, time, times)
@@ -94,9 +97,9 @@ def _weights(event_train: ArrayLike, time_train: ArrayLike, time: NDArray, times
 
 def _terms(event: NDArray, time: NDArray, surv: NDArray, times: NDArray, own: NDArray, common: NDArray) -> NDArray:
     beyond = time[:, None] > times
-    missed = surv - beyond
+    missed = surv - (beyond | (event == 2)[:, None])
     missed *= missed
-    missed *= np.where(beyond, common, (own * event)[:, None])  # who was censored by then weighs nothing
+    missed *= np.where(beyond, common, (own * (event > 0))[:, None])  # who was censored by then weighs nothing
     return missed
 
 

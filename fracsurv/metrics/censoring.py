@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_finite, check_survival, check_times
+from fracsurv.metrics._checks import check_finite, check_outcome, check_survival, check_times
 
 
 def kaplan_meier(event: ArrayLike, time: ArrayLike, *, censoring: bool = False) -> tuple[NDArray, NDArray]:
@@ -51,7 +51,8 @@ def censoring_survival(
     Parameters
     ----------
     event_train, time_train : arrays, shape (n_train,)
-        Training fold: True where the event was observed; time >= 0.
+        Training fold: True where the event was observed (2 where a competing one was: nobody is censored by it);
+        time >= 0.
     at : array of any shape, or a number
         Times at which G is wanted.
     just_before : bool
@@ -64,9 +65,9 @@ def censoring_survival(
         limit). It is 0 after the last training time as well, where scikit-survival raises: nothing is known there, so
         nothing may be weighted by it. Callers give such a patient no weight, or the whole horizon the value NaN.
     """
-    event_train, time_train = check_survival(event_train, time_train, "_train")
+    event_train, time_train = check_outcome(event_train, time_train, "_train")
     at = check_finite(at, "at")
-    times, survival = kaplan_meier(event_train, time_train, censoring=True)
+    times, survival = kaplan_meier(event_train != 0, time_train, censoring=True)
     order = np.argsort(at, axis=None)  # many times are found faster one after the other than here and there
     index = np.searchsorted(times, at.ravel()[order], side="left" if just_before else "right")
     g = np.empty(at.shape)

@@ -10,8 +10,9 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import norm
 
-from fracsurv.metrics._checks import check_finite, check_survival, check_time, check_whole
+from fracsurv.metrics._checks import check_finite, check_outcome, check_time, check_whole
 from fracsurv.metrics.censoring import censoring_survival, kaplan_meier
+from fracsurv.metrics.competing import cumulative_incidence
 
 _LEAST = 1e-9
 """Probabilities nearer to 0 or 1 than this count as that far away: the logit of 0 is no number."""
@@ -25,7 +26,8 @@ class Calibration:
     Attributes
     ----------
     n, predicted, observed, low, high : arrays, one value a group, by rising prediction
-        Patients; mean predicted probability; 1 − Kaplan–Meier at the horizon, and its 95 % interval.
+        Patients; mean predicted probability; 1 − Kaplan–Meier at the horizon (with competing events, the cumulative
+        incidence), and its 95 % interval.
     mean_predicted, mean_observed : float
         Over all patients; their ratio (observed to expected) is 1 for a model that is right on average.
     intercept : float
@@ -61,13 +63,15 @@ def calibration(
     statement about them alone.
 
     All of it takes censoring to be independent of the event, the regression also of the prediction: where those at
-    high risk are followed for a shorter time, the slope is off though the groups are not. Who dies is censored here,
-    so that "observed" is the risk if nobody died of anything else; it overstates the share who will have the event.
+    high risk are followed for a shorter time, the slope is off though the groups are not. Where those who die are
+    given as censored, "observed" is the risk if nobody died of anything else; it overstates the share who will have
+    the event. Given as 2, a competing event, they are known to be free of it: "observed" is then
+    `cumulative_incidence`, and they are in the regression.
 
     Parameters
     ----------
     event, time : arrays, shape (n,)
-        True where the event was observed; time >= 0, in any one unit.
+        True where the event was observed, 2 where a competing one was; time >= 0, in any one unit.
     probability : array, shape (n,)
         Predicted probability, in [0, 1], of the event by `at`. In the regression, probabilities nearer to 0 or 1 than
         1e-9 count as that far away.
@@ -93,10 +97,10 @@ def calibration(
     ValueError
         For unequal lengths, negative times, values that are not finite, probabilities outside [0, 1].
     """
-    event, time = check_survival(event, time)
+    event, time = check_outcome(event, time)
     probability, at = _check_probability(probability, len(time)), check_time(at, "at", above=0)
     if n_groups is None:
-        n_groups = int(np.clip((event & (time <= at)).sum() // 20, 2, 10))
+        n_groups = int(np.clip(((event == 1) & (time <= at)).sum() // 20, 2, 10))
     rows = []
     for group in _groups(probability, check_whole(n_groups, "n_groups", 1)):
         rows.append((len(group), probability[group].mean(), *_event_share(event[group], time[group], at)))
@@ -119,7 +123,8 @@ def net_benefit(
 
     Treated patients with the event by `at` less treated ones without it, these weighted by the odds of the threshold,
     per patient. Who is censored at `at` counts as free of it, as in `calibration`. Both are told from the treated
-    patients' own Kaplan–Meier estimate (Vickers et al. 2008), so that censoring is allowed for.
+    patients' own Kaplan–Meier estimate (Vickers et al. 2008), so that censoring is allowed for; with competing events
+    (2), from their cumulative incidence.
 
     Parameters
     ----------
@@ -146,7 +151,7 @@ def net_benefit(
     >>> net_benefit([1, 0, 0, 0], [1.0, 5.0, 5.0, 5.0], [0.9, 0.6, 0.2, 0.1], 3.0, [0.2, 0.8])
     array([0.125, 0.25 ])
     """
-    event, time = check_survival(event, time)
+    event, time = check_outcome(event, time)
     precision = np.asarray(probability).dtype
     probability, at = _check_probability(probability, len(time)), check_time(at, "at", above=0)
     thresholds = np.atleast_1d(check_finite(thresholds, "thresholds"))
@@ -173,7 +178,14 @@ def _groups(probability: NDArray, n_groups: int) -> list[NDArray]:
 
 
 def _event_share(event: NDArray, time: NDArray, at: float) -> tuple[float, float, float]:
-    """1 − Kaplan–Meier at a time, and its 95 % interval; NaN beyond the follow-up of somebody without the event."""
+    """1 − Kaplan–Meier, or the cumulative incidence, at a time, and its 95 % interval.
+
+    NaN beyond the follow-up of somebody without the event.
+    """
+    if (event == 2).any():
+        found = cumulative_incidence(event, time, [at])
+        return float(found.incidence[0]), float(found.low[0]), float(found.high[0])
+    event = event == 1
     times, survival = kaplan_meier(event, time)
     if at > times[-1] and survival[-1] > 0:
         return np.nan, np.nan, np.nan
@@ -196,8 +208,8 @@ def _status_at(event: NDArray, time: NDArray, at: float) -> tuple[NDArray, NDArr
     The weight is 1 / P(not censored before the event or the horizon). An event and a censoring at one time: the
     event comes first, so that its weight is 1 / G just before it; who is censored at the horizon is known to be free.
     """
-    case = event & (time <= at)
-    known = case | (time > at) | ((time == at) & ~event)
+    case = (event == 1) & (time <= at)
+    known = (event > 0) | (time >= at)
     before = censoring_survival(event, time, np.minimum(time, at), just_before=True)
     return case, known, np.divide(known, before, out=np.zeros(len(time)), where=known)
 

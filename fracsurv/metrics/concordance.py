@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_risk, check_survival, check_time
+from fracsurv.metrics._checks import check_outcome, check_risk, check_survival, check_time
 from fracsurv.metrics._pairs import comparable_counts, lower_risk_counts, pair_counts, tied_risk_counts
 from fracsurv.metrics.censoring import inverse_censoring_weights
+from fracsurv.metrics.competing import competing_pair_counts
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,15 @@ def concordance_index_ipcw(
 ) -> float:
     """Uno's concordance index (Uno et al. 2011): pairs weighted by 1 / G(t)² of the earlier event.
 
+    With competing events it is that of Wolbers et al. (2014): who had one before another's event will never have the
+    event, so that the two are comparable, weighted by 1 / (G(t) G(s)) for the event at t and the competing one at s.
+
     Parameters
     ----------
     event_train, time_train : arrays, shape (n_train,)
         Training fold, from which the censoring distribution G is estimated.
     event, time, risk : arrays, shape (n,)
-        As for `concordance_index`.
+        As for `concordance_index`; in `event` and `event_train` 2 is a competing event.
     tau : float, optional
         Only events before it count (``time < tau``). Without it, all do for which G is known and above zero:
         scikit-survival raises if a test event lies after the training follow-up, here it gets no weight.
@@ -138,12 +142,16 @@ def concordance_index_ipcw(
     float
         In [0, 1]; NaN where no weighted pair is comparable.
     """
-    event, time = check_survival(event, time)
+    event, time = check_outcome(event, time)
     risk = check_risk(risk, len(time))
     tau = None if tau is None else check_time(tau, "tau")
-    weight = uno_weights(event_train, time_train, event, time, tau)
+    weight = uno_weights(event_train, time_train, event == 1, time, tau)
     ones = np.ones((len(time), 1))
-    lower, comparable = pair_counts(event, time, risk, ones)
+    lower, comparable = pair_counts(event == 1, time, risk, ones)
+    if (event == 2).any():
+        own = inverse_censoring_weights(event_train, time_train, time)
+        further = competing_pair_counts(event, time, risk, own, ones)
+        lower, comparable = lower + further[0], comparable + further[1]
     total = weight @ comparable[:, 0]
     return float(weight @ lower[:, 0] / total) if total > 0 else float("nan")
 

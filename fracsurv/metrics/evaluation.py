@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_risk, check_survival, check_times
+from fracsurv.metrics._checks import check_outcome, check_risk, check_times
 from fracsurv.metrics._pairs import pair_counts
 from fracsurv.metrics.auc import auc_of_draws, mean_auc_of_draws, survival_of_draws
-from fracsurv.metrics.breslow import breslow_survival
 from fracsurv.metrics.brier import brier_of_draws, brier_terms, integrate
 from fracsurv.metrics.censoring import inverse_censoring_weights, reaches
+from fracsurv.metrics.competing import competing_pair_counts, predicted_survival
 from fracsurv.metrics.concordance import concordance_of_draws, uno_weights
 
 Key = tuple[str, float | None]
@@ -45,11 +45,14 @@ def evaluate(
     *,
     grid: ArrayLike | None = None,
     censoring: tuple[ArrayLike, ArrayLike] | None = None,
+    other_risk: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> dict[Key, float]:
     """All metrics of one model, fitted on one training fold, in one group of patients.
 
     The training fold gives Breslow's baseline, hence the probabilities that the Brier scores judge, and, unless
-    `censoring` is given, the censoring distribution.
+    `censoring` is given, the censoring distribution. Where any `event` holds 2, a competing event, probabilities are
+    `absolute_risk`s, Uno's C is Wolbers', and AUC and Brier score are those for competing risks; Harrell's C and the
+    thesis's AUC take it for censoring.
 
     Parameters
     ----------
@@ -65,6 +68,8 @@ def evaluate(
     censoring : (event, time), optional
         Patients whose censoring distribution weights the metrics, in the place of the training fold's. Weights are
         right only if those judged are censored as these are: judged patients from elsewhere need their own.
+    other_risk : (array of shape (n_train,), array of shape (n,)), optional
+        Log hazards of the competing event in the training fold and in those judged; the same for all if not given.
 
     Returns
     -------
@@ -73,14 +78,15 @@ def evaluate(
         ('integrated_brier', None), a float each: NaN at a horizon that follow-up does not reach
         (`usable_horizons`), and for the integrated metrics if it does not reach the whole grid.
     """
-    event, time = check_survival(event, time)
+    event, time = check_outcome(event, time)
     risk = check_risk(risk, len(time))
     horizons = check_times(horizons, "horizons")
     ones = np.ones((len(time), 1))
     censoring = censoring or (event_train, time_train)
     grid = grid_for(event_train, time_train, time, horizons, grid, censoring)
     sample = DrawnSample(event, time, ones)
-    values = evaluate_draws(event_train, time_train, risk_train, risk, horizons, grid, sample, censoring)
+    fold = (event_train, time_train, risk_train)
+    values = evaluate_draws(*fold, risk, horizons, grid, sample, censoring, other_risk)
     return {key: float(value[0]) for key, value in values.items()}
 
 
@@ -94,7 +100,7 @@ def grid_for(event_train, time_train, time, horizons, grid, censoring) -> NDArra
 
 @dataclass(frozen=True)
 class DrawnSample:
-    """Patients, and how often each is there in each draw: `counts`, shape (n, n_draws)."""
+    """Patients (`event` 0, 1 or 2), and how often each is there in each draw: `counts`, shape (n, n_draws)."""
 
     event: NDArray
     time: NDArray
@@ -110,23 +116,28 @@ def evaluate_draws(
     grid: NDArray,
     sample: DrawnSample,
     censoring: tuple[ArrayLike, ArrayLike],
+    other_risk: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> dict[Key, NDArray]:
     """As `evaluate`, an array of shape (n_draws,) a metric."""
     event, time, counts = sample.event, sample.time, sample.counts
     result: dict[Key, NDArray] = {}
-    lower, comparable = pair_counts(event, time, risk, counts)
-    uno = uno_weights(*censoring, event, time)
-    for name, weight in (("c_index", event.astype(float)), ("c_index_ipcw", uno)):
-        result[name, None] = concordance_of_draws(weight, counts, lower, comparable)
+    own = inverse_censoring_weights(*censoring, time)
+    lower, comparable = pair_counts(event == 1, time, risk, counts)
+    result["c_index", None] = concordance_of_draws((event == 1).astype(float), counts, lower, comparable)
+    if (event == 2).any():
+        further = competing_pair_counts(event, time, risk, own, counts)
+        lower, comparable = lower + further[0], comparable + further[1]
+    uno = uno_weights(*censoring, event == 1, time)
+    result["c_index_ipcw", None] = concordance_of_draws(uno, counts, lower, comparable)
 
     times = np.union1d(horizons, grid)
     at_horizon, on_grid = np.searchsorted(times, horizons), np.searchsorted(times, grid)
     # beyond the training fold's follow-up there is no baseline, beyond `censoring`'s no weight
     usable = reaches(event_train, time_train, time, times) & reaches(*censoring, time, times)
-    own = inverse_censoring_weights(*censoring, time)
-    auc = auc_of_draws(event, time, risk, times, own, usable, counts)
-    thesis = auc_of_draws(event, time, risk, horizons, np.ones(len(time)), np.ones(len(horizons), bool), counts)
-    surv = breslow_survival(event_train, time_train, risk_train, risk, times)
+    common = inverse_censoring_weights(*censoring, times)
+    auc = auc_of_draws(event, time, risk, times, own, usable, counts, common)
+    thesis = auc_of_draws(event == 1, time, risk, horizons, np.ones(len(time)), np.ones(len(horizons), bool), counts)
+    surv = predicted_survival(event_train, time_train, risk_train, risk, times, other_risk)
     terms = brier_terms(*censoring, event, time, surv, times)
     brier = brier_of_draws(terms, time, times, usable, counts)
     for i, (horizon, k) in enumerate(zip(horizons, at_horizon, strict=True)):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_finite, check_survival, check_times
+from fracsurv.metrics._checks import check_finite, check_outcome, check_times
 from fracsurv.metrics.evaluation import DrawnSample, Key, evaluate_draws, grid_for
 
 # Arrays of (patients × draws) are the largest made; a chunk of draws keeps each at 32 MiB.
@@ -109,6 +109,7 @@ def bootstrap_metrics(
     *,
     grid: ArrayLike | None = None,
     censoring: tuple[ArrayLike, ArrayLike] | None = None,
+    other_risks: Sequence[tuple[ArrayLike, ArrayLike]] | None = None,
     n_draws: int,
     seed: int,
 ) -> dict[Key, NDArray]:
@@ -130,6 +131,8 @@ def bootstrap_metrics(
         As for `evaluate`. Without a grid each model has the one `evaluate` gives it.
     censoring : (event, time), optional
         As for `evaluate`, for all models.
+    other_risks : sequence of (array, array), one a model, optional
+        `other_risk` of `evaluate`.
     n_draws : int
         Bootstrap samples.
     seed : int
@@ -141,7 +144,7 @@ def bootstrap_metrics(
         The keys of `evaluate`; arrays of shape (n_draws, n_models), NaN where a draw has no answer (say, no
         patient followed beyond the horizon).
     """
-    event, time = check_survival(event, time)
+    event, time = check_outcome(event, time)
     risks, horizons = check_finite(risks, "risks"), check_times(horizons, "horizons")
     lengths = {len(event_train), len(time_train), len(risk_train), len(risks)}
     if risks.ndim != 2 or risks.shape[1] != len(time) or len(lengths) != 1:
@@ -158,7 +161,8 @@ def bootstrap_metrics(
         sample = DrawnSample(event, time, counts)
         for model, model_grid in enumerate(grids):
             fold = (event_train[model], time_train[model], risk_train[model])
-            found = evaluate_draws(*fold, risks[model], horizons, model_grid, sample, weighting[model])
+            other = other_risks[model] if other_risks else None
+            found = evaluate_draws(*fold, risks[model], horizons, model_grid, sample, weighting[model], other)
             for key, values in found.items():
                 result.setdefault(key, np.empty((n_draws, len(risks))))[chunk, model] = values
     return result

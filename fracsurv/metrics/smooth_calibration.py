@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_survival, check_time
-from fracsurv.metrics.breslow import breslow_survival
+from fracsurv.metrics._checks import check_outcome, check_time
 from fracsurv.metrics.clinical import _LEAST, _check_probability
+from fracsurv.metrics.competing import predicted_survival
 
 KNOTS = (0.1, 0.5, 0.9)
 """Quantiles of the predictions at which the spline bends: Harrell's for three knots."""
@@ -42,7 +42,8 @@ def smooth_calibration(event: ArrayLike, time: ArrayLike, probability: ArrayLike
 
     A Cox model (Efron's ties, Breslow's baseline) of a restricted cubic spline with three knots of log(−log(1 − p)),
     its probability at `at` being what was observed. It uses all follow-up, and takes hazards at different predictions
-    to be proportional; `calibration` does neither.
+    to be proportional; `calibration` does neither. With competing events (2), a second such model is fitted to their
+    hazard, and the two give the probability (`absolute_risk`).
 
     Parameters
     ----------
@@ -55,22 +56,25 @@ def smooth_calibration(event: ArrayLike, time: ArrayLike, probability: ArrayLike
         NaN throughout where no curve can be fitted: no event, follow-up that ends before `at`, or predictions too
         alike for three knots.
     """
-    event, time = check_survival(event, time)
+    event, time = check_outcome(event, time)
     probability, at = _check_probability(probability, len(time)), check_time(at, "at", above=0)
     shown = np.linspace(*np.quantile(probability, SHOWN), 50)
     x = _log_log(probability)
     knots = np.quantile(x, KNOTS)
     nothing = SmoothCalibration(shown, np.full(50, np.nan), np.nan, np.nan, np.nan)
-    if not event.any() or at > time.max() or (np.diff(knots) <= 1e-9).any():
+    if not (event == 1).any() or at > time.max() or (np.diff(knots) <= 1e-9).any():
         return nothing
     basis = _restricted_cubic(x, knots)
     mean, sd = basis.mean(axis=0), basis.std(axis=0)
-    coefficients = _cox(event, time, (basis - mean) / sd)
-    if coefficients is None:
-        return nothing
-    risk = ((basis - mean) / sd) @ coefficients
-    drawn = ((_restricted_cubic(_log_log(shown), knots) - mean) / sd) @ coefficients
-    observed = 1 - breslow_survival(event, time, risk, np.concatenate([risk, drawn]), [at])[:, 0]
+    both = np.concatenate([basis, _restricted_cubic(_log_log(shown), knots)])
+    risks = []
+    for cause in (1, 2) if (event == 2).any() else (1,):
+        coefficients = _cox(event == cause, time, (basis - mean) / sd)
+        if coefficients is None:
+            return nothing
+        risks.append(((both - mean) / sd) @ coefficients)
+    known, other = len(time), None if len(risks) == 1 else (risks[1][: len(time)], risks[1])
+    observed = 1 - predicted_survival(event, time, risks[0][:known], risks[0], [at], other)[:, 0]
     gap = np.abs(probability - observed[: len(time)])
     return SmoothCalibration(shown, observed[len(time) :], gap.mean(), np.median(gap), np.quantile(gap, 0.9))
 

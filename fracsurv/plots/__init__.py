@@ -8,6 +8,7 @@ from fracsurv.plots.ablation import forest, over_time, validation_against_test
 from fracsurv.plots.covariates import coefficient_forest, covariate_distributions
 from fracsurv.plots.explanation import contributions, factor_losses, heat_maps
 from fracsurv.plots.images import LEVELS, augmentation_samples, box_heights, crop_montage, radiograph_with_slots
+from fracsurv.plots.incidence import incidence
 from fracsurv.plots.style import COLOURS, as_png, as_svg, horizon_label, set_style, spread
 from fracsurv.plots.subgroups import subgroups
 from fracsurv.plots.survival import (
@@ -47,6 +48,7 @@ __all__ = [
     "grade_matrix",
     "heat_maps",
     "horizon_label",
+    "incidence",
     "kaplan_meier",
     "keypoints",
     "late_fusion_weights",

@@ -109,7 +109,7 @@ def over_time(
                 marker="." if len(rows) == 1 else None,
             )  # fmt: skip
             if name in chosen or reference:
-                text = "Kaplan–Meier" if reference else labels[name]
+                text = labels.get(name, "Kaplan–Meier") if reference else labels[name]
                 ends.append((elapsed.iloc[-1], rows["value"].iloc[-1], text, colour))
         axes.set(xlabel=called, ylabel=METRIC_NAMES[metric])
         if ends:

@@ -1,4 +1,4 @@
-"""Kaplan–Meier curves with numbers at risk; calibration and decision curves at a horizon."""
+"""Kaplan–Meier and incidence curves with numbers at risk; calibration and decision curves at a horizon."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from lifelines import KaplanMeierFitter
 from lifelines.statistics import multivariate_logrank_test
 from matplotlib.figure import Figure
@@ -13,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from fracsurv.metrics import Calibration
+from fracsurv.metrics import Calibration, cumulative_incidence
 from fracsurv.plots.style import COLOURS, GREY, STAMP_INCHES, broken, horizon_label, ink, new_figure, time_axis
 
 
@@ -50,10 +51,13 @@ def kaplan_meier(
 ) -> Figure:
     """Kaplan–Meier curves by group with 95 % bands (log–log Greenwood), numbers at risk and the log-rank p.
 
+    With competing events the curves are 1 − cumulative incidence: who died is for ever without the event. The
+    log-rank test takes them for censored: it compares the hazards of the event.
+
     Parameters
     ----------
     event, time : arrays, shape (n,)
-        Bool, True = event; times in `time_unit`, > 0.
+        Bool, True = event, or 0, 1 and 2 (a competing event); times in `time_unit`, > 0.
     group : array, shape (n,)
         Each patient's group, a key of `labels`. Patients of other groups are left out.
     labels : mapping
@@ -61,7 +65,8 @@ def kaplan_meier(
     tested : sequence, optional
         The groups that the log-rank test compares, all if not given; the others are grey.
     """
-    event, time, group = np.asarray(event, bool), np.asarray(time, float), np.asarray(group)
+    event, time, group = np.asarray(event), np.asarray(time, float), np.asarray(group)
+    competing = bool((event == 2).any())
     present = [key for key in labels if (group == key).any()]
     compared = [key for key in present if tested is None or key in tested]
     palette = iter(COLOURS)
@@ -73,18 +78,18 @@ def kaplan_meier(
     lowest = 1.0
     for key, colour in zip(present, colours, strict=True):
         at = group == key
-        fitted = KaplanMeierFitter().fit(elapsed[at], event[at])
-        curve, band = fitted.survival_function_.iloc[:, 0], fitted.confidence_interval_
+        curve, band = _without_event(event[at], elapsed[at], competing)
         axes.step(curve.index, curve, where="post", color=colour, label=f"{labels[key]} (n = {at.sum():,})")
         axes.fill_between(
             band.index, band.iloc[:, 0], band.iloc[:, 1], step="post", color=colour, alpha=0.18, linewidth=0
         )
         lowest = min(lowest, float(np.nanmin(band.to_numpy())))
     kept = np.isin(group, compared)
-    p = log_rank_p(event[kept], elapsed[kept], group[kept])
+    p = log_rank_p(event[kept] == 1, elapsed[kept], group[kept])
     words = f"log-rank {format_p(p)}\n" if len(compared) > 1 else ""
+    what = "cumulative incidence, bands: 95 % interval" if competing else "bands: 95 % interval"
     # above the axes, where they cover no curve
-    axes.text(1, 1.02, f"{words}bands: 95 % interval", transform=axes.transAxes, fontsize=8, ha="right", va="bottom")
+    axes.text(1, 1.02, f"{words}{what}", transform=axes.transAxes, fontsize=8, ha="right", va="bottom")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     axes.set_title(title, pad=8 + 13 * len(present))
     axes.set(ylabel=f"Without {outcome}, %", ylim=(max(0.0, np.floor(lowest * 10 - 0.5) / 10), 1.02))
@@ -93,13 +98,28 @@ def kaplan_meier(
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xlim(-0.03 * elapsed.max(), elapsed.max() * 1.03)
     times = [elapsed[group == key] for key in present]
-    _risk_table(table, times, [labels[key] for key in present], colours, ticks, called)
+    risk_table(table, times, [labels[key] for key in present], colours, ticks, called)
     return figure
 
 
-def _risk_table(
-    axes, times: list[NDArray], names: list[str], colours: list[str], ticks: Sequence[float], called: str
+def _without_event(event: NDArray, time: NDArray, competing: bool) -> tuple[pd.Series, pd.DataFrame]:
+    """Share without the event over time, from 1 at time 0, and its 95 % band."""
+    if not competing:
+        fitted = KaplanMeierFitter().fit(time, event == 1)
+        return fitted.survival_function_.iloc[:, 0], fitted.confidence_interval_
+    times = np.unique(time)
+    found = cumulative_incidence(event, time, times)
+    columns = {"share": 1 - found.incidence, "low": 1 - found.high, "high": 1 - found.low}
+    # before the first event there is no band, as lifelines draws none for Kaplan–Meier
+    columns |= {name: np.where(found.incidence > 0, columns[name], 1.0) for name in ("low", "high")}
+    frame = pd.DataFrame({name: np.concatenate([[1.0], values]) for name, values in columns.items()}, [0.0, *times])
+    return frame["share"], frame[["low", "high"]]
+
+
+def risk_table(
+    axes, times: list[NDArray], names: list[str], colours: Sequence[str], ticks: Sequence[float], called: str
 ) -> None:
+    """Numbers at risk below a figure's curves: a row for each group's times, at the figure's ticks."""
     axes.set(ylim=(len(times) - 0.4, -0.9), xlabel=called, yticks=range(len(times)))
     axes.set_yticklabels([name if len(name) <= 26 else name[:25] + "…" for name in names])
     axes.tick_params(axis="y", length=0)
@@ -128,6 +148,7 @@ def calibration(
     *,
     outcome: str = "any fracture",
     time_unit: str = "days",
+    estimate: str = "Kaplan–Meier",
     provenance: str = "",
 ) -> Figure:
     """Predicted against observed probability of the event by `horizon` (in `time_unit`), a panel a model."""
@@ -164,7 +185,7 @@ def calibration(
     figure.supylabel("Observed probability, %", fontsize=9)
     handles = [
         Line2D([], [], color=COLOURS[0], marker="o", markersize=4, linewidth=1,
-               label="groups by prediction, Kaplan–Meier with 95 % interval"),
+               label=f"groups by prediction, {estimate} with 95 % interval"),
         Line2D([], [], color=COLOURS[1], label="smooth"),
         Line2D([], [], color=GREY, linestyle=":", linewidth=1, label="perfect"),
     ]  # fmt: skip

@@ -14,6 +14,7 @@ STAGES = {
     "background": 5,
     "noise": 6,
     "boxes": 7,
+    "death": 8,
 }
 
 

@@ -20,6 +20,7 @@ from fracsurv.workers import mapped
 from .anatomy import simulate_spine
 from .boxes import COLUMNS, list_boxes
 from .clinical import simulate_clinical
+from .death import DeathSettings, with_death
 from .fractures import simulate_fractures
 from .outcome import image_log_hazard, simulate_outcome
 from .pictures import SUFFIX, write_picture
@@ -40,6 +41,7 @@ def simulate_cohort(
     image_format: str = "png",
     boxes: str = "none",
     settings: SimulationSettings = DEFAULT,
+    death: DeathSettings | None = None,
     workers: int = 1,
     progress: bool = True,
 ) -> None:
@@ -63,6 +65,8 @@ def simulate_cohort(
         What vertebrae.csv holds: "none", there is no such file, and a finder has to be asked; "true", every vertebra
         with level and keypoints, to train a finder on; "faulty", as a detector with `settings`' faults lists them.
     settings : SimulationSettings
+    death : DeathSettings, optional
+        With it women die, and `event` is 2 for whom that comes first; all else stays as it is without.
     workers : int
         Processes that draw the pictures.
     progress : bool
@@ -75,7 +79,7 @@ def simulate_cohort(
     """
     out = Path(out)
     _check(out, patients, external, seed, resolution, image_format, boxes, workers)
-    table, truth = simulate_tables(patients + external, seed, settings)
+    table, truth = simulate_tables(patients + external, seed, settings, death)
     table["image"] = "images/" + table["patient_id"] + SUFFIX[image_format]
     table["split"] = np.where(np.arange(len(table)) < patients, "", "external")
     with atomic_folder(out) as folder:
@@ -87,23 +91,26 @@ def simulate_cohort(
         if boxes != "none":
             (true if boxes == "true" else faulty).to_csv(folder / "vertebrae.csv", index=False)
         truth.to_parquet(folder / "truth.parquet", index=False)
-        _describe(folder, patients, external, seed, resolution, settings)
+        _describe(folder, patients, external, seed, resolution, settings, death)
 
 
 def simulate_tables(
-    n: int, seed: int = 0, settings: SimulationSettings = DEFAULT
+    n: int, seed: int = 0, settings: SimulationSettings = DEFAULT, death: DeathSettings | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Cohort and truth of `n` women without their pictures.
 
     Returns
     -------
-    (table, truth) : `table` has patient_id, time_days, event and the ten covariates; `truth` has patient_id,
+    (table, truth) : `table` has patient_id, time_days, event (2 = death came first, with `death`) and the ten
+    covariates; `truth` has patient_id,
     log_hazard (up to a constant, higher = riskier), bone_quality, grade_sum, grade_* and type_*.
     """
     clinical = simulate_clinical(n, seed, settings)
     fractures = simulate_fractures(clinical, seed, settings)
     image = image_log_hazard(clinical["bone_quality"], fractures["grade_sum"], settings)
     outcome = simulate_outcome(clinical, image, seed, settings)
+    if death is not None:
+        outcome = with_death(outcome, clinical, seed, death)
     ids = pd.Series([f"P{i + 1:05d}" for i in range(n)], name="patient_id")
     table = pd.concat([ids, outcome[["time_days", "event"]], clinical[list(COVARIATES)]], axis=1)
     truth = pd.concat([ids, outcome["log_hazard"], clinical["bone_quality"], fractures], axis=1)
@@ -186,7 +193,13 @@ def _draw(task: _Task, woman: tuple) -> tuple[list[dict[str, object]], list[dict
 
 
 def _describe(
-    folder: Path, patients: int, external: int, seed: int, resolution: float, settings: SimulationSettings
+    folder: Path,
+    patients: int,
+    external: int,
+    seed: int,
+    resolution: float,
+    settings: SimulationSettings,
+    death: DeathSettings | None,
 ) -> None:
     """cohort.yaml, and simulation.json with every coefficient."""
     description = f"Simulated by fracsurv: {patients} women and {external} external ones, seed {seed}."
@@ -196,8 +209,12 @@ def _describe(
         "resolution": resolution,
         "description": description,
     }
+    if death is not None:
+        cohort["competing_event"] = "death"
     (folder / "cohort.yaml").write_text(yaml.safe_dump(cohort, sort_keys=False), encoding="utf-8")
     values = asdict(settings)
     values["correlation"] = {f"{a}, {b}": value for (a, b), value in settings.correlation.items()}
     record = {"seed": seed, "patients": patients, "external": external, "settings": values}
+    if death is not None:
+        record["death"] = asdict(death)
     (folder / "simulation.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,89 @@
+"""The competing event of a cohort that tells of one (death, say): its hazard, and what is said of it in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fracsurv.baselines import fit_cox
+from fracsurv.cohort import Cohort
+from fracsurv.metrics import Baseline, absolute_risk, breslow_baseline
+from fracsurv.scaling import standardise
+
+
+@dataclass(frozen=True)
+class CompetingHazard:
+    """A Cox model of the competing event on a fold's clinical factors; `coefficients` (p,) are log hazard ratios.
+
+    It is the same for every experiment: what a radiograph says of the fracture is asked, not what it says of death.
+    """
+
+    coefficients: NDArray
+    baseline: Baseline
+
+    def risk(self, tabular: NDArray) -> NDArray:
+        """Log hazards (n,) of standardised covariates (n, p or more: vertebral ones stand last and do not count)."""
+        return tabular[:, : len(self.coefficients)].astype(float) @ self.coefficients
+
+    def survival(self, baseline: Baseline, risk: NDArray, tabular: NDArray, times: ArrayLike) -> NDArray:
+        """1 − probability of the event by each of `times`, from a model's baseline and log hazards (n,) of it."""
+        return 1 - absolute_risk(baseline, risk, self.baseline, self.risk(tabular), times)
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain lists, for a JSON file."""
+        return {"coefficients": self.coefficients.tolist(), "baseline": baseline_record(self.baseline)}
+
+
+def competing_hazard(cohort: Cohort, train: NDArray) -> CompetingHazard | None:
+    """Fitted on the rows `train` (as `fit_cox` does it); None for a cohort without competing events."""
+    if not cohort.has_competing:
+        return None
+    tabular = standardise(cohort, train)
+    table = cohort.table.iloc[train]
+    had, time = table["competing"].to_numpy(), table["time"].to_numpy()
+    coefficients = fit_cox(tabular[train], had, time).coefficients
+    fitted = CompetingHazard(coefficients, breslow_baseline(had, time, np.zeros(len(time))))
+    return CompetingHazard(coefficients, breslow_baseline(had, time, fitted.risk(tabular[train])))
+
+
+def baseline_record(baseline: Baseline) -> dict[str, Any]:
+    """A baseline as plain lists, for a JSON file."""
+    return {"time": baseline.time.tolist(), "log_hazard": baseline.log_hazard.tolist(), "last": baseline.last}
+
+
+def read_baseline(record: dict[str, Any]) -> Baseline:
+    """A baseline from `baseline_record`."""
+    return Baseline(np.array(record["time"]), np.array(record["log_hazard"]), record["last"])
+
+
+def counted_note(cohort: Cohort) -> str:
+    """How the metrics take the competing event; '' for a cohort without."""
+    if not cohort.has_competing:
+        return ""
+    return (
+        f"A competing event ({cohort.competing_event}) is neither the event nor censoring. AUC counts who had it by "
+        "the horizon among those without the event (definition ii of Blanche et al. 2013), the Brier score wants a "
+        "probability of 0 of them, Uno's C is that of Wolbers et al. (2014); Harrell's C and the loss take them as "
+        "censored. Probabilities are absolute risks (Benichou and Gail 1990): from the model's hazard of the event, "
+        "and that of the competing event by a Cox model of the clinical factors, the same for every row."
+    )
+
+
+def limit_note(cohort: Cohort) -> str:
+    """What remains to be said of shares and probabilities where there is a competing event; '' without."""
+    if not cohort.has_competing:
+        return ""
+    first = cohort.competing_event
+    return (
+        f"Who has {first} first never has {cohort.outcome}: shares and observed risk are cumulative incidences "
+        "(Aalen–Johansen), predicted probabilities absolute risks. C-index, log-rank test and hazard ratios are of "
+        f"the hazard among those free of both; {first} is predicted from the clinical factors alone."
+    )
+
+
+def estimate_name(cohort: Cohort) -> str:
+    """What shares with the event over time are estimated by."""
+    return "cumulative incidence, Aalen–Johansen" if cohort.has_competing else "Kaplan–Meier"

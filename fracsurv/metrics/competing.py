@@ -1,0 +1,226 @@
+"""Competing events: who dies first never has the fracture, and is not merely somebody of whom no more is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
+
+from fracsurv.metrics._checks import check_finite, check_outcome, check_risk, check_times
+from fracsurv.metrics.breslow import Baseline, breslow_baseline, breslow_survival
+
+_NORMAL_97_5 = float(norm.ppf(0.975))
+_LARGEST_EXPONENT = 700.0  # exp of it is still finite
+_CHUNK_ELEMENTS = 4_194_304  # 32 MiB an array
+
+
+@dataclass(frozen=True, eq=False)
+class CumulativeIncidence:
+    """Share with the event by each time, its variance and 95 % interval, all of shape (n_times,)."""
+
+    incidence: NDArray
+    variance: NDArray
+    low: NDArray
+    high: NDArray
+
+
+def cumulative_incidence(
+    event: ArrayLike, time: ArrayLike, times: ArrayLike, *, cause: int = 1
+) -> CumulativeIncidence:
+    r"""Aalen and Johansen's estimate of the probability of the event by a time, before any competing event (1978).
+
+    .. math:: F_1(t) = \sum_{s \le t} S(s-) \, d_1(s) / r(s), \quad
+              S(t) = \prod_{s \le t} (1 - (d_1(s) + d_2(s)) / r(s))
+
+    At every distinct time s, :math:`d_k` had event k and r were at risk, those censored at s among them. The two
+    incidences and S add up to 1. Without competing events it is 1 − Kaplan–Meier, which else overstates it: there,
+    who dies is taken to go on being at risk as others are.
+
+    Parameters
+    ----------
+    event : array, shape (n,), int or bool
+        0 censored, 1 the event, 2 a competing event.
+    time : array, shape (n,), float
+        >= 0, in any one unit.
+    times : array, shape (n_times,)
+        Strictly increasing.
+    cause : int
+        1, or 2 for the incidence of the competing event.
+
+    Returns
+    -------
+    CumulativeIncidence
+        The variance is that of R's `cmprsk::cuminc` (Aalen 1978, with Gray's correction for ties). The interval is
+        the log–log one, :math:`F^{\exp(\pm 1.96 \sqrt{V} / (F \log F))}`; where nobody has had the event, its upper
+        bound is Clopper and Pearson's for as many as are still at risk (or, once nobody is, as had the other event),
+        and where everybody has, its lower bound is theirs for as many as had it. NaN after the last time, unless
+        nobody was then left free of both events.
+
+    Raises
+    ------
+    ValueError
+        For unequal lengths, negative times, codes other than 0, 1 and 2, times that do not increase, another cause.
+
+    Examples
+    --------
+    >>> cumulative_incidence([1, 2, 0, 1], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 4.0]).incidence
+    array([0.25, 0.25, 0.75])
+    """
+    event, time = check_outcome(event, time)
+    times = check_times(times)
+    if cause not in (1, 2):
+        raise ValueError(f"cause must be 1 or 2, got {cause!r}")
+    distinct, position = np.unique(time, return_inverse=True)
+    had = (event == cause, (event > 0) & (event != cause))
+    d1, d2 = (np.bincount(position, weights=which, minlength=len(distinct)) for which in had)
+    at_risk = len(time) - np.searchsorted(np.sort(time), distinct, side="left").astype(float)
+    free = np.cumprod(1 - (d1 + d2) / at_risk)
+    before = np.concatenate([[1.0], free[:-1]])
+    curve = np.cumsum(before * d1 / at_risk)
+    until = np.searchsorted(distinct, times, side="right")
+    known = (times <= distinct[-1]) | (free[-1] == 0)
+    incidence = np.concatenate([[0.0], curve])[until]
+    variance = _variance(curve, free, before, d1, d2, at_risk, until)
+    low, high = _interval(incidence, variance)
+    for k in np.flatnonzero(known & (incidence == 0)):
+        followed = np.count_nonzero(time >= times[k]) or np.count_nonzero(had[1])
+        high[k] = 1 - 0.025 ** (1 / followed)
+    for k in np.flatnonzero(known & (incidence == 1)):
+        low[k] = 0.025 ** (1 / np.count_nonzero(had[0] & (time <= times[k])))
+    return CumulativeIncidence(*(np.where(known, column, np.nan) for column in (incidence, variance, low, high)))
+
+
+def _variance(
+    curve: NDArray, free: NDArray, before: NDArray, d1: NDArray, d2: NDArray, at_risk: NDArray, until: NDArray
+) -> NDArray:
+    """Sums over all times s until t of w1 (1 + (F(s) − F(t)) / S(s))² + w2 ((F(s) − F(t)) / S(s))², squared out.
+
+    w = S(s−)² d / r² · (r − d) / (r − 1). Where S(s) is 0 nothing follows, and F(s) = F(t).
+    """
+    inverse = np.divide(1.0, free, out=np.zeros_like(free), where=free > 0)
+    total = [np.zeros(len(curve) + 1) for _ in range(3)]
+    for d, shift in ((d1, 1.0), (d2, 0.0)):
+        correction = np.divide(at_risk - d, at_risk - 1, out=np.ones_like(d), where=d > 1)
+        weight = before**2 * d / at_risk**2 * correction * (free > 0 if shift == 0 else 1.0)
+        own = shift + curve * inverse
+        for power, values in enumerate((own**2, own * inverse, inverse**2)):
+            total[power][1:] += np.cumsum(weight * values)
+    reached = np.concatenate([[0.0], curve])[until]
+    square, mixed, plain = (each[until] for each in total)
+    return np.maximum(square - 2 * reached * mixed + reached**2 * plain, 0.0)
+
+
+def _interval(incidence: NDArray, variance: NDArray) -> tuple[NDArray, NDArray]:
+    inside = (incidence > 0) & (incidence < 1)
+    f = np.where(inside, incidence, 0.5)
+    width = _NORMAL_97_5 * np.sqrt(variance) / (f * -np.log(f))
+    return (np.where(inside, f ** np.exp(sign * width), incidence) for sign in (1, -1))
+
+
+def absolute_risk(
+    baseline: Baseline, risk: ArrayLike, other: Baseline, other_risk: ArrayLike | None, times: ArrayLike
+) -> NDArray:
+    r"""Predicted probability of the event by a time from two cause-specific hazards (Benichou and Gail 1990).
+
+    .. math:: F_1(t \mid \eta) = \int_0^t S(s- \mid \eta) \, dH_1(s \mid \eta), \quad S = \exp(-H_1 - H_2)
+
+    Within each step of the hazards both are taken to stand in one ratio, so that :math:`F_1 + F_2 + S = 1` exactly
+    and, without competing events, :math:`F_1 = 1 - \exp(-H_1)`: that of `breslow_survival`. R's
+    `riskRegression::CSC` takes :math:`S(s-) dH_1`, which is larger by terms of the order of one step of the hazard.
+
+    Parameters
+    ----------
+    baseline, other : Baseline
+        `breslow_baseline` of the event's hazard and of the competing event's, in the same training fold.
+    risk, other_risk : arrays, shape (n,)
+        Each patient's log hazards of the two; without `other_risk`, that of the competing event is the same for all.
+    times : array, shape (n_times,)
+        Strictly increasing.
+
+    Returns
+    -------
+    array, shape (n, n_times)
+        In [0, 1], never decreasing along a row. NaN after the last training time.
+    """
+    times, risk = check_times(times), check_finite(risk, "risk")
+    risk = check_risk(risk, len(np.atleast_1d(risk)))
+    other_risk = np.zeros(len(risk)) if other_risk is None else check_risk(other_risk, len(risk), "other_risk")
+    steps = np.union1d(baseline.time, other.time)
+    until = np.searchsorted(steps, times, side="right")
+    result = np.zeros((len(risk), len(times)))
+    size = max(1, _CHUNK_ELEMENTS // max(1, len(steps)))
+    for start in range(0, len(risk), size):
+        part = slice(start, start + size)
+        own, rival = (_hazard(b, r[part], steps) for b, r in ((baseline, risk), (other, other_risk)))
+        own_step, rival_step = (np.diff(h, axis=1, prepend=0.0) for h in (own, rival))
+        both = own_step + rival_step
+        share = np.divide(own_step, both, out=np.zeros_like(both), where=both > 0)
+        before = np.exp(-np.concatenate([np.zeros((len(own), 1)), (own + rival)[:, :-1]], axis=1))
+        curve = np.cumsum(before * -np.expm1(-both) * share, axis=1)
+        result[part] = np.concatenate([np.zeros((len(own), 1)), curve], axis=1)[:, until]
+    last = min(baseline.last, other.last)
+    return np.where(times > last, np.nan, result.clip(0.0, 1.0))
+
+
+def _hazard(baseline: Baseline, risk: NDArray, at: NDArray) -> NDArray:
+    """Cumulative hazards (n, n_at)."""
+    if not len(at):
+        return np.zeros((len(risk), 0))
+    known = np.concatenate([[-np.inf], baseline.log_hazard])
+    log_hazard = known[np.searchsorted(baseline.time, at, side="right")]
+    return np.exp(np.minimum(log_hazard + risk[:, None], _LARGEST_EXPONENT))
+
+
+def predicted_survival(
+    event_train: NDArray,
+    time_train: NDArray,
+    risk_train: NDArray,
+    risk: NDArray,
+    times: NDArray,
+    other_risk: tuple[ArrayLike, ArrayLike] | None = None,
+) -> NDArray:
+    """1 − the probability of the event by each of `times`, (n, n_times): `breslow_survival`, or 1 − `absolute_risk`.
+
+    The former where the training fold holds no competing event.
+
+    Parameters
+    ----------
+    event_train, time_train, risk_train : arrays, shape (n_train,)
+        0, 1 or 2 as for `cumulative_incidence`; times; the model's log hazards of the event.
+    risk : array, shape (n,)
+        The model's log hazards of those to predict.
+    other_risk : (array of shape (n_train,), array of shape (n,)), optional
+        Log hazards of the competing event.
+    """
+    event_train, time_train = check_outcome(event_train, time_train, "_train")
+    if not (event_train == 2).any():
+        return breslow_survival(event_train == 1, time_train, risk_train, risk, times)
+    theirs, ours = (np.zeros(len(time_train)), None) if other_risk is None else other_risk
+    own = breslow_baseline(event_train == 1, time_train, risk_train)
+    rival = breslow_baseline(event_train == 2, time_train, theirs)
+    return 1 - absolute_risk(own, risk, rival, ours, times)
+
+
+def competing_pair_counts(
+    event: NDArray, time: NDArray, risk: NDArray, own: NDArray, counts: NDArray
+) -> tuple[NDArray, NDArray]:
+    """What `pair_counts` leaves out: of each event, those who had a competing event before it (n, n_draws).
+
+    They will never have the event, so they stay comparable (Wolbers et al. 2009, 2014). Each counts by 1 / G of the
+    own time, `own` (n,), over that of the event's, so that 1 / G² of the event's time in front gives their weight.
+    Returns the lower in risk plus half of those tied, and all.
+    """
+    lower, comparable = np.zeros(counts.shape), np.zeros(counts.shape)
+    rival = np.flatnonzero(event == 2)
+    rows = np.flatnonzero((event == 1) & (own > 0))
+    there = own[rival, None] * counts[rival]
+    size = max(1, _CHUNK_ELEMENTS // max(1, len(rival)))
+    for start in range(0, len(rows), size):
+        at = rows[start : start + size]
+        earlier = time[rival] < time[at, None]
+        higher = (risk[rival] < risk[at, None]) + 0.5 * (risk[rival] == risk[at, None])
+        comparable[at] = earlier @ there / own[at, None]
+        lower[at] = (earlier * higher) @ there / own[at, None]
+    return lower, comparable

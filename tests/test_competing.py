@@ -1,0 +1,281 @@
+"""A cohort with a competing event, from its table to predictions, metrics and report; the simulator's deaths."""
+
+from __future__ import annotations
+
+import lifelines
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy.stats import kstest
+from typer.testing import CliRunner
+
+from fracsurv import findings, metrics, report
+from fracsurv.cli import app
+from fracsurv.cohort import read_cohort
+from fracsurv.competing import competing_hazard
+from fracsurv.curves import KAPLAN_MEIER, metrics_over_time
+from fracsurv.errors import UserError
+from fracsurv.experiments import run_experiment
+from fracsurv.findings import clinical
+from fracsurv.oddities import table_oddities
+from fracsurv.predicting import predict_cohort
+from fracsurv.results import read_metrics, read_predictions
+from fracsurv.run import open_run, permuted
+from fracsurv.scaling import standardise
+from fracsurv.simulate import DeathSettings, death_times, simulate_clinical, simulate_tables
+from fracsurv.subgroups import subgroup_table
+from fracsurv.summary import summary_table
+from tests import oracles
+from tests.conftest import tabular, write_cohort
+from tests.made_up import SCRIPT, made_up_run
+
+KINDS = {"age": "continuous", "smoker": "binary"}
+DAYS = (365.0, 1096.0, 1826.0)
+
+
+def dying(n=240, seed=3):
+    """A table in which smokers and the old die, some of them first."""
+    table = tabular(n, seed)
+    rng = np.random.default_rng(seed)
+    died = rng.exponential(3500 * np.exp(-0.2 * (table["age"] - 78) - 0.8 * table["smoker"])).clip(1).round()
+    first = died < table["time_days"]
+    table["time_days"] = np.where(first, died, table["time_days"])
+    table["event"] = np.where(first, 2, table["event"])
+    return table
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Cox PH fitted on such a cohort."""
+    folder = tmp_path_factory.mktemp("competing")
+    table = dying()
+    table["split"] = ["external" if i >= 180 else "" for i in range(len(table))]
+    cohort = write_cohort(
+        folder / "cohort", table, covariates=KINDS, competing_event="death", horizons=[int(d) for d in DAYS]
+    )
+    made = open_run(cohort, folder / "run", "tiny")
+    run_experiment(made, "cox_ph", progress=False)
+    return made
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """A run with hostile names and its report's page."""
+    made = made_up_run(tmp_path_factory.mktemp("made-up"), deaths=True)
+    return made, report.write_report(made).read_text(encoding="utf-8")
+
+
+def columns(run, fold, split):
+    """Status, time, log hazard and log hazard of death of a split's patients, from the file alone."""
+    table = pd.read_parquet(run.out / "experiments" / "cox_ph" / f"fold-{fold}" / "predictions.parquet")
+    table = table[table["split"] == split]
+    status = np.where(table["competing"], 2, table["event"].astype(int))
+    return status, table["time"].to_numpy(), table["risk"].to_numpy(), table["competing_risk"].to_numpy(), table
+
+
+def test_two_is_the_competing_event_once_it_has_a_name(tmp_path):
+    table = dying()
+    cohort = read_cohort(write_cohort(tmp_path, table, covariates=KINDS, competing_event="death"))
+    assert (cohort.status == table["event"]).all()
+    assert (cohort.table["event"] == (table["event"] == 1)).all()
+    assert (cohort.table["competing"] == (table["event"] == 2)).all()
+    assert (
+        summary_table(cohort)
+        .loc["Death before it (in the time above)"]
+        .iloc[0]
+        .startswith(f"{(table['event'] == 2).sum()} (")
+    )
+    assert not any("column event" in line for line in table_oddities(cohort))
+    shuffled = permuted(cohort, 1)
+    assert sorted(zip(shuffled.status, shuffled.table["time"], strict=True)) == sorted(
+        zip(cohort.status, cohort.table["time"], strict=True)
+    )
+    assert (shuffled.status != cohort.status).any()
+
+
+def test_without_a_name_it_is_a_fault_that_says_how_to_give_one(tmp_path):
+    with pytest.raises(UserError) as caught:
+        read_cohort(write_cohort(tmp_path, dying(), covariates=KINDS))
+    (fault,) = caught.value.faults
+    first = dying()["event"].eq(2).idxmax() + 2
+    assert fault.startswith(f"cohort.csv rows {first}")
+    assert "'2'; must be 1 (fracture) or 0 (censored); 2 may be a competing event, say death, if `comp" in fault
+
+
+def test_what_is_odd_or_wrong_about_it_is_told(tmp_path):
+    table = tabular()
+    plain = read_cohort(write_cohort(tmp_path / "a", table, covariates=KINDS))
+    cohort = read_cohort(write_cohort(tmp_path / "b", table, covariates=KINDS, competing_event="death"))
+    # a name that nobody needs changes nothing: no column, the same fingerprint, a warning
+    assert not cohort.has_competing
+    assert cohort.fingerprint() == plain.fingerprint()
+    assert cohort.status.dtype == bool
+    assert any("no 2, though `competing_event` says what it means (death)" in line for line in table_oddities(cohort))
+    both = table.assign(event=table["event"] + 1)
+    odd = table_oddities(read_cohort(write_cohort(tmp_path / "c", both, covariates=KINDS, competing_event="death")))
+    assert any("1 and 2 alone, so that nobody is censored; were 0 and 1 meant?" in line for line in odd)
+    for folder, table_, settings, message in (
+        ("d", table.assign(event=2), {"competing_event": "death"}, "no patient has an event"),
+        ("e", table, {"competing_event": ""}, "cohort.yaml, competing_event: ''; must be text, not empty"),
+        ("f", table.assign(event=3), {"competing_event": "death"}, r"'3'; must be 1 \(the event\), 2 \(death\) or 0"),
+        ("g", both, {}, "column event: holds 1 and 2; code them as 0 and 1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_cohort(write_cohort(tmp_path / folder, table_, covariates=KINDS, **settings))
+    # somebody's own column of that name is left alone
+    named = read_cohort(write_cohort(tmp_path / "h", table.assign(competing="x"), covariates=KINDS))
+    assert not named.has_competing
+
+
+def test_its_hazard_is_lifelines_cox_of_the_clinical_factors(run):
+    train = run.rows(0)["train"]
+    tabular_, table = standardise(run.cohort, train), run.cohort.table.iloc[train]
+    frame = pd.DataFrame(tabular_[train], columns=list(KINDS)).assign(
+        time=table["time"].to_numpy(), died=table["competing"].to_numpy()
+    )
+    fitted = lifelines.CoxPHFitter().fit(frame, "time", "died")
+    hazard = competing_hazard(run.cohort, train)
+    np.testing.assert_allclose(hazard.coefficients, fitted.params_, rtol=1e-4)
+    status, time, _, death, table = columns(run, 0, "train")
+    rows = run.cohort.table["patient_id"].isin(table["patient_id"]).to_numpy()
+    np.testing.assert_allclose(death, tabular_[rows].astype(float) @ hazard.coefficients, rtol=1e-12)
+    times = np.unique(time[status == 2])[::9]
+    expected = fitted.predict_survival_function(frame.iloc[:4], times=times).to_numpy().T
+    found = hazard.baseline.survival(hazard.risk(tabular_[train][:4]), times)
+    np.testing.assert_allclose(found, expected, rtol=2e-4)
+
+
+@pytest.mark.parametrize("split", ["validation", "test", "external"])
+def test_predictions_and_metrics_are_their_definitions(run, split):
+    found = read_metrics(run, "cox_ph").set_index(["fold", "split", "metric"]).sort_index()
+    for fold in range(2):
+        train, judged = columns(run, fold, "train"), columns(run, fold, split)
+        by = judged if split == "external" else train
+        rows = found.loc[(fold, split)]
+        own = dict(zip(rows.index, rows["value"], strict=True))
+        assert own["c_index"] == pytest.approx(oracles.concordance(judged[0] == 1, *judged[1:3])[-1], rel=1e-12)
+        wolbers = oracles.wolbers(by[0], by[1], *judged[:3])
+        assert own["c_index_ipcw"] == pytest.approx(wolbers, rel=1e-10)
+        assert len(rows.loc["auc"]) == len(DAYS)
+        for day, auc, brier in zip(DAYS, rows.loc["auc", "value"], rows.loc["brier", "value"], strict=True):
+            surv = judged[4][f"survival_{day:g}d"].to_numpy()
+            for i in (0, 5):
+                expected = oracles.absolute_risk(
+                    train[0], train[1], train[2], train[3], judged[2][i], judged[3][i], day
+                )
+                assert 1 - surv[i] == pytest.approx(expected, rel=1e-9)
+            assert auc == pytest.approx(oracles.competing_auc(by[0], by[1], *judged[:3], day), rel=1e-10)
+            assert brier == pytest.approx(
+                oracles.competing_brier(by[0], by[1], *judged[:2], 1 - surv, day), rel=1e-10
+            )
+
+
+def test_new_patients_get_the_runs_own_probabilities(run, tmp_path):
+    cohort = read_cohort(run.cohort.folder, outcome=False)
+    assert not cohort.has_competing
+    found = predict_cohort(run.out, cohort, "cox_ph", tmp_path, progress=False).set_index("patient_id")
+    folds = [read_predictions(run, "cox_ph", fold).set_index("patient_id").loc[found.index] for fold in range(2)]
+    for day in DAYS:
+        expected = np.mean([1 - fold[f"survival_{day:g}d"] for fold in folds], axis=0)
+        np.testing.assert_allclose(found[f"probability_{day:g}"], expected, rtol=0, atol=1e-12)
+
+
+def test_intervals_are_those_of_the_metrics_in_the_draws(run):
+    table, _ = report.write_ablation(run)
+    rows = table[(table["experiment"] == "cox_ph") & (table["split"] == "external")]
+    assert (rows["ci_low"] < rows["mean"]).all()
+    assert (rows["mean"] < rows["ci_high"]).all()
+    curves = metrics_over_time(run, ["cox_ph"], "external", DAYS[-1])
+    reference = curves[curves["experiment"] == KAPLAN_MEIER].iloc[-1]["value"]
+    expected = []
+    for fold in range(2):
+        (status, time, *_), judged = columns(run, fold, "train"), columns(run, fold, "external")
+        share = oracles.cumulative_incidence(status, time, DAYS[-1])
+        same = np.full(len(judged[0]), share)
+        expected.append(oracles.competing_brier(*judged[:2], *judged[:2], same, DAYS[-1]))
+    assert reference == pytest.approx(np.mean(expected), rel=1e-10)
+
+
+def test_the_report_shows_both_incidences_and_what_kaplan_meier_overstates(reported):
+    run, page = reported
+    status, time = run.cohort.status, run.cohort.table["time"].to_numpy()
+    assert 'id="competing"' in page
+    assert SCRIPT not in page
+    found = findings.competing_table(run)
+    for k, (label, day) in enumerate((("1 year", 365), ("3 years", 1096), ("5 years", 1826), ("8 years", 2922))):
+        row = found.iloc[k].droplevel(0)
+        share, dead = (oracles.cumulative_incidence(status, time, day, cause) for cause in (1, 2))
+        alone = 1 - oracles.kaplan_meier(status == 1, time, day)
+        assert (row["by"], row["at risk"]) == (label, str((time >= day).sum()))
+        assert row["cumulative incidence, %"].iloc[0].startswith(f"{100 * share:.1f}\n[")
+        assert row["cumulative incidence, %"].iloc[1].startswith(f"{100 * dead:.1f}\n[")
+        assert row["1 − Kaplan–Meier, %"] == f"{100 * alone:.1f}"
+        assert row["overstated by, points"] == f"{100 * (alone - share):.1f}"
+        assert alone > share
+    assert (run.out / "tables" / "competing.csv").exists()
+    assert "says" in findings.competing(run).said
+    assert "definition ii of Blanche et al. 2013" in page
+    assert "shares and observed risk are cumulative incidences" in page
+    assert "if nobody died of anything else" not in page
+
+
+def test_shares_and_calibration_in_the_report_are_cumulative_incidences(reported):
+    run, _ = reported
+    table, _ = report.read_ablation(run)
+    external = run.rows(0)["external"]
+    status, time = run.cohort.status[external], run.cohort.table["time"].to_numpy()[external]
+    share = oracles.cumulative_incidence(status, time, 1826)
+    said = clinical.decision_curve(run, table, "external", ["cox_ph"]).said
+    assert f"By 5 years, {100 * share:.1f} % have it." in said
+    found = subgroup_table(run, "external", ["cox_ph"], 1826.0).iloc[0]
+    folds = [read_predictions(run, "cox_ph", fold).query("split == 'external'") for fold in range(2)]
+    expected = np.mean([1 - fold["survival_1826d"] for fold in folds])
+    assert found["ratio"] == pytest.approx(share / expected, rel=1e-9)
+    assert found["events"] == (status == 1).sum()
+    slope = clinical._single_slopes(run, "cox_ph", "external", 1826.0)
+    each = [metrics.calibration(status, time, 1 - fold["survival_1826d"], 1826).slope for fold in folds]
+    assert slope == pytest.approx(np.mean(each), rel=1e-12)
+
+
+def test_a_run_without_deaths_has_nothing_of_it(tmp_path):
+    run = made_up_run(tmp_path)
+    assert "competing" not in read_predictions(run, "cox_ph", 0)
+    page = report.write_report(run).read_text(encoding="utf-8")
+    assert 'id="competing"' not in page
+    assert "Blanche" not in page
+    assert findings.competing(run) is None
+
+
+def test_simulated_deaths_follow_gompertz():
+    clinical = simulate_clinical(6_000, seed=4)
+    settings = DeathSettings()
+    years = death_times(clinical, seed=4) / 365.25
+    factors = sum(effect * clinical[name] for name, effect in settings.log_hazard.items())
+    start = settings.rate * np.exp(settings.per_year * (clinical["age"] - settings.at_age) + factors)
+    dead = 1 - np.exp(-start / settings.per_year * np.expm1(settings.per_year * years))
+    assert kstest(dead, "uniform").pvalue > 0.001
+    assert (death_times(clinical.iloc[:50], seed=4) == 365.25 * years[:50]).all()
+
+
+def test_simulated_deaths_change_nothing_else():
+    table, truth = simulate_tables(400, seed=2)
+    with_deaths, same = simulate_tables(400, seed=2, death=DeathSettings())
+    pd.testing.assert_frame_equal(truth, same)
+    died = with_deaths["event"] == 2
+    assert 0.1 < died.mean() < 0.4
+    pd.testing.assert_frame_equal(with_deaths[~died], table[~died])
+    assert (with_deaths.loc[died, "time_days"] <= table.loc[died, "time_days"]).all()
+
+
+def test_simulate_with_competing_death_makes_a_cohort_that_check_reads(tmp_path):
+    folder = tmp_path / "cohort"
+    arguments = ["simulate", str(folder), "--patients", "40", "--seed", "3", "--resolution", "0.1"]
+    assert CliRunner().invoke(app, [*arguments, "--competing-death"]).exit_code == 0
+    assert yaml.safe_load((folder / "cohort.yaml").read_text())["competing_event"] == "death"
+    cohort = read_cohort(folder)
+    assert cohort.has_competing
+    assert "death" in (folder / "simulation.json").read_text()
+    plain = tmp_path / "plain"
+    assert CliRunner().invoke(app, [*arguments[:1], str(plain), *arguments[2:]]).exit_code == 0
+    assert "death" not in (plain / "simulation.json").read_text() + (plain / "cohort.yaml").read_text()
