@@ -83,6 +83,8 @@ def transform(
     n, channels, h, w = x.shape
     height, width = frame or (h, w)
     device = x.device
+    if n == 0:  # affine_grid refuses it; of several processes one may have no patient of a batch
+        return x.new_zeros((0, channels, height, width))
     zero = torch.zeros(n, device=device)
     radians = zero if degrees is None else degrees * (math.pi / 180)
     scale = torch.ones_like(zero) if zoom is None else 1 / zoom

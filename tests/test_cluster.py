@@ -26,7 +26,7 @@ from fracsurv.run import open_run
 from tests.conftest import tabular, write_cohort
 
 PROFILE = CONFIGS / "slurm" / "config.yaml"
-KINDS = {"age": "numeric", "smoker": "binary"}
+KINDS = {"age": "continuous", "smoker": "binary"}
 
 
 def has_slurm() -> bool:

@@ -37,7 +37,7 @@ from tests.killing import killed_in
 from tests.ranks import on_ranks
 
 CPU = torch.device("cpu")
-KINDS = {"age": "numeric", "smoker": "binary"}
+KINDS = {"age": "continuous", "smoker": "binary"}
 N = 40
 
 
