@@ -1,4 +1,5 @@
-# The study as a pipeline. `fracsurv run COHORT` calls it with a --configfile: cohort, out, profile, experiments, per_fit.
+# The study as a pipeline. `fracsurv run COHORT` calls it with a --configfile: cohort, out, profile, experiments, per_fit,
+# and cores: the CPUs of a job that can use several.
 # By default one job an experiment: its notebook fits what is not fitted yet, which spares every further fit the
 # seconds that importing torch takes. With per_fit=true one job an (experiment, fold, α), for clusters; notebooks
 # then show what the jobs wrote. Either way re-running does only what is left, and gives the same.
@@ -16,6 +17,7 @@ COHORT, OUT, PROFILE = config["cohort"], config["out"], config["profile"]
 RUN = open_run(COHORT, OUT, PROFILE)
 FOLDS = range(RUN.profile.n_folds)
 PER_FIT = str(config.get("per_fit", "false")).lower() == "true"
+CORES = int(config.get("cores", 1))
 NOTEBOOKS = str(ROOT / "notebooks")
 FRACSURV = shlex.join([sys.executable, "-m", "fracsurv.cli"])
 EXECUTE = shlex.join([sys.executable, "-m", "fracsurv.notebook_job"])
@@ -116,7 +118,7 @@ rule prepare:
         TABLES,
     output:
         touch(f"{OUT}/prepared/{{kind}}.complete"),
-    threads: workflow.cores
+    threads: CORES
     log:
         f"{OUT}/logs/prepare-{{kind}}.log",
     params:
@@ -216,7 +218,7 @@ for rank, network in enumerate(sorted(NETWORKS, key=length)):
             f"{OUT}/logs/04_fusion_training_{network}.log",
         priority: rank
         resources:
-            gpu=1,
+            gpu=int(not PER_FIT),
         shell:
             "{EXECUTE} {NOTEBOOKS:q}/04_fusion_training.ipynb {output:q} --experiment {params.experiment}"
             " --cohort {COHORT:q} --profile {PROFILE:q} --out {OUT:q} > {log:q} 2>&1"
@@ -244,7 +246,7 @@ rule explain:
         f"{OUT}/ablation.csv",
     output:
         touch(f"{OUT}/explanations/complete"),
-    threads: workflow.cores
+    threads: CORES
     log:
         f"{OUT}/logs/explain.log",
     params:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fracsurv.batches import Share
+
 
 @dataclass(frozen=True)
 class FullAugment:
@@ -81,6 +83,8 @@ def transform(
     n, channels, h, w = x.shape
     height, width = frame or (h, w)
     device = x.device
+    if n == 0:  # affine_grid refuses it; of several processes one may have no patient of a batch
+        return x.new_zeros((0, channels, height, width))
     zero = torch.zeros(n, device=device)
     radians = zero if degrees is None else degrees * (math.pi / 180)
     scale = torch.ones_like(zero) if zoom is None else 1 / zoom
@@ -102,10 +106,11 @@ def transform(
     return functional.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def salt_and_pepper(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Set about `share` of the pixels to 0 or 1, half each."""
-    drawn = torch.rand(x.shape, generator=generator, device=x.device)
-    return torch.where(drawn < share, (drawn < share / 2).to(x.dtype), x)
+def salt_and_pepper(x: Tensor, part: float, generator: torch.Generator, share: Share | None = None) -> Tensor:
+    """Set about `part` of the pixels to 0 or 1, half each; `share` as `augment_full` takes it."""
+    share = share or Share.all_of(len(x))
+    drawn = torch.rand((share.whole, *x.shape[1:]), generator=generator, device=x.device)[share.mine]
+    return torch.where(drawn < part, (drawn < part / 2).to(x.dtype), x)
 
 
 def augment_full(
@@ -114,6 +119,7 @@ def augment_full(
     settings: FullAugment | None = None,
     *,
     frame: tuple[int, int] | None = None,
+    share: Share | None = None,
 ) -> Tensor:
     """Dropout, rotation and vertical flip of normalised full images, each sample with its own draw.
 
@@ -126,11 +132,13 @@ def augment_full(
     frame : (H, W)
         The padded size (`radiographs.full_image_shape`); a batch that is not augmented takes `pad_to`. Dropout
         comes before the padding, which stays 0.
+    share : Share, optional
+        Which rows of a batch `x` is: they are changed as they would be among the others.
     """
     settings = settings or FullAugment()
-    n, device = len(x), x.device
+    (n, mine), device = share or Share.all_of(len(x)), x.device
     degrees = (torch.rand(n, generator=generator, device=device) * 2 - 1) * settings.degrees
     vertical = torch.rand(n, generator=generator, device=device) < settings.vertical_flip
     if settings.dropout > 0:
-        x = salt_and_pepper(x, settings.dropout, generator)
-    return transform(x, degrees=degrees, vertical=vertical, frame=frame)
+        x = salt_and_pepper(x, settings.dropout, generator, share)
+    return transform(x, degrees=degrees[mine], vertical=vertical[mine], frame=frame)

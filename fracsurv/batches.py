@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +35,18 @@ def batches(
         order = order[np.argsort(place, kind="stable")]
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     return [rows for rows in parts if len(rows) > 1]
+
+
+class Share(NamedTuple):
+    """Some rows of a batch of `whole` rows: those of one process, `mine`."""
+
+    whole: int
+    mine: slice
+
+    @classmethod
+    def all_of(cls, n: int) -> Share:
+        """All of a batch of `n` rows."""
+        return cls(n, slice(0, n))
 
 
 class RiskBank:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -157,26 +158,22 @@ def fit(
     alpha: Annotated[float | None, typer.Option(help="Weight of the clinical risk, for α-models.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all if not given.")] = None,
 ) -> None:
-    """Fit one experiment on one fold. What is done already is not done again; what was interrupted resumes."""
+    """Fit one experiment on one fold. What is done already is not done again; what was interrupted resumes.
+
+    Under torchrun its processes share the work: docs/cluster.md.
+    """
     import torch
 
-    from fracsurv.experiments import alphas, fit_fold
+    from fracsurv.experiments import fit_fold, open_fit
     from fracsurv.memory import keep_freed_memory
-    from fracsurv.run import open_run
+    from fracsurv.parallel import team
 
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
-    run = open_run(cohort, out, profile)
-    faults = []
-    if fold >= run.profile.n_folds:
-        faults.append(f"--fold {fold}: folds are 0 to {run.profile.n_folds - 1} in profile {run.profile.name}")
-    if alpha not in alphas(run, experiment):
-        wanted = ", ".join(f"{a:g}" for a in alphas(run, experiment) if a is not None) or "none"
-        faults.append(f"--alpha {alpha}: {experiment} takes {wanted}")
-    if faults:
-        raise UserError(faults)
-    fit_fold(run, experiment, fold, alpha)
+    with team() as processes:
+        run = processes.in_turn(lambda: open_fit(cohort, profile, out, experiment, fold, alpha))
+        fit_fold(run, experiment, fold, alpha, team=processes)
 
 
 @app.command()
@@ -187,15 +184,19 @@ def run(
     experiments: Annotated[
         str, typer.Option(help="Comma-separated names; all that the cohort allows if empty.")
     ] = "",
-    cores: Annotated[int, typer.Option(min=1, help="Jobs at once.")] = 2,
+    cores: Annotated[
+        int, typer.Option(min=1, help="Jobs at once; on a cluster, CPUs of a job that can use several.")
+    ] = 2,
     per_fit: Annotated[bool, typer.Option(help="One job a fold and α, for clusters; the same results.")] = False,
+    profile_dir: Annotated[
+        Path | None, typer.Option(help="Snakemake profile that sends the jobs to a cluster, as configs/slurm does.")
+    ] = None,
 ) -> None:
     """Run the whole study on a cohort: every experiment, the notebooks, the report. Re-running does what is left."""
     from fracsurv.pipeline import run_pipeline
 
-    run_pipeline(
-        cohort, profile, out, [name.strip() for name in experiments.split(",") if name.strip()], cores, per_fit
-    )
+    names = [name.strip() for name in experiments.split(",") if name.strip()]
+    run_pipeline(cohort, profile, out, names, cores, per_fit, profile_dir)
 
 
 @app.command()
@@ -281,9 +282,11 @@ def main(called: typer.Typer = app) -> None:
     """Entry point of `fracsurv`, or of another app: faults are told, without a traceback."""
     try:
         called()
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from here", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code in (130, 143):  # typer's of Ctrl-C, and `run`'s of being told to end
+            program = sys.argv[:1] if Path(sys.argv[0]).name == "fracsurv" else [sys.executable, "-m", "fracsurv.cli"]
+            typer.echo(f"\nstopped; go on with: {shlex.join([*program, *sys.argv[1:]])}", err=True)
+        raise
     except UserError as error:
         for fault in error.faults:
             typer.echo(f"error: {fault}", err=True)

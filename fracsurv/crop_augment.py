@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fracsurv.augment import transform
+from fracsurv.batches import Share
 
 NOISE_SHARED = 8
 """The noise of a batch is cut from a strip of 1/8 of its length; see `draw_crops`."""
@@ -72,6 +73,12 @@ class CropDraws(NamedTuple):
     noise: Tensor | None = None
     start: Tensor | None = None
     sign: Tensor | None = None
+
+    def of(self, mine: slice) -> CropDraws:
+        """Those of some of the patients; the strip is everyone's."""
+        return self._make(
+            value if value is None or name == "noise" else value[mine] for name, value in self._asdict().items()
+        )
 
 
 def draw_crops(
@@ -139,6 +146,7 @@ def augment_crops(
     *,
     frame: tuple[int, int] | None = None,
     change: Callable[..., Tensor] = change_crops,
+    share: Share | None = None,
 ) -> Tensor:
     """Normalise crops as they lie in the store and give them contrast, zoom, flips and noise, each patient its own.
 
@@ -161,6 +169,8 @@ def augment_crops(
         Of the result, the crops in its middle; by default as the pixels come. The vision transformer's is square.
     change : callable
         `change_crops`, or the same compiled.
+    share : Share, optional
+        Which rows of a batch these patients are: they are changed as they would be among the others.
 
     Returns
     -------
@@ -168,7 +178,9 @@ def augment_crops(
     """
     n, slots, *stored = pixels.shape
     frame = frame or (stored[0], stored[1])
-    return change(pixels, sizes, low, high, draw_crops(n, slots, frame, generator, settings), frame)
+    share = share or Share.all_of(n)
+    draws = draw_crops(share.whole, slots, frame, generator, settings).of(share.mine)
+    return change(pixels, sizes, low, high, draws, frame)
 
 
 def _share_inside(size: Tensor, stored: int, length: int, zoom: Tensor, flip: Tensor) -> Tensor:

@@ -25,8 +25,9 @@ from fracsurv.feeding import ImageFeed, NetworkInputs, RiskColumns
 from fracsurv.files import atomic_path, read_json, write_json
 from fracsurv.memory import peak_memory
 from fracsurv.models import RESNETS, build, count_parameters
+from fracsurv.parallel import Team
 from fracsurv.results import is_done, risk_of, write_predictions
-from fracsurv.run import Run
+from fracsurv.run import Run, open_run
 from fracsurv.scaling import standardise
 from fracsurv.steps import worth_compiling
 from fracsurv.stopwatch import Stopwatch
@@ -53,20 +54,42 @@ def alphas(run: Run, name: str) -> tuple[float | None, ...]:
     return run.profile.alphas
 
 
-def fit_fold(run: Run, name: str, fold: int, alpha: float | None = None, *, progress: bool = True) -> None:
-    """Fit one experiment on one fold and, unless α is still to be chosen, evaluate it. Done work is not repeated."""
-    folder, key = run.folder(name, fold, alpha), run.key(name, fold, alpha)
-    if alpha is None and _is_evaluated(run, name, fold, None):
+def open_fit(cohort: Path, profile: str, out: Path, name: str, fold: int, alpha: float | None) -> Run:
+    """Open a run in which this can be fitted; a UserError where there is no such fold, or α."""
+    run = open_run(cohort, out, profile)
+    faults = []
+    if fold >= run.profile.n_folds:
+        faults.append(f"--fold {fold}: folds are 0 to {run.profile.n_folds - 1} in profile {run.profile.name}")
+    if alpha not in alphas(run, name):
+        wanted = ", ".join(f"{a:g}" for a in alphas(run, name) if a is not None) or "none"
+        faults.append(f"--alpha {alpha}: {name} takes {wanted}")
+    if faults:
+        raise UserError(faults)
+    return run
+
+
+def fit_fold(
+    run: Run, name: str, fold: int, alpha: float | None = None, *, progress: bool = True, team: Team | None = None
+) -> None:
+    """Fit one experiment on one fold and, unless α is still to be chosen, evaluate it. Done work is not repeated.
+
+    In a `team`, a network is trained by all of its processes; the first does the rest.
+    """
+    team = team or Team()
+    folder, key = run.folder(name, fold, alpha), team.in_turn(lambda: run.key(name, fold, alpha))
+    if team.leaders(alpha is None and _is_evaluated(run, name, fold, None)):
+        return
+    is_network = name != TRUE_RISK and run.experiment(name).model != "cox_ph"
+    if is_network and team.leaders(not is_done(folder / "fit.json", key)):
+        _fit_network(run, name, fold, alpha, key, progress, team)
+    if not team.leads:
         return
     if name == TRUE_RISK:
         write_predictions(run, name, fold, _true_risk(run))
-    elif run.experiment(name).model == "cox_ph":
+    elif not is_network:
         _fit_cox(run, name, fold, key)
-    else:
-        if not is_done(folder / "fit.json", key):
-            _fit_network(run, name, fold, alpha, key, progress)
-        if alpha is None:
-            _evaluate(run, name, fold, None)
+    elif alpha is None:
+        _evaluate(run, name, fold, None)
 
 
 def evaluate_best_alpha(run: Run, name: str) -> float:
@@ -120,27 +143,30 @@ def _fit_cox(run: Run, name: str, fold: int, key: str) -> None:
     write_predictions(run, name, fold, risk)
 
 
-def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, progress: bool) -> None:
+def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, progress: bool, team: Team) -> None:
     experiment, folder, rows = run.experiment(name), run.folder(name, fold, alpha), run.rows(fold)
     seed = derive_seed(run.profile.seed, name, fold, alpha)
-    watch, recipe = Stopwatch(run.device), recipe_of(run, experiment, seed)
+    watch, recipe = Stopwatch(run.device), recipe_of(run, experiment, seed, team)
     compiled_for = recipe.batch_size if recipe.compiled else 0
     model, call, inputs = make_network(run, experiment, fold, alpha, seed, watch, compiled_for)
     dtype = precision_of(run.device, run.profile.precision)
     told = (
         Board(run.out / "tensorboard" / folder.relative_to(run.out / "experiments"))
-        if run.profile.tensorboard
+        if run.profile.tensorboard and team.leads
         else None
     )
-    _forget(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    if team.leads:
+        _forget(folder)
+        folder.mkdir(parents=True, exist_ok=True)
     event, time = (run.cohort.table[column].to_numpy() for column in ("event", "time"))
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
     fitted = fit(
         model, call, inputs, event, time, rows["train"], rows["validation"], folder, recipe,
-        dtype=dtype, key=key, watch=watch, told=told, progress=progress,
+        dtype=dtype, key=key, watch=watch, told=told, progress=progress, team=team,
     )  # fmt: skip
+    if not team.leads:
+        return
     if told is not None:
         told.close()
     record = {
@@ -156,6 +182,7 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
         "precision": str(dtype).removeprefix("torch."),
         "compiled": recipe.compiled,
         "threads": torch.get_num_threads(),
+        "processes": team.size,
         "torch": version("torch"),
         "fracsurv": __version__,
         "commit": commit(),
@@ -166,8 +193,8 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
     write_json(folder / "fit.json", record)
 
 
-def recipe_of(run: Run, experiment: Experiment, seed: int) -> Recipe:
-    """How a run trains an experiment."""
+def recipe_of(run: Run, experiment: Experiment, seed: int, team: Team | None = None) -> Recipe:
+    """How a run trains an experiment; several processes run what is not compiled, whose sums are taken in between."""
     has_encoder = experiment.needs_images and experiment.fusion != "late"
     n_steps = experiment.epochs * -(-len(run.rows(0)["train"]) // experiment.batch_size)
     return Recipe(
@@ -179,7 +206,9 @@ def recipe_of(run: Run, experiment: Experiment, seed: int) -> Recipe:
         validate_every=run.profile.validate_every,
         spread_events=experiment.spread_events,
         bank=experiment.bank,
-        compiled=has_encoder and worth_compiling(run.profile.compile, run.device, n_steps),
+        compiled=has_encoder
+        and (team is None or team.is_alone)
+        and worth_compiling(run.profile.compile, run.device, n_steps),
     )
 
 

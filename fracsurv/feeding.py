@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fracsurv.augment import augment_full, normalise, pad_to
+from fracsurv.batches import Share
 from fracsurv.crop_augment import augment_crops, change_crops, mask_padding
 from fracsurv.pixels import Pixels, to_device
 from fracsurv.radiographs import full_image_shape
@@ -73,8 +74,13 @@ class ImageFeed:
             height, width = self.pixels.shape[2:]
             self.frame = (width, width) if square else (height, width)
 
-    def __call__(self, rows: np.ndarray, generator: torch.Generator | None) -> Tensor:
-        """(batch, channels, H, W) float32 images of `rows`, augmented if a generator is given."""
+    def __call__(self, rows: np.ndarray, generator: torch.Generator | None, mine: slice | None = None) -> Tensor:
+        """(batch, channels, H, W) float32 images of `rows`, augmented if a generator is given.
+
+        With `mine` those of a batch's rows alone, just as they would be in the whole of it.
+        """
+        share = Share.all_of(len(rows)) if mine is None else Share(len(rows), mine)
+        rows = rows[share.mine]
         with self.watch("feeding"):
             pixels, index = self.pixels[rows], to_device(rows, self.device)
             low, high = self.low[index], self.high[index]
@@ -83,11 +89,12 @@ class ImageFeed:
                 image = normalise(pixels.unsqueeze(1), low, high)
                 if generator is None:
                     return pad_to(image, *self.frame)
-                return augment_full(image, generator, frame=self.frame)
+                return augment_full(image, generator, frame=self.frame, share=share)
             sizes = self.sizes[index]
             if generator is None:
                 return pad_to(mask_padding(normalise(pixels, low, high), sizes), *self.frame)
-            return augment_crops(pixels, sizes, low, high, generator, frame=self.frame, change=self.change)
+            how = {"frame": self.frame, "change": self.change, "share": share}
+            return augment_crops(pixels, sizes, low, high, generator, **how)
 
     def expect(self, rows: np.ndarray) -> None:
         """Begin to read the images that will be asked for next."""
@@ -101,9 +108,11 @@ class NetworkInputs:
         self.tabular = torch.from_numpy(tabular).to(device)
         self.images = images
 
-    def __call__(self, rows: np.ndarray, generator: torch.Generator | None) -> tuple[Tensor, ...]:
-        tabular = self.tabular[to_device(rows, self.tabular.device)]
-        return (tabular,) if self.images is None else (tabular, self.images(rows, generator))
+    def __call__(
+        self, rows: np.ndarray, generator: torch.Generator | None, mine: slice | None = None
+    ) -> tuple[Tensor, ...]:
+        tabular = self.tabular[to_device(rows if mine is None else rows[mine], self.tabular.device)]
+        return (tabular,) if self.images is None else (tabular, self.images(rows, generator, mine))
 
     def expect(self, rows: np.ndarray) -> None:
         """Begin to read what will be asked for next."""
@@ -120,6 +129,8 @@ class RiskColumns:
     def __init__(self, tabular_risk: np.ndarray, image_risk: np.ndarray, device: torch.device) -> None:
         self.columns = torch.from_numpy(np.stack([tabular_risk, image_risk])).float().to(device)
 
-    def __call__(self, rows: np.ndarray, generator: torch.Generator | None) -> tuple[Tensor, ...]:
-        chosen = self.columns[:, to_device(rows, self.columns.device)]
+    def __call__(
+        self, rows: np.ndarray, generator: torch.Generator | None, mine: slice | None = None
+    ) -> tuple[Tensor, ...]:
+        chosen = self.columns[:, to_device(rows if mine is None else rows[mine], self.columns.device)]
         return chosen[0], chosen[1]

@@ -66,7 +66,7 @@ def leftovers(folder: Path, *, below: bool = False) -> list[Path]:
     """Temporaries in `folder` (and `below` it) that processes of this machine left there when they were killed."""
     inside = folder.rglob("*") if below else folder.glob("*")
     found = [(path, _TEMPORARY.match(path.name)) for path in inside]
-    return [path for path, name in found if name and name["host"] == _HERE and not _is_alive(int(name["process"]))]
+    return [path for path, name in found if name and name["host"] == _HERE and not is_alive(int(name["process"]))]
 
 
 def remove_leftovers(folder: Path, *, below: bool = False) -> None:
@@ -78,7 +78,8 @@ def remove_leftovers(folder: Path, *, below: bool = False) -> None:
             path.unlink(missing_ok=True)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether this machine has a process of this number."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

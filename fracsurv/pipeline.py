@@ -6,20 +6,23 @@ import fcntl
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pandas as pd
 from tqdm import tqdm
 
+from fracsurv.cluster import jobs_at_once, read_profile
 from fracsurv.config import ROOT
 from fracsurv.errors import UserError
-from fracsurv.files import check_outside, remove_leftovers, write_json, write_text
+from fracsurv.files import check_outside, is_alive, read_json, remove_leftovers, write_json
+from fracsurv.guard import GRACE_SECONDS
 from fracsurv.image_oddities import resolution_oddities
 from fracsurv.numerals import MISSING
 from fracsurv.progress import Progress, in_words
@@ -28,12 +31,17 @@ from fracsurv.tables import metric_cell
 from fracsurv.wording import stamp
 
 SNAKEFILE = ROOT / "Snakefile"
-GRACE_SECONDS = 20
 BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # tqdm's own time left takes every fit for alike
 
 
 def run_pipeline(
-    cohort: Path, profile: str, out: Path, experiments: list[str], cores: int, per_fit: bool = False
+    cohort: Path,
+    profile: str,
+    out: Path,
+    experiments: list[str],
+    cores: int,
+    per_fit: bool = False,
+    profile_dir: Path | None = None,
 ) -> None:
     """Run what is not done yet and print the report's path and the ablation table.
 
@@ -41,8 +49,12 @@ def run_pipeline(
     ----------
     experiments : list of str
         Names to run; those that they build on are run too. Empty: all that the cohort allows.
+    cores : int
+        Jobs at once; on a cluster the CPUs of a job that can use several.
     per_fit : bool
         One job an (experiment, fold, α) in the place of one an experiment; the results are the same.
+    profile_dir : Path, optional
+        Of a Snakemake profile, which says where the jobs run and how often they are tried; implies `per_fit`.
 
     Raises
     ------
@@ -56,6 +68,8 @@ def run_pipeline(
     if braced:
         raise UserError(braced)
     check_outside(out, cohort)
+    elsewhere = profile_dir and profile_dir.resolve() / "config.yaml"
+    cluster = read_profile(elsewhere) if elsewhere else None
     run = open_run(cohort, out, profile, progress=True)  # everything is checked before anything runs
     unknown = [name for name in experiments if name not in run.runnable()]
     if unknown:
@@ -66,52 +80,44 @@ def run_pipeline(
     for line in resolution_oddities(run.cohort):
         print(f"warning: {line}", file=sys.stderr)
     out = out.resolve()
-    with open(out / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system frees it if this process dies
-        except BlockingIOError:
-            raise UserError(
-                f"{out}: another run is at work there{_process(out)}; wait for it, stop it, or choose another --out"
-            ) from None
+    with _locked(out) as lock:
         remove_leftovers(out, below=True)
         # as a file: on the command line Snakemake would read '#', ': ' and quotes of a path as YAML's
         settings = out / "logs" / "snakemake-config.json"
         write_json(settings, {
             "cohort": str(cohort.resolve()), "out": str(out), "experiments": ",".join(experiments),
             "profile": str(Path(profile).resolve()) if profile.endswith((".yaml", ".yml")) else profile,
-            "per_fit": per_fit,
+            "per_fit": per_fit or cluster is not None, "cores": cores,
         })  # fmt: skip
+        on_gpu = run.device.type == "cuda"
+        where = (
+            ["--cores", str(cores), "--resources", "gpu=1" if on_gpu else f"gpu={cores}"]
+            if cluster is None
+            else ["--profile", str(elsewhere)]
+        )
         command = [
-            sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out),
-            "--cores", str(cores), "--resources", "gpu=1" if run.device.type == "cuda" else f"gpu={cores}",
+            sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out), *where,
             "--nolock", "--rerun-incomplete", "--keep-going", "--configfile", str(settings),
         ]  # fmt: skip
-        progress = Progress(run, experiments or run.runnable(), 1 if run.device.type == "cuda" else cores)
-        _call(command, run, progress, lock)
+        at_once = (1 if on_gpu else cores) if cluster is None else jobs_at_once(cluster)
+        progress = Progress(run, experiments or run.runnable(), at_once)
+        _call(command, run, progress, lock, on_cluster=cluster is not None)
     print(format_table(pd.read_csv(out / "ablation.csv"), stamp(run)))
     print(f"\nreport: {out / 'index.html'}")
 
 
-def _call(command: list[str], run: Run, progress: Progress, lock: IO[str]) -> None:
+def _call(command: list[str], run: Run, progress: Progress, lock: IO[str], on_cluster: bool = False) -> None:
     """Run Snakemake with a progress bar over the fits; what it prints goes to `logs/snakemake.log`.
 
-    The child inherits `lock`, so that the folder stays locked should this process be killed and Snakemake live on.
+    It holds `lock` too, and ends with this process, however that ends; see `guard`.
     """
     log = run.out.resolve() / "logs" / "snakemake.log"
     log.parent.mkdir(exist_ok=True)
-    # one thread a job: two busy single-threaded jobs beat one job with two threads
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with (
         open(log, "w", encoding="utf-8") as output,
-        _stopped_with_us(
-            subprocess.Popen(
-                command, env=environment, stdout=output, stderr=subprocess.STDOUT,
-                pass_fds=(lock.fileno(),), process_group=0,
-            ),
-            run.out.resolve() / ".process",
-        ) as process,
+        _stopped_with_us(command, run.out.resolve(), output, lock, on_cluster) as process,
         tqdm(total=progress.total, desc="models fitted", bar_format=BAR) as bar,
-    ):  # fmt: skip
+    ):
         while process.poll() is None:
             bar.update(progress.update() - bar.n)
             bar.set_postfix_str(in_words(progress))
@@ -131,12 +137,22 @@ def _call(command: list[str], run: Run, progress: Progress, lock: IO[str]) -> No
 
 
 @contextmanager
-def _stopped_with_us(process: subprocess.Popen, number: Path) -> Iterator[subprocess.Popen]:
-    """Stop a child and its jobs, a process group of their own, when this process is interrupted or told to end.
+def _stopped_with_us(
+    command: list[str], out: Path, output: IO[str], lock: IO[str], on_cluster: bool
+) -> Iterator[subprocess.Popen]:
+    """Run a command and its jobs as a process group, which ends when this process leaves the block, or dies.
 
-    The group's number stands in the file `number` meanwhile: should this process be killed, the child lives on.
+    Who they are stands in `.process` meanwhile.
     """
-    write_text(number, str(process.pid))
+    guard = [sys.executable, "-m", "fracsurv.guard", *(["--interrupt"] if on_cluster else [])]
+    # one thread a job: two busy single-threaded jobs beat one job with two threads
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*guard, *command], env=environment, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
+        pass_fds=(lock.fileno(),), process_group=0,
+    )  # fmt: skip
+    number = out / ".process"
+    write_json(number, {"host": socket.gethostname(), "caller": os.getpid(), "group": process.pid})
 
     def end(*_: object) -> None:
         raise SystemExit(128 + signal.SIGTERM)
@@ -145,22 +161,54 @@ def _stopped_with_us(process: subprocess.Popen, number: Path) -> Iterator[subpro
     try:
         yield process
     finally:
-        # Snakemake waits for its jobs when told to end, therefore they are told too
-        for how in (signal.SIGTERM, signal.SIGKILL):
-            if process.poll() is None:
-                os.killpg(process.pid, how)
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(GRACE_SECONDS)
+        process.stdin.close()  # the guard then stops the others, and itself
+        try:
+            process.wait(3 * GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
         signal.signal(signal.SIGTERM, before)
         number.unlink(missing_ok=True)
 
 
-def _process(out: Path) -> str:
-    """How to find the run at work in `out`, where it is known."""
-    number = out / ".process"
-    if not number.exists():
+@contextmanager
+def _locked(out: Path) -> Iterator[IO[str]]:
+    """Hold the folder's lock, which the system frees when all who hold it are dead; what is not, is waited for.
+
+    Raises
+    ------
+    UserError
+        Where another run is at work there.
+    """
+    with open(out / ".lock", "w") as lock:
+        deadline = time.monotonic() + 3 * GRACE_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                other = _at_work(out)
+                if not other.get("orphaned") or time.monotonic() > deadline:
+                    raise UserError(
+                        f"{out}: another run is at work there{_described(other)}; wait for it, stop it, or choose "
+                        "another --out"
+                    ) from None
+            time.sleep(0.2)  # the run before was killed, and its guard is stopping its jobs
+        yield lock
+
+
+def _at_work(out: Path) -> dict[str, Any]:
+    """Who holds the folder, where it is known; `orphaned`: whose `fracsurv run`, on this machine, is no more."""
+    try:
+        other = read_json(out / ".process")
+    except (OSError, ValueError):
+        return {}
+    return {**other, "orphaned": other["host"] == socket.gethostname() and not is_alive(other["caller"])}
+
+
+def _described(other: dict[str, Any]) -> str:
+    if not other:
         return ""
-    return f" (process group {number.read_text()}: `kill -- -{number.read_text()}` stops it; log: {out}/logs)"
+    return f" (on {other['host']}, process group {other['group']}: `kill -- -{other['group']}` stops it)"
 
 
 def _last_line(path: Path) -> str:

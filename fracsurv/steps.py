@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from fracsurv.batches import RiskBank
 from fracsurv.losses import cox_nll
+from fracsurv.parallel import Team
 from fracsurv.stopwatch import Stopwatch
 
-# (rows, generator) -> what the network is called with. A generator asks for augmentation, None for none.
-Inputs = Callable[[np.ndarray, torch.Generator | None], tuple[Tensor, ...]]
+# (rows, generator) -> what the network is called with. A generator asks for augmentation, None for none. A
+# slice as a third argument asks for some of the rows, as they would be among all of them: several processes train.
+Inputs = Callable[..., tuple[Tensor, ...]]
 
 COMPILING = ("auto", "always", "never")
 STEPS_WORTH_COMPILING = 1000
@@ -74,12 +76,14 @@ def learn(
     *,
     ties: str = "efron",
     bank: RiskBank | None = None,
+    team: Team | None = None,
 ) -> tuple[Tensor, Tensor]:
     """End a step on a batch of (event, time): the loss (scalar) and the log hazards (n,), detached, on the host.
 
     The loss is computed on the host also for a GPU: of a batch's few numbers it takes less time there than its many
     small operations would take to be launched. With a `bank` the loss is that of the batch and the bank together, and
     its gradient is scaled up by how many times the batch they are, as if the gradient of all of them had been taken.
+    In a `team` a process has begun a share of the batch; event, time, loss and log hazards are those of the whole.
 
     Raises
     ------
@@ -88,13 +92,15 @@ def learn(
     """
     if begun.arrived is not None:
         begun.arrived.synchronize()
-    risk = begun.risk
+    team = team or Team()
+    risk = team.gathered(begun.risk)
     if not torch.isfinite(risk).all():
         raise FloatingPointError("the network's output is no longer finite")
     several = (event, time, risk) if bank is None else bank.joined(event, time, risk)
     loss = cox_nll(*several, ties=ties)
     optimiser.zero_grad()
     (loss * (len(several[2]) / len(risk))).backward()
+    team.sum_gradients(parameter for group in optimiser.param_groups for parameter in group["params"])
     optimiser.step()
     if bank is not None:
         bank.add(event, time, risk)
@@ -111,6 +117,8 @@ class Steps:
         As `training.fit` takes them; `call` may be compiled.
     event, time : Tensor (n,)
         Of all patients, on the host.
+    team : Team
+        The processes that have a share of every batch each.
     """
 
     model: nn.Module
@@ -122,6 +130,7 @@ class Steps:
     dtype: torch.dtype
     watch: Stopwatch
     ties: str = "efron"
+    team: Team = field(default_factory=Team)
 
     def epoch(
         self, parts: list[np.ndarray], generator: torch.Generator, bank: RiskBank | None = None
@@ -136,21 +145,26 @@ class Steps:
 
         def prepared(number: int) -> tuple[Tensor, ...]:
             """A batch; where `inputs` has a method `expect`, it is told of the next one."""
-            batch = self.inputs(parts[number], generator)
+            rows = parts[number]
+            some = () if self.team.is_alone else (self.team.share_of(len(rows)).mine,)
+            batch = self.inputs(rows, generator, *some)
             if number + 1 < len(parts) and hasattr(self.inputs, "expect"):
-                self.inputs.expect(parts[number + 1])
+                rows = parts[number + 1]
+                self.inputs.expect(rows[self.team.share_of(len(rows)).mine])
             return batch
 
         for number, rows in enumerate(parts):
             batch = ready or prepared(number)
+            self.team.take(len(rows))
             with self.watch("model"):
                 begun = forward(self.call, batch, self.dtype)
             ready = prepared(number + 1) if ahead and number + 1 < len(parts) else None
             index = torch.from_numpy(rows)
             with self.watch("model"):
                 loss, risk = learn(
-                    begun, self.event[index], self.time[index], self.optimiser, ties=self.ties, bank=bank
-                )
+                    begun, self.event[index], self.time[index], self.optimiser,
+                    ties=self.ties, bank=bank, team=self.team,
+                )  # fmt: skip
             losses.append(loss)
             risks.append(risk)
         return losses, risks

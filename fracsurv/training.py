@@ -23,8 +23,10 @@ from fracsurv.files import atomic_path, remove_leftovers
 from fracsurv.losses import cox_nll
 from fracsurv.memory import peak_memory
 from fracsurv.metrics import concordance_index
+from fracsurv.parallel import Team
 from fracsurv.steps import Inputs, Steps, compiled
 from fracsurv.stopwatch import Stopwatch
+from fracsurv.synchronised import synchronise
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
@@ -106,6 +108,7 @@ def fit(
     watch: Stopwatch | None = None,
     told: Callable[[dict[str, float], dict[str, float]], None] | None = None,
     progress: bool = True,
+    team: Team | None = None,
 ) -> Fit:
     """Train `model`, keep the weights that are best on validation and the last ones, and resume if interrupted.
 
@@ -125,12 +128,15 @@ def fit(
     dtype : torch.dtype
         Autocast precision of the network's body; risk and loss are float32.
     key : str
-        What the fit depends on. A `resume.safetensors` with another key, or from another kind of device, precision or
-        way of compiling, is started over.
+        What the fit depends on. A `resume.safetensors` with another key, or from another kind of device, precision,
+        way of compiling or number of processes, is started over.
     watch : Stopwatch, optional
         The one that `inputs` tells of its own time.
     told : callable, optional
         Called after every epoch with its rows of the two tables.
+    team : Team, optional
+        The processes that do this together, all in the same call; the first writes the files. Layers of `model` that
+        look at a whole batch are changed for it.
 
     Notes
     -----
@@ -138,25 +144,33 @@ def fit(
     undisturbed one: bit for bit on a CPU for the same number of threads and the same processor kind, and on a GPU of
     the same kind with the same software.
     """
-    device = next(model.parameters()).device
+    team, device = team or Team(), next(model.parameters()).device
+    if not team.is_alone:
+        synchronise(model, team)
+        team.give_weights(model)
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=recipe.lr, fused=True)
     history: list[dict[str, float]] = []
     timing: list[dict[str, float]] = []
     watch = watch or Stopwatch(device)
     resume, best_weights = folder / "resume.safetensors", folder / "best.safetensors"
-    remove_leftovers(folder)
+    if team.leads:
+        remove_leftovers(folder)
     # a state is gone on with only where the same arithmetic goes on
-    state_key = f"{key} {device.type} {dtype} {recipe.compiled}"
+    state_key = f"{key} {device.type} {dtype} {recipe.compiled}" + f" {team.size}" * (not team.is_alone)
     if resume.exists() and (about := load_state(resume, model, optimiser, state_key)) is not None:
         history, timing = about["history"], about["timing"]
         best = _best(history)
-        if best and best == len(history):  # in case it was interrupted between the two files
+        if team.leads and best and best == len(history):  # in case it was interrupted between the two files
             save_weights(model, best_weights, {"key": key, "epoch": best})
+    if team.leaders(len(history)) != len(history):
+        raise UserError(f"{folder}: not the same to all processes of this fit; it must be a folder that they share")
     step = compiled(call, recipe.batch_size, mode="reduce-overhead") if recipe.compiled else call
     outcome = torch.tensor(event), torch.tensor(time)
-    steps = Steps(model, step, inputs, *outcome, optimiser, dtype, watch, recipe.ties)
+    steps = Steps(model, step, inputs, *outcome, optimiser, dtype, watch, recipe.ties, team)
     last_saved = clock.monotonic()
-    bar = tqdm(total=recipe.epochs, initial=len(history), desc="epochs", disable=not progress, leave=False)
+    bar = tqdm(
+        total=recipe.epochs, initial=len(history), desc="epochs", disable=not (progress and team.leads), leave=False
+    )
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), reproducible():
         for epoch in range(len(history), recipe.epochs):
             began = clock.perf_counter()
@@ -170,7 +184,9 @@ def fit(
             speed = sum(map(len, parts)) / (clock.perf_counter() - began)
             if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == recipe.epochs:
                 with watch("validation"):
-                    risk = predict(model, call, inputs, validation, dtype=dtype)
+                    mine = validation[team.take(len(validation)).mine]
+                    risk = predict(model, call, inputs, mine, dtype=dtype)
+                    risk = team.gathered(torch.from_numpy(risk)).numpy()
                     row |= _validate(risk, event[validation], time[validation], recipe.ties)
             history.append(row)
             spent = {f"{part}_s": seconds for part, seconds in watch.lap().items()}
@@ -184,20 +200,26 @@ def fit(
             # never the best weights without the state from which they are reached again: elsewhere a repeated epoch
             # is not the same one
             with watch("checkpoint"):  # counts to the next epoch: this one's times are in it
-                if improved or clock.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
+                if team.leads and (improved or clock.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS):
                     save_state(resume, model, optimiser, {"key": state_key, "history": history, "timing": timing})
                     last_saved = clock.monotonic()
-                if improved:
+                if team.leads and improved:
                     save_weights(model, best_weights, {"key": key, "epoch": epoch + 1})
     bar.close()
-    save_weights(model, folder / "last.safetensors", {"key": key, "epoch": recipe.epochs})
     tables = {"history": pd.DataFrame(history), "timing": pd.DataFrame(timing)}
+    if team.leads:
+        _write(model, folder, key, recipe.epochs, tables)
+    best = _best(history)
+    return Fit(best, float(tables["history"]["validation_c_index"][best - 1]), **tables)
+
+
+def _write(model: nn.Module, folder: Path, key: str, epochs: int, tables: dict[str, pd.DataFrame]) -> None:
+    """What a fit leaves behind at its end."""
+    save_weights(model, folder / "last.safetensors", {"key": key, "epoch": epochs})
     for name, table in tables.items():
         with atomic_path(folder / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False)
-    resume.unlink(missing_ok=True)
-    best = _best(history)
-    return Fit(best, float(tables["history"]["validation_c_index"][best - 1]), **tables)
+    (folder / "resume.safetensors").unlink(missing_ok=True)
 
 
 @contextmanager

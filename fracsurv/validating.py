@@ -91,8 +91,8 @@ def validate_experiment(
     models = apply_models(run, cohort, name, work, workers=workers, progress=progress)
     if cohort.has_competing or models.applied[0].competing is not None:
         raise UserError(
-            f"{cohort.folder}: competing events (code 2), or models of a run with them; `validate` does not judge these. "
-            "`fracsurv run` does: give these patients the split `external` in its cohort"
+            f"{cohort.folder}: competing events (code 2), or models of a run with them; `validate` does not judge "
+            "these. `fracsurv run` does: give these patients the split `external` in its cohort"
         )
     event, time = cohort.table["event"].to_numpy(), cohort.table["time"].to_numpy()
     last = min(applied.baseline.last for applied in models.applied)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,7 +19,8 @@ from fracsurv import cli
 from fracsurv.cohort import read_cohort
 from fracsurv.config import CONFIGS, ROOT
 from fracsurv.errors import UserError
-from fracsurv.pipeline import _call
+from fracsurv.files import is_alive
+from fracsurv.pipeline import _call, _locked
 from fracsurv.progress import Progress
 from fracsurv.run import open_run
 from tests.conftest import tabular, write_cohort
@@ -174,33 +174,53 @@ def test_a_failed_steps_log_is_found_in_a_path_with_spaces(run):
     assert caught.value.faults == [f"step failed; its last words: died (all of them: {log})"]
 
 
+STUBBORN = (
+    "import os, pathlib, signal, subprocess, sys, time\n"
+    "signal.signal(signal.SIGINT, lambda *_: (pathlib.Path('interrupted').touch(), sys.exit(1)))\n"
+    "job = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    "pathlib.Path('half').write_text(f'{os.getpid()} {job.pid}'); os.rename('half', 'family')\n"
+    "time.sleep(600)\n"
+)
+
+
+@pytest.mark.parametrize("on_cluster", [False, True])
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGKILL])
-def test_the_child_keeps_the_lock_and_ends_with_us(run, told):
-    pid = run.out / "pid"
-    child = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)"
+def test_what_a_run_started_ends_with_it_and_frees_the_folder(run, told, on_cluster):
+    """Snakemake, stood for by a process with a job, however the run ends; and the next run need not wait long."""
     code = (
-        "import sys; from fracsurv.run import open_run; from fracsurv.pipeline import _call; import fcntl\n"
+        "import sys; from fracsurv.run import open_run; from fracsurv.pipeline import _call, _locked\n"
         "from fracsurv.progress import Progress\n"
         f"run = open_run({str(run.cohort.folder)!r}, {str(run.out)!r}, 'tiny')\n"
-        f"with open({str(run.out / '.lock')!r}, 'w') as lock:\n"
-        "    fcntl.flock(lock, fcntl.LOCK_EX)\n"
-        f"    _call([sys.executable, '-c', {child!r}], run, Progress(run, [], 1), lock)\n"
+        "with _locked(run.out) as lock:\n"
+        f"    _call([sys.executable, '-c', {STUBBORN!r}], run, Progress(run, [], 1), lock, {on_cluster})\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
+    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, cwd=run.out)
+    deadline = time.monotonic() + 120
+    while not (run.out / "family").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    orphan = int(pid.read_text())
-    time.sleep(0.2)
+    family = [int(number) for number in (run.out / "family").read_text().split()]
+    with pytest.raises(UserError, match=r"another run is at work there \(on .+, process group \d+"), _locked(run.out):
+        pass
     parent.send_signal(told)
-    assert parent.wait(30) == (143 if told == signal.SIGTERM else -9)
-    with open(run.out / ".lock") as lock:
-        if told == signal.SIGTERM:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # free again: the child has ended
-        else:
-            with pytest.raises(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.kill(orphan, signal.SIGKILL)
+    assert parent.wait(60) == (143 if told == signal.SIGTERM else -9)
+    with _locked(run.out):
+        assert not any(is_alive(number) for number in family)
+    assert (run.out / "interrupted").exists() == on_cluster  # Snakemake then takes its jobs back
+
+
+def test_ctrl_c_tells_with_what_to_go_on(tmp_path):
+    write_cohort(tmp_path / "c d", tabular(), covariates=KINDS)
+    command = [sys.executable, "-m", "fracsurv.cli", "run", tmp_path / "c d", "--profile", "tiny", "--out", "o"]
+    started = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "o" / ".process").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    started.send_signal(signal.SIGINT)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == 130
+    wanted = shlex.join(map(str, command))
+    assert err.splitlines()[-1] == f"stopped; go on with: {wanted}"
+    assert "Traceback" not in err
 
 
 def test_make_clean_leaves_the_users_runs_and_cohorts(tmp_path):
