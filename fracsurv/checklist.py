@@ -10,7 +10,7 @@ import yaml
 
 from fracsurv.answers import answer
 from fracsurv.cohort import Cohort, horizons
-from fracsurv.cohort_checks import read_settings
+from fracsurv.cohort_settings import read_settings
 from fracsurv.config import CONFIGS, TRUE_RISK
 from fracsurv.metrics import kaplan_meier
 from fracsurv.numerals import counted

@@ -16,15 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fracsurv.cohort_checks import (
-    BOX_COLUMNS,
-    KEYPOINT_COLUMNS,
-    check_labels,
-    check_types,
-    check_values,
-    read_settings,
-)
+from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, check_types, check_values
 from fracsurv.cohort_files import check_images, read_truth
+from fracsurv.cohort_settings import check_labels, read_settings
 from fracsurv.covariates import MISSING, PROTOCOL_COVARIATES
 from fracsurv.errors import UserError
 from fracsurv.radiographs import read_radiograph

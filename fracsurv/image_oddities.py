@@ -13,8 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 from fracsurv.cohort import Cohort
-from fracsurv.cohort_checks import BOX_COLUMNS, read_settings
+from fracsurv.cohort_checks import BOX_COLUMNS
 from fracsurv.cohort_files import is_inside
+from fracsurv.cohort_settings import read_settings
 from fracsurv.dicom import HeaderFacts, header_facts
 from fracsurv.errors import UserError, rows_said
 from fracsurv.oddities import named
