@@ -318,11 +318,11 @@ def test_right_absolute_risks_are_calibrated_and_those_that_censor_the_dead_are_
     event = np.array([1, 2, 0])[np.argmin(drawn, axis=0)]
     true = first / (first + second) * -np.expm1(-(first + second) * 5)
     right = metrics.calibration(event, time, true, 5.0)
-    some = slice(0, 3_000)
+    some = slice(None)  # fewer leave the ends of the curve to chance
     smooth = metrics.smooth_calibration(event[some], time[some], true[some], 5.0)
     assert right.slope == pytest.approx(1, abs=0.1)  # 3 SD over samples of this size
     assert right.intercept == pytest.approx(0, abs=0.05)
-    assert smooth.ici < 0.03
+    assert smooth.ici < 0.015
     np.testing.assert_allclose(smooth.observed, smooth.predicted, atol=0.08)
     if_nobody_died = -np.expm1(-first * 5)
     wrong = metrics.calibration(event, time, if_nobody_died, 5.0)
