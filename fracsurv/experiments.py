@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from fracsurv.commit import commit
 from fracsurv.config import TRUE_RISK, Experiment
 from fracsurv.errors import UserError
 from fracsurv.feeding import ImageFeed, NetworkInputs, RiskColumns
-from fracsurv.files import atomic_path, read_json, write_json
+from fracsurv.files import atomic_path, link_or_copy, read_json, write_json
 from fracsurv.memory import peak_memory
 from fracsurv.models import RESNETS, build, count_parameters
 from fracsurv.parallel import Team
@@ -114,7 +112,7 @@ def evaluate_best_alpha(run: Run, name: str) -> float:
         _forget(folder)
         for file in ("best.safetensors", "last.safetensors", "history.csv", "timing.csv", "fit.json"):
             with atomic_path(folder / file) as temporary:
-                _link_or_copy(source / file, temporary)
+                link_or_copy(source / file, temporary)
         _evaluate(run, name, fold, best)
     return best
 
@@ -300,10 +298,3 @@ def _true_risk(run: Run) -> np.ndarray:
 def _fit_record(run: Run, name: str, fold: int, alpha: float) -> dict[str, float]:
     record = read_json(run.folder(name, fold, alpha) / "fit.json")
     return {column: record[column] for column in ("validation_c_index", "best_epoch", "seconds")}
-
-
-def _link_or_copy(source, target) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # not every file system can
-        shutil.copyfile(source, target)

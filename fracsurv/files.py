@@ -104,6 +104,14 @@ def check_outside(out: Path, cohort: Path) -> None:
         raise UserError(f"--out {out}: lies in the cohort's folder, into which nothing is written; choose another")
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Have a file under a second name, as a link where the file system can."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` (UTF-8) atomically."""
     with atomic_path(path) as temporary:

@@ -124,13 +124,14 @@ def _call(command: list[str], run: Run, progress: Progress, lock: IO[str], on_cl
             time.sleep(1)
         bar.update(0 if process.returncode else progress.total - bar.n)
     if process.returncode:
+        slurms = f", {run.out.resolve() / '.snakemake'}"  # the cluster's own log of a job stands behind the step's
         failed = re.findall(
             r"^\s+log: (.+) \(check log file\(s\)", log.read_text(encoding="utf-8"), flags=re.MULTILINE
         )
         raise UserError(
             [
                 f"step failed; its last words: {_last_line(Path(path))} (all of them: {path})"
-                for path in dict.fromkeys(failed)
+                for path in dict.fromkeys(logs.partition(slurms)[0] for logs in failed)
             ]
             or [f"the pipeline failed; see {log}"]
         )

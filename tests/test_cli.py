@@ -164,11 +164,13 @@ def run(tmp_path):
     return open_run(tmp_path / "c", tmp_path / "a b", "tiny")
 
 
-def test_a_failed_steps_log_is_found_in_a_path_with_spaces(run):
+@pytest.mark.parametrize("behind", ["", ", {out}/.snakemake/slurm_logs/rule_fit/7.log"])
+def test_a_failed_steps_log_is_found_in_a_path_with_spaces(run, behind):
     log = run.out / "logs" / "my step.log"
     log.parent.mkdir()
     log.write_text("started\ndied\n")
-    said = f"print('    log: {log.parent}/sound.log'); print('    log: {log} (check log file(s) for error details)')"
+    logs = f"{log}{behind.format(out=run.out.resolve())}"
+    said = f"print('    log: {log.parent}/sound.log'); print('    log: {logs} (check log file(s) for error details)')"
     with open(run.out / ".lock", "w") as lock, pytest.raises(UserError) as caught:
         _call([sys.executable, "-c", f"{said}; raise SystemExit(1)"], run, Progress(run, [], 1), lock)
     assert caught.value.faults == [f"step failed; its last words: died (all of them: {log})"]
