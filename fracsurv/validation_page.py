@@ -15,6 +15,7 @@ from fracsurv.commit import commit
 from fracsurv.curves import risk_tertiles
 from fracsurv.files import write_text
 from fracsurv.findings.finding import Finding
+from fracsurv.numerals import true_minus
 from fracsurv.pages import TEMPLATES, css
 from fracsurv.plots import format_p, horizon_label
 from fracsurv.recalibrating import NAMES
@@ -34,7 +35,6 @@ from fracsurv.validation_words import (
     provenance_lines,
     titles,
 )
-from fracsurv.wording import true_minus
 
 MOST_CURVES = 4
 STEPS = 80

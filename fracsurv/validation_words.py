@@ -12,10 +12,11 @@ from fracsurv.applying import Application
 from fracsurv.cohort import Cohort
 from fracsurv.files import read_json
 from fracsurv.metrics import Estimate
+from fracsurv.numerals import interval
 from fracsurv.plots import horizon_label
 from fracsurv.recalibrating import LEAST_EVENTS, NAMES, PARTS
 from fracsurv.validating import ENSEMBLE, Validated
-from fracsurv.wording import FUSIONS, HEADLINE, HEADLINE_DAYS, PROVENANCE, interval
+from fracsurv.wording import FUSIONS, HEADLINE, HEADLINE_DAYS, PROVENANCE
 
 ENOUGH_EVENTS = 100
 """Events that an external validation should have at least (Collins, Ogundimu and Altman 2016)."""
