@@ -46,7 +46,7 @@ def workplace(tmp_path_factory):
 
 
 def test_every_command_runs_in_the_readmes_order(workplace):
-    assert len(COMMANDS) == 10
+    assert len(COMMANDS) == 12
     for command in COMMANDS:
         assert command.startswith(".venv/bin/")
         done = subprocess.run(
@@ -58,6 +58,7 @@ def test_every_command_runs_in_the_readmes_order(workplace):
     assert (workplace / "reports" / "mine" / "index.html").exists()
     assert (workplace / "out.ipynb").exists()
     assert (workplace / "reports" / "new" / "predictions.csv").exists()
+    assert (workplace / "reports" / "other" / "validation.csv").exists()
     assert (workplace / "data" / "whas500" / "cohort.csv").exists()
 
 
