@@ -72,7 +72,7 @@ def _write_row(arrays: dict[str, np.ndarray], task: Task, settings: dict[str, An
         if n_off := int(off_the_picture(task.boxes, image.shape).sum()):
             raise UserError(
                 f"boxes of patient {task.patient_id}: less than half of {n_off} of {len(task.boxes)} lies on the "
-                f"radiograph of {image.shape[1]}×{image.shape[0]} pixels; are they in pixels of another size?"
+                f"radiograph of {image.shape[1]}×{image.shape[0]} pixels; are they in other pixels?"
             )
         found = slots(task.boxes, max_height=settings["max_height"], image_height=image.shape[0])
         frame, factor = tuple(settings["crop_shape"]), settings["scale_factor"]

@@ -38,6 +38,7 @@ def made_up_run(folder: Path, *, deaths: bool = False) -> Run:
     for name, noise in ((TRUE_RISK, 0.0), ("cox_ph", 0.3), ("deepsurv", 0.5)):
         for fold in range(made.profile.n_folds):
             place = made.folder(name, fold)
+            write_json(place / "applying.json", {})
             write_predictions(made, name, fold, log_hazard + noise * rng.normal(size=160))
             if name == "cox_ph":
                 coefficients = {"covariate": ["age", "smoker"], "log_hazard_ratio": [0.5 + 0.1 * fold, -0.1]}

@@ -206,6 +206,9 @@ def test_what_a_run_started_ends_with_it_and_frees_the_folder(run, told, on_clus
     parent.send_signal(told)
     assert parent.wait(60) == (143 if told == signal.SIGTERM else -9)
     with _locked(run.out):
+        deadline = time.monotonic() + 20  # a dead process is there until the system has buried it
+        while any(is_alive(number) for number in family) and time.monotonic() < deadline:
+            time.sleep(0.1)
         assert not any(is_alive(number) for number in family)
     assert (run.out / "interrupted").exists() == on_cluster  # Snakemake then takes its jobs back
 

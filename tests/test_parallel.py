@@ -262,6 +262,11 @@ def test_torchrun_fits_what_one_process_fits(study):
             pd.read_parquet(out / "experiments" / name / "fold-0" / "predictions.parquet")
             for out in (study / "out", study / "alone")
         )
+        for found in (
+            several,
+            alone,
+        ):  # no Cox loss sees a constant in them, rounding alone drives it
+            found["risk"] -= found["risk"].mean()
         pd.testing.assert_frame_equal(several, alone, rtol=1e-4, atol=1e-5)
     assert read_json(study / "out" / "experiments" / "deepsurv" / "fold-0" / "fit.json")["processes"] == 2
 

@@ -639,6 +639,7 @@ def made_up_baselines(run, rng):
     for name in ("cox_ph", "deepsurv"):
         for fold in range(run.profile.n_folds):
             place = run.folder(name, fold)
+            write_json(place / "applying.json", {})
             write_predictions(run, name, fold, rng.normal(size=len(run.cohort)))
             write_json(
                 place / "fit.json", {"key": run.key(name, fold, None), "note": "", "seconds": 1.0, "threads": 1}

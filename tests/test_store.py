@@ -241,7 +241,7 @@ def test_every_bad_file_is_told_at_once_and_nothing_is_left(cohort, tmp_path):
     cohort.vertebrae.loc[cohort.vertebrae["patient_id"] == "P2", ["x_min", "x_max"]] += 500
     with pytest.raises(UserError) as caught:
         build(cohort, tmp_path / "store")
-    starts = ["images/P0.png: cannot", "boxes of patient P2: box", "images/P3.png: cannot"]
+    starts = ["images/P0.png: cannot", "boxes of patient P2: less than half of ", "images/P3.png: cannot"]
     assert len(caught.value.faults) == 3
     assert all(fault.startswith(start) for fault, start in zip(caught.value.faults, starts, strict=True))
     assert shown(tmp_path) == ["cohort"]
@@ -362,6 +362,6 @@ def test_foreign_folders_and_wrong_arguments_are_refused(cohort, tmp_path):
 def test_an_older_format_is_not_read(cohort, tmp_path, monkeypatch):
     build(cohort, tmp_path / "store")
     monkeypatch.setattr(store_module, "VERSION", 99)
-    with pytest.raises(UserError, match="version 1, not 99"):
+    with pytest.raises(UserError, match="version 2, not 99"):
         ImageStore.open(tmp_path / "store")
     assert build(cohort, tmp_path / "store").meta["version"] == 99

@@ -202,15 +202,14 @@ def validation_metrics(
         brier = np.vstack([scores.estimate[m], scores.draws[:, m]]).T
         for h, k in enumerate(at):
             result[name, "brier", horizons[h], None] = _of(brier[k])
-            result[name, "scaled_brier", horizons[h], None] = _of(1 - brier[k] / null[k])
+            result[name, "scaled_brier", horizons[h], None] = _of(1 - _ratio(brier[k], null[k]))
             observed, expected = 1 - drawn["survival"][k], drawn["expected", name][k]
             result[name, "expected", horizons[h], None] = _of(expected)
-            ratio = np.divide(observed, expected, out=np.full_like(observed, np.nan), where=expected > 0)
-            result[name, "observed_to_expected", horizons[h], None] = _of(ratio)
+            result[name, "observed_to_expected", horizons[h], None] = _of(_ratio(observed, expected))
         if len(grid) > 1:
             whole = integrate(brier[on_grid], times[on_grid])
             result[name, "integrated_brier", None, None] = _of(whole)
-            scaled = 1 - whole / integrate(null[on_grid], times[on_grid])
+            scaled = 1 - _ratio(whole, integrate(null[on_grid], times[on_grid]))
             result[name, "integrated_scaled_brier", None, None] = _of(scaled)
     acted = {name: 1 - np.asarray(values)[:, at] for name, values in surv.items()}
     for name, probability in (acted | {"everyone": np.ones((len(time), len(at)))}).items():
@@ -220,6 +219,11 @@ def validation_metrics(
                 draws = drawn["benefit", name][h, k]
                 result[name, "net_benefit", horizon, threshold] = Drawn(float(values[k]), draws)
     return result
+
+
+def _ratio(above: NDArray, below: NDArray) -> NDArray:
+    """NaN where nothing is below, as in a sample in which nobody has had the event."""
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 
 
 def _of(values: NDArray) -> Drawn:

@@ -155,7 +155,7 @@ def calibration(
     n_columns = min(4, len(panels))
     n_rows = -(-len(panels) // n_columns)
     n_lines = max(each.words.count("\n") + 1 for each in panels.values())
-    legend = 0.3 if n_columns > 2 else 0.7  # inches above the panels, below the provenance
+    legend = 0.42 if n_columns > 2 else 0.7  # inches above the panels, below the provenance
     width, height = max(3.9, 2.3 * n_columns + 0.4), (2.75 + 0.14 * n_lines) * n_rows + 0.4 + legend
     figure = new_figure(width, height, provenance)
     top = 1 - STAMP_INCHES / height
