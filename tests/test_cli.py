@@ -216,7 +216,9 @@ def test_what_a_run_started_ends_with_it_and_frees_the_folder(run, told, on_clus
 def test_ctrl_c_tells_with_what_to_go_on(tmp_path):
     write_cohort(tmp_path / "c d", tabular(), covariates=KINDS)
     command = [sys.executable, "-m", "fracsurv.cli", "run", tmp_path / "c d", "--profile", "tiny", "--out", "o"]
-    started = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    # who runs the tests in the background may have Ctrl-C ignored, and that is handed down
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    started = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, **heard)
     deadline = time.monotonic() + 120
     while not (tmp_path / "o" / ".process").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
