@@ -293,8 +293,8 @@ class TestRefuses:
     @pytest.mark.parametrize(
         ("change", "settings", "message"),
         [
-            ({"event": None}, {}, "column event"),
-            ({"event": 0}, {}, "event: nobody in this cohort has had the event"),
+            ({"event": None}, {}, "no column 'event'"),
+            ({"event": 0}, {}, "column event: no patient has an event"),
             ({}, {"outcome": "hip fracture"}, "outcome: 'any fracture' in training, 'hip fracture' here"),
             ({}, {"time_unit": "months"}, "time_unit: days in training, months here"),
             ({}, {"covariates": {"age": "continuous"}}, "covariate smoker: the model takes it"),
