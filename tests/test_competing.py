@@ -235,7 +235,7 @@ def test_shares_and_calibration_in_the_report_are_cumulative_incidences(reported
     assert found["events"] == (status == 1).sum()
     slope = clinical._single_slopes(run, "cox_ph", "external", 1826.0)
     each = [metrics.calibration(status, time, 1 - fold["survival_1826d"], 1826).slope for fold in folds]
-    assert slope == pytest.approx(np.mean(each), rel=1e-12)
+    assert slope == f"{np.mean(each):.2f}"
 
 
 def test_a_run_without_deaths_has_nothing_of_it(tmp_path):
