@@ -72,17 +72,16 @@ def fit_cox(tabular: np.ndarray, event: np.ndarray, time: np.ndarray) -> CoxFit:
 def _repeated(values: np.ndarray) -> np.ndarray:
     """Which columns (n, p) vary, and are a constant and a linear combination of columns before them; (p,) bool."""
     centred = values - values.mean(axis=0)
-    length = np.linalg.norm(centred, axis=0)
     repeated = np.zeros(values.shape[1], bool)
     basis = np.zeros((len(values), 0))
-    for column in np.flatnonzero(length):
-        rest = centred[:, column] / length[column]
+    for column in np.flatnonzero(np.ptp(values, axis=0)):
+        rest = centred[:, column] / np.linalg.norm(centred[:, column])
         for _ in range(2):  # once leaves rounding errors
             rest = rest - basis @ (basis.T @ rest)
         repeated[column] = np.linalg.norm(rest) < SAID_BEFORE
         if not repeated[column]:
             basis = np.column_stack([basis, rest / np.linalg.norm(rest)])
-    return repeated & (np.ptp(values, axis=0) > 0)
+    return repeated
 
 
 def _newton(values: np.ndarray, outcome: np.ndarray, penalty: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fracsurv.cli_apply import validate
+from fracsurv.cli_apply import predict, validate
 from fracsurv.cli_detect import app as detect
 from fracsurv.errors import UserError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 
 app.add_typer(detect, name="detect")
+app.command()(predict)
 app.command()(validate)
 
 CohortPath = Annotated[Path, typer.Argument(help="Cohort folder, as data/README.md describes it.")]
@@ -232,37 +233,6 @@ def explain(
     for name in names:
         explain_one(run, name, split, patients or PATIENTS, progress=True)
         typer.echo(f"{name}: explained on {split}")
-
-
-@app.command()
-def predict(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run; its training data are not needed.")],
-    cohort: Annotated[Path, typer.Argument(help="Patients, as data/README.md describes a cohort; without outcomes.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for predictions.csv.")],
-    experiment: Annotated[str, typer.Option(help="Row to apply; if empty, that of the report's answer.")] = "",
-    workers: Annotated[int, typer.Option(help="Processes that read radiographs.", min=1)] = 1,
-) -> None:
-    """Risk and probabilities of new patients by a run's fold models. Research only: no decision may rest on them."""
-    from fracsurv.cohort import read_cohort
-    from fracsurv.files import atomic_path, check_outside
-    from fracsurv.numerals import counted
-    from fracsurv.predicting import default_experiment, doubts, predict_cohort, told, trained_on
-
-    check_outside(out, cohort)
-    written = out / "predictions.csv"
-    if written.exists():
-        raise UserError(f"{written}: is there already; choose another --out, or delete it")
-    patients = read_cohort(cohort, outcome=False)
-    name = experiment or default_experiment(run)
-    table = predict_cohort(run, patients, name, out / "prepared", workers=workers)
-    with atomic_path(written) as temporary:
-        table.assign(experiment=name, trained_on=trained_on(run, name)).to_csv(
-            temporary, index=False, float_format="%.6g"
-        )
-    for line in doubts(run, patients, name):
-        typer.echo(f"warning: {line}", err=True)
-    typer.echo(told(run, name))
-    typer.echo(f"{written}: {counted(len(table), 'patient')}")
 
 
 @app.command()

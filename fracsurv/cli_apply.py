@@ -1,4 +1,4 @@
-"""`fracsurv validate`: a run's models held against the outcomes of other patients."""
+"""`fracsurv predict` and `validate`: a run's models applied to other patients, and held against their outcomes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from fracsurv.errors import UserError
+
 
 class Overlap(StrEnum):
     """What to do with patients whose id is one of the training's."""
@@ -15,6 +17,36 @@ class Overlap(StrEnum):
     refuse = "refuse"
     exclude = "exclude"
     keep = "keep"
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run; its training data are not needed.")],
+    cohort: Annotated[Path, typer.Argument(help="Patients, as data/README.md describes a cohort; without outcomes.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for predictions.csv.")],
+    experiment: Annotated[str, typer.Option(help="Row to apply; if empty, that of the report's answer.")] = "",
+    workers: Annotated[int, typer.Option(help="Processes that read radiographs.", min=1)] = 1,
+) -> None:
+    """Risk and probabilities of new patients by a run's fold models. Research only: no decision may rest on them."""
+    from fracsurv.cohort import read_cohort
+    from fracsurv.files import atomic_path, check_outside
+    from fracsurv.numerals import counted
+    from fracsurv.predicting import default_experiment, doubts, predict_cohort, told, trained_on
+
+    check_outside(out, cohort)
+    written = out / "predictions.csv"
+    if written.exists():
+        raise UserError(f"{written}: is there already; choose another --out, or delete it")
+    patients = read_cohort(cohort, outcome=False)
+    name = experiment or default_experiment(run)
+    table = predict_cohort(run, patients, name, out / "prepared", workers=workers)
+    with atomic_path(written) as temporary:
+        table.assign(experiment=name, trained_on=trained_on(run, name)).to_csv(
+            temporary, index=False, float_format="%.6g"
+        )
+    for line in doubts(run, patients, name):
+        typer.echo(f"warning: {line}", err=True)
+    typer.echo(told(run, name))
+    typer.echo(f"{written}: {counted(len(table), 'patient')}")
 
 
 def validate(

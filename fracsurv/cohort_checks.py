@@ -8,7 +8,7 @@ import pandera.pandas as pa
 
 from fracsurv.cohort_settings import LONGEST_SHOWN, TOO_LARGE
 from fracsurv.covariates import MISSING
-from fracsurv.errors import rows_said
+from fracsurv.errors import row_faults
 from fracsurv.text_tables import numbers
 
 NOT_KNOWN = ("na", "n/a", "nan", "none", "null", "unknown", "not known", "missing", "#n/a", ".", "-", "?")
@@ -80,17 +80,14 @@ def check_values(
         checked = values.assign(**{name: values[name].mask(where, 0.0) for name, where in empty.items()})
         _schema(covariates, competing, present=values.columns).validate(checked, lazy=True)
     except pa.errors.SchemaErrors as errors:
-        wrong: dict[tuple[str, str, str], list[int]] = {}  # what is alike becomes one line
+        wrong: list[tuple[int, str]] = []
         for case in errors.failure_cases.sort_values(["index", "column"]).to_dict("records"):
-            row, column = int(case["index"]), case["column"]
-            raw = table[column].loc[row]
+            row, name = int(case["index"]), case["column"]
+            raw = table[name].loc[row]
             shown = "empty" if pd.isna(raw) or not str(raw).strip() else repr(str(raw))[:LONGEST_SHOWN]
-            wrong.setdefault((column, shown, case["check"]), []).append(row)
-        faults += [
-            f"{file} {rows_said(rows)}, column {columns.get(name, name)}: {shown}; {rule}"
-            + _hint(name, shown, covariates, decimal, empty_allowed)
-            for (name, shown, rule), rows in wrong.items()
-        ]
+            hint = _hint(name, shown, covariates, decimal, empty_allowed)
+            wrong.append((row, f"column {columns.get(name, name)}: {shown}; {case['check']}{hint}"))
+        faults += row_faults(file, wrong)
     if "event" in values:
         if values.loc[kept, "event"].isin([0, 2]).all():
             left = "" if kept.all() else " among those that have a radiograph"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fracsurv.errors import rows_said
+from fracsurv.errors import row_faults
 
 
 def check_images(
@@ -16,7 +16,7 @@ def check_images(
     """Every patient has a file inside the folder, or none if that is allowed, or there is no column `image`."""
     if "image" not in values:
         return
-    wrong: dict[str, list[int]] = {}
+    wrong: list[tuple[int, str]] = []
     for row, path in values["image"].fillna("").astype(str).items():
         if not path.strip():
             if not empty_allowed:
@@ -24,12 +24,12 @@ def check_images(
                     "empty; give every patient an image, leave the column out, or set `missing_images: exclude` in "
                     "cohort.yaml"
                 )
-                wrong.setdefault(what, []).append(row)
+                wrong.append((row, what))
         elif not is_inside(folder, path):
-            wrong.setdefault(f"{path!r}; must not leave the cohort folder", []).append(row)
+            wrong.append((row, f"{path!r}; must not leave the cohort folder"))
         elif not (folder / path).is_file():
-            wrong.setdefault(f"{path!r}; no such file in the cohort folder", []).append(row)
-    faults += [f"{file} {rows_said(rows)}, column image: {what}" for what, rows in wrong.items()]
+            wrong.append((row, f"{path!r}; no such file in the cohort folder"))
+    faults += row_faults(file, ((row, f"column image: {what}") for row, what in wrong))
 
 
 def is_inside(folder: Path, path: str) -> bool:

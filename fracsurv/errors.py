@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 MOST_SPANS = 40
 """Rows, or stretches of rows, that are named before the others are counted."""
@@ -20,6 +20,14 @@ def rows_said(rows: Sequence[int]) -> str:
     told = sum(span[-1] - span[0] + 1 for span in spans[:MOST_SPANS])
     more = f" and {len(rows) - told:,} more" if len(rows) > told else ""
     return f"row{'s' * (len(rows) > 1)} {', '.join(said)}{more}"
+
+
+def row_faults(file: str, found: Iterable[tuple[int, str]]) -> list[str]:
+    """Faults of a file from (row, what is wrong there); rows in which the same is wrong share a line."""
+    rows: dict[str, list[int]] = {}
+    for row, what in found:
+        rows.setdefault(what, []).append(row)
+    return [f"{file} {rows_said(these)}, {what}" for what, these in rows.items()]
 
 
 class UserError(Exception):

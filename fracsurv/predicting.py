@@ -120,9 +120,22 @@ def apply_models(
 
 
 def doubts(run: Path, cohort: Cohort, name: str) -> list[str]:
-    """What makes predictions for these patients doubtful: one line each, for the terminal.
+    """What makes predictions for these patients doubtful: `unlike_training`, and ids that the run's patients have."""
+    said = unlike_training(run, cohort, name)
+    path = next(run.glob(f"experiments/{name}/fold-*/predictions.parquet"), None)
+    known = set(pd.read_parquet(path, columns=["patient_id"])["patient_id"]) if path else set()
+    if n := int(cohort.table["patient_id"].isin(known).sum()):
+        said.append(
+            f"column patient_id: {n:,} of {len(cohort):,} patients have an id of the run's patients; if they are the "
+            "same people, the models were trained on them"
+        )
+    return said
 
-    Values beyond those of the training patients, a `resolution` that does not fit, ids that the run's patients have.
+
+def unlike_training(run: Path, cohort: Cohort, name: str) -> list[str]:
+    """Values beyond those of the training patients, a `resolution` that does not fit: one line each.
+
+    For the terminal: values of single patients stand in them.
     """
     about = [read_application(folder).about["ranges"] for folder in _folds(run, name)]
     said = resolution_oddities(cohort)
@@ -136,13 +149,6 @@ def doubts(run: Path, cohort: Cohort, name: str) -> list[str]:
                 f"column {covariate}, {rows}: {values[outside[0]]:g}{' first' if len(outside) > 1 else ''}; the "
                 f"models were trained on {low:g} to {high:g}, and nothing shows what they do beyond"
             )
-    path = next(run.glob(f"experiments/{name}/fold-*/predictions.parquet"), None)
-    known = set(pd.read_parquet(path, columns=["patient_id"])["patient_id"]) if path else set()
-    if n := int(cohort.table["patient_id"].isin(known).sum()):
-        said.append(
-            f"column patient_id: {n:,} of {len(cohort):,} patients have an id of the run's patients; if they are the "
-            "same people, the models were trained on them"
-        )
     return said
 
 
@@ -172,11 +178,16 @@ def experiments_of(run: Path) -> list[str]:
     return sorted(found)
 
 
+def some_experiments(run: Path) -> list[str]:
+    """As `experiments_of`; a UserError where there is none."""
+    if names := experiments_of(run):
+        return names
+    raise UserError(f"{run}: no models to apply; is it the folder of a finished `fracsurv run`?")
+
+
 def default_experiment(run: Path) -> str:
     """The row of the report's answer, or else the first that there is."""
-    names = experiments_of(run)
-    if not names:
-        raise UserError(f"{run}: no models to apply; is it the folder of a finished `fracsurv run`?")
+    names = some_experiments(run)
     return HEADLINE if HEADLINE in names else names[0]
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from fracsurv import metrics
+from fracsurv.applying import Application
 from fracsurv.cohort import Cohort
 from fracsurv.errors import UserError
 from fracsurv.metrics import Drawn, Estimate, cox_slope, events_ratio, percentile_interval
@@ -79,21 +80,16 @@ def validate_experiment(
     Parameters
     ----------
     run, cohort, name, work
-        As for `predicting.predict_cohort`; the cohort must have outcomes.
+        As for `predicting.predict_cohort`; the cohort must have outcomes that pass `check_outcome`.
     n_draws, seed : int
         Bootstrap samples of the patients and their seed, from which the cross-fitting's parts are drawn too.
 
     Raises
     ------
     UserError
-        As `predict_cohort`; and where there are competing events.
+        As `predict_cohort`.
     """
     models = apply_models(run, cohort, name, work, workers=workers, progress=progress)
-    if cohort.has_competing or models.applied[0].competing is not None:
-        raise UserError(
-            f"{cohort.folder}: competing events (code 2), or models of a run with them; `validate` does not judge "
-            "these. `fracsurv run` does: give these patients the split `external` in its cohort"
-        )
     event, time = cohort.table["event"].to_numpy(), cohort.table["time"].to_numpy()
     last = min(applied.baseline.last for applied in models.applied)
     days = models.horizons[models.horizons <= last]
@@ -229,15 +225,20 @@ def predictions_table(cohort: Cohort, validated: Validated) -> pd.DataFrame:
     return table
 
 
-def check_outcome(about: dict[str, Any], cohort: Cohort) -> None:
-    """The cohort's outcome is that of the training, and somebody has had it.
+def check_outcome(applied: Application, cohort: Cohort) -> None:
+    """The cohort's outcome is that of the training, somebody has had it, and no other event competes with it.
 
     Raises
     ------
     UserError
         Otherwise.
     """
-    faults = []
+    about, faults = applied.about, []
+    if cohort.has_competing or applied.competing is not None:
+        faults.append(
+            f"{cohort.folder}: competing events (code 2), or models of a run with them; `validate` does not judge "
+            "these. `fracsurv run` does: give these patients the split `external` in its cohort"
+        )
     if cohort.outcome != about["outcome"]:
         faults.append(
             f"outcome: {about['outcome']!r} in training, {cohort.outcome!r} here; if they are the same, give it the "

@@ -16,7 +16,7 @@ from fracsurv.cohort import Cohort, read_cohort
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_folder, atomic_path, check_outside, read_json, write_json
 from fracsurv.overlap import met_by_id, met_by_row
-from fracsurv.predicting import doubts, experiments_of
+from fracsurv.predicting import some_experiments, unlike_training
 from fracsurv.recalibrating import METHODS
 from fracsurv.validating import Validated, check_outcome, predictions_table, validate_experiment
 from fracsurv.validation_page import write_page
@@ -69,18 +69,16 @@ def write_validation(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: is there already and not empty; give a new folder")
     cohort = read_cohort(folder)
-    known = experiments_of(run)
-    if not known:
-        raise UserError(f"{run}: no models to apply; is it the folder of a finished `fracsurv run`?")
+    known = some_experiments(run)
     if unknown := [name for name in names if name not in known]:
         raise UserError(f"--experiment {unknown[0]}: not of this run; it has {', '.join(known)}")
     names = list(dict.fromkeys(names)) or known
-    about = read_application(run / "experiments" / names[0] / "fold-0").about
-    check_outcome(about, cohort)
+    applied = read_application(run / "experiments" / names[0] / "fold-0")
+    check_outcome(applied, cohort)
     with atomic_folder(out) as temporary:
         work = temporary / "prepared"
         cohort, warnings = others_only(run, cohort, overlap)
-        check_outcome(about, cohort)
+        check_outcome(applied, cohort)
         validated = [
             validate_experiment(run, cohort, name, work, n_draws=n_draws, seed=seed, workers=workers)
             for name in names
@@ -91,7 +89,7 @@ def write_validation(
         write_json(temporary / "recalibration.json", recalibration_record(run, cohort, validated))
         write_page(study, temporary)
     # values of single patients are named here alone, and not on the page
-    odd = [line for line in doubts(run, cohort, names[0]) if not line.startswith("column patient_id")]
+    odd = unlike_training(run, cohort, names[0])
     return [answer(study), *(f"warning: {line}" for line in [*cautions(study), *odd])]
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, SCALE_COLUMNS
 from fracsurv.cohort_files import is_inside
-from fracsurv.errors import UserError, rows_said
+from fracsurv.errors import UserError, row_faults
 from fracsurv.files import read_json
 from fracsurv.radiographs import source_kind
 from fracsurv.text_tables import decimal_mark, numbers, read_text_table
@@ -56,15 +56,15 @@ def read_vertebrae(
     empty = (raw[BOX_COLUMNS].apply(lambda column: column.str.strip()) == "").all(axis=1) & none_allowed
     broken = ~np.isfinite(box).all(axis=1) & ~empty
     flat = ~broken & ((box[:, 2] <= box[:, 0]) | (box[:, 3] <= box[:, 1]))
-    wrong: dict[str, list[int]] = {}
+    wrong: list[tuple[int, str]] = []
     for row in table.index[unknown | broken | flat]:
         if unknown[row]:
             what = f"column patient_id: {table['patient_id'][row]!r}; not a patient of the cohort"
         else:
             shown = ", ".join(raw.loc[row, BOX_COLUMNS].fillna(""))
             what = f"{shown}; a box needs four numbers, x_min < x_max and y_min < y_max"
-        wrong.setdefault(what, []).append(row)
-    faults += [f"{file} {rows_said(rows)}, {what}" for what, rows in wrong.items()]
+        wrong.append((row, what))
+    faults += row_faults(file, wrong)
     return table
 
 

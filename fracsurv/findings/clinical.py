@@ -73,9 +73,10 @@ def _slope_words(slope: float, low: float, high: float) -> str:
 
 def _no_slope(event: NDArray, time: NDArray, horizon: float) -> str:
     """Why no slope can be fitted."""
-    if not (event & (time <= horizon)).any():
+    had = (event == 1) & (time <= horizon)
+    if not had.any():
         return "nobody has had the event by then"
-    if not ((time > horizon) | ((time == horizon) & ~event)).any():
+    if not (((event > 0) | (time >= horizon)) & ~had).any():
         return "nobody is known to be without the event by then"
     return "the predictions part those with the event from those without, too few to fit one"
 

@@ -8,15 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
-from scipy.stats import norm
 
 from fracsurv.metrics._checks import check_finite, check_outcome, check_time, check_whole
 from fracsurv.metrics.censoring import censoring_survival, kaplan_meier
-from fracsurv.metrics.competing import cumulative_incidence
+from fracsurv.metrics.competing import NORMAL_97_5, cumulative_incidence
 
 _LEAST = 1e-9
 """Probabilities nearer to 0 or 1 than this count as that far away: the logit of 0 is no number."""
-_NORMAL_97_5 = float(norm.ppf(0.975))
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +196,7 @@ def _event_share(event: NDArray, time: NDArray, at: float) -> tuple[float, float
     at_risk = len(time) - np.searchsorted(np.sort(time), times[:n_until], side="left")
     n_events = np.bincount(np.searchsorted(times, time[event]), minlength=len(times))[:n_until]
     variance = np.sum(n_events / (at_risk * (at_risk - n_events))) / np.log(alive) ** 2
-    width = _NORMAL_97_5 * np.sqrt(variance)
+    width = NORMAL_97_5 * np.sqrt(variance)
     return 1 - alive, 1 - alive ** np.exp(-width), 1 - alive ** np.exp(width)
 
 

@@ -11,7 +11,7 @@ from scipy.stats import norm
 from fracsurv.metrics._checks import check_finite, check_outcome, check_risk, check_times
 from fracsurv.metrics.breslow import Baseline, breslow_baseline, breslow_survival
 
-_NORMAL_97_5 = float(norm.ppf(0.975))
+NORMAL_97_5 = float(norm.ppf(0.975))
 _LARGEST_EXPONENT = 700.0  # exp of it is still finite
 _CHUNK_ELEMENTS = 4_194_304  # 32 MiB an array
 
@@ -115,7 +115,7 @@ def _variance(
 def _interval(incidence: NDArray, variance: NDArray) -> tuple[NDArray, NDArray]:
     inside = (incidence > 0) & (incidence < 1)
     f = np.where(inside, incidence, 0.5)
-    width = _NORMAL_97_5 * np.sqrt(variance) / (f * -np.log(f))
+    width = NORMAL_97_5 * np.sqrt(variance) / (f * -np.log(f))
     return (np.where(inside, f ** np.exp(sign * width), incidence) for sign in (1, -1))
 
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
 
 from fracsurv.metrics._checks import check_finite, check_risk, check_survival, check_times
 from fracsurv.metrics.auc import mean_auc_of_draws, survival_of_draws
@@ -18,9 +17,9 @@ from fracsurv.metrics.brier import integrate
 from fracsurv.metrics.censoring import inverse_censoring_weights
 from fracsurv.metrics.clinical import net_benefit
 from fracsurv.metrics.comparison import bootstrap
+from fracsurv.metrics.competing import NORMAL_97_5
 from fracsurv.metrics.resampling import draw_chunks
 
-_NORMAL_97_5 = float(norm.ppf(0.975))
 Key = tuple[str, str, float | None, float | None]
 """Model, metric, horizon, threshold."""
 
@@ -80,7 +79,7 @@ def events_ratio(event: ArrayLike, expected: ArrayLike) -> Estimate:
         return Estimate(np.nan, np.nan, np.nan)
     if n == 0:
         return Estimate(0.0, np.nan, np.nan)
-    width = np.exp(_NORMAL_97_5 / np.sqrt(n))
+    width = np.exp(NORMAL_97_5 / np.sqrt(n))
     return Estimate(n / total, n / total / width, n / total * width)
 
 
@@ -124,7 +123,7 @@ def cox_slope(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> Estimate:
         except (ConvergenceError, Warning, ArithmeticError, np.linalg.LinAlgError):
             return nothing
     slope, error = (float(each["risk"] / risk.std()) for each in (fitted.params_, fitted.standard_errors_))
-    return Estimate(slope, slope - _NORMAL_97_5 * error, slope + _NORMAL_97_5 * error)
+    return Estimate(slope, slope - NORMAL_97_5 * error, slope + NORMAL_97_5 * error)
 
 
 def validation_metrics(
@@ -177,7 +176,9 @@ def validation_metrics(
     plain = ["c_index", "c_index_ipcw"]
     asked = plain + [("auc", t) for t in times] + [("auc_thesis", t) for t in horizons]
     ranked = bootstrap(*known, risks, metrics=asked, train=known, n_draws=n_draws, seed=seed)
-    drawn = _drawn_curves(event, time, surv, times, horizons, thresholds, n_draws, seed)
+    acted = {name: 1 - np.asarray(values)[:, at] for name, values in surv.items()}
+    acted["everyone"] = np.ones((len(time), len(at)))
+    drawn = _drawn_curves(event, time, surv, acted, times, horizons, thresholds, n_draws, seed)
     result: dict[Key, Drawn] = {}
     for m, name in enumerate(ranked.models):
         found = np.vstack([ranked.estimate[m], ranked.draws[:, m]]).T
@@ -211,8 +212,7 @@ def validation_metrics(
             result[name, "integrated_brier", None, None] = _of(whole)
             scaled = 1 - _ratio(whole, integrate(null[on_grid], times[on_grid]))
             result[name, "integrated_scaled_brier", None, None] = _of(scaled)
-    acted = {name: 1 - np.asarray(values)[:, at] for name, values in surv.items()}
-    for name, probability in (acted | {"everyone": np.ones((len(time), len(at)))}).items():
+    for name, probability in acted.items():
         for h, horizon in enumerate(horizons):
             values = net_benefit(event, time, probability[:, h], horizon, thresholds) if len(thresholds) else []
             for k, threshold in enumerate(thresholds):
@@ -230,14 +230,11 @@ def _of(values: NDArray) -> Drawn:
     return Drawn(float(values[0]), values[1:])
 
 
-def _drawn_curves(event, time, surv, times, horizons, thresholds, n_draws: int, seed: int) -> dict:
+def _drawn_curves(event, time, surv, acted, times, horizons, thresholds, n_draws: int, seed: int) -> dict:
     """What needs the draws themselves; the first column of each array is of the patients as they are."""
     parts: dict = {}
     own, common = inverse_censoring_weights(event, time, time), inverse_censoring_weights(event, time, times)
     case, beyond = event[:, None] & (time[:, None] <= times), time[:, None] > times
-    at = np.searchsorted(times, horizons)
-    acted = {name: 1 - np.asarray(values)[:, at] for name, values in surv.items()}
-    acted["everyone"] = np.ones((len(time), len(at)))
     once = np.ones((len(time), 1))
     chunks = [once, *(counts for _, counts in draw_chunks(len(time), n_draws, seed))]
     for number, counts in enumerate(chunks):
