@@ -31,7 +31,7 @@ test: setup
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	rm -rf reports/tiny  # the notebooks shall fit, not show what was fitted before
-	$(BIN)/python -m pytest --nbval -n $(CORES) --dist loadfile tests notebooks
+	$(BIN)/python -m pytest --nbval -n $(CORES) --dist loadfile --no-loadscope-reorder tests notebooks
 
 lab: setup
 	$(BIN)/jupyter lab notebooks

@@ -33,13 +33,13 @@ PATIENTS, TIMES, ROW = 300, 10, "vit_crops_if"
 CASES = ("prepare png 300", "prepare dicom 300", "prepare png 3000", "fit png 300", "fit png 3000")
 
 
-def multiplied(source: Path, target: Path) -> None:
-    """A cohort with every patient several times: the radiographs are links."""
+def multiplied(source: Path, target: Path, times: int = TIMES) -> None:
+    """A cohort with every patient `times` times: the radiographs are links."""
     (target / "images").mkdir(parents=True)
     table = pd.read_csv(source / "cohort.csv", dtype={"patient_id": str})
     boxes = pd.read_csv(source / "vertebrae.csv", dtype={"patient_id": str})
     tables, all_boxes = [], []
-    for copy in range(TIMES):
+    for copy in range(times):
         renamed = table.assign(patient_id=table["patient_id"] + f"-{copy}")
         renamed["image"] = [f"images/{copy}-{Path(image).name}" for image in table["image"]]
         for old, new in zip(table["image"], renamed["image"], strict=True):

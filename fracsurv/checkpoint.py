@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +86,13 @@ def _save(tensors: dict[str, Tensor], path: Path, about: dict[str, Any]) -> None
     # safetensors stores plain contiguous memory; channels_last weights are laid out anew when loaded
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata={"about": json.dumps(about)})
+        try:
+            save_file(plain, temporary, metadata={"about": json.dumps(about)})
+        except SafetensorError as error:
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None  # a full disk, say
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

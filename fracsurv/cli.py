@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import sys
 from pathlib import Path
@@ -255,7 +256,8 @@ def main(called: typer.Typer = app) -> None:
     except SystemExit as end:
         if end.code in (130, 143):  # typer's of Ctrl-C, and `run`'s of being told to end
             program = sys.argv[:1] if Path(sys.argv[0]).name == "fracsurv" else [sys.executable, "-m", "fracsurv.cli"]
-            typer.echo(f"\nstopped; go on with: {shlex.join([*program, *sys.argv[1:]])}", err=True)
+            call = shlex.join([*program, *sys.argv[1:]])
+            typer.echo(f"\nstopped; called again, it goes on from what is finished: {call}", err=True)
         raise
     except UserError as error:
         for fault in error.faults:
@@ -265,7 +267,11 @@ def main(called: typer.Typer = app) -> None:
         sys.exit(2)
     except OSError as error:
         # full disks, missing permissions: the user's to mend, and the file is the thing to name
-        typer.echo(f"error: {error.filename or 'file'}: {error.strerror or error}", err=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            said = "the disk is full; make room, then call the same again: what is whole is kept"
+            typer.echo(f"error: {error.filename + ': ' if error.filename else ''}{said}", err=True)
+        else:
+            typer.echo(f"error: {error.filename or 'file'}: {error.strerror or error}", err=True)
         sys.exit(2)
 
 

@@ -161,9 +161,11 @@ def told(run: Path, name: str) -> str:
     """A sentence on what made the predictions."""
     about = [read_application(folder).about for folder in _folds(run, name)]
     fewest = min(each["patients"] for each in about)
+    competing = about[0]["competing_event"]
+    first = f", before which nobody has had the competing event ({competing})" if competing else ""
     return (
         f"{name}: {len(about)} fold models, each trained on {fewest:,} {about[0]['provenance']} patients or more; "
-        f"outcome: {about[0]['outcome']}. Research only."
+        f"outcome: {about[0]['outcome']}{first}. Research only."
     )
 
 

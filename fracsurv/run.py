@@ -23,7 +23,7 @@ from fracsurv.vertebral import VERTEBRAL
 
 RESULTS_VERSION = 3
 """Raised whenever the same cohort and settings would give other results."""
-APPLICATION_VERSION = 2
+APPLICATION_VERSION = 3
 """Raised whenever `applying.json` holds something else."""
 IRRELEVANT = (
     "name", "note", "epochs", "encoders", "alphas", "bootstrap_draws", "simulate", "feeding", "tensorboard"

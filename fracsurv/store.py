@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
 from fracsurv.cohort import Cohort
@@ -27,7 +26,7 @@ from fracsurv.errors import UserError
 from fracsurv.files import atomic_folder, locked, remove_leftovers, write_json
 from fracsurv.radiographs import full_image_shape
 from fracsurv.store_rows import COUNTS, INPUTS, RANGES, Task, common_dtype, write_rows
-from fracsurv.stored_array import StoredArray
+from fracsurv.stored_array import StoredArray, create_array
 from fracsurv.vertebrae import MAX_HEIGHT, N_SLOTS, crop_shape
 from fracsurv.workers import mapped
 
@@ -260,11 +259,11 @@ def _write(
     dtype = common_dtype(tasks)
     if "crops" in settings["inputs"]:
         shape = (len(tasks), N_SLOTS, *settings["crop_shape"])
-        open_memmap(folder / "crops.npy", mode="w+", dtype=dtype, shape=shape)
-        open_memmap(folder / "crop_sizes.npy", mode="w+", dtype=np.int16, shape=(len(tasks), N_SLOTS, 2))
+        create_array(folder / "crops.npy", dtype, shape)
+        create_array(folder / "crop_sizes.npy", np.int16, (len(tasks), N_SLOTS, 2))
     if "full" in settings["inputs"]:
         shape = (len(tasks), *settings["full_shape"])
-        open_memmap(folder / "full.npy", mode="w+", dtype=dtype, shape=shape)
+        create_array(folder / "full.npy", dtype, shape)
     chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
     rows: list[dict[str, Any]] = []
     faults: list[str] = []

@@ -1,4 +1,4 @@
-"""An array in an .npy file that is held open: mapped into memory, and read row by row without it."""
+"""Arrays in .npy files: one made to be filled, and one held open, mapped into memory and read row by row without."""
 
 from __future__ import annotations
 
@@ -7,9 +7,28 @@ import weakref
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.lib.format import open_memmap
+from numpy.typing import DTypeLike, NDArray
 
 from fracsurv.errors import UserError
+
+
+def create_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:
+    """A new array of zeros in an .npy file, writable, all of its room taken on the disk at once.
+
+    Raises
+    ------
+    OSError
+        Where the disk has not that much room. Without, whoever wrote to the array's map when the disk has run full
+        would be killed by the system, without a word.
+    """
+    try:
+        array = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    return array
 
 
 class StoredArray:

@@ -13,6 +13,32 @@ from fracsurv.config import load_profile
 from fracsurv.run import Run, open_run
 from fracsurv.simulate import simulate_cohort
 
+LONGEST = (
+    "test_readme",
+    "test_cli",
+    "test_predict",
+    "test_validate",
+    "test_parallel",
+    "test_cluster",
+    "test_hostile",
+    "test_boxes",
+    "test_finder",
+    "test_report_browser",
+)
+"""Files that take minutes, the longest first: processes that share the tests file by file then end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first, behind them the notebooks, then the rest; within a file nothing moves."""
+
+    def rank(item: pytest.Item) -> int:
+        path = Path(item.path)
+        if path.suffix == ".ipynb":
+            return len(LONGEST)
+        return LONGEST.index(path.stem) if path.stem in LONGEST else len(LONGEST) + 1
+
+    items.sort(key=rank)
+
 
 def write_cohort(folder: Path, table: pd.DataFrame, **settings: object) -> Path:
     """Write a cohort folder from a table and the settings of its cohort.yaml."""

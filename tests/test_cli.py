@@ -226,7 +226,7 @@ def test_ctrl_c_tells_with_what_to_go_on(tmp_path):
     _, err = started.communicate(timeout=60)
     assert started.returncode == 130
     wanted = shlex.join(map(str, command))
-    assert err.splitlines()[-1] == f"stopped; go on with: {wanted}"
+    assert err.splitlines()[-1] == f"stopped; called again, it goes on from what is finished: {wanted}"
     assert "Traceback" not in err
 
 

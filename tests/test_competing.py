@@ -19,7 +19,7 @@ from fracsurv.errors import UserError
 from fracsurv.experiments import run_experiment
 from fracsurv.findings import clinical
 from fracsurv.oddities import table_oddities
-from fracsurv.predicting import predict_cohort
+from fracsurv.predicting import predict_cohort, told
 from fracsurv.results import read_metrics, read_predictions
 from fracsurv.run import open_run, permuted
 from fracsurv.scaling import standardise
@@ -179,6 +179,7 @@ def test_new_patients_get_the_runs_own_probabilities(run, tmp_path):
     for day in DAYS:
         expected = np.mean([1 - fold[f"survival_{day:g}d"] for fold in folds], axis=0)
         np.testing.assert_allclose(found[f"probability_{day:g}"], expected, rtol=0, atol=1e-12)
+    assert "before which nobody has had the competing event (death)" in told(run.out, "cox_ph")
 
 
 def test_intervals_are_those_of_the_metrics_in_the_draws(run):
@@ -216,6 +217,7 @@ def test_the_report_shows_both_incidences_and_what_kaplan_meier_overstates(repor
     assert (run.out / "tables" / "competing.csv").exists()
     assert "says" in findings.competing(run).said
     assert "definition ii of Blanche et al. 2013" in page
+    assert "absolute risks, since " in (run.out / "pages" / "cox_ph.html").read_text("utf-8")
     assert "shares and observed risk are cumulative incidences" in page
     assert "if nobody died of anything else" not in page
 

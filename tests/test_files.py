@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import resource
+import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
+from fracsurv import cli
+from fracsurv.checkpoint import load_weights, save_weights
 from fracsurv.files import atomic_folder, atomic_path, leftovers, remove_leftovers
+from fracsurv.stored_array import create_array
 
 
 def write_and_fail(path):
@@ -78,3 +86,44 @@ with atomic_path(here / "best.safetensors") as file, atomic_folder(here / "st.v1
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, live.name])
     assert (tmp_path / "best.safetensors").read_text() == "old"
     assert leftovers(tmp_path / "nowhere") == []
+
+
+@pytest.fixture
+def small_files():
+    """No file may become larger than 1,000 bytes: the system's refusal is of the kind of a full disk's."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    heard = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, heard)
+
+
+def test_weights_for_which_there_is_no_room_leave_the_old_ones(tmp_path, small_files):
+    small, large, path = torch.nn.Linear(3, 2), torch.nn.Linear(100, 100), tmp_path / "best.safetensors"
+    save_weights(small, path, {"epoch": 1})
+    with pytest.raises(OSError, match=re.escape(str(path))) as refused:
+        save_weights(large, path)
+    assert refused.value.errno == errno.EFBIG
+    assert load_weights(torch.nn.Linear(3, 2), path) == {"epoch": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["best.safetensors"]
+
+
+def test_an_array_has_its_room_or_is_refused(tmp_path, small_files):
+    """Never found out by writing to its map, which would kill the process."""
+    array = create_array(tmp_path / "a.npy", np.uint8, (5, 7))
+    assert array.shape == (5, 7)
+    assert (tmp_path / "a.npy").stat().st_blocks * 512 >= 35
+    with pytest.raises(OSError, match=r"b\.npy"):
+        create_array(tmp_path / "b.npy", np.uint8, (5, 700))
+
+
+def test_a_full_disk_is_told_in_a_line(capsys):
+    def write():
+        with open("/dev/full", "w") as file:
+            file.write("x")
+
+    with pytest.raises(SystemExit) as end:
+        cli.main(write)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("error: the disk is full; make room")

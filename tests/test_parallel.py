@@ -109,9 +109,11 @@ def every_case(team: Team, folder: Path) -> dict:
         found[name] = steps_of(team, rows, net, Inputs(torch.float64, 2, 9))
     own = {"fusion": "intermediate", "n_covariates": 3, "image_size": 32}
     for encoder in ("resnet18", "vit_tiny"):
-        torch.manual_seed(4)
-        network = build(input="crops", encoder=encoder, **own)
-        found[encoder] = steps_of(team, [np.arange(15), np.arange(12, 19)], network, Inputs(torch.float32, 13, 32))
+        for dtype in (torch.float64, torch.float32):
+            torch.manual_seed(4)
+            network = build(input="crops", encoder=encoder, **own).to(dtype)
+            rows = [np.arange(15), np.arange(12, 19)]
+            found[f"{encoder}, {dtype}"] = steps_of(team, rows, network, Inputs(dtype, 13, 32))
     found["whole"] = whole_fit(team, folder / "whole")
     return found
 
@@ -157,11 +159,14 @@ def test_loss_gradients_and_step_are_those_of_one_process(found, case, size):
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("encoder", ["resnet18", "vit_tiny"])
 def test_the_packages_networks_have_the_same_gradients(found, encoder, size):
+    """What remains is rounding: gone in float64, in float32 what many sums in another order come to."""
     (alone,), _ = found[1]
-    for name, value in alone[encoder].items():
-        got = found[size][0][0][encoder][name]
-        largest = float(value.abs().max())
-        assert float((got - value).abs().max()) <= 1e-4 * largest + 1e-6, name
+    for dtype, within in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
+        case = f"{encoder}, {dtype}"
+        for name, value in alone[case].items():
+            got = found[size][0][0][case][name]
+            largest = float(value.abs().max())
+            assert float((got - value).abs().max()) <= within * largest + 0.01 * within, f"{case}: {name}"
 
 
 @pytest.mark.parametrize("size", [2, 3])

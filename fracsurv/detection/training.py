@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -21,6 +20,7 @@ from fracsurv.detection.network import FRAME, VertebraDetector
 from fracsurv.detection.scores import best_threshold
 from fracsurv.detection.sources import Labelled
 from fracsurv.detection.targets import detection_loss
+from fracsurv.stored_array import create_array
 from fracsurv.training import precision_of
 
 
@@ -87,7 +87,7 @@ def held_out(n: int, recipe: DetectorRecipe) -> np.ndarray:
 
 def training_frames(found: Sequence[Labelled], path: Path, progress: bool) -> tuple[np.ndarray, list[Tensor]]:
     """Every radiograph in its frame, on disk, and its boxes in frame pixels."""
-    frames = open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(found), *FRAME))
+    frames = create_array(path, np.uint8, (len(found), *FRAME))
     boxes = []
     for row, each in enumerate(tqdm(found, desc="radiographs", unit="image", disable=not progress, leave=False)):
         frames[row], placing = into_frame(each.read())
