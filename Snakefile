@@ -73,7 +73,7 @@ def needs(name, fold):
     row = RUN.experiments[name]
     stores = [f"{OUT}/prepared/{row.input}.complete"] if row.needs_images else []
     if PER_FIT:
-        parts = [f"{OUT}/experiments/{other}/fold-{fold}/metrics.json" for other in row.pretrained.values()]
+        parts = [stamp(other, fold) for other in row.pretrained.values()]
     else:
         parts = [notebook(other) for other in row.pretrained.values()]
     return TABLES + stores + parts
@@ -96,11 +96,19 @@ def shown_after(name):
     return first + (fitted(name) if PER_FIT else sorted({path for fold in FOLDS for path in needs(name, fold)}))
 
 
+def stamp(name, fold, alpha=None):
+    """An empty file that says that Snakemake has seen a fit done.
+
+    Not one of the fit's own: Snakemake removes what a job writes before it does the job again, a changed table's date
+    being enough. The job itself knows what is done.
+    """
+    folder = f"{OUT}/experiments/{name}" + ("" if alpha is None else f"/alpha-{alpha:g}")
+    return f"{folder}/fold-{fold}/{'fit' if name in SWEPT else 'evaluation'}.complete"
+
+
 def fitted(name):
-    """The files that say that every fit of an experiment is done."""
-    if name in SWEPT:
-        return [f"{OUT}/experiments/{name}/alpha-{a:g}/fold-{k}/fit.json" for a in alphas(RUN, name) for k in FOLDS]
-    return [f"{OUT}/experiments/{name}/fold-{k}/metrics.json" for k in FOLDS]
+    """The stamps of an experiment's fits."""
+    return [stamp(name, fold, alpha) for alpha in alphas(RUN, name) for fold in FOLDS]
 
 
 wildcard_constraints:
@@ -132,7 +140,7 @@ rule fit:
     input:
         lambda w: needs(w.name, w.fold),
     output:
-        f"{OUT}/experiments/{{name}}/fold-{{fold}}/metrics.json",
+        touch(f"{OUT}/experiments/{{name}}/fold-{{fold}}/evaluation.complete"),
     wildcard_constraints:
         name=one_of(PLAIN),
     log:
@@ -150,7 +158,7 @@ rule fit_alpha:
     input:
         lambda w: needs(w.name, w.fold),
     output:
-        f"{OUT}/experiments/{{name}}/alpha-{{alpha}}/fold-{{fold}}/fit.json",
+        touch(f"{OUT}/experiments/{{name}}/alpha-{{alpha}}/fold-{{fold}}/fit.complete"),
     wildcard_constraints:
         name=one_of(SWEPT),
     log:
@@ -218,7 +226,8 @@ for rank, network in enumerate(sorted(NETWORKS, key=length)):
             f"{OUT}/logs/04_fusion_training_{network}.log",
         priority: rank
         resources:
-            gpu=int(not PER_FIT),
+            # the notebook evaluates the best α's models, on the kind of device that all others are evaluated on
+            gpu=int(not PER_FIT or network in SWEPT),
         shell:
             "{EXECUTE} {NOTEBOOKS:q}/04_fusion_training.ipynb {output:q} --experiment {params.experiment}"
             " --cohort {COHORT:q} --profile {PROFILE:q} --out {OUT:q} > {log:q} 2>&1"

@@ -38,11 +38,12 @@ from fracsurv.batches import batches
 from fracsurv.config import Experiment, load_experiments, load_profile
 from fracsurv.experiments import make_network
 from fracsurv.files import write_json
+from fracsurv.losses import cox_nll
 from fracsurv.memory import keep_freed_memory, peak_memory
 from fracsurv.models import RESNETS
 from fracsurv.run import Run, open_run
 from fracsurv.simulate import simulate_cohort
-from fracsurv.steps import Steps, compiled, forward, learn
+from fracsurv.steps import Steps, compiled
 from fracsurv.stopwatch import Stopwatch
 from fracsurv.training import Recipe, _train_epoch, precision_of, predict
 
@@ -83,7 +84,12 @@ def measure(case: str, cohort: str, out: str) -> dict:
     def bare() -> None:
         model.train()
         for images, rows in zip(ready, parts, strict=True):
-            learn(forward(call, images, dtype), event[rows], days[rows], adam)
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                risk = call(*images).float()
+            loss = cox_nll(event[rows].to(device), days[rows].to(device), risk)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
 
     recipe = Recipe(lr=experiment.lr, scheduler="none", epochs=1, batch_size=batch, seed=0)
     steps = Steps(model, call, inputs, event, days, adam, dtype, watch)

@@ -31,6 +31,8 @@ def load_weights(model: nn.Module, path: Path) -> dict[str, Any]:
         Where the file is missing, damaged, or belongs to another model.
     """
     tensors, about = _load(path)
+    if not all(torch.isfinite(value).all() for value in tensors.values()):
+        raise UserError(f"{path.name}: holds weights that are no numbers; delete it and run again")
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -43,7 +45,8 @@ def load_weights(model: nn.Module, path: Path) -> dict[str, Any]:
 def load_best(model: nn.Module, folder: Path) -> None:
     """Load a finished fit's best weights, if they are those that its record speaks of; else a UserError."""
     about, record = load_weights(model, folder / "best.safetensors"), read_json(folder / "fit.json")
-    if (about.get("key"), about.get("epoch")) != (record["key"], record["best_epoch"]):
+    known = isinstance(record, dict) and {"key", "best_epoch"} <= record.keys()
+    if not known or (about.get("key"), about.get("epoch")) != (record["key"], record["best_epoch"]):
         raise UserError(f"{folder / 'best.safetensors'}: not the weights that fit.json tells of; delete {folder}")
 
 
@@ -99,9 +102,11 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("about", "{}"))
+            if not isinstance(about, dict):
+                raise ValueError("no record")
             # cloned: the file may be replaced while its memory map would still be in use
             return {name: file.get_tensor(name).clone() for name in file.keys()}, about  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path}: no such weights file") from None
-    except (SafetensorError, json.JSONDecodeError, OSError):
+    except (SafetensorError, ValueError, RecursionError, OSError):
         raise UserError(f"{path.name}: not a safetensors file, or damaged; delete it and run again") from None

@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from fracsurv.errors import UserError
 
 _HERE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _TEMPORARY = re.compile(r"^\..+\.fracsurv-(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}(\.[^.]+)?$")
+LONGEST_WRITING_S = 86_400.0
 
 
 def _temporary(path: Path, name: str, suffix: str) -> Path:
@@ -37,9 +39,27 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = _temporary(path, path.stem, path.suffix)
     try:
         yield temporary
+        _to_disk(temporary)
         os.replace(temporary, path)
+        _to_disk(path.parent)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # some writers do not say for which file there was no room
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Have the system write a file, or a folder's names, before anything else: a name must not outlive its content.
+
+    A killed process leaves what it wrote to the system; a machine that loses power does not.
+    """
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 @contextmanager
@@ -54,19 +74,39 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        for inside in (*temporary.rglob("*"), temporary):
+            _to_disk(inside)
         if replace and path.exists():
             path.rename(aside)  # so that no moment shows half a folder under this name
         os.replace(temporary, path)
+        _to_disk(path.parent)
         shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def leftovers(folder: Path, *, below: bool = False) -> list[Path]:
-    """Temporaries in `folder` (and `below` it) that processes of this machine left there when they were killed."""
+    """Temporaries in `folder` (and `below` it) that processes left there when they were killed.
+
+    A process of this machine is looked for; another machine's is taken for dead when it wrote nothing for a day.
+    """
     inside = folder.rglob("*") if below else folder.glob("*")
-    found = [(path, _TEMPORARY.match(path.name)) for path in inside]
-    return [path for path, name in found if name and name["host"] == _HERE and not is_alive(int(name["process"]))]
+    found = [(path, name) for path in inside if (name := _TEMPORARY.match(path.name))]
+    return [
+        path for path, name in found
+        if (not is_alive(int(name["process"])) if name["host"] == _HERE else _age_s(path) > LONGEST_WRITING_S)
+    ]  # fmt: skip
+
+
+def _age_s(path: Path) -> float:
+    """Seconds since anything in a file or folder was written."""
+    try:
+        return time.time() - max(each.stat().st_mtime for each in (path, *path.rglob("*")))
+    except FileNotFoundError:  # just finished
+        return 0.0
 
 
 def remove_leftovers(folder: Path, *, below: bool = False) -> None:

@@ -33,9 +33,10 @@ TELLING_TAKES_AT_MOST = timedelta(seconds=5)
 class Stopped(UserError):
     """The fit ends before its end: another process is gone, or torchrun says so."""
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, met: RuntimeError | None = None) -> None:
+        cause = f" (met: {str(met).strip().splitlines()[0]})" if met is not None and str(met).strip() else ""
         super().__init__(
-            "this fit was told to end, or one of its processes ended, so all of them do; "
+            f"this fit was told to end, or one of its processes ended, so all of them do{cause}; "
             "the same command goes on from the last checkpoint"
         )
 
@@ -84,8 +85,8 @@ class Team:
         """Put the sum over the processes into `tensor`, the same bits in each; returns it."""
         try:
             dist.all_reduce(tensor)
-        except RuntimeError:
-            raise Stopped from None
+        except RuntimeError as error:
+            raise Stopped(error) from None
         return tensor
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -104,8 +105,8 @@ class Team:
         values = [value]
         try:
             dist.broadcast_object_list(values)
-        except RuntimeError:
-            raise Stopped from None
+        except RuntimeError as error:
+            raise Stopped(error) from None
         return values[0]
 
     def in_turn(self, do: Callable[[], Made]) -> Made:

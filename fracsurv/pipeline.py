@@ -31,6 +31,8 @@ from fracsurv.tables import metric_cell
 from fracsurv.wording import stamp
 
 SNAKEFILE = ROOT / "Snakefile"
+MOST_FAULTS = 5
+"""Of a failed step that are shown; the others stand in its log."""
 BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # tqdm's own time left takes every fit for alike
 
 
@@ -130,7 +132,7 @@ def _call(command: list[str], run: Run, progress: Progress, lock: IO[str], on_cl
         )
         raise UserError(
             [
-                f"step failed; its last words: {_last_line(Path(path))} (all of them: {path})"
+                f"step failed; its last words: {_last_words(Path(path))} (all of them: {path})"
                 for path in dict.fromkeys(logs.partition(slurms)[0] for logs in failed)
             ]
             or [f"the pipeline failed; see {log}"]
@@ -212,9 +214,16 @@ def _described(other: dict[str, Any]) -> str:
     return f" (on {other['host']}, process group {other['group']}: `kill -- -{other['group']}` stops it)"
 
 
-def _last_line(path: Path) -> str:
+def _last_words(path: Path) -> str:
+    """The faults that a step's log ends with, a few of them, or else its last line."""
     lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.exists() else []
-    return lines[-1] if lines else "none"
+    if not lines:
+        return "none, so the system ended it (for memory, perhaps)"
+    faults = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    if not faults or not (lines[-1].startswith("error: ") or lines[-1].endswith(" faults")):
+        return lines[-1]
+    more = f"; and {len(faults) - MOST_FAULTS:,} more" if len(faults) > MOST_FAULTS else ""
+    return "; ".join(faults[:MOST_FAULTS]) + more
 
 
 def format_table(table: pd.DataFrame, stamped: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -58,11 +59,12 @@ class Progress:
         """
         for fit in list(self._open):
             path = self._path(*fit)
-            if path.exists() and (fit in self._current or path.stat().st_mtime > self._began - CLOCKS_APART_S):
-                self._open.remove(fit)
-                record = path.parent / "fit.json"
-                seconds = read_json(record).get("seconds") if record.exists() else None
-                self._seconds.setdefault(fit[0], []).extend([] if seconds is None else [seconds])
+            with suppress(FileNotFoundError):  # not there, or just making way for another: seen at the next look
+                changed = path.stat().st_mtime
+                if fit in self._current or changed > self._began - CLOCKS_APART_S:
+                    self._open.remove(fit)
+                    seconds = read_json(path.parent / "fit.json").get("seconds")  # the true risk was not fitted
+                    self._seconds.setdefault(fit[0], []).extend([] if seconds is None else [seconds])
         return self.total - len(self._open)
 
     @property

@@ -16,7 +16,7 @@ from fracsurv.boxes import locate_vertebrae
 from fracsurv.cohort import Cohort, read_cohort
 from fracsurv.config import TRUE_RISK, Experiment, Profile, as_record, load_experiments, load_profile
 from fracsurv.errors import UserError
-from fracsurv.files import atomic_path
+from fracsurv.files import atomic_path, write_text
 from fracsurv.splits import make_splits
 from fracsurv.store import ImageStore, build_store, is_built
 from fracsurv.vertebral import VERTEBRAL
@@ -31,6 +31,8 @@ IRRELEVANT = (
 """Entries of a profile on which no fit depends; epochs and encoders are the experiment's, once applied."""
 
 
+PROFILE = "profile.txt"
+"""In a run's folder: the name of the profile under which it was begun."""
 SAME_PATIENTS = 0.5
 """Share of patients with the same outcome under which a cohort is another one."""
 
@@ -163,6 +165,7 @@ def open_run(cohort: str | Path, out: str | Path, profile: str | Profile, *, pro
     if profile.permute_outcomes:
         checked = permuted(checked, profile.seed)
     out = Path(out)
+    _check_same_profile(profile, out)
     splits = make_splits(checked, n_folds=profile.n_folds, test_fraction=profile.test_fraction, seed=profile.seed)
     path = out / "splits.csv"
     if path.exists():
@@ -176,9 +179,21 @@ def open_run(cohort: str | Path, out: str | Path, profile: str | Profile, *, pro
     else:
         with atomic_path(path) as temporary:
             splits.to_csv(temporary, index=False)
+    if not (out / PROFILE).exists():
+        write_text(out / PROFILE, f"{profile.name}\n")
     checked = locate_vertebrae(checked, out / "prepared", progress=progress)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Run(checked, out, profile, load_experiments(), splits, device)
+
+
+def _check_same_profile(profile: Profile, out: Path) -> None:
+    """Refuse a folder of another profile: every finished fit would make way for this one's, days of work perhaps."""
+    known = (out / PROFILE).read_text(encoding="utf-8").strip() if (out / PROFILE).exists() else profile.name
+    if known != profile.name:
+        raise UserError(
+            f"{out}: holds the results of profile {known}, not {profile.name}; give --profile {known}, or choose "
+            "another --out"
+        )
 
 
 def _check_same_patients(cohort: Cohort, out: Path) -> None:

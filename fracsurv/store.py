@@ -124,7 +124,8 @@ def build_store(
 ) -> Path:
     """Make the image store of a cohort, or keep the one that is there if nothing has changed.
 
-    "Nothing" is a SHA-256 over the bytes of every radiograph, the boxes, the settings and the format's version.
+    "Nothing" is a SHA-256 over the bytes of every radiograph, the boxes, the settings and the format's version. A
+    radiograph of the size and time of change that the store there knows is not read again for it.
     Memory stays constant: each row is written as soon as it is made. The source's bit depth is kept: uint8
     if all radiographs have 8 bits; else uint16, with the 8-bit ones times 257 (255 becomes 65535).
 
@@ -145,7 +146,7 @@ def build_store(
         read and every box outside its radiograph, all at once.
     """
     folder = Path(folder)
-    tasks, settings, fingerprint = _plan(cohort, folder, scale, inputs)
+    tasks, settings, files, fingerprint = _plan(cohort, folder, scale, inputs)
     remove_leftovers(folder.parent)
     if _is_of(folder, fingerprint):
         return folder
@@ -156,19 +157,19 @@ def build_store(
         with atomic_folder(folder, replace=True) as temporary:
             meta = {"format": FORMAT, "version": VERSION, "fingerprint": fingerprint, "settings": settings}
             meta |= {name: settings[name] for name in ("scale", "resolution", "provenance")}
-            _write(temporary, tasks, settings, meta, workers=workers, progress=progress)
+            _write(temporary, tasks, settings, files, meta, workers=workers, progress=progress)
     return folder
 
 
 def is_built(cohort: Cohort, folder: str | Path, *, scale: float, inputs: Sequence[str] | None = None) -> bool:
     """Whether `build_store` would find its store there; errors as there."""
-    return _is_of(Path(folder), _plan(cohort, Path(folder), scale, inputs)[2])
+    return _is_of(Path(folder), _plan(cohort, Path(folder), scale, inputs)[-1])
 
 
 def _plan(
     cohort: Cohort, folder: Path, scale: float, inputs: Sequence[str] | None
-) -> tuple[list[Task], dict[str, Any], str]:
-    """What a store is made from and how, and the fingerprint of both."""
+) -> tuple[list[Task], dict[str, Any], pd.DataFrame, str]:
+    """What a store is made from and how, its files (`_files`), and the fingerprint of all."""
     inputs = _checked_inputs(cohort, inputs, folder)
     if not scale > 0:
         raise UserError(f"scale must be above 0, got {scale}")
@@ -185,7 +186,8 @@ def _plan(
     if cohort.windowed:
         settings["dicom_values"] = "windowed"
     tasks = _tasks(cohort, with_boxes="crops" in inputs)
-    return tasks, settings, _fingerprint(tasks, settings)
+    files = _files(tasks, folder)
+    return tasks, settings, files, _fingerprint(tasks, settings, files["sha256"])
 
 
 def _is_of(folder: Path, fingerprint: str) -> bool:
@@ -233,17 +235,35 @@ def _tasks(cohort: Cohort, *, with_boxes: bool) -> list[Task]:
     ]
 
 
-def _fingerprint(tasks: list[Task], settings: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps([FORMAT, VERSION, settings], sort_keys=True).encode())
+def _files(tasks: list[Task], folder: Path) -> pd.DataFrame:
+    """Every radiograph's size, time of change and SHA-256 ('' where it cannot be read).
+
+    Those that the store there knows are not read: to open it, every job would read a whole cohort otherwise.
+    """
+    columns = ["image", "size", "changed_ns", "sha256"]
+    known: dict[tuple, str] = {}
+    with suppress(OSError, ValueError):  # no store, or one that did not keep them
+        there = pd.read_parquet(folder / "patients.parquet", columns=columns)
+        known = {tuple(row[:-1]): row[-1] for row in there.itertuples(index=False)}
+    rows = []
     for task in tasks:
+        try:
+            with task.path.open("rb") as file:
+                stat = os.fstat(file.fileno())
+                of = task.name, stat.st_size, stat.st_mtime_ns
+                rows.append((*of, known.get(of) or hashlib.file_digest(file, "sha256").hexdigest()))
+        except OSError:  # told, with all others, when it is read
+            rows.append((task.name, 0, 0, ""))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _fingerprint(tasks: list[Task], settings: dict[str, Any], digests: pd.Series) -> str:
+    digest = hashlib.sha256(json.dumps([FORMAT, VERSION, settings], sort_keys=True).encode())
+    for task, content in zip(tasks, digests, strict=True):
         # Lengths first, so that no two different cohorts give the same run of bytes.
         digest.update(json.dumps([task.patient_id, task.name, len(task.boxes)]).encode())
         digest.update(task.boxes.tobytes())
-        try:
-            with task.path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError:  # told, with all others, when it is read
-            digest.update(b"missing")
+        digest.update(bytes.fromhex(content) or b"missing")
     return digest.hexdigest()
 
 
@@ -251,6 +271,7 @@ def _write(
     folder: Path,
     tasks: list[Task],
     settings: dict[str, Any],
+    files: pd.DataFrame,
     meta: dict[str, Any],
     *,
     workers: int,
@@ -275,5 +296,5 @@ def _write(
             bar.update(len(done) + len(wrong))
     if faults:
         raise UserError(faults)
-    pd.DataFrame(rows).to_parquet(folder / "patients.parquet", index=False)
+    pd.concat([pd.DataFrame(rows), files], axis=1).to_parquet(folder / "patients.parquet", index=False)
     write_json(folder / "meta.json", meta | {"bit_depth": dtype.itemsize * 8, "n_patients": len(tasks)})

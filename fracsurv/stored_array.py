@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from pathlib import Path
@@ -52,6 +53,8 @@ class StoredArray:
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
             shape, fortran, dtype = read(file)
             order = "F" if fortran else "C"
+            if os.fstat(self._number).st_size < file.tell() + dtype.itemsize * math.prod(shape):
+                raise UserError(f"{path}: shorter than it says; delete {path.parent} and run again")
             self.mapped = np.memmap(file, dtype, "r", offset=file.tell(), shape=shape, order=order)
 
     def read(self, rows: NDArray[np.integer]) -> NDArray:

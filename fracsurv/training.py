@@ -187,6 +187,8 @@ def fit(
                     mine = validation[team.take(len(validation)).mine]
                     risk = predict(model, call, inputs, mine, dtype=dtype)
                     risk = team.gathered(torch.from_numpy(risk)).numpy()
+                    if not np.isfinite(risk).all():
+                        raise _diverged("the network's output is no longer finite", epoch, recipe)
                     row |= _validate(risk, event[validation], time[validation], recipe.ties)
             history.append(row)
             spent = {f"{part}_s": seconds for part, seconds in watch.lap().items()}
@@ -259,12 +261,16 @@ def _train_epoch(steps: Steps, parts: list[np.ndarray], recipe: Recipe, epoch: i
     try:
         losses, risks = steps.epoch(parts, generator, RiskBank(recipe.bank) if recipe.bank else None)
     except FloatingPointError as error:
-        raise UserError(
-            f"{error} in epoch {epoch + 1}; lower the learning rate ({recipe.lr:g}), or use precision: float32"
-        ) from None
+        raise _diverged(str(error), epoch, recipe) from None
     seen = torch.from_numpy(np.concatenate(parts))
     c_index = concordance_index(steps.event[seen].numpy(), steps.time[seen].numpy(), torch.cat(risks).numpy())
     return {"train_loss": float(torch.stack(losses).mean()), "train_c_index": c_index}
+
+
+def _diverged(what: str, epoch: int, recipe: Recipe) -> UserError:
+    return UserError(
+        f"{what} in epoch {epoch + 1}; lower the learning rate ({recipe.lr:g}), or use precision: float32"
+    )
 
 
 def _best(history: list[dict[str, float]]) -> int:

@@ -8,7 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
+
+from fracsurv.errors import UserError
 
 SECONDS_BETWEEN_LOOKS = 1.0
 Result = TypeVar("Result")
@@ -31,8 +34,13 @@ def mapped(
     if workers <= 1:
         yield from map(function, *sequences)
         return
-    with process_pool(workers) as pool:
-        yield from pool.map(function, *sequences, chunksize=chunksize)
+    try:
+        with process_pool(workers) as pool:
+            yield from pool.map(function, *sequences, chunksize=chunksize)
+    except BrokenProcessPool:
+        raise UserError(
+            f"one of {workers} worker processes was ended by the system (for memory, perhaps); call again with fewer"
+        ) from None
 
 
 def _end_with(parent: int) -> None:

@@ -20,7 +20,7 @@ from fracsurv.cohort import read_cohort
 from fracsurv.config import CONFIGS, ROOT
 from fracsurv.errors import UserError
 from fracsurv.files import is_alive
-from fracsurv.pipeline import _call, _locked
+from fracsurv.pipeline import _call, _last_words, _locked
 from fracsurv.progress import Progress
 from fracsurv.run import open_run
 from tests.conftest import tabular, write_cohort
@@ -164,6 +164,21 @@ def run(tmp_path):
     return open_run(tmp_path / "c", tmp_path / "a b", "tiny")
 
 
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("radiographs: 10 %\nerror: a.png: torn\nerror: b.png: torn\n2 faults\n", "a.png: torn; b.png: torn"),
+        ("error: a.png: torn\nerror: b.png: torn\n2 faults\n", "a.png: torn; b.png: torn"),
+        ("".join(f"error: {i}\n" for i in range(9)) + "9 faults\n", "0; 1; 2; 3; 4; and 4 more"),
+        ("error: met early, and went on\nValueError: died\n", "ValueError: died"),
+        ("", "none, so the system ended it (for memory, perhaps)"),
+    ],
+)
+def test_last_words_are_the_faults_or_the_last_line(tmp_path, log, words):
+    (tmp_path / "log").write_text(log, newline="")
+    assert _last_words(tmp_path / "log").endswith(words)
+
+
 @pytest.mark.parametrize("behind", ["", ", {out}/.snakemake/slurm_logs/rule_fit/7.log"])
 def test_a_failed_steps_log_is_found_in_a_path_with_spaces(run, behind):
     log = run.out / "logs" / "my step.log"
@@ -190,7 +205,7 @@ STUBBORN = (
 def test_what_a_run_started_ends_with_it_and_frees_the_folder(run, told, on_cluster):
     """Snakemake, stood for by a process with a job, however the run ends; and the next run need not wait long."""
     code = (
-        "import sys; from fracsurv.run import open_run; from fracsurv.pipeline import _call, _locked\n"
+        "import sys; from fracsurv.run import open_run; from fracsurv.pipeline import _call, _last_words, _locked\n"
         "from fracsurv.progress import Progress\n"
         f"run = open_run({str(run.cohort.folder)!r}, {str(run.out)!r}, 'tiny')\n"
         "with _locked(run.out) as lock:\n"

@@ -137,7 +137,9 @@ def made_again(cohort: Path, folder: Path, profile: Path) -> tuple[str, Path]:
     """Have Snakemake make one fit whose process is killed the first time: what it prints, and the fit's folder."""
     fold = folder / "out" / "experiments" / "deepsurv" / "fold-0"
     with killed_once("fit", "deepsurv", str(folder / "out")) as killed:
-        printed = snakemake(folder, cohort, "--profile", profile, fold / "metrics.json", experiments="deepsurv")
+        printed = snakemake(
+            folder, cohort, "--profile", profile, fold / "evaluation.complete", experiments="deepsurv"
+        )
     assert len(killed) == 1
     return printed, fold
 

@@ -358,6 +358,15 @@ class TestOpening:
         with pytest.raises(UserError, match="made from another cohort, profile or seed"):
             open_run(folder, tmp_path / "r", "tiny")
 
+    def test_results_of_another_profile_are_not_overwritten(self, tmp_path):
+        folder = write_cohort(tmp_path / "c", tabular(90), covariates=KINDS)
+        profile = load_profile("tiny")
+        run_experiment(open_run(folder, tmp_path / "r", profile), "cox_ph", progress=False)
+        other = replace(profile, name="longer", epochs={**profile.epochs, "deepsurv": 9})
+        with pytest.raises(UserError, match="holds the results of profile tiny, not longer; give --profile tiny"):
+            open_run(folder, tmp_path / "r", other)
+        assert finished(open_run(folder, tmp_path / "r", replace(profile, bootstrap_draws=50))) == ["cox_ph"]
+
     def test_splits_are_saved_and_used_again(self, tmp_path):
         folder = write_cohort(tmp_path / "c", tabular(90), covariates=KINDS)
         first, second = (open_run(folder, tmp_path / "r", "tiny").splits for _ in range(2))

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import resource
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fracsurv import cli
 from fracsurv.checkpoint import load_weights, save_weights
+from fracsurv.errors import UserError
 from fracsurv.files import atomic_folder, atomic_path, leftovers, remove_leftovers
 from fracsurv.stored_array import create_array
 
@@ -76,8 +81,8 @@ with atomic_path(here / "best.safetensors") as file, atomic_folder(here / "st.v1
     assert subprocess.run([sys.executable, "-c", program]).returncode == 9
     left = leftovers(tmp_path)
     assert sorted(path.is_dir() for path in left) == [False, True]
-    elsewhere = left[0].name.replace("fracsurv-", "fracsurv-0000")  # no machine of this name
-    others = ["best.safetensors", ".notes.12345678.md", ".backup.20250131", re.sub("0000....", "00000000", elsewhere)]
+    elsewhere = re.sub("fracsurv-[0-9a-f]{8}-", "fracsurv-00000000-", left[0].name)  # no machine of this name
+    others = ["best.safetensors", ".notes.12345678.md", ".backup.20250131", elsewhere]
     for name in others[1:]:
         (tmp_path / name).touch()
     with atomic_path(tmp_path / "last.safetensors") as live:
@@ -86,6 +91,51 @@ with atomic_path(here / "best.safetensors") as file, atomic_folder(here / "st.v1
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, live.name])
     assert (tmp_path / "best.safetensors").read_text() == "old"
     assert leftovers(tmp_path / "nowhere") == []
+    foreign = tmp_path / others[-1]
+    os.utime(foreign, (0, time.time() - 90_000))  # another machine wrote it, and nothing for a day
+    assert leftovers(tmp_path) == [foreign]
+
+
+def test_what_bears_its_final_name_is_on_the_disk(tmp_path, monkeypatch):
+    """Content first, then the name: a machine may lose its power in between."""
+    done, sync, rename = [], os.fsync, os.replace
+
+    def synced(number):
+        done.append(os.readlink(f"/proc/self/fd/{number}"))
+        sync(number)
+
+    monkeypatch.setattr("fracsurv.files.os.fsync", synced)
+    monkeypatch.setattr("fracsurv.files.os.replace", lambda a, b: (done.append("renamed"), rename(a, b)))
+    with atomic_path(tmp_path / "a.txt") as file:
+        file.write_text("1")
+    assert done == [str(file), "renamed", str(tmp_path)]
+    done.clear()
+    with atomic_folder(tmp_path / "b") as folder:
+        (folder / "c").write_text("1")
+    assert sorted(done[:2]) == sorted([str(folder), str(folder / "c")])
+    assert done[2:] == ["renamed", str(tmp_path)]
+
+
+def test_the_file_for_which_there_is_no_room_is_named(tmp_path, small_files):
+    """pandas does not name it."""
+    with pytest.raises(OSError, match="Errno") as refused, atomic_path(tmp_path / "a.csv") as temporary:
+        pd.DataFrame({"x": range(1000)}).to_csv(temporary)
+    assert refused.value.filename == str(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("about", ["[1]", "1", "[" * 100_000, "{"])
+def test_weights_with_a_torn_record_are_told(tmp_path, about):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "best.safetensors", metadata={"about": about})
+    with pytest.raises(UserError, match="not a safetensors file, or damaged"):
+        load_weights(torch.nn.Linear(2, 1), tmp_path / "best.safetensors")
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    model = torch.nn.Linear(2, 1)
+    torch.nn.init.constant_(model.weight, float("nan"))
+    save_weights(model, tmp_path / "best.safetensors")
+    with pytest.raises(UserError, match="weights that are no numbers"):
+        load_weights(torch.nn.Linear(2, 1), tmp_path / "best.safetensors")
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 """The image store: equal to direct computation, memory-mapped, rebuilt when and only when something changed."""
 
+import os
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,7 @@ from fracsurv.errors import UserError
 from fracsurv.radiographs import read_radiograph, resize
 from fracsurv.store import ImageStore, build_store
 from fracsurv.vertebrae import crop_stack, slots
+from fracsurv.workers import mapped
 from tests.killing import left_by_the_dead
 
 RESOLUTION = 0.25
@@ -139,6 +142,34 @@ def test_an_unchanged_cohort_keeps_its_store(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "_write", lambda *_, **__: pytest.fail("built again"))
     assert build_store(cohort, folder, scale=SCALE, progress=False) == folder
     assert stamps(folder) == before
+
+
+def test_radiographs_that_the_store_knows_are_not_read_again(cohort, tmp_path, monkeypatch):
+    folder = build_store(cohort, tmp_path / "store", scale=SCALE, progress=False)
+    read, digest = [], store_module.hashlib.file_digest
+    monkeypatch.setattr(
+        store_module.hashlib, "file_digest", lambda file, how: read.append(file.name) or digest(file, how)
+    )
+    build_store(cohort, folder, scale=SCALE, progress=False)
+    assert read == []
+    (cohort.folder / "images" / "P1.png").touch()  # of the same content: read, and the store kept
+    before = stamps(folder)
+    build_store(cohort, folder, scale=SCALE, progress=False)
+    assert [Path(name).name for name in read] == ["P1.png"]
+    assert stamps(folder) == before
+
+
+def test_a_store_cut_short_is_told(cohort, tmp_path):
+    folder = build_store(cohort, tmp_path / "store", scale=SCALE, progress=False)
+    with open(folder / "crops.npy", "r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(UserError, match=r"crops\.npy: shorter than it says; delete"):
+        ImageStore.open(folder)
+
+
+def test_a_worker_that_the_system_ends_is_told():
+    with pytest.raises(UserError, match="one of 2 worker processes was ended by the system"):
+        list(mapped(2, os._exit, [3, 3]))
 
 
 def moved_box(cohort):

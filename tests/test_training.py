@@ -282,6 +282,13 @@ def test_a_loss_that_runs_away_is_told(data, tmp_path):
         run(data, tmp_path, recipe)
 
 
+def test_weights_that_run_away_in_the_last_step_are_told(data, tmp_path):
+    """No further step meets them: validation does."""
+    recipe = Recipe(lr=1e30, scheduler="none", epochs=3, batch_size=N, seed=5, validate_every=1)
+    with pytest.raises(UserError, match="no longer finite in epoch 1; lower the learning rate"):
+        run(data, tmp_path, recipe)
+
+
 def test_a_last_batch_of_one_is_left_out(data, tmp_path):
     seen = []
     x, event, time = data
