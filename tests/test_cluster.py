@@ -102,13 +102,16 @@ def test_slurm_without_its_commands_is_told(monkeypatch):
 
 
 @contextmanager
-def killed_once(*words: str) -> Iterator[list[int]]:
-    """Kill the first process whose command line has all of these words; its number goes into the list."""
+def killed_once(checkpoint: Path, *words: str) -> Iterator[list[int]]:
+    """Kill the process whose command line has all of these words as soon as it has written a checkpoint.
+
+    Its number goes into the list.
+    """
     killed, ended = [], threading.Event()
 
     def look() -> None:
-        while not killed and not ended.wait(0.02):
-            for process in psutil.process_iter():
+        while not killed and not ended.wait(0.01):
+            for process in psutil.process_iter() if checkpoint.exists() else ():
                 with suppress(psutil.Error):
                     line = process.cmdline()
                     if line[1:3] == ["-m", "fracsurv.cli"] and all(word in line for word in words):
@@ -136,7 +139,7 @@ def profile_of(folder: Path, **changed: object) -> Path:
 def made_again(cohort: Path, folder: Path, profile: Path) -> tuple[str, Path]:
     """Have Snakemake make one fit whose process is killed the first time: what it prints, and the fit's folder."""
     fold = folder / "out" / "experiments" / "deepsurv" / "fold-0"
-    with killed_once("fit", "deepsurv", str(folder / "out")) as killed:
+    with killed_once(fold / "resume.safetensors", "fit", "deepsurv", str(folder / "out")) as killed:
         printed = snakemake(
             folder, cohort, "--profile", profile, fold / "evaluation.complete", experiments="deepsurv"
         )

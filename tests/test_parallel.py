@@ -19,10 +19,12 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
+from fracsurv import training
 from fracsurv.augment import augment_full
 from fracsurv.batches import RiskBank, Share
 from fracsurv.config import CONFIGS
 from fracsurv.crop_augment import augment_crops
+from fracsurv.errors import UserError
 from fracsurv.experiments import fit_fold
 from fracsurv.files import read_json
 from fracsurv.models import build
@@ -112,30 +114,49 @@ def every_case(team: Team, folder: Path) -> dict:
         for dtype in (torch.float64, torch.float32):
             torch.manual_seed(4)
             network = build(input="crops", encoder=encoder, **own).to(dtype)
-            rows = [np.arange(15), np.arange(12, 19)]
+            # a second step in float32 differs by whatever the rounding of the first tips over
+            rows = [np.arange(15), np.arange(12, 19)] if dtype == torch.float64 else [np.arange(15)]
             found[f"{encoder}, {dtype}"] = steps_of(team, rows, network, Inputs(dtype, 13, 32))
     found["whole"] = whole_fit(team, folder / "whole")
     return found
 
 
-def whole_fit(team: Team, folder: Path):
-    torch.manual_seed(7)
+def whole_fit(team: Team, folder: Path, told=None):
+    """A fit from the first process's weights, in which no other process may write."""
+    torch.manual_seed(7 + team.rank)
     net = Net()
     event, days = (values.numpy() for values in outcome())
     recipe = Recipe(lr=0.01, scheduler="none", epochs=6, batch_size=9, seed=2, validate_every=1)
     train, validation = np.arange(0, N, 2)[:19], np.arange(1, N, 2)
-    return fit(
-        net, net, Inputs(torch.float64, 2, 9), event, days, train, validation, folder, recipe,
-        key="k", progress=False, team=team,
-    ).history  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        for writer in () if team.leads else ("save_state", "save_weights", "remove_leftovers", "_write"):
+            patch.setattr(training, writer, lambda *_: pytest.fail("written by another than the first process"))
+        return fit(
+            net, net, Inputs(torch.float64, 2, 9), event, days, train, validation, folder, recipe,
+            key="k", progress=False, team=team, told=told,
+        ).history  # fmt: skip
 
 
-def killed_and_resumed(team: Team, folder: Path):
-    """A fit that dies in its fourth epoch, in every process, and is called again."""
+def killed(team: Team, folder: Path) -> None:
+    """A fit that dies in its fourth epoch, in every process."""
     with pytest.MonkeyPatch.context() as patch:
         killed_in(patch, 3, whole_fit, team, folder)
     assert (folder / "resume.safetensors").exists()
+
+
+def killed_and_resumed(team: Team, folder: Path):
+    killed(team, folder)
     return whole_fit(team, folder)
+
+
+class AfterAnother(Team):
+    """The second of two processes, of which the first has found three epochs done in its folder."""
+
+    def leaders(self, value):
+        return 3
+
+    def give_weights(self, model):
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -159,14 +180,15 @@ def test_loss_gradients_and_step_are_those_of_one_process(found, case, size):
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("encoder", ["resnet18", "vit_tiny"])
 def test_the_packages_networks_have_the_same_gradients(found, encoder, size):
-    """What remains is rounding: gone in float64, in float32 what many sums in another order come to."""
+    """What remains is rounding: gone in float64, in float32 what sums in another order come to."""
     (alone,), _ = found[1]
-    for dtype, within in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
+    for dtype, within in ((torch.float64, 1e-9), (torch.float32, 5e-5)):
         case = f"{encoder}, {dtype}"
-        for name, value in alone[case].items():
-            got = found[size][0][0][case][name]
-            largest = float(value.abs().max())
-            assert float((got - value).abs().max()) <= within * largest + 0.01 * within, f"{case}: {name}"
+        for rank in found[size][0]:
+            for name, value in alone[case].items():
+                largest = float(value.abs().max())
+                apart = float((rank[case][name] - value).abs().max())
+                assert apart <= within * largest + 0.01 * within, f"{case}: {name}"
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -190,6 +212,20 @@ def test_a_killed_fit_of_two_processes_resumes_to_the_same(found, tmp_path):
         pd.testing.assert_frame_equal(history, ranks[0]["whole"], check_exact=True)
     for file in ("best.safetensors", "last.safetensors", "history.csv"):
         assert (tmp_path / file).read_bytes() == (folder / "whole" / file).read_bytes()
+
+
+def test_another_number_of_processes_begins_anew(found, tmp_path):
+    """Its sums are others: what went on from there would be neither the one fit nor the other."""
+    on_ranks(2, killed, tmp_path)
+    epochs: list[int] = []
+    history = whole_fit(Team(), tmp_path, told=lambda row, _: epochs.append(row["epoch"]))
+    assert epochs == [1, 2, 3, 4, 5, 6]
+    pd.testing.assert_frame_equal(history, found[1][0][0]["whole"], check_exact=True)
+
+
+def test_a_folder_that_the_processes_do_not_share_is_told(tmp_path):
+    with pytest.raises(UserError, match="it must be a folder that they share"):
+        whole_fit(AfterAnother(1, 2), tmp_path)
 
 
 @pytest.mark.parametrize("mine", [slice(0, 3), slice(3, 7), slice(2, 2)])
