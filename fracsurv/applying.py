@@ -45,6 +45,8 @@ class Application:
         Mean log hazard of the training patients.
     competing : CompetingHazard or None
         Of a cohort with competing events.
+    masked : bool
+        Whether the network was trained among patients of whom some may have no radiograph.
     about : dict
         `outcome`, `time_unit`, `horizons`, `provenance`, `windowed`, and of the training part `patients`, `events`
         and `ranges`, each covariate's least and greatest value there.
@@ -61,6 +63,7 @@ class Application:
     centre: float
     about: dict[str, Any]
     competing: CompetingHazard | None = None
+    masked: bool = False
 
     def survival(self, risk: np.ndarray, cohort: Cohort, times: np.ndarray) -> np.ndarray:
         """1 − probability of the event by each of `times`, (n, n_times), from log hazards (n,) of these patients."""
@@ -96,6 +99,8 @@ def write_application(
         "centre": float(risk[train].mean()),
         "about": about,
     }  # fmt: skip
+    if row.needs_images and run.cohort.masks:
+        record["masked"] = True
     if (hazard := competing_hazard(run.cohort, train)) is not None:
         record["competing"] = hazard.as_record()
     write_json(run.folder(name, fold) / FILE, record)
@@ -142,4 +147,5 @@ def _application(record: dict[str, Any]) -> Application:
         record["centre"],
         record["about"],
         competing and CompetingHazard(np.array(competing["coefficients"]), read_baseline(competing["baseline"])),
+        record.get("masked", False),
     )

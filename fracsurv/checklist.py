@@ -18,7 +18,7 @@ from fracsurv.plots import horizon_label
 from fracsurv.run import Run
 from fracsurv.summary import label, missing_said
 from fracsurv.tables import frame_of
-from fracsurv.wording import PROVENANCE, experiment_name, split_counts, splits_told
+from fracsurv.wording import PROVENANCE, experiment_name, masked_told, split_counts, splits_told
 
 OPEN = "open: for the authors"
 SIMULATED = {
@@ -71,7 +71,7 @@ def _facts(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> dict[str
         "rows": "; ".join(experiment_name(run, name) for name in rows),
         "followed": _followed(run),
         "answer": answer(run, table, differences),
-        "missing": _missing(cohort),
+        "missing": f"{_missing(cohort)} {masked_told(run)}".strip(),
         **_by_models(run, rows, has_differences=len(differences) > 0, judged=len(counts) > 1),
     }
 

@@ -65,6 +65,8 @@ def check(
     if said := missing_said(checked):
         typer.echo(f"\n{said}")
     images = "with radiographs" if checked.has_images else "without radiographs: only tabular experiments can run"
+    if checked.has_images and not checked.pictured.all():
+        images = f"{counted(int(checked.pictured.sum()), 'patient')} of {len(checked):,} with a radiograph"
     boxes = "none" if checked.vertebrae is None else f"{len(checked.vertebrae):,}"
     if checked.vertebrae is None and checked.has_images:
         boxes = "none, so `run` looks for vertebrae with the finder that ships with fracsurv"

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, check_types, check_values
-from fracsurv.cohort_files import check_images, read_truth
+from fracsurv.cohort_files import check_boxes_pictured, check_images, check_masked, read_truth, said_to_have
 from fracsurv.cohort_settings import check_labels, read_settings
 from fracsurv.covariates import MISSING, PROTOCOL_COVARIATES
 from fracsurv.errors import UserError
@@ -41,7 +41,8 @@ class Cohort:
     ----------
     table : DataFrame
         `patient_id` (str), `time` (float, days, > 0), `event` (bool, True = fracture), the covariates
-        (float, NaN = not known), and where given `image` (path relative to `folder`) and `split` ('' = not fixed).
+        (float, NaN = not known), and where given `image` (path relative to `folder`; '' = no radiograph, of a patient
+        who is masked) and `split` ('' = not fixed).
     covariates : dict of str to str
         Name to kind: 'continuous' (standardised on a training fold), 'normalised' or 'binary' (as they are).
     resolution : float
@@ -63,6 +64,8 @@ class Cohort:
         has a column `competing` (bool, True = that happened first, at `time`; `event` is False then).
     without_image : int
         Patients that were left out since they have no radiograph (`missing_images: exclude`).
+    masks : bool
+        Whether patients without a radiograph may be among them (`missing_images: mask`); `pictured` says who is not.
     windowed : bool
         Whether DICOM radiographs are read as they are displayed (`dicom_values: windowed`).
     read_as : str
@@ -87,6 +90,7 @@ class Cohort:
     time_unit: str = "days"
     competing_event: str = ""
     without_image: int = 0
+    masks: bool = False
     windowed: bool = False
     read_as: str = ""
     file_rows: tuple[int, ...] = field(default=(), repr=False)
@@ -96,8 +100,13 @@ class Cohort:
 
     @property
     def has_images(self) -> bool:
-        """Whether every patient has a radiograph (a cohort has all of them or none)."""
+        """Whether there are radiographs: every patient's, or where the cohort masks, most patients'."""
         return "image" in self.table
+
+    @property
+    def pictured(self) -> NDArray:
+        """Who has a radiograph, bool (n,)."""
+        return (self.table["image"] != "").to_numpy() if self.has_images else np.zeros(len(self), bool)
 
     @property
     def has_competing(self) -> bool:
@@ -148,6 +157,10 @@ class Cohort:
             boxes = boxes[boxes["patient_id"].isin(table["patient_id"])].reset_index(drop=True)
         return replace(self, table=table, vertebrae=boxes, file_rows=tuple(self.file_rows[row] for row in rows))
 
+    def of_pictured(self) -> Cohort:
+        """Those who have a radiograph; the cohort itself where all have."""
+        return self if self.pictured.all() else self.of_rows(np.flatnonzero(self.pictured))
+
     def truth(self) -> pd.DataFrame | None:
         """The simulator's truth, indexed by patient; None for a real cohort. For the evaluation alone.
 
@@ -193,7 +206,7 @@ class Cohort:
     def image_fingerprint(self) -> str:
         """SHA-256 over name, size and time of change of every radiograph: quick, and differs when one is replaced."""
         digest = hashlib.sha256(b"windowed" * self.windowed)
-        for name in self.table["image"] if self.has_images else ():
+        for name in self.table.loc[self.pictured, "image"] if self.has_images else ():
             stat = (self.folder / name).stat()
             digest.update(repr((name, stat.st_size, stat.st_mtime_ns)).encode())
         return digest.hexdigest()
@@ -243,8 +256,9 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
     table = check_types(table, covariates, settings.get("columns", {}), file, faults)
     decimal = decimal_mark(table, ["time_days", *covariates], settings.get("columns", {}), file, faults)
     kept = pd.Series(True, table.index)
-    if exclude := settings.get("missing_images") == "exclude" and "image" in table:
-        kept = table["image"].fillna("").astype(str).str.strip() != ""
+    missing_images = settings.get("missing_images", "refuse") if "image" in table else "refuse"
+    if missing_images == "exclude":
+        kept = said_to_have(table)
         if not kept.any():
             faults.append(f"{file}, column image: empty for every patient; leave the column out")
             kept[:] = True
@@ -254,12 +268,19 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
         decimal=decimal, empty_allowed=settings.get("missing_covariates") == "impute", kept=kept,
         competing=settings.get("competing_event", ""),
     )  # fmt: skip
-    check_images(folder, values, file, faults, empty_allowed=exclude)
+    if masks := missing_images == "mask":
+        pictured = said_to_have(values)
+        values["image"] = values["image"].where(pictured, "")
+        check_masked(values, pictured, file, faults, learnt=outcome)
+    check_images(folder, values, file, faults, empty_allowed=missing_images != "refuse")
     if "patient_id" not in values:
         raise UserError(faults)
     patients = set(values["patient_id"])
     vertebrae = read_vertebrae(folder, patients, faults)
     corrections = read_vertebrae(folder, patients, faults, file=CORRECTIONS, none_allowed=True)
+    without = set(values.loc[~pictured, "patient_id"]) if masks else set()
+    check_boxes_pictured(vertebrae, without, "vertebrae.csv", faults)
+    check_boxes_pictured(corrections, without, CORRECTIONS, faults)
     if corrections is not None:
         check_corrections(folder, values, corrections, CORRECTIONS, faults)
     if outcome and not faults:  # without sound patient ids its faults would be echoes
@@ -291,6 +312,7 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
         time_unit=settings.get("time_unit", "days"),
         competing_event=settings.get("competing_event", ""),
         without_image=int((~kept).sum()),
+        masks=masks,
         windowed=settings.get("dicom_values", "stored") == "windowed",
         read_as=f"{file}: {', '.join(how)}" if how else "",
         file_rows=tuple(values.index.tolist()),

@@ -9,6 +9,9 @@ import pandas as pd
 
 from fracsurv.errors import row_faults
 
+LEAST_PICTURED = 0.5
+"""Share of the patients that must have a radiograph where the others are masked."""
+
 
 def check_images(
     folder: Path, values: pd.DataFrame, file: str, faults: list[str], *, empty_allowed: bool = False
@@ -21,8 +24,8 @@ def check_images(
         if not path.strip():
             if not empty_allowed:
                 what = (
-                    "empty; give every patient an image, leave the column out, or set `missing_images: exclude` in "
-                    "cohort.yaml"
+                    "empty; give every patient an image, leave the column out, or set `missing_images` to exclude or "
+                    "mask in cohort.yaml"
                 )
                 wrong.append((row, what))
         elif not is_inside(folder, path):
@@ -30,6 +33,44 @@ def check_images(
         elif not (folder / path).is_file():
             wrong.append((row, f"{path!r}; no such file in the cohort folder"))
     faults += row_faults(file, ((row, f"column image: {what}") for row, what in wrong))
+
+
+def said_to_have(table: pd.DataFrame) -> pd.Series:
+    """Whose field `image` is filled, bool."""
+    return table["image"].fillna("").astype(str).str.strip() != ""
+
+
+def check_masked(values: pd.DataFrame, pictured: pd.Series, file: str, faults: list[str], *, learnt: bool) -> None:
+    """Enough patients have a radiograph for the others to be masked: half of all, and of those to train on.
+
+    Where nothing is learnt from these patients, one radiograph is enough.
+    """
+    if not pictured.any():
+        faults.append(f"{file}, column image: empty for every patient; leave the column out")
+        return
+    held_out = values["split"].isin(["test", "external"]) if "split" in values else pd.Series(False, values.index)
+    for who, among in (("patients", pictured), ("patients to train on", pictured[~held_out])):
+        if learnt and len(among) and among.mean() < LEAST_PICTURED:
+            faults.append(
+                f"{file}, column image: filled for {among.sum():,} of {len(among):,} {who}; with `missing_images: "
+                "mask` at least half must have a radiograph; set it to exclude, and the others are left out"
+            )
+            return
+
+
+def check_boxes_pictured(boxes: pd.DataFrame | None, without: set[str], file: str, faults: list[str]) -> None:
+    """Nobody who has no radiograph has boxes; the index of `boxes` is the row of the file."""
+    if boxes is None:
+        return
+    rows = boxes.index[boxes["patient_id"].isin(without)]
+    faults += row_faults(
+        file,
+        (
+            (row, f"column patient_id: {boxes['patient_id'][row]!r}; has no radiograph for a box to lie on: give the "
+             "image, or take the row out")
+            for row in rows
+        ),
+    )  # fmt: skip
 
 
 def is_inside(folder: Path, path: str) -> bool:

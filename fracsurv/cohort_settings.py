@@ -72,8 +72,8 @@ def check_settings(settings: dict[str, Any], faults: list[str]) -> None:
             "must be refuse or impute",
         ),
         "missing_images": (
-            settings.get("missing_images", "refuse") in ("refuse", "exclude"),
-            "must be refuse or exclude",
+            settings.get("missing_images", "refuse") in ("refuse", "exclude", "mask"),
+            "must be refuse, exclude or mask",
         ),
         "dicom_values": (
             settings.get("dicom_values", "stored") in ("stored", "windowed"),

@@ -90,12 +90,18 @@ def _shared(run: Run, keys: list[str], what: str) -> Check:
 
 
 def _files(run: Run) -> list[str]:
-    """A hash of each radiograph's bytes. Files of a size that no other has are like no other's, and not read."""
-    paths = [run.cohort.folder / name for name in run.cohort.table["image"]]
-    sizes = [path.stat().st_size for path in paths]
+    """A hash of each radiograph's bytes. Files of a size that no other has are like no other's, and not read.
+
+    Who has no radiograph is like nobody.
+    """
+    paths = [run.cohort.folder / name if name else None for name in run.cohort.table["image"]]
+    sizes = [path.stat().st_size if path else None for path in paths]
     several = {size for size, n in Counter(sizes).items() if n > 1}
     keys = []
-    for path, size in zip(paths, sizes, strict=True):
+    for row, (path, size) in enumerate(zip(paths, sizes, strict=True)):
+        if path is None:
+            keys.append(f"none {row}")
+            continue
         if size not in several:
             keys.append(f"size {size}")
             continue

@@ -206,6 +206,7 @@ def recipe_of(run: Run, experiment: Experiment, seed: int, team: Team | None = N
         bank=experiment.bank,
         compiled=has_encoder
         and (team is None or team.is_alone)
+        and not run.cohort.masks  # the number of pictures changes from batch to batch
         and worth_compiling(run.profile.compile, run.device, n_steps),
     )
 
@@ -242,7 +243,7 @@ def make_network(
     store = run.store(experiment.input) if experiment.needs_images else None
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        model = untrained(experiment, len(run.covariates(experiment.name)), store, alpha)
+        model = untrained(experiment, len(run.covariates(experiment.name)), store, alpha, masks=run.cohort.masks)
     for part, other in experiment.pretrained.items():
         if not is_done(run.folder(other, fold) / "metrics.json", run.evaluation_key(other, fold)):
             raise UserError(f"{experiment.name} takes over {other}, whose fold {fold} is not finished; run it first")
@@ -262,15 +263,18 @@ def make_network(
             how=run.profile.normalise, square=experiment.encoder not in RESNETS, device=run.device,
             place=run.profile.feeding, watch=watch, compiled_for=compiled_for,
         )  # fmt: skip
-    return (
-        model,
-        model,
-        NetworkInputs(standardise(run.cohort, train, morphometry=experiment.morphometry), images, run.device),
-    )
+    tabular = standardise(run.cohort, train, morphometry=experiment.morphometry)
+    pictured = run.cohort.pictured if run.cohort.masks else None
+    return model, model, NetworkInputs(tabular, images, run.device, pictured)
 
 
-def untrained(experiment: Experiment, n_covariates: int, store: ImageStore | None, alpha: float | None) -> nn.Module:
-    """An experiment's network, newly initialised, for so many covariates and the images of a store."""
+def untrained(
+    experiment: Experiment, n_covariates: int, store: ImageStore | None, alpha: float | None, *, masks: bool = False
+) -> nn.Module:
+    """An experiment's network, newly initialised, for so many covariates and the images of a store.
+
+    `masks`: whether patients may be without a picture.
+    """
     return build(
         fusion=experiment.fusion,
         input=experiment.input,
@@ -279,6 +283,7 @@ def untrained(experiment: Experiment, n_covariates: int, store: ImageStore | Non
         image_size=store.crops.shape[3] if store is not None and experiment.input == "crops" else 0,
         alpha=alpha,
         frozen=tuple(experiment.pretrained),
+        masks=masks,
     )
 
 

@@ -102,22 +102,46 @@ class ImageFeed:
 
 
 class NetworkInputs:
-    """Calls a network with (covariates, images) of the rows asked for."""
+    """Calls a network with (covariates, images) of the rows asked for.
 
-    def __init__(self, tabular: np.ndarray, images: ImageFeed | None, device: torch.device) -> None:
+    Parameters
+    ----------
+    tabular : ndarray (n, p) float32
+        Of all patients.
+    images : ImageFeed or None
+    pictured : ndarray (n,) of bool, optional
+        Who has a picture, where some may have none: images are then of those alone, and a third thing says who of the
+        rows asked for they are (bool, on the host; whatever `mine` is, of all of the batch), for `MaskedEncoder`.
+    """
+
+    def __init__(
+        self,
+        tabular: np.ndarray,
+        images: ImageFeed | None,
+        device: torch.device,
+        pictured: np.ndarray | None = None,
+    ) -> None:
         self.tabular = torch.from_numpy(tabular).to(device)
         self.images = images
+        self.pictured = pictured
 
     def __call__(
         self, rows: np.ndarray, generator: torch.Generator | None, mine: slice | None = None
     ) -> tuple[Tensor, ...]:
         tabular = self.tabular[to_device(rows if mine is None else rows[mine], self.tabular.device)]
-        return (tabular,) if self.images is None else (tabular, self.images(rows, generator, mine))
+        if self.images is None:
+            return (tabular,)
+        if self.pictured is None:
+            return tabular, self.images(rows, generator, mine)
+        there = self.pictured[rows]
+        if mine is not None:  # the same share of the pictures, which are fewer
+            mine = slice(int(there[: mine.start].sum()), int(there[: mine.stop].sum()))
+        return tabular, self.images(rows[there], generator, mine), torch.from_numpy(there)
 
     def expect(self, rows: np.ndarray) -> None:
         """Begin to read what will be asked for next."""
         if self.images is not None:
-            self.images.expect(rows)
+            self.images.expect(rows if self.pictured is None else rows[self.pictured[rows]])
 
 
 class RiskColumns:

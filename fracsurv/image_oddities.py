@@ -64,6 +64,7 @@ def image_oddities(cohort: Cohort, *, workers: int = 1, progress: bool = False) 
     """
     if not cohort.has_images:
         return []
+    cohort = cohort.of_pictured()
     found = _looked_at(cohort.folder, list(cohort.table["image"]), cohort.windowed, workers, progress)
     faults = [each for each in found if isinstance(each, str)]
     seen = [each for each in found if isinstance(each, Seen)]
@@ -95,7 +96,7 @@ def unreadable(folder: Path, *, workers: int = 1, progress: bool = False) -> lis
 
 def resolution_oddities(cohort: Cohort) -> list[str]:
     """Whether the cohort's `resolution` makes its radiographs far smaller or larger than the protocol's, by a few."""
-    names = list(cohort.table["image"]) if cohort.has_images else []
+    names = list(cohort.table.loc[cohort.pictured, "image"]) if cohort.has_images else []
     heights = []
     for name in names[:: -(-len(names) // MEASURED)] if names else ():
         with suppress(UserError):  # told when it is read

@@ -28,7 +28,7 @@ from fracsurv.numerals import MISSING
 from fracsurv.progress import Progress, in_words
 from fracsurv.run import Run, open_run
 from fracsurv.tables import metric_cell
-from fracsurv.wording import stamp
+from fracsurv.wording import masked_told, stamp
 
 SNAKEFILE = ROOT / "Snakefile"
 MOST_FAULTS = 5
@@ -81,6 +81,8 @@ def run_pipeline(
         )  # fmt: skip
     for line in resolution_oddities(run.cohort):
         print(f"warning: {line}", file=sys.stderr)
+    if said := masked_told(run):
+        print(said, file=sys.stderr)
     out = out.resolve()
     with _locked(out) as lock:
         remove_leftovers(out, below=True)

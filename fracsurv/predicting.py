@@ -120,8 +120,16 @@ def apply_models(
 
 
 def doubts(run: Path, cohort: Cohort, name: str) -> list[str]:
-    """What makes predictions for these patients doubtful: `unlike_training`, and ids that the run's patients have."""
+    """What makes predictions for these patients doubtful: `unlike_training`, and ids that the run's patients have.
+
+    And, of a model of images, who has no radiograph.
+    """
     said = unlike_training(run, cohort, name)
+    if read_application(_folds(run, name)[0]).masked and (n := int((~cohort.pictured).sum())):
+        said.append(
+            f"column image: {n:,} of {len(cohort):,} patients have no radiograph; in its place {name} takes the mean "
+            "image of its training patients"
+        )
     path = next(run.glob(f"experiments/{name}/fold-*/predictions.parquet"), None)
     known = set(pd.read_parquet(path, columns=["patient_id"])["patient_id"]) if path else set()
     if n := int(cohort.table["patient_id"].isin(known).sum()):
@@ -237,6 +245,11 @@ def _checked(cohort: Cohort, applied: Application, work: Path, progress: bool) -
         faults.append(f"dicom_values: {there} in training, {here} here")
     if row.needs_images and not cohort.has_images:
         faults.append("image: the model takes radiographs, and the cohort has none")
+    elif row.needs_images and not applied.masked and (n := int((~cohort.pictured).sum())):
+        faults.append(
+            f"image: {n:,} of {len(cohort):,} patients have no radiograph; the model's training masked nobody. Leave "
+            "them out (`missing_images: exclude`), or fit the run anew on a cohort with `missing_images: mask`"
+        )
     if faults:
         raise UserError(faults)
     if row.input == "crops" or row.morphometry:
@@ -255,7 +268,7 @@ def _risk(run: Path, folder: Path, applied: Application, cohort: Cohort, stores:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = precision_of(device, applied.precision)
     store = stores(row.input, applied.scale) if row.needs_images and row.fusion != "late" else None
-    model = untrained(row, tabular.shape[1], store, applied.alpha)
+    model = untrained(row, tabular.shape[1], store, applied.alpha, masks=applied.masked)
     load_best(model, folder)
     if row.encoder in RESNETS:
         model = model.to(memory_format=torch.channels_last)
@@ -268,7 +281,8 @@ def _risk(run: Path, folder: Path, applied: Application, cohort: Cohort, stores:
             parts.append(_risk(run, place, read_application(place), cohort, stores))
         return predict(model, model.combine, RiskColumns(*parts, device), rows, dtype=dtype)
     images = _feed(store, applied, device) if store is not None else None
-    return predict(model, model, NetworkInputs(tabular, images, device), rows, dtype=dtype)
+    pictured = cohort.pictured if applied.masked else None
+    return predict(model, model, NetworkInputs(tabular, images, device, pictured), rows, dtype=dtype)
 
 
 def _feed(store: ImageStore, applied: Application, device: torch.device) -> ImageFeed:

@@ -25,7 +25,7 @@ from fracsurv.run import Run
 from fracsurv.sections import sections
 from fracsurv.summary import missing_said
 from fracsurv.table_files import to_html, write_table
-from fracsurv.wording import experiment_name, provenance_lines, stamp
+from fracsurv.wording import experiment_name, masked_told, provenance_lines, stamp
 
 TABLES_VERSION = 2
 """Raised whenever the same fold models would give other tables, or tables with other columns."""
@@ -191,7 +191,7 @@ def _limits(run: Run) -> list[str]:
         limits.insert(0, "The outcome is simulated. What was found shows that the method works, or not, on data made "
                       "to hold such a signal; it says nothing of real radiographs.")  # fmt: skip
     if said := missing_said(run.cohort):
-        limits.append(said)
+        limits.append(f"{said} {masked_told(run)}".strip())
     if TRUE_RISK in run.runnable():
         limits.append("True risk is known to the evaluation alone; no model reads it.")
     return limits

@@ -133,6 +133,8 @@ class Run:
             "fold": fold,
             "alpha": alpha,
         }
+        if row and row.needs_images and self.cohort.masks:
+            parts["masked"] = True
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def evaluation_key(self, name: str, fold: int, alpha: float | None = None) -> str:

@@ -53,6 +53,7 @@ class ImageStore:
         Resized, not padded.
     ranges : DataFrame, indexed by patient
         crops_min and crops_max over the pixels inside boxes, full_min and full_max; NaN where there are none.
+        The row of a patient without a radiograph is all zeros, with no range and no crop.
     slots : DataFrame, indexed by patient
         How many boxes each slot rule touched, and n_shrunk; empty without crops.
     meta : dict

@@ -24,7 +24,10 @@ COUNTS = [*SLOT_RULES, "n_shrunk"]
 
 @dataclass(frozen=True)
 class Task:
-    """One patient's row: where its radiograph is, how messages call it, its boxes (n, 4); see `Cohort.windowed`."""
+    """One patient's row: where its radiograph is, how messages call it, its boxes (n, 4); see `Cohort.windowed`.
+
+    `name` is '' for a patient without a radiograph.
+    """
 
     row: int
     patient_id: str
@@ -38,6 +41,8 @@ def common_dtype(tasks: list[Task]) -> np.dtype:
     """uint8 if every radiograph has 8 bits, uint16 otherwise."""
     dtype = np.dtype(np.uint8)
     for task in tasks:
+        if not task.name:
+            continue
         with suppress(UserError):  # told, with all others, when it is read
             dtype = np.promote_types(dtype, source_kind(task.path, name=task.name, windowed=task.windowed)[0])
     return dtype
@@ -60,11 +65,13 @@ def write_rows(folder: Path, tasks: list[Task], settings: dict[str, Any]) -> tup
 
 
 def _write_row(arrays: dict[str, np.ndarray], task: Task, settings: dict[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {"patient_id": task.patient_id} | dict.fromkeys(RANGES, np.nan)
+    if not task.name:  # the arrays are zeros from the start
+        return row | (dict.fromkeys(COUNTS, 0) if "crops" in arrays else {})
     image = read_radiograph(task.path, name=task.name, windowed=task.windowed)
     dtype = next(arrays[name].dtype for name in INPUTS if name in arrays)
     if image.dtype == np.uint8 and dtype == np.uint16:
         image = image.astype(np.uint16) * np.uint16(257)
-    row: dict[str, Any] = {"patient_id": task.patient_id} | dict.fromkeys(RANGES, np.nan)
     if "full" in arrays:
         full = arrays["full"][task.row] = resize(image, tuple(settings["full_shape"]))
         row |= {"full_min": float(full.min()), "full_max": float(full.max())}

@@ -44,8 +44,9 @@ def all_groups(run: Run, split: str) -> list[tuple[str, NDArray]]:
     """Groups of a split's patients: a name, and which of the split's rows (bool).
 
     By age, BMI, prior fracture and T-score where the cohort has them, in the place of each that it has not by another
-    of its covariates; and by the format of the radiographs where there are several. Continuous factors are cut at the
-    training patients' median, the T-score at −2.5. Without those that have no patient.
+    of its covariates; by who has a radiograph where some have none; and by the format of the radiographs where there
+    are several. Continuous factors are cut at the training patients' median, the T-score at −2.5. Without those that
+    have no patient.
     """
     rows = run.rows(0)[split]
     table = run.cohort.table
@@ -64,9 +65,13 @@ def all_groups(run: Run, split: str) -> list[tuple[str, NDArray]]:
         parts.append((f"{called}: {NOT_KNOWN}", np.isnan(values)))
         groups += [(words, at[rows]) for words, at in parts]
     if run.cohort.has_images:
+        pictured = run.cohort.pictured
+        if not pictured.all():
+            groups += [("Radiograph: yes", pictured[rows]), ("Radiograph: no", ~pictured[rows])]
         suffix = table["image"].map(lambda name: PurePosixPath(name).suffix.lower().lstrip("."))
-        if suffix.nunique() > 1:
-            groups += [(f"Radiograph: {kind}", (suffix == kind).to_numpy()[rows]) for kind in sorted(suffix.unique())]
+        kinds = sorted(suffix[pictured].unique())
+        if len(kinds) > 1:
+            groups += [(f"Radiograph: {kind}", (pictured & (suffix == kind).to_numpy())[rows]) for kind in kinds]
     return [(words, at) for words, at in groups if at.any()]
 
 

@@ -1,4 +1,4 @@
-"""Layers that look at a whole batch though a process has but a share of it: batch normalisation and dropout."""
+"""Layers that look at a whole batch though a process has but a share of it: batch normalisation, dropout, means."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fracsurv.models.masking import MaskedEncoder
 from fracsurv.parallel import Team
 
 
@@ -19,6 +20,8 @@ def synchronise(model: nn.Module, team: Team) -> None:
     ValueError
         For attention with dropout, which draws where it cannot be reached.
     """
+    if isinstance(model, MaskedEncoder):
+        model.team = team
     for name, layer in model.named_children():
         if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
             setattr(model, name, SynchronisedBatchNorm(layer, team))

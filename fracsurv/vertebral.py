@@ -31,7 +31,8 @@ def slot_index(cohort: Cohort, *, look_at_radiographs: bool = True) -> np.ndarra
     patients = cohort.table["patient_id"]
     heights: list[int | None] = [None] * len(cohort)
     if look_at_radiographs:
-        heights = [source_kind(cohort.folder / name, name=name)[1][0] for name in cohort.table["image"]]
+        names = cohort.table["image"]
+        heights = [source_kind(cohort.folder / name, name=name)[1][0] if name else None for name in names]
     return np.stack(
         [
             slots(of.get(patient, none), max_height=tallest, image_height=height).index

@@ -180,6 +180,16 @@ def splits_told(run: Run) -> str:
     return "; ".join(f"{row.split} {row.patients:,} ({counted(row.events, 'event')})" for row in rows)
 
 
+def masked_told(run: Run) -> str:
+    """How many have no radiograph, by split; '' where all have one, or nobody."""
+    if not run.cohort.masks or run.cohort.pictured.all():
+        return ""
+    split, pictured = run.splits["split"].to_numpy(), run.cohort.pictured
+    names = [name for name in ("train", "test", "external") if (split == name).any()]
+    parts = [f"{name} {(~pictured[split == name]).sum():,} of {(split == name).sum():,}" for name in names]
+    return f"Without a radiograph: {'; '.join(parts)}. All rows are judged on these patients too."
+
+
 def fit_records(run: Run, names: list[str]) -> pd.DataFrame:
     """Every fit's record (`fit.json`) of these experiments, with experiment and fold: seconds, device and so on.
 

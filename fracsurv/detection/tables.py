@@ -32,7 +32,7 @@ def find_vertebrae(finder: Finder, cohort: Cohort, *, progress: bool = True) -> 
     if not cohort.has_images:
         raise UserError(f"{cohort.folder}: has no radiographs (no column `image`); there is nothing to look at")
     rows = []
-    for patients, images in _batches(cohort, cohort.table["patient_id"], progress):
+    for patients, images in _batches(cohort, cohort.table.loc[cohort.pictured, "patient_id"], progress):
         for patient, image, each in zip(patients, images, find(finder, images), strict=True):
             rows.append(graded_table(patient, each, image.shape[0], cohort.resolution))
     return pd.concat(rows, ignore_index=True)

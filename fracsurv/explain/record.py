@@ -93,7 +93,7 @@ def explain(run: Run, name: str, split: str, patients: int = PATIENTS, *, progre
     Parameters
     ----------
     patients : int
-        Of so many of the split, drawn at random, the images are looked at, or of all.
+        Of so many of the split, drawn at random, the images are looked at, or of all; of those who have one.
 
     Raises
     ------
@@ -165,7 +165,8 @@ def _explain(run: Run, name: str, split: str, patients: int, progress: bool) -> 
     judged = run.rows(0)[split]
     rng = np.random.default_rng(derive_seed(run.profile.seed, "explained", split))
     drawn = rng.permutation(judged)
-    sample, of_factors = np.sort(drawn[:patients]), np.sort(drawn[:FACTOR_PATIENTS])
+    visible = drawn[run.cohort.pictured[drawn]] if row.needs_images else drawn
+    sample, of_factors = np.sort(visible[:patients]), np.sort(drawn[:FACTOR_PATIENTS])
     contributions, places, factors = [], [], []
     for fold in tqdm(range(run.profile.n_folds), desc=f"explain {name}", disable=not progress, leave=False):
         if row.model == "cox_ph":
@@ -173,7 +174,7 @@ def _explain(run: Run, name: str, split: str, patients: int, progress: bool) -> 
             continue
         model, _, inputs = fitted_network(run, name, fold, _alpha(run, name, fold))
         model.eval()
-        if row.needs_images:
+        if row.needs_images and len(sample):
             moved, seen = _looked_at(run, model, inputs, sample, row.input, row.encoder)
             contributions.append(moved)
             places.append(seen / max(float(seen.mean()), 1e-12))
@@ -206,7 +207,7 @@ def _looked_at(
     backbone = getattr(backbone, "encoder", backbone).backbone
     contributions, total = [], 0.0
     for rows in np.array_split(sample, -(-len(sample) // BATCH)):
-        tabular, images = inputs(rows, None)
+        tabular, images, *_ = inputs(rows, None)
         frames = None
         if kind == "full":
             boxes = vertebra_frames(run.cohort, rows, run.store("full").full.shape[1:], images.shape[-2:])
@@ -235,7 +236,7 @@ def _factors_of_network(
     with torch.no_grad():
         if inputs.images is not None:
             batches = np.array_split(judged, -(-len(judged) // BATCH))
-            parts = [torch.cat([model.image_part(inputs(rows, None)[1]) for rows in batches])]
+            parts = [torch.cat([model.image_part(*inputs(rows, None)[1:]) for rows in batches])]
 
     def risk(values: np.ndarray) -> np.ndarray:
         tabular = torch.from_numpy(values).to(run.device)

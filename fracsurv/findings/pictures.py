@@ -65,8 +65,9 @@ def crops(run: Run) -> Finding:
 
 
 def _drawn(run: Run) -> np.ndarray:
-    n = len(run.cohort.table)
-    return np.random.default_rng(derive_seed(run.profile.seed, "shown")).choice(n, min(N_SHOWN, n), replace=False)
+    rows = np.flatnonzero(run.cohort.pictured)
+    rng = np.random.default_rng(derive_seed(run.profile.seed, "shown"))
+    return rng.choice(rows, min(N_SHOWN, len(rows)), replace=False)
 
 
 def _titles(rows: np.ndarray) -> list[str]:

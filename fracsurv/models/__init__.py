@@ -7,6 +7,7 @@ from torch import nn
 from fracsurv.models.deepsurv import DeepSurv
 from fracsurv.models.encoders import ENCODERS, RESNETS, ConvDeepSurv, ImageRisk, ViTDeepSurv
 from fracsurv.models.fusion import AlphaFusion, IntermediateFusion, LateFusion
+from fracsurv.models.masking import MaskedEncoder
 
 __all__ = [
     "ENCODERS",
@@ -16,6 +17,7 @@ __all__ = [
     "ImageRisk",
     "IntermediateFusion",
     "LateFusion",
+    "MaskedEncoder",
     "ViTDeepSurv",
     "build",
     "count_parameters",
@@ -33,6 +35,7 @@ def build(
     image_size: int = 272,
     alpha: float | None = None,
     frozen: tuple[str, ...] = (),
+    masks: bool = False,
 ) -> nn.Module:
     """Build an experiment's network, newly initialised from torch's global generator.
 
@@ -49,6 +52,9 @@ def build(
         Weight of the clinical risk of an α-model.
     frozen : tuple of {'tabular', 'image'}
         Parts that are pretrained and do not train. Late fusion freezes both.
+    masks : bool
+        Whether patients may be without a picture; see `MaskedEncoder`. The network then takes as a third argument who
+        has one.
     """
     tabular = DeepSurv(n_inputs=n_covariates)
     if input == "none":
@@ -58,6 +64,8 @@ def build(
         image = ConvDeepSurv(channels=CHANNELS[input], encoder=encoder)
     else:
         image = ViTDeepSurv(channels=CHANNELS[input], image_size=image_size, encoder=encoder)
+    if masks:
+        image.encoder = MaskedEncoder(image.encoder)
     if fusion == "none":
         return image
     if fusion == "intermediate":

@@ -102,13 +102,13 @@ class ImageRisk(nn.Module):
         self.encoder = encoder
         self.head = nn.Linear(encoder.n_features, 1)
 
-    def features(self, image: Tensor) -> Tensor:
-        """(n, n_features) image features, the input of intermediate fusion."""
-        return self.encoder(image)
+    def features(self, image: Tensor, *pictured: Tensor) -> Tensor:
+        """(n, n_features) image features, the input of intermediate fusion; `pictured`: see `MaskedEncoder`."""
+        return self.encoder(image, *pictured)
 
-    def forward(self, tabular: Tensor | None, image: Tensor) -> Tensor:
+    def forward(self, tabular: Tensor | None, image: Tensor, *pictured: Tensor) -> Tensor:
         """Log hazards, in float32 whatever the encoder's precision; `tabular` is not looked at."""
-        features = self.encoder(image)
+        features = self.encoder(image, *pictured)
         with torch.autocast(features.device.type, enabled=False):
             return self.head(features.float()).squeeze(1)
 
