@@ -27,7 +27,7 @@ from fracsurv.crop_augment import augment_crops
 from fracsurv.errors import UserError
 from fracsurv.experiments import fit_fold
 from fracsurv.files import read_json
-from fracsurv.models import build
+from fracsurv.models import build, settle
 from fracsurv.parallel import Team
 from fracsurv.run import open_run
 from fracsurv.steps import Steps
@@ -69,6 +69,19 @@ class Inputs:
         if generator is not None:
             images = images + 0.1 * torch.randn(images.shape, generator=generator, dtype=images.dtype)
         return self.factors[rows][mine], images[mine]
+
+
+class MaskedInputs(Inputs):
+    """Some without a picture, and nobody with one from row 18 to 26; as `NetworkInputs` gives them."""
+
+    pictured = (np.arange(N) % 3 > 0) & ((np.arange(N) < 18) | (np.arange(N) > 26))
+
+    def __call__(self, rows, generator, mine=slice(None)):
+        there = self.pictured[rows]
+        share = np.arange(len(rows))[mine]
+        factors, _ = super().__call__(rows, None, mine)
+        _, images = super().__call__(rows[there], generator, np.flatnonzero(np.isin(np.flatnonzero(there), share)))
+        return factors, images, torch.from_numpy(there)
 
 
 def outcome() -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,6 +130,14 @@ def every_case(team: Team, folder: Path) -> dict:
             # a second step in float32 differs by whatever the rounding of the first tips over
             rows = [np.arange(15), np.arange(12, 19)] if dtype == torch.float64 else [np.arange(15)]
             found[f"{encoder}, {dtype}"] = steps_of(team, rows, network, Inputs(dtype, 13, 32))
+    for fusion in ("none", "intermediate"):
+        torch.manual_seed(4)
+        network = build(input="crops", encoder="resnet18", masks=True, **own | {"fusion": fusion})
+        # a batch without any picture, one with a single one, a share without any
+        rows = [np.arange(12), np.arange(18, 24), np.arange(21, 29), np.arange(20, 30)]
+        found[f"masked {fusion}"] = steps_of(team, rows, network, MaskedInputs(torch.float32, 13, 32))
+    settle(network, MaskedInputs(torch.float32, 13, 32), np.arange(5, 31), team=team, batch_size=4)
+    found["mean features"] = network.image.mean
     found["whole"] = whole_fit(team, folder / "whole")
     return found
 
@@ -189,6 +210,24 @@ def test_the_packages_networks_have_the_same_gradients(found, encoder, size):
                 largest = float(value.abs().max())
                 apart = float((rank[case][name] - value).abs().max())
                 assert apart <= within * largest + 0.01 * within, f"{case}: {name}"
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("fusion", ["none", "intermediate"])
+def test_so_have_those_in_which_some_have_no_picture(found, fusion, size):
+    (alone,), _ = found[1]
+    for rank in found[size][0]:
+        for name, value in alone[f"masked {fusion}"].items():
+            largest = float(value.abs().max())
+            assert float((rank[f"masked {fusion}"][name] - value).abs().max()) <= 1e-4 * largest + 1e-6, name
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_mean_features_are_those_of_all_processes_pictures(found, size):
+    (alone,), _ = found[1]
+    assert alone["mean features"].any()
+    for rank in found[size][0]:
+        torch.testing.assert_close(rank["mean features"], alone["mean features"], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [2, 3])
