@@ -17,9 +17,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, check_types, check_values
-from fracsurv.cohort_files import check_boxes_pictured, check_images, check_masked, read_truth, said_to_have
-from fracsurv.cohort_settings import check_labels, read_settings
-from fracsurv.covariates import MISSING, PROTOCOL_COVARIATES
+from fracsurv.cohort_files import (
+    check_boxes_pictured,
+    check_images,
+    check_masked,
+    left_in,
+    read_truth,
+    said_to_have,
+)
+from fracsurv.cohort_settings import check_labels, covariates_of, read_settings
+from fracsurv.covariates import MISSING
 from fracsurv.errors import UserError
 from fracsurv.radiographs import read_radiograph
 from fracsurv.text_tables import decimal_mark, read_patients, renamed
@@ -246,7 +253,7 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
     if read is None:
         raise UserError(faults)
     table = read.frame
-    covariates = _covariates(table, settings, file, faults)
+    covariates = covariates_of(table, settings, file, faults)
     check_labels(covariates, settings.get("labels", {}), faults)
     if not outcome:
         columns = settings.get("columns", {})
@@ -255,13 +262,8 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
     table = renamed(table, settings.get("columns", {}), covariates, file, faults, outcome=outcome)
     table = check_types(table, covariates, settings.get("columns", {}), file, faults)
     decimal = decimal_mark(table, ["time_days", *covariates], settings.get("columns", {}), file, faults)
-    kept = pd.Series(True, table.index)
     missing_images = settings.get("missing_images", "refuse") if "image" in table else "refuse"
-    if missing_images == "exclude":
-        kept = said_to_have(table)
-        if not kept.any():
-            faults.append(f"{file}, column image: empty for every patient; leave the column out")
-            kept[:] = True
+    kept = left_in(table, missing_images, file, faults)
     # where columns are missing, those that are there are checked all the same
     values = check_values(
         table, covariates, settings.get("columns", {}), file, faults,
@@ -318,13 +320,3 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
         file_rows=tuple(values.index.tolist()),
     )
     return cohort if vertebrae is None else cohort.with_boxes(vertebrae, written_by(folder))
-
-
-def _covariates(table: pd.DataFrame, settings: dict, file: str, faults: list[str]) -> dict[str, str]:
-    if settings.get("covariates"):
-        return dict(settings["covariates"])
-    columns = settings.get("columns", {})
-    found = {name: kind for name, kind in PROTOCOL_COVARIATES.items() if columns.get(name, name) in table.columns}
-    if not found:
-        faults.append(f"{file}: none of the protocol's covariates; name yours in cohort.yaml under `covariates`")
-    return found

@@ -40,6 +40,16 @@ def said_to_have(table: pd.DataFrame) -> pd.Series:
     return table["image"].fillna("").astype(str).str.strip() != ""
 
 
+def left_in(table: pd.DataFrame, missing_images: str, file: str, faults: list[str]) -> pd.Series:
+    """Who stays in the cohort, bool: everybody, or if the others are to be excluded, who has a radiograph."""
+    if missing_images == "exclude":
+        kept = said_to_have(table)
+        if kept.any():
+            return kept
+        faults.append(f"{file}, column image: empty for every patient; leave the column out")
+    return pd.Series(True, table.index)
+
+
 def check_masked(values: pd.DataFrame, pictured: pd.Series, file: str, faults: list[str], *, learnt: bool) -> None:
     """Enough patients have a radiograph for the others to be masked: half of all, and of those to train on.
 

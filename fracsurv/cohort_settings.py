@@ -8,9 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
-from fracsurv.covariates import label_of
+from fracsurv.covariates import PROTOCOL_COVARIATES, label_of
 
 PROVENANCES = ("real", "simulated", "semi-synthetic")
 KINDS = ("continuous", "normalised", "binary")
@@ -117,6 +118,17 @@ def _check_maps(settings: dict[str, Any], faults: list[str]) -> None:
         entries = settings.get(part, {})
         for name in [name for name, value in entries.items() if not _is_text(value)]:
             faults.append(f"cohort.yaml, {part}, {name}: {_shown(entries.pop(name))}; must be text, not empty")
+
+
+def covariates_of(table: pd.DataFrame, settings: dict, file: str, faults: list[str]) -> dict[str, str]:
+    """Name to kind of a cohort's covariates: those of `settings`, or those of the protocol's that the table has."""
+    if settings.get("covariates"):
+        return dict(settings["covariates"])
+    columns = settings.get("columns", {})
+    found = {name: kind for name, kind in PROTOCOL_COVARIATES.items() if columns.get(name, name) in table.columns}
+    if not found:
+        faults.append(f"{file}: none of the protocol's covariates; name yours in cohort.yaml under `covariates`")
+    return found
 
 
 def check_labels(covariates: Iterable[str], labels: Mapping[str, str], faults: list[str]) -> None:

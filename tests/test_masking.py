@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from fracsurv.experiments import fit_fold, make_network, recipe_of, run_experime
 from fracsurv.explain import explain
 from fracsurv.image_oddities import image_oddities
 from fracsurv.losses import cox_nll
+from fracsurv.metrics import concordance_index
 from fracsurv.models import MaskedEncoder, build
 from fracsurv.predicting import doubts, predict_cohort
 from fracsurv.report import write_report
@@ -34,6 +37,7 @@ from fracsurv.stopwatch import Stopwatch
 from fracsurv.subgroups import all_groups
 from fracsurv.summary import missing_said, summary_table
 from fracsurv.training import predict
+from fracsurv.validating import validate_experiment
 from fracsurv.wording import masked_told
 from tests.killing import killed_in
 
@@ -332,7 +336,7 @@ class TestRun:
             np.testing.assert_allclose(rest, rest[0], atol=1e-5)
 
     def test_nothing_of_those_judged_moves_anybody(self, run, folder, tmp_path):
-        """What was learnt, and a masked patient's prediction, is the same whatever image those who are judged have."""
+        """What was learnt, and a masked patient's risk, is the same whatever image those who are judged have."""
         there = tmp_path / "c"
         shutil.copytree(folder, there)
         judged = np.r_[run.rows(0)["test"], run.rows(0)["external"]]
@@ -425,3 +429,35 @@ class TestApplied:
             "image: 38 of 150 patients have no radiograph; the model's training masked nobody. Leave them out "
             "(`missing_images: exclude`), or fit the run anew on a cohort with `missing_images: mask`"
         ]
+
+    def test_predict_writes_everybody_and_says_who_has_none(self, run, folder, tmp_path):
+        arguments = ["predict", run.out, folder, "--out", tmp_path, "--experiment", "cds_crops_alpha_tab"]
+        result = CliRunner().invoke(app, list(map(str, arguments)))
+        assert result.exit_code == 0, result.output
+        assert "warning: column image: 38 of 150 patients have no radiograph" in result.output
+        written = pd.read_csv(tmp_path / "predictions.csv")
+        assert written["patient_id"].tolist() == run.cohort.table["patient_id"].tolist()
+        assert written["risk"].notna().all()
+
+    def test_validation_judges_everybody(self, run, folder, tmp_path):
+        cohort = read_cohort(folder)
+        how = {"n_draws": 50, "seed": 0, "progress": False}
+        found = validate_experiment(run.out, cohort, "cds_crops", tmp_path, **how).table
+        risk = predict_cohort(run.out, cohort, "cds_crops", tmp_path, progress=False)["risk"]
+        wanted = concordance_index(cohort.table["event"], cohort.table["time"], risk)
+        row = found.query("model == 'ensemble' and metric == 'c_index'").iloc[0]
+        assert row["n"] == 150
+        assert row["value"] == pytest.approx(wanted, abs=1e-12)
+
+
+def test_the_whole_study_from_the_command_line(run, folder, tmp_path):
+    """What is fitted is found done; the notebooks and the report are made of this cohort."""
+    shutil.copytree(run.out, tmp_path / "out")
+    arguments = ["--profile", "tiny", "--out", tmp_path / "out", "--experiments", "cox_ph,cds_crops", "--cores", "1"]
+    program = [sys.executable, "-c", "from fracsurv.cli import main; main()", "run", folder, *arguments]
+    result = subprocess.run(list(map(str, program)), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert masked_told(run) in result.stderr
+    assert masked_told(run) in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    page = (tmp_path / "out" / "notebooks" / "02_crop_extraction.html").read_text(encoding="utf-8")
+    assert "of 112 radiographs have 13 boxes" in page
