@@ -23,6 +23,7 @@ from fracsurv.files import atomic_path, remove_leftovers
 from fracsurv.losses import cox_nll
 from fracsurv.memory import peak_memory
 from fracsurv.metrics import concordance_index
+from fracsurv.models import settle
 from fracsurv.parallel import Team
 from fracsurv.steps import Inputs, Steps, compiled
 from fracsurv.stopwatch import Stopwatch
@@ -184,6 +185,7 @@ def fit(
             speed = sum(map(len, parts)) / (clock.perf_counter() - began)
             if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == recipe.epochs:
                 with watch("validation"):
+                    settle(model, inputs, train, dtype=dtype, team=team)
                     mine = validation[team.take(len(validation)).mine]
                     risk = predict(model, call, inputs, mine, dtype=dtype)
                     risk = team.gathered(torch.from_numpy(risk)).numpy()

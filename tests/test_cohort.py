@@ -189,7 +189,7 @@ def test_images_stay_in_the_folder(tmp_path, table):
         "cohort.csv row 4, column image: 'images/link.png'; must not leave the cohort folder",
         "cohort.csv row 5, column image: 'images/b.png'; no such file in the cohort folder",
         "cohort.csv row 6, column image: empty; give every patient an image, leave the column out, or set "
-        "`missing_images: exclude` in cohort.yaml",
+        "`missing_images` to exclude or mask in cohort.yaml",
     ]
 
 

@@ -27,7 +27,7 @@ from fracsurv.explain import explain
 from fracsurv.image_oddities import image_oddities
 from fracsurv.losses import cox_nll
 from fracsurv.metrics import concordance_index
-from fracsurv.models import MaskedEncoder, build
+from fracsurv.models import MaskedEncoder, build, settle
 from fracsurv.predicting import doubts, predict_cohort
 from fracsurv.report import write_report
 from fracsurv.results import read_predictions, risk_of
@@ -183,32 +183,42 @@ class TestEncoder:
             assert model(torch.zeros(5, 3), images, pictured).shape == (5,)
         assert [torch.equal(each, images) for each in shown] == [True, True]
 
-    def test_the_others_get_the_mean_and_it_the_running_mean(self):
-        encoder = network(masks=True).encoder.train()
-        plain = network().encoder.train()
+    def test_in_training_the_others_get_the_mean_of_the_batch(self):
+        encoder, plain = network(masks=True).encoder.train(), network().encoder.train()
         pictured = torch.tensor([False, True, True, False, True])
-        means = []
-        for step in range(14):
-            found, wanted = encoder(pictures(3, step), pictured), plain(pictures(3, step))
-            assert torch.equal(found[pictured], wanted)
-            means.append(wanted.mean(dim=0).detach())
-            for row in (0, 3):
-                torch.testing.assert_close(found[row], means[-1])
-        expected = torch.stack(means[:10]).mean(dim=0)  # of the first ten batches the plain mean
-        for mean in means[10:]:
-            expected = 0.9 * expected + 0.1 * mean
-        torch.testing.assert_close(encoder.mean, expected)
-        assert encoder.mean.dtype == torch.float32
-        encoder.eval(), plain.eval()
-        found = encoder(pictures(3), pictured)
-        torch.testing.assert_close(found[0], expected)
-        assert torch.equal(found[pictured], plain(pictures(3)))
-        torch.testing.assert_close(encoder(pictures(0), torch.zeros(2, dtype=bool)), expected.expand(2, -1))
+        found, wanted = encoder(pictures(3), pictured), plain(pictures(3))
+        assert torch.equal(found[pictured], wanted)
+        for row in (0, 3):
+            torch.testing.assert_close(found[row], wanted.mean(dim=0))
+        assert not encoder.mean.any()
+
+    @pytest.mark.parametrize("batch_size", [4, 128])
+    def test_in_evaluation_that_of_the_training_patients_as_evaluation_sees_them(self, batch_size):
+        model, pictured = network(masks=True), np.arange(20) % 3 > 0
+        model.train()
+        for seed in range(3):
+            model.encoder(pictures(6, seed), torch.ones(6, dtype=bool))  # so that batch norm differs from training's
+        model.eval()
+        images, train = pictures(20), np.r_[np.arange(2, 9), 0, 15]
+        settle(model, lambda rows, _: (None, images[rows[pictured[rows]]], None), train, batch_size=batch_size)
+        features = model.encoder.encoder(images[train[pictured[train]]]).double()
+        torch.testing.assert_close(model.encoder.mean, features.mean(dim=0).float())
+        assert model.encoder.mean.dtype == torch.float32
+        there = torch.tensor([False, True, False])
+        found = model.encoder(images[:1], there)
+        torch.testing.assert_close(found[[0, 2]], features.mean(dim=0).float().expand(2, -1))
+        torch.testing.assert_close(found[1:2], model.encoder.encoder(images[:1]))
+        none = model.encoder(images[:0], torch.zeros(2, dtype=bool))
+        assert torch.equal(none, found[[0, 2]])
+
+    def test_a_frozen_part_keeps_the_mean_that_it_came_with(self):
+        model = network(fusion="late", masks=True)
+        settle(model, lambda *_: pytest.fail("its pictures are not looked at"), np.arange(5))
+        assert not next(value for name, value in model.named_buffers() if name.endswith("encoder.mean")).any()
 
     def test_nobody_s_features_depend_on_who_else_is_judged(self):
-        encoder = network(masks=True).encoder.train()
-        encoder(pictures(4), torch.ones(4, dtype=bool))
-        encoder.eval()
+        encoder = network(masks=True).encoder.eval()
+        encoder.mean.normal_()
         few = encoder(pictures(1), torch.tensor([False, True]))
         many = encoder(torch.cat([pictures(1), pictures(6, 9)]), torch.tensor([False, *[True] * 7, False]))
         assert torch.equal(few[0], many[0])
@@ -253,10 +263,9 @@ class TestEncoder:
     def test_networks_of_other_cohorts_have_the_names_that_they_had(self, fusion):
         """And, from the same seed, the same weights."""
         plain, model = (network(fusion=fusion, alpha=0.5, masks=masks).state_dict() for masks in (False, True))
-        assert not [name for name in plain if "encoder.encoder.backbone" in name or name.endswith("n_batches")]
-        added = [name for name in model if name.endswith(("encoder.mean", "image.mean", "n_batches"))]
-        assert len(added) == 2
-        kept = [value for name, value in model.items() if name not in added]
+        assert not [name for name in plain if "encoder.encoder." in name or name.endswith(".mean")]
+        (added,) = [name for name in model if name.endswith(("encoder.mean", "image.mean"))]
+        kept = [value for name, value in model.items() if name != added]
         assert all(torch.equal(mine, theirs) for mine, theirs in zip(kept, plain.values(), strict=True))
 
 
@@ -313,14 +322,13 @@ class TestTraining:
 
 
 class TestRun:
-    def test_from_the_image_alone_they_get_the_log_hazard_of_the_mean_image(self, run):
+    def test_from_the_image_alone_they_get_the_mean_log_hazard_of_training_patients_with_a_picture(self, run):
         pictured = run.cohort.pictured
         for fold in range(run.profile.n_folds):
-            weights = load_file(run.folder("cds_crops", fold) / "best.safetensors")
-            wanted = weights["head.weight"][0] @ weights["encoder.mean"] + weights["head.bias"][0]
-            risk = risk_of(run, "cds_crops", fold)
-            np.testing.assert_allclose(risk[~pictured], float(wanted), rtol=1e-4, atol=1e-5)
-            assert np.unique(risk[pictured]).size > 1
+            risk, train = risk_of(run, "cds_crops", fold), run.rows(fold)["train"]
+            wanted = risk[train[pictured[train]]].mean()
+            np.testing.assert_allclose(risk[~pictured], wanted, rtol=0, atol=1e-5)
+            assert np.unique(risk[pictured]).size == pictured.sum()
 
     def test_late_and_alpha_fusion_add_that_to_the_clinical_risk(self, run):
         gone = ~run.cohort.pictured

@@ -7,7 +7,7 @@ from torch import nn
 from fracsurv.models.deepsurv import DeepSurv
 from fracsurv.models.encoders import ENCODERS, RESNETS, ConvDeepSurv, ImageRisk, ViTDeepSurv
 from fracsurv.models.fusion import AlphaFusion, IntermediateFusion, LateFusion
-from fracsurv.models.masking import MaskedEncoder
+from fracsurv.models.masking import MaskedEncoder, settle
 
 __all__ = [
     "ENCODERS",
@@ -21,6 +21,7 @@ __all__ = [
     "ViTDeepSurv",
     "build",
     "count_parameters",
+    "settle",
 ]
 
 CHANNELS = {"full": 1, "crops": 13}

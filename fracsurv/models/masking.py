@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fracsurv.models.encoders import ConvEncoder, ViTEncoder
 from fracsurv.parallel import Team
 
-MOMENTUM = 0.1
 FEWEST = 2
 """Pictures of which a training batch's statistics can be made: of a single one BatchNorm makes none."""
 
@@ -16,10 +18,10 @@ FEWEST = 2
 class MaskedEncoder(nn.Module):
     """An encoder that is shown the pictures that there are; who has none gets the mean features.
 
-    In training these are the mean over the batch's patients with a picture, through which no gradient goes; in
-    evaluation the running mean of those means, so that nobody's features depend on who else is judged. No Cox loss
-    sees a constant: an arbitrary one, as the features of a blank picture would be, would set these patients apart.
-    The linear layer of an image's risk gives to the mean features the mean log hazard.
+    In training that is the mean over the batch's patients with a picture, through which no gradient goes; in
+    evaluation the mean over the training patients with a picture, as they are in evaluation, so that nobody's
+    features depend on who else is judged. Arbitrary ones, as those of a blank picture would be, would set these
+    patients apart. To the mean features a linear layer gives the mean log hazard.
 
     Parameters
     ----------
@@ -28,9 +30,7 @@ class MaskedEncoder(nn.Module):
     Attributes
     ----------
     mean : Tensor (n_features,), float32
-        The running mean, a buffer: that of all batches so far, from the tenth on of the last ones, as BatchNorm's.
-    n_batches : Tensor (), int64
-        Batches that it was made of; a buffer.
+        That of evaluation, a buffer; `settle` computes it.
     team : Team
         The processes that have a share of every batch each; `synchronise` sets it.
     """
@@ -40,7 +40,6 @@ class MaskedEncoder(nn.Module):
         self.encoder = encoder
         self.n_features = encoder.n_features
         self.register_buffer("mean", torch.zeros(encoder.n_features))
-        self.register_buffer("n_batches", torch.tensor(0))
         self.team = Team()
 
     @property
@@ -61,7 +60,7 @@ class MaskedEncoder(nn.Module):
 
         Notes
         -----
-        A training batch with fewer than two pictures gives everybody the running mean and teaches the encoder
+        A training batch with fewer than two pictures gives everybody the mean of evaluation and teaches the encoder
         nothing, as a last batch of one patient is left out elsewhere.
         """
         if pictured is None:
@@ -72,17 +71,50 @@ class MaskedEncoder(nn.Module):
             return self.mean.expand(len(mine), -1)
         features = self.encoder(images)
         with torch.autocast(features.device.type, enabled=False):
-            features = features.float()
-            mean = self._batch_mean(features, n_pictured) if self.training else self.mean
+            features, mean = features.float(), self.mean
+            if self.training:
+                total = features.detach().sum(dim=0)
+                mean = (total if self.team.is_alone else self.team.sum_(total)) / n_pictured
             at = mine.nonzero().squeeze(1).to(features.device, non_blocking=True)
             return mean.expand(len(mine), -1).index_copy(0, at, features)
 
-    @torch.no_grad()
-    def _batch_mean(self, features: Tensor, n_pictured: int) -> Tensor:
-        """Mean over the whole batch's pictures, (n_features,), which joins the running mean."""
-        total = features.sum(dim=0)
-        mean = (total if self.team.is_alone else self.team.sum_(total)) / n_pictured
-        self.n_batches += 1
-        # the plain mean of the first batches: beginning at 0 would pull a short training's towards it
-        self.mean.lerp_(mean, (1 / self.n_batches).clamp(min=MOMENTUM))
-        return mean
+
+@torch.no_grad()
+def settle(
+    model: nn.Module,
+    inputs: Callable[..., tuple[Tensor, ...]],
+    train: np.ndarray,
+    *,
+    dtype: torch.dtype = torch.float32,
+    team: Team | None = None,
+    batch_size: int = 128,
+) -> None:
+    """Give a network's `MaskedEncoder` the mean features of the rows `train` that have a picture, not augmented.
+
+    A running mean of the features met in training would be another: pictures are augmented there and normalised by
+    their batch, so that it may lie far from the middle of the features in evaluation. A network without such an
+    encoder, and one whose encoder is frozen, are left as they are.
+
+    Parameters
+    ----------
+    inputs : callable
+        As `training.fit` takes it.
+    dtype : torch.dtype
+        In which the encoder computes.
+    """
+    team = team or Team()
+    for encoder in (layer for layer in model.modules() if isinstance(layer, MaskedEncoder)):
+        if not any(parameter.requires_grad for parameter in encoder.parameters()):
+            continue
+        model.eval()
+        mine = train[team.share_of(len(train)).mine]
+        total = encoder.mean.new_zeros(encoder.n_features + 1, dtype=torch.float64)  # the last: how many they are
+        for start in range(0, len(mine), batch_size):
+            _, images, _ = inputs(mine[start : start + batch_size], None)
+            if len(images):
+                with torch.autocast(images.device.type, dtype=dtype, enabled=dtype != torch.float32):
+                    features = encoder.encoder(images)
+                total[:-1] += features.double().sum(dim=0)
+                total[-1] += len(images)
+        total = total if team.is_alone else team.sum_(total)
+        encoder.mean.copy_(total[:-1] / total[-1].clamp(min=1))
