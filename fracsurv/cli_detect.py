@@ -87,13 +87,13 @@ def predict(
         cohort / "vertebrae.json",
         {"finder": finder.summary(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
     )
-    per_patient = table.groupby("patient_id").size().reindex(checked.table["patient_id"], fill_value=0)
+    per_patient = table.groupby("patient_id").size().reindex(checked.of_pictured().table["patient_id"], fill_value=0)
     typer.echo(f"finder: {finder.summary()}")
     if finder.about["provenance"] == "simulated" and checked.provenance != "simulated":
         typer.echo(
             "warning: this finder was trained on simulated radiographs; nothing shows that it works on real ones"
         )
-    found, looked = counted(len(table), "vertebra", "vertebrae"), counted(len(checked), "radiograph")
+    found, looked = counted(len(table), "vertebra", "vertebrae"), counted(len(per_patient), "radiograph")
     typer.echo(f"{path}: {found} in {looked}, {per_patient.median():g} typical")
 
 

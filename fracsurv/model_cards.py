@@ -12,7 +12,7 @@ from fracsurv.run import Run
 from fracsurv.summary import label
 from fracsurv.tables import frame_of, results_table
 from fracsurv.vertebral import VERTEBRAL
-from fracsurv.wording import PROVENANCE, experiment_name, provenance_lines, split_counts
+from fracsurv.wording import PROVENANCE, experiment_name, masked_told, provenance_lines, split_counts
 
 USES = {
     "simulated": "To study the method. Trained on simulated patients, it says nothing of any person's risk.",
@@ -55,6 +55,7 @@ def model_card(run: Run, name: str, table: pd.DataFrame, differences: pd.DataFra
             "Trained and validated on",
             f"{counts['train']}, one part of {run.profile.n_folds} held out for validation in each fold",
         ),
+        *([("Masked", masked_told(run))] if row.needs_images and masked_told(run) else []),
         ("Judged on", judged or "nobody else"),
         ("Use", USES[run.cohort.provenance]),
         ("Files", f"experiments/{name}/fold-0 to fold-{run.profile.n_folds - 1}: {FILES[row.model]}"),

@@ -314,6 +314,7 @@ PICTURES = [
     Case("a picture whose name holds a zero byte", edited(lambda t: t.replace("images/3.png", "images/3\\0.png")), "no such file"),
     Case("a folder for a picture", picture(lambda p: p.mkdir(), "images/folder"), "no such file in the cohort folder"),
     Case("nobody with a picture, all left out", lambda f: (setting(missing_images="exclude")(f), column("image", lambda t: "")(f)), "column image: empty for every patient"),
+    Case("nobody with a picture, all masked", lambda f: (setting(missing_images="mask")(f), column("image", lambda t: "")(f)), "column image: empty for every patient"),
     Case("some without a picture", cell("image", ""), "give every patient an image"),
     Case("an empty picture", picture(lambda p: p.write_bytes(b"")), "the file is empty"),
     Case("text called PNG", picture(lambda p: p.write_text("hello")), "cannot be read as a radiograph"),
