@@ -23,6 +23,7 @@ LONGEST = (
     "test_hostile",
     "test_boxes",
     "test_finder",
+    "test_masking",
     "test_report_browser",
 )
 """Files that take minutes, the longest first: processes that share the tests file by file then end together."""

@@ -71,7 +71,7 @@ class MaskedEncoder(nn.Module):
             return self.mean.expand(len(mine), -1)
         features = self.encoder(images)
         with torch.autocast(features.device.type, enabled=False):
-            features, mean = features.float(), self.mean
+            features, mean = features.to(self.mean.dtype), self.mean
             if self.training:
                 total = features.detach().sum(dim=0)
                 mean = (total if self.team.is_alone else self.team.sum_(total)) / n_pictured
