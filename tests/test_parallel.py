@@ -231,14 +231,6 @@ def test_the_mean_features_are_those_of_all_processes_pictures(found, size):
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_the_mean_features_are_those_of_all_processes_pictures(found, size):
-    (alone,), _ = found[1]
-    assert alone["mean features"].any()
-    for rank in found[size][0]:
-        torch.testing.assert_close(rank["mean features"], alone["mean features"], rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("size", [2, 3])
 def test_a_fit_is_that_of_one_process_and_the_same_in_all(found, size):
     (alone,), folder = found[1]
     ranks, folders = found[size]
