@@ -116,6 +116,11 @@ class Cohort:
         return (self.table["image"] != "").to_numpy() if self.has_images else np.zeros(len(self), bool)
 
     @property
+    def n_masked(self) -> int:
+        """Patients who have no radiograph where others have one; see `masks`."""
+        return int((~self.pictured).sum()) if self.masks else 0
+
+    @property
     def has_competing(self) -> bool:
         """Whether anybody had a competing event."""
         return "competing" in self.table

@@ -30,7 +30,7 @@ def missing_said(cohort: Cohort) -> str:
     if cohort.without_image:
         verb = "was" if cohort.without_image == 1 else "were"
         said.append(f"{counted(cohort.without_image, 'patient')} without a radiograph {verb} left out.")
-    if n := int((~cohort.pictured).sum()) if cohort.masks else 0:
+    if n := cohort.n_masked:
         said.append(
             f"{n:,} of {counted(len(cohort), 'patient')} {'has' if n == 1 else 'have'} no radiograph: in its place, "
             "models that take one get the mean image of the training patients who have one (its features; from the "
@@ -61,7 +61,7 @@ def summary_table(cohort: Cohort, *, outcome: bool = True) -> pd.DataFrame:
         rows[f"Time to {cohort.outcome} or censoring, {cohort.time_unit}"] = _mean(table["time"])
         if cohort.has_competing:
             rows[f"{cohort.competing_event.capitalize()} before it (in the time above)"] = _count(table["competing"])
-    if cohort.masks and not cohort.pictured.all():
+    if cohort.n_masked:
         rows["With a radiograph"] = _count(pd.Series(cohort.pictured))
     for name, kind in cohort.covariates.items():
         rows[label(cohort, name)] = _count(table[name]) if kind == "binary" else _mean(table[name])

@@ -179,7 +179,8 @@ def summary_beside_published(cohort: Cohort) -> pd.DataFrame:
     """Table 2.1: the cohort, and where the covariate is the thesis's, the private SUPERB cohort's value."""
     ours = summary_table(cohort)
     theirs = published_summary()
-    keys = ["event", "time", *(["competing"] if cohort.has_competing else []), *cohort.covariates]
+    keys = ["event", "time", *(["competing"] if cohort.has_competing else [])]
+    keys += [*(["pictured"] if cohort.n_masked else []), *cohort.covariates]
     columns = {
         ("", "variable"): list(ours.index),
         ("this run", ours.columns[0]): [text.replace("-", "−") for text in ours.iloc[:, 0]],

@@ -182,7 +182,7 @@ def splits_told(run: Run) -> str:
 
 def masked_told(run: Run) -> str:
     """How many have no radiograph, by split; '' where all have one, or nobody."""
-    if not run.cohort.masks or run.cohort.pictured.all():
+    if not run.cohort.n_masked:
         return ""
     split, pictured = run.splits["split"].to_numpy(), run.cohort.pictured
     names = [name for name in ("train", "test", "external") if (split == name).any()]
