@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner
 
-from fracsurv.checklist import checklist
 from fracsurv.cli import app
 from fracsurv.cohort import read_cohort
 from fracsurv.config import load_profile
@@ -394,8 +393,6 @@ class TestRun:
         groups = dict(all_groups(run, "external"))
         assert groups["Radiograph: no"].sum() == table.loc[table["split"] == "external", "gone"].sum()
         assert (groups["Radiograph: no"] ^ groups["Radiograph: yes"]).all()
-        items = checklist(run, pd.DataFrame({"experiment": [], "split": []}), pd.DataFrame())
-        assert said in items.set_index(("", "item")).loc["11"].iloc[-1]
 
 
 class TestApplied:
