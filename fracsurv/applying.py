@@ -84,6 +84,7 @@ def write_application(
     about |= {"horizons": list(run.cohort.horizons), "provenance": run.cohort.provenance}
     about |= {"windowed": run.cohort.windowed, "ranges": _ranges(table[list(run.cohort.covariates)])}
     about |= {"patients": len(train), "events": int(event.sum())}
+    about |= {"permuted": run.profile.permute_outcomes}
     about |= {"competing_event": run.cohort.competing_event if run.cohort.has_competing else ""}
     record = {
         "version": APPLICATION_VERSION,

@@ -13,6 +13,9 @@ from fracsurv.cohort import Cohort
 from fracsurv.metrics import Baseline, absolute_risk, breslow_baseline
 from fracsurv.scaling import standardise
 
+EVENTS_A_FACTOR = 10
+"""Below so many competing events a clinical factor, the factors are not asked: a death or two would decide."""
+
 
 @dataclass(frozen=True)
 class CompetingHazard:
@@ -38,15 +41,18 @@ class CompetingHazard:
 
 
 def competing_hazard(cohort: Cohort, train: NDArray) -> CompetingHazard | None:
-    """Fitted on the rows `train` (as `fit_cox` does it); None for a cohort without competing events."""
+    """Fitted on the rows `train` (as `fit_cox` does it); None for a cohort without competing events.
+
+    Where these rows have fewer than `EVENTS_A_FACTOR` competing events a factor, it is the same for everybody.
+    """
     if not cohort.has_competing:
         return None
-    tabular = standardise(cohort, train)
+    tabular = standardise(cohort, train)[train].astype(float)
     table = cohort.table.iloc[train]
     had, time = table["competing"].to_numpy(), table["time"].to_numpy()
-    coefficients = fit_cox(tabular[train], had, time).coefficients
-    fitted = CompetingHazard(coefficients, breslow_baseline(had, time, np.zeros(len(time))))
-    return CompetingHazard(coefficients, breslow_baseline(had, time, fitted.risk(tabular[train])))
+    enough = had.sum() >= EVENTS_A_FACTOR * tabular.shape[1]
+    coefficients = fit_cox(tabular, had, time).coefficients if enough else np.zeros(tabular.shape[1])
+    return CompetingHazard(coefficients, breslow_baseline(had, time, tabular @ coefficients))
 
 
 def baseline_record(baseline: Baseline) -> dict[str, Any]:
@@ -68,7 +74,8 @@ def counted_note(cohort: Cohort) -> str:
         "the horizon among those without the event (definition ii of Blanche et al. 2013), the Brier score wants a "
         "probability of 0 of them, Uno's C is that of Wolbers et al. (2014); Harrell's C and the loss take them as "
         "censored. Probabilities are absolute risks (Benichou and Gail 1990): from the model's hazard of the event, "
-        "and that of the competing event by a Cox model of the clinical factors, the same for every row."
+        "and that of the competing event by a Cox model of the clinical factors, the same for every row (where a "
+        f"fold's training patients have fewer than {EVENTS_A_FACTOR} of it a factor, the same for every patient)."
     )
 
 

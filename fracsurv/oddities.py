@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fracsurv.cohort import Cohort, horizons
-from fracsurv.metrics import concordance_index
+from fracsurv.metrics import concordance_index, mean_weight
 
 MOST_ROWS = 3
 """Rows named in one warning; of the others their number is told."""
@@ -21,6 +21,8 @@ MUCH = 0.2
 """Share of patients of whom a covariate is not known from which that is told."""
 FAR = 6
 """Interquartile ranges beyond the quartiles from which a value is told."""
+TOO_HEAVY = 0.01
+"""How far weights' mean may be from 1."""
 SWAPPED, MOST, SEPARATES = 0.8, 0.5, 0.97
 IDENTIFYING = re.compile(r"\d{6}(\d{2})?[-+ ]?\d{4}|[^\W\d_]{2,}[ ,]+[^\W\d_]{2,}.*")
 """A personal number (a date of birth and four digits), or two words as in a name."""
@@ -61,9 +63,32 @@ def table_oddities(cohort: Cohort, *, outcome: bool = True) -> list[str]:
             told.append(f"column {name}: the same for everybody; it tells nothing")
         if kind != "binary" and len(values):
             _numbers(name, values, told)
-    for look in (_times, _events, _separating, _alike) if outcome else ():
+    for look in (_times, _coarse, _events, _separating, _alike) if outcome else ():
         look(cohort, told)
     return told
+
+
+def coarse_times(cohort: Cohort) -> str:
+    """What times too coarse do to the weighted metrics, at the horizon where it is worst; '' if next to nothing."""
+    time = cohort.table["time"].to_numpy()
+    worst = max(((mean_weight(cohort.status, time, day), day) for day in horizons(cohort)), key=_apart)
+    if not _apart(worst) > TOO_HEAVY:
+        return ""
+    return (
+        "events and censorings fall on the same times, so that inverse-censoring weights (scikit-survival's) average "
+        f"{worst[0]:.2f}, not 1, by {worst[1]:g} {cohort.time_unit}: Brier scores, AUC and Uno's C are off by about "
+        "as much; times in days mend it"
+    )
+
+
+def _apart(weight_and_day: tuple[float, float]) -> float:
+    """How far a mean weight is from 1; nothing where it is not known."""
+    return float(np.nan_to_num(abs(weight_and_day[0] - 1)))
+
+
+def _coarse(cohort: Cohort, told: list[str]) -> None:
+    if said := coarse_times(cohort):
+        told.append(f"column time_days: {said}")
 
 
 def _where(found: pd.Series) -> str:

@@ -229,13 +229,15 @@ class _Stores:
 def _checked(cohort: Cohort, applied: Application, work: Path, progress: bool) -> Cohort:
     """The cohort, with vertebrae where they are needed; every way in which it differs from the training is told."""
     row, scaling, faults = applied.experiment, applied.scaling, []
+    if applied.about["permuted"]:
+        faults.append("the run's outcomes were dealt out at random (`permute_outcomes`): its models know nothing")
     for name, kind in scaling.kinds.items():
         theirs = cohort.covariates.get(name)
         if theirs is None:
             faults.append(f"covariate {name}: the model takes it, and the cohort does not have it")
         elif theirs != kind:
             faults.append(f"covariate {name}: {kind} where the model was trained, {theirs} here")
-        elif name + MISSING in cohort.indicators and name + MISSING not in scaling.indicators:
+        elif name + MISSING in cohort.indicators and name + MISSING not in scaling.heard:
             n = int(cohort.table[name].isna().sum())
             faults.append(f"covariate {name}: not known of {n:,} patients; in training it was known of everybody")
     if cohort.time_unit != applied.about["time_unit"]:

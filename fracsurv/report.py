@@ -16,6 +16,7 @@ from fracsurv.config import TRUE_RISK
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_path, read_json, write_json, write_text
 from fracsurv.model_cards import model_card
+from fracsurv.oddities import coarse_times
 from fracsurv.pages import TEMPLATES, css, notebook_pages
 from fracsurv.plots import set_style
 from fracsurv.provenance import fact_lines, provenance
@@ -187,6 +188,8 @@ def _limits(run: Run) -> list[str]:
             "Who dies first is censored: shares by Kaplan–Meier, observed risk and net benefit are those of "
             f"{run.cohort.outcome} if nobody died of anything else, and overstate what old patients will see."
         )
+    if said := coarse_times(run.cohort):
+        limits.append(f"Here {said}.")
     if run.cohort.provenance != "real":
         limits.insert(0, "The outcome is simulated. What was found shows that the method works, or not, on data made "
                       "to hold such a signal; it says nothing of real radiographs.")  # fmt: skip

@@ -139,7 +139,7 @@ class Run:
 
     def evaluation_key(self, name: str, fold: int, alpha: float | None = None) -> str:
         """Fingerprint of what predictions, metrics and `applying.json` depend on beside the fit."""
-        about = self.cohort.outcome, self.cohort.time_unit
+        about = self.cohort.outcome, self.cohort.time_unit, self.cohort.competing_event
         parts = [self.key(name, fold, alpha), list(self.cohort.horizons), APPLICATION_VERSION, *about]
         if alpha is not None:
             parts.append(list(self.profile.alphas))

@@ -42,6 +42,11 @@ class Scaling:
     block_mean: list[float]
     block_sd: list[float]
 
+    @property
+    def heard(self) -> list[str]:
+        """The indicators in which training patients differ."""
+        return [name for name in self.indicators if name not in self.silent]
+
     def __call__(self, cohort: Cohort) -> np.ndarray:
         """Covariates (n, p) float32 of a cohort that has these covariates."""
         values = cohort.table[list(self.kinds)].to_numpy(float)
@@ -49,7 +54,7 @@ class Scaling:
         values = np.where(unknown, self.usual, values)
         values = (values - self.mean) / self.sd
         said = [list(self.kinds).index(name.removesuffix(MISSING)) for name in self.indicators]
-        heard = np.array([name not in self.silent for name in self.indicators], bool)
+        heard = np.isin(self.indicators, self.heard)
         values = np.hstack([values, unknown[:, said] & heard])
         if self.block_mean:
             block = (vertebral_covariates(cohort) - self.block_mean) / self.block_sd

@@ -1,4 +1,4 @@
-"""Who trains, who validates, who tests: by patient, stratified by event, seeded and saved."""
+"""Who trains, who validates, who tests: by patient, stratified by event (also competing), seeded and saved."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make_splits(cohort: Cohort, *, n_folds: int = 3, test_fraction: float = 0.1,
         Where there are too few patients with, or without, an event to fill the folds or the test set, or where
         everybody is marked 'train', so that nobody is left to judge on.
     """
-    event = cohort.table["event"].to_numpy()
+    event, status = cohort.table["event"].to_numpy(), cohort.status
     fixed = cohort.table["split"].to_numpy() if "split" in cohort.table else np.full(len(cohort), "")
     split = np.where(fixed == "", "train", fixed).astype(object)
     free = np.flatnonzero(fixed == "")
@@ -49,7 +49,9 @@ def make_splits(cohort: Cohort, *, n_folds: int = 3, test_fraction: float = 0.1,
                 f"cohort: holding out {test_fraction:g} of {len(free)} patients leaves {held_out} to test and "
                 f"{len(free) - held_out} to train; both need at least 2"
             )
-        _, test = train_test_split(free, test_size=test_fraction, random_state=seed, stratify=event[free])
+        _, test = train_test_split(
+            free, test_size=test_fraction, random_state=seed, stratify=_strata(status[free], 2)
+        )
         split[test] = "test"
     if (split == "train").all():
         raise UserError(
@@ -60,9 +62,14 @@ def make_splits(cohort: Cohort, *, n_folds: int = 3, test_fraction: float = 0.1,
     _require(event[train], n_folds, f"{n_folds} folds")
     fold = np.full(len(cohort), -1)
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
-    for k, (_, validation) in enumerate(folds.split(train, event[train])):
+    for k, (_, validation) in enumerate(folds.split(train, _strata(status[train], n_folds))):
         fold[train[validation]] = k
     return pd.DataFrame({"patient_id": cohort.table["patient_id"], "split": split, "fold": fold})
+
+
+def _strata(status: np.ndarray, n: int) -> np.ndarray:
+    """What is dealt out evenly: the event and, where at least n patients had it, the competing event."""
+    return status if (status == 2).sum() >= n else status == 1
 
 
 def _require(event: np.ndarray, n: int, purpose: str) -> None:

@@ -24,6 +24,7 @@ from fracsurv.results import read_metrics, read_predictions
 from fracsurv.run import open_run, permuted
 from fracsurv.scaling import standardise
 from fracsurv.simulate import DeathSettings, death_times, simulate_clinical, simulate_tables
+from fracsurv.splits import make_splits
 from fracsurv.subgroups import subgroup_table
 from fracsurv.summary import summary_table
 from tests import oracles
@@ -92,6 +93,32 @@ def test_two_is_the_competing_event_once_it_has_a_name(tmp_path):
         zip(cohort.status, cohort.table["time"], strict=True)
     )
     assert (shuffled.status != cohort.status).any()
+
+
+def test_few_deaths_do_not_ask_the_factors(tmp_path):
+    """Below ten a factor the hazard is the same for everybody, Breslow's of no covariate."""
+    table = tabular(120)
+    table.loc[table.index[table["event"] == 0][:6], "event"] = 2
+    cohort = read_cohort(write_cohort(tmp_path, table, covariates=KINDS, competing_event="death"))
+    everybody = np.arange(len(cohort))
+    few = competing_hazard(cohort, everybody)
+    assert (few.coefficients == 0).all()
+    dead, time = cohort.status == 2, cohort.table["time"].to_numpy()
+    hazard = sum((dead & (time == t)).sum() / (time >= t).sum() for t in np.unique(time[dead]) if t <= 2000)
+    assert -np.log(few.baseline.survival(np.zeros(1), [2000.0])[0, 0]) == pytest.approx(hazard, rel=1e-9)
+    many = dying(300)
+    assert (many["event"] == 2).sum() >= 20
+    other = read_cohort(write_cohort(tmp_path / "b", many, covariates=KINDS, competing_event="death"))
+    assert (competing_hazard(other, np.arange(300)).coefficients != 0).all()
+
+
+def test_folds_share_the_deaths_evenly(tmp_path):
+    table = dying(300)
+    cohort = read_cohort(write_cohort(tmp_path, table, covariates=KINDS, competing_event="death"))
+    splits = make_splits(cohort, n_folds=3)
+    for status in (0, 1, 2):
+        parts = splits[(splits["split"] == "train") & (cohort.status == status)].groupby("fold").size()
+        assert parts.max() - parts.min() <= 1
 
 
 def test_without_a_name_it_is_a_fault_that_says_how_to_give_one(tmp_path):

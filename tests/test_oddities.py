@@ -16,6 +16,7 @@ from fracsurv.cli import app
 from fracsurv.cohort import read_cohort
 from fracsurv.errors import UserError
 from fracsurv.image_oddities import image_oddities, resolution_oddities
+from fracsurv.metrics import mean_weight
 from fracsurv.oddities import table_oddities
 from fracsurv.radiographs import read_radiograph, resize
 from fracsurv.simulate import simulate_cohort
@@ -123,6 +124,22 @@ def test_another_coding_is_named_beside_its_faults(tmp_path, column, held):
         f"cohort.csv, column {column}: holds {str(held[0]).lower()} and {str(held[1]).lower()}; code them as 0 and 1"
     )
     assert caught.value.faults[0].startswith(first)
+
+
+def test_times_too_coarse_for_the_weights_are_told(tmp_path):
+    """Whole years: events and censorings share them. The weights' mean is that of their definition."""
+    table = sound()
+    years = table.assign(time_days=np.ceil(table["time_days"] / 365.25))
+    settings = {"time_unit": "years", "horizons": [5]}
+    (line,) = (line for line in odd(tmp_path / "a", years, **settings) if "inverse-censoring" in line)
+    event, time = years["event"].to_numpy() == 1, years["time_days"].to_numpy()
+    free = {t: np.prod([1 - (~event & (time == s)).sum() / ((time >= s).sum() - (event & (time == s)).sum())
+                        for s in np.unique(time[~event]) if s <= t]) for t in (1.0, 2.0, 3.0, 4.0, 5.0)}  # fmt: skip
+    weights = [1 / free[min(t, 5.0)] if t > 5 or e else 0.0 for e, t in zip(event, time, strict=True)]
+    assert mean_weight(event, time, 5.0) == pytest.approx(np.mean(weights), rel=1e-12)
+    assert f"average {np.mean(weights):.2f}, not 1, by 5 years" in line
+    assert mean_weight(event, table["time_days"], 1096.0) == pytest.approx(1, abs=1e-9)
+    assert np.isnan(mean_weight(event, time, 99.0))
 
 
 def test_months_that_say_so_are_months(tmp_path):

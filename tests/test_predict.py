@@ -231,6 +231,27 @@ def test_a_run_is_not_mixed_with_another_cohorts(made, tmp_path):
         open_run(folder, made.out, made.profile)
 
 
+def test_models_of_outcomes_dealt_out_at_random_are_refused(tmp_path):
+    cohort = write_cohort(tmp_path / "c", tabular(90), covariates={"age": "continuous", "smoker": "binary"})
+    run = open_run(cohort, tmp_path / "r", replace(load_profile("tiny"), permute_outcomes=True))
+    run_experiment(run, "cox_ph", progress=False)
+    with pytest.raises(UserError, match="outcomes were dealt out at random"):
+        predict_cohort(run.out, read_cohort(cohort), "cox_ph", tmp_path / "work", progress=False)
+
+
+def test_a_factor_known_of_all_who_trained_may_not_be_missing_later(tmp_path):
+    """Also where external patients gave it an indicator, in which those who trained do not differ."""
+    table = tabular(90)
+    table["split"] = ["external" if row < 20 else "" for row in range(90)]
+    table.loc[3, "age"] = np.nan
+    how = {"covariates": {"age": "continuous", "smoker": "binary"}, "missing_covariates": "impute"}
+    run = open_run(write_cohort(tmp_path / "c", table, **how), tmp_path / "r", "tiny")
+    run_experiment(run, "cox_ph", progress=False)
+    new = read_cohort(write_cohort(tmp_path / "new", table.iloc[:10], **how), outcome=False)
+    with pytest.raises(UserError, match="age: not known of 1 patients; in training it was known of everybody"):
+        predict_cohort(run.out, new, "cox_ph", tmp_path / "work", progress=False)
+
+
 def test_a_fit_without_what_predict_needs_gets_it(made):
     path = made.folder("cox_ph", 0) / "applying.json"
     before = path.read_bytes()

@@ -11,7 +11,7 @@ is a ValueError that names the argument. `tests/README.md` says against what eac
 from fracsurv.metrics.auc import auc_censored_as_nonevent, cumulative_dynamic_auc
 from fracsurv.metrics.breslow import Baseline, breslow_baseline, breslow_survival
 from fracsurv.metrics.brier import brier_score, integrated_brier_score
-from fracsurv.metrics.censoring import censoring_survival, kaplan_meier, usable_horizons
+from fracsurv.metrics.censoring import censoring_survival, kaplan_meier, mean_weight, usable_horizons
 from fracsurv.metrics.clinical import Calibration, calibration, net_benefit
 from fracsurv.metrics.comparison import Bootstrap, Metric, bootstrap
 from fracsurv.metrics.competing import (
@@ -72,6 +72,7 @@ __all__ = [
     "integrated_brier_score",
     "integration_grid",
     "kaplan_meier",
+    "mean_weight",
     "net_benefit",
     "paired_p",
     "percentile_interval",

@@ -81,6 +81,20 @@ def inverse_censoring_weights(event_train: NDArray, time_train: NDArray, at: NDA
     return np.divide(1.0, g, out=np.zeros_like(g), where=g > 0)
 
 
+def mean_weight(event: ArrayLike, time: ArrayLike, at: float) -> float:
+    """Mean inverse-censoring weight of patients by their own censoring distribution, at the horizon `at`.
+
+    It is 1 unless events and censorings fall on the same times, as they do where times are whole years: weights by
+    G(t), scikit-survival's, are then too large, and what they weight with them; NaN beyond the follow-up.
+    """
+    event, time = check_outcome(event, time)
+    by = np.where(time <= at, time, at)
+    if not reaches(event, time, time, np.array([at]))[0]:
+        return float("nan")
+    counted = (time > at) | (event != 0)
+    return float((inverse_censoring_weights(event, time, by) * counted).mean())
+
+
 def usable_horizons(
     event_train: ArrayLike, time_train: ArrayLike, time_test: ArrayLike, horizons: ArrayLike
 ) -> NDArray:
