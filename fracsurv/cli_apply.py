@@ -61,8 +61,8 @@ def validate(
     overlap: Annotated[
         Overlap,
         typer.Option(
-            help="Patients met in training: refuse the cohort, exclude them, or keep those whose id alone is the "
-            "same (other people, numbered alike)."
+            help="Patients met in training: refuse the cohort, exclude those who have a training patient's id, or "
+            "keep all (other people, numbered alike)."
         ),
     ] = Overlap.refuse,
     draws: Annotated[int, typer.Option(help="Bootstrap samples of the patients.", min=50)] = 1000,

@@ -15,6 +15,16 @@ def counted(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
+def have(n: int) -> str:
+    """The verb after so many of something: 'has' or 'have'."""
+    return "has" if n == 1 else "have"
+
+
+def was(n: int) -> str:
+    """Likewise 'was' or 'were'."""
+    return "was" if n == 1 else "were"
+
+
 def number(value: float, form: str = ".3f", unknown: str = NOT_KNOWN) -> str:
     """A value in a format, with a true minus sign; `unknown` for NaN."""
     return unknown if math.isnan(value) else f"{value:{form}}".replace("-", "−")

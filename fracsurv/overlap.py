@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import poisson
 
 from fracsurv.applying import read_application
 from fracsurv.cohort import Cohort
@@ -14,6 +16,11 @@ from fracsurv.predicting import apply_models, experiments_of
 
 ALIKE = 1e-6
 """Log hazards of one Cox model that differ by less are of the same covariates."""
+SELDOM = 0.001
+"""The chance below which patients alike are no longer taken for strangers."""
+TENTH = 10
+MOST_OTHERS = 50
+"""On either side, the others whose follow-up a patient is given: a tenth of all, at most 100."""
 
 
 def met_by_id(run: Path, cohort: Cohort) -> NDArray | None:
@@ -28,11 +35,31 @@ def met_by_id(run: Path, cohort: Cohort) -> NDArray | None:
     return cohort.table["patient_id"].isin(known).to_numpy() if known else None
 
 
-def met_by_row(run: Path, cohort: Cohort, work: Path) -> NDArray | None:
-    """Which patients (n,) have such a one's time, event and covariates, under whatever id; None if it cannot be told.
+@dataclass(frozen=True)
+class Alike:
+    """Patients whose follow-up and covariates are also those of a training patient.
 
-    A run keeps no covariates, but what its models made of them: whoever has the same time, the same event and in
-    every fold the same log hazard by Cox regression is taken for the same patient.
+    Attributes
+    ----------
+    rows : array, shape (n,)
+        Bool.
+    by_chance : float
+        How many strangers would be alike, at most: see `alike`.
+    """
+
+    rows: NDArray
+    by_chance: float
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether chance gives as many in one of a thousand cohorts at most (Poisson's distribution)."""
+        return bool(poisson.sf(int(self.rows.sum()) - 1, self.by_chance) <= SELDOM)
+
+
+def met_by_row(run: Path, cohort: Cohort, work: Path) -> Alike | None:
+    """Which patients have a training patient's time, event and covariates, under whatever id; None if not known.
+
+    A run keeps no covariates, but what its models made of them: in every fold the log hazard by Cox regression.
     """
     name = next((name for name in experiments_of(run) if _is_cox(run, name)), None)
     paths = sorted((run / "experiments" / str(name)).glob("fold-*/predictions.parquet"))
@@ -44,10 +71,44 @@ def met_by_row(run: Path, cohort: Cohort, work: Path) -> NDArray | None:
     kept = [pd.read_parquet(path).set_index("patient_id") for path in paths]
     trained = _trained(kept[0].reset_index())
     theirs = np.column_stack([each.loc[trained["patient_id"], "risk"] for each in kept])
-    here = cohort.table[["time", "event"]].assign(row=np.arange(len(cohort)))
-    pairs = here.merge(trained[["time", "event"]].assign(other=np.arange(len(trained))), on=["time", "event"])
-    gap = np.abs(models.risks.T[pairs["row"]] - theirs[pairs["other"]]).max(axis=1)
-    return np.isin(here["row"], pairs["row"][gap < ALIKE])
+    followed = [table[["time", "event"]].to_numpy(float) for table in (cohort.table, trained)]
+    return alike(models.risks.T, followed[0], theirs, followed[1])
+
+
+def alike(risks: NDArray, followed: NDArray, their_risks: NDArray, their_followed: NDArray) -> Alike:
+    """Who has a training patient's follow-up and log hazards, and how many would if all were strangers.
+
+    Strangers are alike too where covariates are few and binary, or times are whole years. How many is seen when each
+    patient is given the follow-up of others with nearly the same risk: theirs is as likely hers, but no one's own.
+
+    Parameters
+    ----------
+    risks, their_risks : arrays, shape (n, n_models) and (n_training, n_models)
+        Log hazards of the same models.
+    followed, their_followed : arrays, shape (n, 2) and (n_training, 2)
+        Time and event.
+    """
+    n = len(risks)
+    risk = np.stack([_codes(np.concatenate(each)) for each in zip(risks.T, their_risks.T, strict=True)], axis=1)
+    risk = np.unique(risk, axis=0, return_inverse=True)[1].ravel()
+    times, of = np.unique(np.concatenate([followed, their_followed]), axis=0, return_inverse=True)
+    of = of.ravel()
+    known = np.unique(risk[n:] * len(times) + of[n:])
+    order = np.argsort(risks.mean(axis=1), kind="stable")
+    ranked, own = risk[:n][order] * len(times), of[:n][order]
+    reach = int(np.clip(n // (2 * TENTH), 1, MOST_OTHERS))
+    shifts = [shift for shift in range(-reach, reach + 1) if shift]
+    strangers = sum(int(np.isin(ranked + np.roll(own, shift), known).sum()) for shift in shifts)
+    # one more than were seen: none among few others does not mean that there can be none
+    return Alike(np.isin(risk[:n] * len(times) + of[:n], known), (strangers + 1) / len(shifts))
+
+
+def _codes(values: NDArray) -> NDArray:
+    """A number for each distinct value (n,): those that differ by less than `ALIKE` from the next are one."""
+    order = np.argsort(values)
+    codes = np.empty(len(values), int)
+    codes[order] = np.concatenate([[0], np.cumsum(np.diff(values[order]) >= ALIKE)])
+    return codes
 
 
 def _trained(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from fracsurv.applying import read_application
 from fracsurv.cohort import Cohort, read_cohort
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_folder, atomic_path, check_outside, read_json, write_json
+from fracsurv.numerals import counted, have, was
 from fracsurv.overlap import met_by_id, met_by_row
 from fracsurv.predicting import some_experiments, unlike_training
 from fracsurv.recalibrating import METHODS
@@ -52,8 +53,8 @@ def write_validation(
     names : sequence of str
         Experiments; all of the run if empty.
     overlap : {'refuse', 'exclude', 'keep'}
-        What to do with patients who have the id of a training patient; whoever has one's outcome and covariates too
-        is refused, or with 'exclude' left out, but never kept.
+        What to do with patients who have the id of a training patient. Where more than chance gives have one's
+        outcome and covariates, the cohort is refused, but with 'keep'.
 
     Returns
     -------
@@ -94,45 +95,57 @@ def write_validation(
 
 
 def others_only(run: Path, cohort: Cohort, overlap: str) -> tuple[Cohort, list[str]]:
-    """The cohort without patients met in training, and sentences for the page.
+    """The cohort, with 'exclude' without those who have a training patient's id, and sentences for the page.
+
+    Nobody is left out for her row: a choice by outcome would change what is observed.
 
     Raises
     ------
     UserError
-        Where there are any and `overlap` does not say what to do with them; where nobody is left.
+        Where patients were met in training, by id or clearly by row, and `overlap` does not say what to do with
+        them; where nobody is left.
     """
-    with TemporaryDirectory() as work:
-        same = met_by_row(run, cohort, Path(work))
-    named = met_by_id(run, cohort)
-    nobody = np.zeros(len(cohort), bool)
-    row, by_id = (nobody if found is None else found for found in (same, named))
-    n = f"of {len(cohort):,} patients"
-    if row.any() and overlap != "exclude":
-        raise UserError(
-            f"{int(row.sum()):,} {n} have follow-up and covariates of patients whom the models were trained on "
-            f"({int((row & by_id).sum()):,} their ids too): no validation; give other patients, or --overlap exclude"
+    by_id, n = met_by_id(run, cohort), f"of {counted(len(cohort), 'patient')}"
+    named = np.zeros(len(cohort), bool) if by_id is None else by_id
+    has = f"{int(named.sum()):,} {n} {have(int(named.sum()))} the id of a patient whom the models were trained on"
+    faults, warnings = [], []
+    if named.any() and overlap == "refuse":
+        faults.append(
+            f"patient_id: {has}; --overlap exclude leaves them out, --overlap keep if they are other people, "
+            "numbered alike"
         )
-    if by_id.any() and overlap == "refuse":
-        raise UserError(
-            f"patient_id: {int(by_id.sum()):,} {n} have the id of a patient whom the models were trained on; "
-            "--overlap exclude leaves them out, --overlap keep if they are other people, numbered alike"
-        )
-    out = row | by_id if overlap == "exclude" else nobody
-    warnings = []
-    if out.all():
-        raise UserError("all patients were met in training: nobody is left to validate on")
-    if out.any():
-        warnings.append(f"{int(out.sum()):,} {n} were met in training and left out.")
-    elif by_id.any():
+    elif named.any() and overlap == "keep":
         warnings.append(
-            f"{int(by_id.sum()):,} {n} have the id of a training patient. They were kept as other people (--overlap "
-            "keep); if they are not, this is no validation."
+            f"{has}. They were kept as other people (--overlap keep); if they are not, this is no validation."
         )
-    if named is None and same is None:
+    elif named.all():
+        raise UserError(f"patient_id: {has}: nobody is left to validate on")
+    elif named.any():
+        warnings.append(f"{has}, and {was(int(named.sum()))} left out.")
+        cohort, named = cohort.of_rows(np.flatnonzero(~named)), named[~named]
+    with TemporaryDirectory() as work:
+        by_row = met_by_row(run, cohort, Path(work))
+    if by_row is not None and by_row.beyond_chance:
+        alike = int(by_row.rows.sum())
+        has = (
+            f"{alike:,} of {counted(len(cohort), 'patient')} {have(alike)} the time, the event and the log hazard "
+            f"(by Cox regression) of a patient whom the models were trained on "
+            f"({int((by_row.rows & named).sum()):,} the id too); among strangers about {by_row.by_chance:.1f} would"
+        )
+        if overlap == "keep":
+            warnings.append(f"{has}. They were kept (--overlap keep); if they are the same, this is no validation.")
+        else:
+            faults.append(
+                f"time, event: {has}. Give other patients, or --overlap keep if you know that they are others; "
+                "nobody is left out for an outcome"
+            )
+    if faults:
+        raise UserError(faults)
+    if by_id is None and by_row is None:
         warnings.append(
             "This run's folder does not say whom it was trained on: nobody checked that these are others."
         )
-    return (cohort.of_rows(np.flatnonzero(~out)) if out.any() else cohort), warnings
+    return cohort, warnings
 
 
 def recalibration_record(run: Path, cohort: Cohort, validated: Sequence[Validated]) -> dict[str, Any]:

@@ -12,16 +12,18 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from fracsurv import validation_files
 from fracsurv.cli import app
 from fracsurv.cohort import read_cohort
 from fracsurv.config import load_profile
 from fracsurv.errors import UserError
 from fracsurv.experiments import run_experiment
 from fracsurv.metrics import kaplan_meier
+from fracsurv.overlap import Alike
 from fracsurv.results import read_metrics
 from fracsurv.run import open_run
 from fracsurv.validating import COLUMNS, validate_experiment
-from fracsurv.validation_files import write_validation
+from fracsurv.validation_files import others_only, write_validation
 from fracsurv.validation_words import found
 from tests.browser import CHROMIUM, browser
 from tests.conftest import write_cohort
@@ -229,30 +231,38 @@ def test_follow_up_that_reaches_no_horizon_leaves_what_needs_none(made, tmp_path
 
 class TestTrainingPatients:
     def test_are_refused_by_id_and_by_row(self, made, tmp_path):
-        whole = made.cohort.folder
+        whole = read_cohort(made.cohort.folder)
         trained = int((made.splits["split"] == "train").sum())
-        with pytest.raises(
-            UserError, match=rf"^{trained} of 1,200 patients have follow-up and covariates .*\({trained} their"
-        ):
-            write_validation(made.out, whole, tmp_path / "o", [], overlap="refuse", n_draws=50, seed=0)
-        table = pd.read_csv(whole / "cohort.csv").drop(columns="split")
-        table["patient_id"] = [f"X{i}" for i in range(1200)]  # under other names
-        renamed = write_cohort(tmp_path / "c", table, **SETTINGS)
-        for overlap in ("refuse", "keep"):
-            with pytest.raises(
-                UserError, match=rf"^{trained} of 1,200 patients have .* \(0 their ids too\): no validation"
-            ):
-                write_validation(made.out, renamed, tmp_path / "o", [], overlap=overlap, n_draws=50, seed=0)
-        assert not (tmp_path / "o").exists()
+        with pytest.raises(UserError) as caught:
+            others_only(made.out, whole, "refuse")
+        by_id, by_row = caught.value.faults
+        assert by_id.startswith(f"patient_id: {trained} of 1,200 patients have the id of a patient whom")
+        assert by_row.startswith(f"time, event: {trained} of 1,200 patients have the time, the event and the log haz")
+        assert f"({trained:,} the id too); among strangers about " in by_row
+        whole.table["patient_id"] = [f"X{i}" for i in range(1200)]  # under other names
+        for overlap in ("refuse", "exclude"):  # nobody is left out for an outcome
+            with pytest.raises(UserError, match=rf"^time, event: {trained} of 1,200 .*\(0 the id too\)"):
+                others_only(made.out, whole, overlap)
+        kept, (warning,) = others_only(made.out, whole, "keep")
+        assert len(kept) == 1200
+        assert warning.startswith(f"{trained} of 1,200 patients have the time, the event and the log hazard")
+        assert "if they are the same, this is no validation" in warning
 
-    def test_are_left_out_if_asked_and_counted(self, made, tmp_path):
-        trained = int((made.splits["split"] == "train").sum())
-        said = write_validation(
-            made.out, made.cohort.folder, tmp_path / "o", [], overlap="exclude", n_draws=50, seed=0
+    def test_are_left_out_if_asked_and_counted(self, made):
+        trained = made.splits["split"] == "train"
+        kept, (warning,) = others_only(made.out, read_cohort(made.cohort.folder), "exclude")
+        assert warning == (
+            f"{trained.sum()} of 1,200 patients have the id of a patient whom the models were trained on, and were "
+            "left out."
         )
-        assert f"warning: {trained} of 1,200 patients were met in training and left out." in said
-        left = pd.read_csv(tmp_path / "o" / "predictions.csv")["patient_id"]
-        assert set(left) == set(made.splits.loc[made.splits["split"] != "train", "patient_id"])
+        assert set(kept.table["patient_id"]) == set(made.splits.loc[~trained, "patient_id"])
+
+    def test_rows_that_chance_makes_alike_are_passed_over(self, made, others, monkeypatch):
+        monkeypatch.setattr(validation_files, "met_by_row", lambda *_: Alike(np.arange(600) < 520, 517.0))
+        for overlap in ("refuse", "exclude", "keep"):
+            kept, warnings = others_only(made.out, read_cohort(others), overlap)
+            assert len(kept) == 600
+            assert warnings == []
 
     def test_others_may_be_numbered_alike(self, made, tmp_path):
         cohort = write_cohort(tmp_path / "c", patients(300, 6, called="P"), **SETTINGS)
@@ -264,9 +274,8 @@ class TestTrainingPatients:
         with pytest.raises(UserError, match=f"^patient_id: {alike} of 300 patients have the id of a patient whom"):
             write_validation(made.out, cohort, tmp_path / "o", [], overlap="refuse", n_draws=50, seed=0)
         said = write_validation(made.out, cohort, tmp_path / "o", [], overlap="keep", n_draws=50, seed=0)
-        assert f"warning: {alike} of 300 patients have the id of a training patient. They were kept" in "\n".join(
-            said
-        )
+        kept = f"warning: {alike} of 300 patients have the id of a patient whom the models were trained on. They were"
+        assert any(line.startswith(kept) for line in said)
         assert "if they are not, this is no validation" in (tmp_path / "o" / "index.html").read_text()
 
     def test_cannot_be_looked_for_in_a_run_that_keeps_none(self, made, tmp_path):
