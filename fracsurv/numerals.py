@@ -15,6 +15,11 @@ def counted(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
+def be(n: int) -> str:
+    """The verb before so many of something: 'is' or 'are'."""
+    return "is" if n == 1 else "are"
+
+
 def have(n: int) -> str:
     """The verb after so many of something: 'has' or 'have'."""
     return "has" if n == 1 else "have"

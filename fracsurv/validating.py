@@ -16,8 +16,17 @@ from fracsurv.applying import Application
 from fracsurv.cohort import Cohort
 from fracsurv.errors import UserError
 from fracsurv.metrics import Drawn, Estimate, cox_slope, events_ratio, percentile_interval
+from fracsurv.numerals import be
 from fracsurv.predicting import FoldModels, apply_models, probability_column
-from fracsurv.recalibrating import LEAST_EVENTS, METHODS, Prediction, Recalibration, cross_fitted, recalibrate
+from fracsurv.recalibrating import (
+    LEAST_EVENTS,
+    METHODS,
+    PARTS,
+    Prediction,
+    Recalibration,
+    cross_fitted,
+    recalibrate,
+)
 from fracsurv.training import derive_seed
 
 COLUMNS = [
@@ -46,6 +55,10 @@ class Validated:
         'ensemble' as `fracsurv predict` gives it, and the cross-fitted recalibrations, at `horizons`.
     fitted : dict of str to Recalibration
         By method, from all these patients.
+    absent : dict of str to str
+        Method to why there is no recalibration by it.
+    n_events : int
+        Patients with the event by `last`.
     table : DataFrame
         `COLUMNS`, as in validation.csv.
     """
@@ -56,6 +69,8 @@ class Validated:
     last: float
     predictions: dict[str, Prediction]
     fitted: dict[str, Recalibration]
+    absent: dict[str, str]
+    n_events: int
     table: pd.DataFrame = field(repr=False)
 
     @property
@@ -99,7 +114,7 @@ def validate_experiment(
     until, had = np.minimum(time, last), event & (time <= last)
     surv = models.survival(times) if len(times) else np.empty((len(models.risks), len(cohort), 0))
     whole = Prediction(models.risk, surv.mean(axis=0), _joint_hazard(models, until))
-    fitted, crossed = _recalibrated(had, until, whole, times, derive_seed(seed, "parts"))
+    fitted, crossed, absent = _recalibrated(had, until, whole, times, derive_seed(seed, "parts"))
     given = {ENSEMBLE: whole} | crossed
     folds = {f"fold {k}": risk for k, risk in enumerate(models.risks)}
     drawn = metrics.validation_metrics(
@@ -118,7 +133,7 @@ def validate_experiment(
     horizon = table["horizon"].astype(float)
     table["horizon"], table["threshold"] = horizon, table["threshold"].astype(float)
     table["events"] = [int((event & (time <= day)).sum()) if day == day else int(event.sum()) for day in horizon]
-    return Validated(name, models, days, last, predictions, fitted, table[COLUMNS])
+    return Validated(name, models, days, last, predictions, fitted, absent, int(had.sum()), table[COLUMNS])
 
 
 def _joint_hazard(models: FoldModels, until: NDArray) -> NDArray:
@@ -130,16 +145,27 @@ def _joint_hazard(models: FoldModels, until: NDArray) -> NDArray:
 
 def _recalibrated(
     had: NDArray, until: NDArray, given: Prediction, times: NDArray, seed: int
-) -> tuple[dict[str, Recalibration], dict[str, Prediction]]:
-    """By method, what all patients ask for, and the cross-fitted predictions; without what cannot be told."""
+) -> tuple[dict[str, Recalibration], dict[str, Prediction], dict[str, str]]:
+    """By method, what all patients ask for, and the cross-fitted predictions; or why there is neither."""
     fitted: dict[str, Recalibration] = {}
     crossed: dict[str, Prediction] = {}
-    for method in METHODS if had.sum() >= LEAST_EVENTS else ():
+    absent: dict[str, str] = {}
+    if (n := int(had.sum())) < LEAST_EVENTS:
+        few = f"that needs {LEAST_EVENTS} events within the models' training follow-up, and there {be(n)} {n}"
+        return fitted, crossed, dict.fromkeys(METHODS, few)
+    for method in METHODS:
         whole = recalibrate(method, had, until, given)
+        if whole is None:
+            absent[method] = "no event was expected" if method == "intercept" else "its slope is not above 0"
+            continue
         parts = cross_fitted(method, had, until, given, times, seed)
-        if whole is not None and parts is not None:
+        if parts is not None:
             fitted[method], crossed[method] = whole, parts
-    return fitted, crossed
+        elif method == "slope" and "baseline" in fitted:  # whose parts' follow-up is the same
+            absent[method] = f"its slope is not above 0 without one of {PARTS} parts"
+        else:
+            absent[method] = f"follow-up ends before the last horizon without one of {PARTS} parts"
+    return fitted, crossed, absent
 
 
 def _row(

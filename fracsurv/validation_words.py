@@ -12,9 +12,9 @@ from fracsurv.applying import Application
 from fracsurv.cohort import Cohort
 from fracsurv.files import read_json
 from fracsurv.metrics import Estimate
-from fracsurv.numerals import interval
+from fracsurv.numerals import be, counted, interval
 from fracsurv.plots import horizon_label
-from fracsurv.recalibrating import LEAST_EVENTS, NAMES, PARTS
+from fracsurv.recalibrating import NAMES, PARTS
 from fracsurv.validating import ENSEMBLE, Validated
 from fracsurv.wording import FUSIONS, HEADLINE, HEADLINE_DAYS, PROVENANCE
 
@@ -22,8 +22,9 @@ ENOUGH_EVENTS = 100
 """Events that an external validation should have at least (Collins, Ogundimu and Altman 2016)."""
 RULE = (
     "The rule, fixed beforehand: it holds if the C-index's interval lies above 0.5 and those of observed / expected "
-    "(at the horizon and over all follow-up) and of the calibration slope contain 1, and is called so only with 100 "
-    "events or more; an interval that contains 1 because it is wide is no proof."
+    "(at a horizon and over all follow-up) and of the calibration slope contain 1, and is called so only with 100 "
+    "events or more within the models' training follow-up; an interval that contains 1 because it is wide is no "
+    "proof."
 )
 
 
@@ -82,6 +83,12 @@ class Study:
         return int(self.cohort.table["event"].sum())
 
     @property
+    def within(self) -> str:
+        """Which events count, where those after the training's follow-up do not; '' where there are none."""
+        later = self.n_events > self.first.n_events
+        return f" within the models' training follow-up (of {self.n_events:,} in all)" if later else ""
+
+    @property
     def provenances(self) -> tuple[str, str]:
         """Of the training patients and of those judged."""
         return self.first.about["provenance"], self.cohort.provenance
@@ -123,7 +130,7 @@ def answer(study: Study) -> str:
     """Whether the model of the answer holds in these patients, in one sentence by `RULE`, and what would mend it."""
     table, called = study.first.table, titles(study)[study.first.name]
     c_index = found(table, ENSEMBLE, "c_index")
-    whom = f"these {len(study.cohort):,} patients with {study.n_events:,} events"
+    whom = f"these {counted(len(study.cohort), 'patient')} with {counted(study.n_events, 'event')}"
     ranks = f"C-index {_with_interval(c_index)}"
     if not c_index.low > 0.5:
         return f"No: {called} is not shown to rank {whom} better than chance ({ranks})."
@@ -142,14 +149,17 @@ def answer(study: Study) -> str:
             f"Only in part: {called} ranks {whom} better than chance ({ranks}), but {' and '.join(faults)}{rest}."
             f"{mended(study)}"
         )
-    if None in said.values():
-        unknown = "; ".join(in_words.values())
+    if None in said.values() or not study.horizon:
+        there = in_words if study.horizon else {"ratio": "observed / expected at a horizon not known"} | in_words
+        unknown = "; ".join(there.values())
         return f"It cannot be told whole: {called} ranks {whom} better than chance ({ranks}); {unknown}."
     agree = f"{called} ranks {whom} better than chance ({ranks}), and its risks agree with what happened"
     agree += f" ({'; '.join(in_words.values())})."
-    if study.n_events < ENOUGH_EVENTS:
-        return f"Nothing is seen against it, but {study.n_events:,} events are too few to say that it holds: {agree}"
-    return f"Yes, as far as {study.n_events:,} events can tell: {agree}"
+    n = study.first.n_events
+    if n < ENOUGH_EVENTS:
+        few = f"{counted(n, 'event')}{study.within} {be(n)} too few"
+        return f"Nothing is seen against it, but {few} to say that it holds: {agree}"
+    return f"Yes, as far as {counted(n, 'event')} can tell: {agree}"
 
 
 def mended(study: Study) -> str:
@@ -191,22 +201,19 @@ def _with_interval(estimate: Estimate) -> str:
 def cautions(study: Study) -> list[str]:
     """What a reader must know beside the answer."""
     lines = list(study.warnings)
-    if study.n_events < ENOUGH_EVENTS:
+    if study.first.n_events < ENOUGH_EVENTS:
         lines.append(
-            f"Few events: {study.n_events:,}. An external validation should have {ENOUGH_EVENTS} at least, 200 for "
-            "a calibration curve (Collins et al. 2016; Van Calster et al. 2016)."
+            f"Few events: {study.first.n_events:,}{study.within}. An external validation should have "
+            f"{ENOUGH_EVENTS} at least, 200 for a calibration curve (Collins et al. 2016; Van Calster et al. 2016)."
         )
     days = study.first.models.horizons
     if missing := [day for day in days if day not in study.first.horizons]:
         listed = ", ".join(horizon_label(day, study.cohort.time_unit) for day in missing)
         lines.append(f"Nothing is reported at {listed}: follow-up, here or in training, ends before.")
     for each in study.validated:
-        absent = [NAMES[method] for method in NAMES if method not in each.fitted]
-        if absent:
-            lines.append(
-                f"{titles(study)[each.name]} has no {', no '.join(absent)}: that needs {LEAST_EVENTS} events, a "
-                "slope above 0, and follow-up beyond the last horizon in every part."
-            )
+        for why in dict.fromkeys(each.absent.values()):
+            by = ", ".join(NAMES[method].split(": ")[1] for method in each.absent if each.absent[method] == why)
+            lines.append(f"{titles(study)[each.name]} is not recalibrated ({by}): {why}.")
     return lines
 
 
@@ -214,9 +221,9 @@ def limits(study: Study) -> list[str]:
     """How the numbers were made and what they do not say."""
     trained = min(applied.about["patients"] for applied in study.first.models.applied)
     lines = [
-        f"Judged is what `fracsurv predict` gives: the mean log hazard and the mean probability of the "
-        f"{len(study.first.models.applied)} fold models, each trained on {trained:,} patients or more. “Fold models "
-        "alone” are means ± SD over these models, as the run's own report has them.",
+        "Judged is what `fracsurv predict` gives: the mean log hazard and the mean probability of the "
+        f"{counted(len(study.first.models.applied), 'fold model')}, each trained on {counted(trained, 'patient')} or "
+        "more. “Fold models alone” are means ± SD over these models, as the run's own report has them.",
         f"Intervals: 95 %, from {study.n_draws:,} bootstrap samples of the patients judged (seed {study.seed}); of "
         "the slope over all follow-up Wald's (Cox), of observed / expected over all follow-up that of a Poisson "
         "regression. Models and censoring weights stay as they are.",
@@ -233,7 +240,7 @@ def limits(study: Study) -> list[str]:
     ]
     if cut := int((study.cohort.table["time"] > study.first.last).sum()):
         lines.append(
-            f"Of {cut:,} patients followed for longer than the models' training "
+            f"Of {counted(cut, 'patient')} followed for longer than the models' training "
             f"({study.first.last:,.0f} {study.cohort.time_unit}), the events until then alone count for the slope "
             "and for observed / expected over all follow-up: nothing was predicted for later."
         )

@@ -202,18 +202,6 @@ def test_a_browser_shows_it_at_both_widths(validated, tmp_path):
             assert page.run("[...document.images].every(image => image.naturalWidth > 0)")
 
 
-def test_few_events_are_a_warning_and_no_recalibration(made, tmp_path):
-    table = patients(60, 4, called="Q")
-    keep = table["event"].cumsum() <= 15
-    cohort = write_cohort(tmp_path / "c", table[keep | (table["event"] == 0)], **SETTINGS)
-    said = write_validation(made.out, cohort, tmp_path / "out", [], overlap="refuse", n_draws=50, seed=0)
-    assert any(line.startswith("warning: Few events: 15.") for line in said)
-    assert any("no recalibrated: slope and baseline: that needs 20 events" in line for line in said)
-    record = json.loads((tmp_path / "out" / "recalibration.json").read_text())
-    assert record["experiments"]["cox_ph"]["recalibrations"] == {}
-    assert not said[0].startswith("Yes")
-
-
 def test_follow_up_that_reaches_no_horizon_leaves_what_needs_none(made, tmp_path):
     table = patients(400, 5, called="Q", faster=8.0)
     early = table["time_days"] > 300
@@ -226,6 +214,7 @@ def test_follow_up_that_reaches_no_horizon_leaves_what_needs_none(made, tmp_path
     )
     table = pd.read_csv(tmp_path / "out" / "validation.csv")
     assert table["horizon"].isna().all()
+    assert "it expects too few over all follow-up" in said[0]
     assert found(table, "ensemble", "observed_to_expected").value == pytest.approx(8, rel=0.2)
 
 

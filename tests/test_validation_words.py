@@ -1,0 +1,199 @@
+"""What a validation says: every answer and caution, from tables made up for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fracsurv.recalibrating import METHODS, Prediction, recalibrate
+from fracsurv.validating import ENSEMBLE, Validated, _recalibrated
+from fracsurv.validation_words import Study, answer, cautions, limits
+
+RIGHT = {
+    ("c_index", None): (0.70, 0.65, 0.75),
+    ("observed_to_expected", 1826.0): (1.02, 0.90, 1.15),
+    ("observed_to_expected", None): (1.01, 0.92, 1.10),
+    ("calibration_slope", None): (0.97, 0.80, 1.14),
+}
+NAMED = dict(zip(("c", "at", "whole", "slope"), RIGHT, strict=True))
+VALUES = {name: RIGHT[key][0] for name, key in NAMED.items()}
+WIDE = (np.nan, np.nan, np.nan)
+
+
+@dataclass
+class Patients:
+    """As much of a cohort as words need."""
+
+    table: pd.DataFrame
+    time_unit: str = "days"
+    provenance: str = "simulated"
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+def study(events: int = 150, later: int = 0, n: int = 400, horizon: bool = True, absent=None, **changed) -> Study:
+    """A study of `n` patients with `events` events, of which `later` after the training's follow-up of 3000 days."""
+    rows = RIGHT | {NAMED[name]: estimate for name, estimate in changed.items()}
+    if not horizon:
+        del rows["observed_to_expected", 1826.0]
+    table = pd.DataFrame(
+        [
+            {
+                "model": ENSEMBLE,
+                "metric": metric,
+                "horizon": day,
+                "threshold": np.nan,
+                "value": v,
+                "low": a,
+                "high": b,
+            }
+            for (metric, day), (v, a, b) in rows.items()
+        ]
+    ).astype({"horizon": float})
+    time = np.full(n, 2000.0)
+    time[:later] = 3300
+    cohort = Patients(pd.DataFrame({"time": time, "event": np.arange(n) < events}))
+    about = {"provenance": "simulated", "patients": 1}
+    applied = SimpleNamespace(experiment=SimpleNamespace(input="none", title="Cox PH"), about=about)
+    models = SimpleNamespace(applied=[applied], horizons=np.array([1826.0]))
+    days = np.array([1826.0] if horizon else [])
+    made = Validated("cox_ph", models, days, 3000.0, {}, {}, absent or {}, events - later, table)
+    return Study(Path("run"), cohort, [made], 50, 0)
+
+
+ALL = (
+    "observed / expected by 5 years 1.020, 95 % interval 0.900 to 1.150; observed / expected over all follow-up "
+    "1.010, 95 % interval 0.920 to 1.100; calibration slope 0.970, 95 % interval 0.800 to 1.140"
+)
+RANKS = (
+    "Cox PH ranks these 400 patients with 150 events better than chance (C-index 0.700, 95 % interval 0.650 to 0.750)"
+)
+
+
+def test_yes_if_all_intervals_are_right_and_events_are_many():
+    assert answer(study()) == (
+        f"Yes, as far as 150 events can tell: {RANKS}, and its risks agree with what happened ({ALL})."
+    )
+    assert answer(study(events=100)).startswith("Yes, as far as 100 events can tell: ")
+
+
+def test_few_events_are_too_few_to_say_yes():
+    assert answer(study(events=99)).startswith(
+        "Nothing is seen against it, but 99 events are too few to say that it holds: Cox PH ranks these 400 patients "
+        "with 99 events better"
+    )
+    assert answer(study(events=1)).startswith("Nothing is seen against it, but 1 event is too few to say")
+
+
+def test_events_after_the_trainings_follow_up_count_for_nothing():
+    late = study(events=150, later=60)
+    assert answer(late).startswith(
+        "Nothing is seen against it, but 90 events within the models' training follow-up (of 150 in all) are too few"
+    )
+    assert cautions(late)[0].startswith(
+        "Few events: 90 within the models' training follow-up (of 150 in all). An ext"
+    )
+    assert any(line.startswith("Of 60 patients followed for longer") for line in limits(late))
+    assert any(line.startswith("Of 1 patient followed for longer") for line in limits(study(later=1)))
+    assert any("the 1 fold model, each trained on 1 patient or more" in line for line in limits(late))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"at": (1.3, 1.1, 1.5)}, "it expects too few events (observed / expected by 5 years 1.300"),
+        ({"at": (0.7, 0.6, 0.9)}, "it expects too many events (observed / expected by 5 years 0.700"),
+        ({"whole": (1.3, 1.1, 1.5)}, "it expects too few over all follow-up (observed / expected over all follow-up"),
+        (
+            {"whole": (0.7, 0.6, 0.9)},
+            "it expects too many over all follow-up (observed / expected over all follow-up",
+        ),
+        ({"slope": (1.5, 1.2, 1.8)}, "its risks lie too close together (calibration slope 1.500"),
+        ({"slope": (0.5, 0.3, 0.7)}, "its risks lie too far apart (calibration slope 0.500"),
+    ],
+)
+@pytest.mark.parametrize("events", [40, 150])
+def test_only_in_part_if_one_interval_leaves_out_1_however_many_events(changed, words, events):
+    said = answer(study(events=events, **changed))
+    assert said.startswith(f"Only in part: {RANKS.replace('150', str(events))}, but {words}")
+    for right in {"at", "whole", "slope"} - set(changed):
+        assert f"{VALUES[right]:.3f}" in said.split("not seen to be wrong: ")[1]
+
+
+def test_no_if_its_ranks_may_be_chance():
+    for c in ((0.55, 0.5, 0.6), (0.52, 0.47, 0.57), WIDE):
+        assert answer(study(c=c)).startswith(
+            "No: Cox PH is not shown to rank these 400 patients with 150 events better than chance (C-index "
+        )
+    assert "(C-index not known)" in answer(study(c=WIDE))
+
+
+def test_it_cannot_be_told_whole_without_a_horizon_or_an_interval():
+    """The rule asks for the ratio at a horizon: right figures over all follow-up are no yes."""
+    without = answer(study(horizon=False, events=400))
+    assert without.startswith("It cannot be told whole: Cox PH ranks these 400 patients with 400 events better than ")
+    assert (
+        "; observed / expected at a horizon not known; observed / expected over all follow-up 1.010, 95 %" in without
+    )
+    assert answer(study(slope=WIDE)).startswith(f"It cannot be told whole: {RANKS}; observed / expected by 5 years ")
+    assert "calibration slope not known" in answer(study(slope=WIDE))
+    assert answer(study(horizon=False, slope=(0.5, 0.3, 0.7))).startswith("Only in part: ")
+    assert "Nothing is reported at 5 years: follow-up, here or in training, ends before." in cautions(
+        study(horizon=False)
+    )
+
+
+def test_one_event_is_no_plural():
+    assert "these 2 patients with 1 event better" in answer(study(n=2, events=1, c=WIDE))
+
+
+class TestNoRecalibration:
+    def given(self, risk, time):
+        hazard = 0.1 * np.exp(risk)
+        return Prediction(risk, np.exp(-np.outer(hazard, [2.0])), hazard * time)
+
+    def patients(self, n=200, strength=1.0, seed=0):
+        rng = np.random.default_rng(seed)
+        risk = rng.normal(size=n)
+        died, left = rng.exponential(np.exp(-strength * risk) / 0.1), rng.uniform(1, 6, n)
+        return died <= left, np.minimum(died, left), risk
+
+    def test_for_few_events_names_those_that_count(self):
+        had, until, risk = self.patients()
+        had &= np.cumsum(had) <= 19
+        _, _, absent = _recalibrated(had, until, self.given(risk, until), np.array([2.0]), 0)
+        assert set(absent) == set(METHODS)
+        (line,) = [line for line in cautions(study(events=30, later=11, absent=absent)) if "recalibrated" in line]
+        assert line == (
+            "Cox PH is not recalibrated (intercept, baseline, slope and baseline): that needs 20 events within the "
+            "models' training follow-up, and there are 19."
+        )
+
+    def test_for_a_slope_below_0_names_the_slope_alone(self):
+        had, until, risk = self.patients()
+        fitted, crossed, absent = _recalibrated(had, until, self.given(-risk, until), np.array([2.0]), 0)
+        assert list(fitted) == list(crossed) == ["intercept", "baseline"]
+        assert absent == {"slope": "its slope is not above 0"}
+
+    def test_for_a_horizon_that_nine_parts_do_not_reach_names_that(self):
+        had, until, risk = self.patients()
+        last = np.sort(until)[-2:].mean()  # of one patient alone
+        _, _, absent = _recalibrated(had, until, self.given(risk, until), np.array([last]), 0)
+        assert absent == dict.fromkeys(
+            ("baseline", "slope"), "follow-up ends before the last horizon without one of 10 parts"
+        )
+
+    def test_for_a_slope_that_is_above_0_by_a_hair_names_the_part(self):
+        for seed in range(200):
+            had, until, risk = self.patients(strength=0.0, seed=seed)
+            given = self.given(risk, until)
+            _, _, absent = _recalibrated(had, until, given, np.array([2.0]), 0)
+            if recalibrate("slope", had, until, given) is not None and "slope" in absent:
+                break
+        assert absent == {"slope": "its slope is not above 0 without one of 10 parts"}
