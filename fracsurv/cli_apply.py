@@ -30,7 +30,8 @@ def predict(
     from fracsurv.cohort import read_cohort
     from fracsurv.files import atomic_path, check_outside
     from fracsurv.numerals import counted
-    from fracsurv.predicting import default_experiment, doubts, predict_cohort, told, trained_on
+    from fracsurv.predicting import default_experiment, predict_cohort, told, trained_on
+    from fracsurv.unlike import doubts
 
     check_outside(out, cohort)
     written = out / "predictions.csv"

@@ -14,17 +14,14 @@ from fracsurv.boxes import locate_vertebrae
 from fracsurv.checkpoint import load_best
 from fracsurv.cohort import Cohort, own_or_protocols
 from fracsurv.covariates import MISSING
-from fracsurv.errors import UserError, rows_said
+from fracsurv.errors import UserError
 from fracsurv.experiments import untrained
 from fracsurv.feeding import ImageFeed, NetworkInputs, RiskColumns
-from fracsurv.image_oddities import resolution_oddities
 from fracsurv.models import RESNETS
+from fracsurv.numerals import counted, have
 from fracsurv.store import ImageStore, build_store
 from fracsurv.training import precision_of, predict
 from fracsurv.wording import HEADLINE
-
-BEYOND = 0.1
-"""Share of the training patients' range that a value may lie outside it without being told."""
 
 
 def probability_column(horizon: float, what: str = "") -> str:
@@ -111,7 +108,7 @@ def apply_models(
     if name not in experiments_of(run):
         known = ", ".join(experiments_of(run)) or "none"
         raise UserError(f"{run}: no experiment {name} whose models can be applied; there are: {known}")
-    folders = _folds(run, name)
+    folders = fold_folders(run, name)
     read = [read_application(folder) for folder in folders]
     cohort = _checked(cohort, read[0], work, progress)
     stores = _Stores(cohort, work, workers, progress)
@@ -119,60 +116,20 @@ def apply_models(
     return FoldModels(read, np.stack(risks), cohort)
 
 
-def doubts(run: Path, cohort: Cohort, name: str) -> list[str]:
-    """What makes predictions for these patients doubtful: `unlike_training`, and ids that the run's patients have.
-
-    And, of a model of images, who has no radiograph.
-    """
-    said = unlike_training(run, cohort, name)
-    if read_application(_folds(run, name)[0]).masked and (n := int((~cohort.pictured).sum())):
-        said.append(
-            f"column image: {n:,} of {len(cohort):,} patients have no radiograph; in its place {name} takes the mean "
-            "image of its training patients"
-        )
-    path = next(run.glob(f"experiments/{name}/fold-*/predictions.parquet"), None)
-    known = set(pd.read_parquet(path, columns=["patient_id"])["patient_id"]) if path else set()
-    if n := int(cohort.table["patient_id"].isin(known).sum()):
-        said.append(
-            f"column patient_id: {n:,} of {len(cohort):,} patients have an id of the run's patients; if they are the "
-            "same people, the models were trained on them"
-        )
-    return said
-
-
-def unlike_training(run: Path, cohort: Cohort, name: str) -> list[str]:
-    """Values beyond those of the training patients, a `resolution` that does not fit: one line each.
-
-    For the terminal: values of single patients stand in them.
-    """
-    about = [read_application(folder).about["ranges"] for folder in _folds(run, name)]
-    said = resolution_oddities(cohort)
-    for covariate in (each for each in cohort.covariates if all(each in ranges for ranges in about)):
-        low, high = min(ranges[covariate][0] for ranges in about), max(ranges[covariate][1] for ranges in about)
-        values, reach = cohort.table[covariate], BEYOND * (high - low)
-        outside = np.flatnonzero((values < low - reach) | (values > high + reach))
-        if len(outside):
-            rows = rows_said([cohort.file_rows[row] for row in outside])
-            said.append(
-                f"column {covariate}, {rows}: {values[outside[0]]:g}{' first' if len(outside) > 1 else ''}; the "
-                f"models were trained on {low:g} to {high:g}, and nothing shows what they do beyond"
-            )
-    return said
-
-
 def trained_on(run: Path, name: str) -> str:
     """Provenance of the patients on whom an experiment's models were trained."""
-    return str(read_application(_folds(run, name)[0]).about["provenance"])
+    return str(read_application(fold_folders(run, name)[0]).about["provenance"])
 
 
 def told(run: Path, name: str) -> str:
     """A sentence on what made the predictions."""
-    about = [read_application(folder).about for folder in _folds(run, name)]
+    about = [read_application(folder).about for folder in fold_folders(run, name)]
     fewest = min(each["patients"] for each in about)
     competing = about[0]["competing_event"]
     first = f", before which nobody has had the competing event ({competing})" if competing else ""
     return (
-        f"{name}: {len(about)} fold models, each trained on {fewest:,} {about[0]['provenance']} patients or more; "
+        f"{name}: {counted(len(about), 'fold model')}, each trained on "
+        f"{counted(fewest, about[0]['provenance'] + ' patient')} or more; "
         f"outcome: {about[0]['outcome']}{first}. Research only."
     )
 
@@ -201,7 +158,8 @@ def default_experiment(run: Path) -> str:
     return HEADLINE if HEADLINE in names else names[0]
 
 
-def _folds(run: Path, name: str) -> list[Path]:
+def fold_folders(run: Path, name: str) -> list[Path]:
+    """The folders of an experiment's fold models, in order of the folds."""
     return sorted((run / "experiments" / name).glob("fold-*"))
 
 
@@ -239,7 +197,9 @@ def _checked(cohort: Cohort, applied: Application, work: Path, progress: bool) -
             faults.append(f"covariate {name}: {kind} where the model was trained, {theirs} here")
         elif name + MISSING in cohort.indicators and name + MISSING not in scaling.heard:
             n = int(cohort.table[name].isna().sum())
-            faults.append(f"covariate {name}: not known of {n:,} patients; in training it was known of everybody")
+            faults.append(
+                f"covariate {name}: not known of {counted(n, 'patient')}; in training it was known of everybody"
+            )
     if cohort.time_unit != applied.about["time_unit"]:
         faults.append(f"time_unit: {applied.about['time_unit']} in training, {cohort.time_unit} here")
     if row.needs_images and cohort.windowed != applied.about["windowed"]:
@@ -249,8 +209,9 @@ def _checked(cohort: Cohort, applied: Application, work: Path, progress: bool) -
         faults.append("image: the model takes radiographs, and the cohort has none")
     elif row.needs_images and not applied.masked and (n := int((~cohort.pictured).sum())):
         faults.append(
-            f"image: {n:,} of {len(cohort):,} patients have no radiograph; the model's training masked nobody. Leave "
-            "them out (`missing_images: exclude`), or fit the run anew on a cohort with `missing_images: mask`"
+            f"image: {n:,} of {counted(len(cohort), 'patient')} {have(n)} no radiograph; the model's training "
+            "masked nobody. Leave them out (`missing_images: exclude`), or fit the run anew on a cohort with "
+            "`missing_images: mask`"
         )
     if faults:
         raise UserError(faults)

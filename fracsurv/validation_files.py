@@ -17,8 +17,9 @@ from fracsurv.errors import UserError
 from fracsurv.files import atomic_folder, atomic_path, check_outside, read_json, write_json
 from fracsurv.numerals import counted, have, was
 from fracsurv.overlap import met_by_id, met_by_row
-from fracsurv.predicting import some_experiments, unlike_training
+from fracsurv.predicting import some_experiments
 from fracsurv.recalibrating import METHODS
+from fracsurv.unlike import unlike_training
 from fracsurv.validating import Validated, check_outcome, predictions_table, validate_experiment
 from fracsurv.validation_page import write_page
 from fracsurv.validation_words import Study, answer, cautions

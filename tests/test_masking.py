@@ -25,7 +25,7 @@ from fracsurv.image_oddities import image_oddities
 from fracsurv.losses import cox_nll
 from fracsurv.metrics import concordance_index
 from fracsurv.models import MaskedEncoder, build, settle
-from fracsurv.predicting import doubts, predict_cohort
+from fracsurv.predicting import predict_cohort
 from fracsurv.report import write_report
 from fracsurv.results import read_predictions, risk_of
 from fracsurv.run import Run, open_run
@@ -34,6 +34,7 @@ from fracsurv.stopwatch import Stopwatch
 from fracsurv.subgroups import all_groups
 from fracsurv.summary import missing_said, summary_table
 from fracsurv.training import predict
+from fracsurv.unlike import doubts
 from fracsurv.validating import validate_experiment
 from fracsurv.wording import masked_told
 from tests.killing import killed_in

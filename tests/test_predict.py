@@ -20,10 +20,11 @@ from fracsurv.config import load_profile
 from fracsurv.errors import UserError
 from fracsurv.experiments import run_experiment
 from fracsurv.metrics import breslow_survival
-from fracsurv.predicting import default_experiment, doubts, experiments_of, predict_cohort
+from fracsurv.predicting import default_experiment, experiments_of, predict_cohort
 from fracsurv.results import read_metrics, read_predictions
 from fracsurv.run import open_run
 from fracsurv.simulate import simulate_cohort
+from fracsurv.unlike import doubts
 from fracsurv.validating import validate_experiment
 from tests.conftest import tabular, write_cohort
 
@@ -201,7 +202,15 @@ def test_what_makes_predictions_doubtful_is_told(made, alone, tmp_path):
     cohort = made.cohort.of_rows(np.sort(np.concatenate([made.rows(0)[part] for part in ("train", "validation")])))
     assert doubts(alone, cohort, "cds_full_if") == []
     (line,) = doubts(made.out, cohort, "cds_full_if")
-    assert line.startswith(f"column patient_id: {len(cohort)} of {len(cohort)} patients have an id of the run's pat")
+    assert line.startswith(
+        f"column patient_id: {len(cohort)} of {len(cohort)} patients have the id of a patient whom"
+    )
+    held_out = made.cohort.of_rows(np.sort(np.concatenate([made.rows(0)[part] for part in ("test", "external")])))
+    assert doubts(made.out, held_out, "cds_full_if") == []
+    (line,) = doubts(made.out, cohort.of_rows(np.array([0])), "cds_full_if")
+    assert line.startswith(
+        "column patient_id: 1 of 1 patient has the id of a patient whom the models were trained on"
+    )
     cohort.table.loc[3, "bmi"] = 263.0
     (line,) = doubts(alone, cohort, "deepsurv")
     assert line.startswith(f"column bmi, row {cohort.file_rows[3]}: 263; the models were trained on ")

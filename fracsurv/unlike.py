@@ -1,0 +1,58 @@
+"""What makes predictions for patients doubtful: values unlike the training's, ids of its patients, no radiograph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fracsurv.applying import read_application
+from fracsurv.cohort import Cohort
+from fracsurv.errors import rows_said
+from fracsurv.image_oddities import resolution_oddities
+from fracsurv.numerals import counted, have
+from fracsurv.overlap import met_by_id
+from fracsurv.predicting import fold_folders
+
+BEYOND = 0.1
+"""Share of the training patients' range that a value may lie outside it without being told."""
+
+
+def doubts(run: Path, cohort: Cohort, name: str) -> list[str]:
+    """What makes predictions for these patients doubtful, a line each.
+
+    `unlike_training`; of a model of images, who has no radiograph; ids of patients whom the models were trained on.
+    """
+    said, of = unlike_training(run, cohort, name), f"of {counted(len(cohort), 'patient')}"
+    if read_application(fold_folders(run, name)[0]).masked and (n := int((~cohort.pictured).sum())):
+        said.append(
+            f"column image: {n:,} {of} {have(n)} no radiograph; in its place {name} takes the mean image of its "
+            "training patients"
+        )
+    met = met_by_id(run, cohort)
+    if met is not None and (n := int(met.sum())):
+        said.append(
+            f"column patient_id: {n:,} {of} {have(n)} the id of a patient whom the models were trained on; if they "
+            "are the same people, this does not show what the models do in others"
+        )
+    return said
+
+
+def unlike_training(run: Path, cohort: Cohort, name: str) -> list[str]:
+    """Values beyond those of the training patients, a `resolution` that does not fit: one line each.
+
+    For the terminal: values of single patients stand in them.
+    """
+    about = [read_application(folder).about["ranges"] for folder in fold_folders(run, name)]
+    said = resolution_oddities(cohort)
+    for covariate in (each for each in cohort.covariates if all(each in ranges for ranges in about)):
+        low, high = min(ranges[covariate][0] for ranges in about), max(ranges[covariate][1] for ranges in about)
+        values, reach = cohort.table[covariate], BEYOND * (high - low)
+        outside = np.flatnonzero((values < low - reach) | (values > high + reach))
+        if len(outside):
+            rows = rows_said([cohort.file_rows[row] for row in outside])
+            said.append(
+                f"column {covariate}, {rows}: {values[outside[0]]:g}{' first' if len(outside) > 1 else ''}; the "
+                f"models were trained on {low:g} to {high:g}, and nothing shows what they do beyond"
+            )
+    return said
