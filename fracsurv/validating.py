@@ -16,7 +16,7 @@ from fracsurv.applying import Application
 from fracsurv.cohort import Cohort
 from fracsurv.errors import UserError
 from fracsurv.metrics import Drawn, Estimate, cox_slope, events_ratio, percentile_interval
-from fracsurv.numerals import be
+from fracsurv.numerals import be, counted
 from fracsurv.predicting import FoldModels, apply_models, probability_column
 from fracsurv.recalibrating import (
     LEAST_EVENTS,
@@ -251,8 +251,13 @@ def predictions_table(cohort: Cohort, validated: Validated) -> pd.DataFrame:
     return table
 
 
-def check_outcome(applied: Application, cohort: Cohort) -> None:
+def check_outcome(applied: Application, cohort: Cohort, left_out: int = 0) -> None:
     """The cohort's outcome is that of the training, somebody has had it, and no other event competes with it.
+
+    Parameters
+    ----------
+    left_out : int
+        Patients who are no longer in the cohort, since they were met in training.
 
     Raises
     ------
@@ -270,7 +275,11 @@ def check_outcome(applied: Application, cohort: Cohort) -> None:
             f"outcome: {about['outcome']!r} in training, {cohort.outcome!r} here; if they are the same, give it the "
             "same name (`outcome` in cohort.yaml)"
         )
-    if len(cohort) < 2 or not cohort.table["event"].any():
-        faults.append("event: nobody in this cohort has had the event, so that nothing can be validated")
+    since = f" (without {counted(left_out, 'patient')} met in training)" if left_out else ""
+    if len(cohort) < 2:
+        n = counted(len(cohort), "patient")
+        faults.append(f"patient_id: {n}{since}; nothing can be validated on fewer than two")
+    elif not cohort.table["event"].any():
+        faults.append(f"event: nobody of {len(cohort):,} patients{since} has had the event: nothing can be validated")
     if faults:
         raise UserError(faults)

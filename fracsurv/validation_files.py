@@ -79,8 +79,9 @@ def write_validation(
     check_outcome(applied, cohort)
     with atomic_folder(out) as temporary:
         work = temporary / "prepared"
+        n_given = len(cohort)
         cohort, warnings = others_only(run, cohort, overlap)
-        check_outcome(applied, cohort)
+        check_outcome(applied, cohort, n_given - len(cohort))
         validated = [
             validate_experiment(run, cohort, name, work, n_draws=n_draws, seed=seed, workers=workers)
             for name in names

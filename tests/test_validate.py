@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fracsurv import validation_files
+from fracsurv.applying import read_application
 from fracsurv.cli import app
 from fracsurv.cohort import read_cohort
 from fracsurv.config import load_profile
@@ -22,7 +23,7 @@ from fracsurv.metrics import kaplan_meier
 from fracsurv.overlap import Alike
 from fracsurv.results import read_metrics
 from fracsurv.run import open_run
-from fracsurv.validating import COLUMNS, validate_experiment
+from fracsurv.validating import COLUMNS, check_outcome, validate_experiment
 from fracsurv.validation_files import others_only, write_validation
 from fracsurv.validation_words import found
 from tests.browser import CHROMIUM, browser
@@ -274,6 +275,20 @@ class TestTrainingPatients:
         said = write_validation(place, cohort, tmp_path / "o", [], overlap="refuse", n_draws=50, seed=0)
         assert any("nobody checked that these are others" in line for line in said)
 
+    @pytest.mark.parametrize(
+        ("left", "message"),
+        [
+            (1, r"patient_id: 1 patient \(without 5 patients met in training\); nothing can be validated on fewer"),
+            (2, r"event: nobody of 2 patients \(without 5 patients met in training\) has had the event"),
+        ],
+    )
+    def test_too_few_may_be_left(self, made, tmp_path, left, message):
+        table = patients(5 + left, 10, called="Q").assign(event=[1] * 5 + [0] * left)
+        table.loc[:4, "patient_id"] = made.splits.loc[made.splits["split"] == "train", "patient_id"].to_numpy()[:5]
+        cohort = write_cohort(tmp_path / "c", table, **SETTINGS)
+        with pytest.raises(UserError, match=f"^{message}"):
+            write_validation(made.out, cohort, tmp_path / "o", [], overlap="exclude", n_draws=50, seed=0)
+
     def test_all_of_them_leave_nobody(self, made, tmp_path):
         ids = made.splits.loc[made.splits["split"] == "train", "patient_id"]
         table = pd.read_csv(made.cohort.folder / "cohort.csv").drop(columns="split")
@@ -287,6 +302,12 @@ class TestRefuses:
         result = CliRunner().invoke(app, ["validate", str(made.out), str(cohort), "--out", str(out), *more])
         assert isinstance(result.exception, UserError), result.output
         return "\n".join(result.exception.faults)
+
+    def test_one_patient_who_has_had_the_event(self, made, others):
+        cohort = read_cohort(others)
+        one = cohort.of_rows(np.flatnonzero(cohort.table["event"])[:1])
+        with pytest.raises(UserError, match=r"^patient_id: 1 patient; nothing can be validated on fewer than two$"):
+            check_outcome(read_application(made.folder("cox_ph", 0)), one)
 
     @pytest.mark.parametrize(
         ("change", "settings", "message"),
