@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
 import pandas as pd
 import yaml
 
@@ -12,11 +11,10 @@ from fracsurv.answers import answer
 from fracsurv.cohort import Cohort, horizons
 from fracsurv.cohort_settings import read_settings
 from fracsurv.config import CONFIGS, TRUE_RISK
-from fracsurv.metrics import kaplan_meier
 from fracsurv.numerals import counted
 from fracsurv.plots import horizon_label
 from fracsurv.run import Run
-from fracsurv.summary import label, missing_said
+from fracsurv.summary import followed, label, missing_said
 from fracsurv.tables import frame_of
 from fracsurv.wording import PROVENANCE, experiment_name, masked_told, split_counts, splits_told
 
@@ -69,7 +67,7 @@ def _facts(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> dict[str
         "seed": run.profile.seed,
         "n_rows": counted(len(rows), "row"),
         "rows": "; ".join(experiment_name(run, name) for name in rows),
-        "followed": _followed(run),
+        "followed": f"Follow-up: {followed(cohort)}.",
         "answer": answer(run, table, differences),
         "missing": f"{_missing(cohort)} {masked_told(run)}".strip(),
         **_by_models(run, rows, has_differences=len(differences) > 0, judged=len(counts) > 1),
@@ -112,11 +110,3 @@ def _by_models(run: Run, rows: list[str], *, has_differences: bool, judged: bool
         "paired": "; paired differences, p adjusted by Holm" * has_differences,
         "weights": f"{' and '.join(files)} lie in the run's folder; see the model cards.",
     }
-
-
-def _followed(run: Run) -> str:
-    event, time = run.cohort.status > 0, run.cohort.table["time"].to_numpy()
-    steps, uncensored = kaplan_meier(event, time, censoring=True)
-    half = steps[uncensored <= 0.5]
-    median = f"{half[0]:,.6g} {run.cohort.time_unit}" if len(half) else "not reached"
-    return f"Median follow-up (reverse Kaplan–Meier) {median}, longest {np.max(time):,.6g} {run.cohort.time_unit}."

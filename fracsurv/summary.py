@@ -6,6 +6,7 @@ import pandas as pd
 
 from fracsurv.cohort import Cohort
 from fracsurv.covariates import MISSING, label_of
+from fracsurv.metrics import kaplan_meier
 from fracsurv.numerals import NOT_KNOWN, counted
 
 
@@ -37,6 +38,15 @@ def missing_said(cohort: Cohort) -> str:
             "image alone, so, the mean log hazard). Networks are trained on the pictures that are there."
         )
     return " ".join(said)
+
+
+def followed(cohort: Cohort) -> str:
+    """How long: the median by reverse Kaplan–Meier (events censor; Schemper and Smith 1996), and the longest."""
+    time, unit = cohort.table["time"].to_numpy(), cohort.time_unit
+    steps, uncensored = kaplan_meier(cohort.status > 0, time, censoring=True)
+    half = steps[uncensored <= 0.5]
+    median = f"{half[0]:,.6g} {unit}" if len(half) else "not reached"
+    return f"median (reverse Kaplan–Meier) {median}, longest {time.max():,.6g} {unit}"
 
 
 def summary_table(cohort: Cohort, *, outcome: bool = True) -> pd.DataFrame:

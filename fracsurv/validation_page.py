@@ -11,16 +11,17 @@ import jinja2
 import numpy as np
 
 from fracsurv import metrics, plots
+from fracsurv.calibration_words import panel, ratio_words
 from fracsurv.commit import commit
 from fracsurv.curves import risk_tertiles
 from fracsurv.files import write_text
 from fracsurv.findings.finding import Finding
-from fracsurv.numerals import true_minus
+from fracsurv.numerals import counted, number, true_minus
 from fracsurv.pages import TEMPLATES, css
 from fracsurv.plots import format_p, horizon_label
 from fracsurv.recalibrating import NAMES
 from fracsurv.sections import Section, ShownTable, data_uri
-from fracsurv.summary import missing_said, summary_table
+from fracsurv.summary import followed, missing_said, summary_table
 from fracsurv.table_files import write_table
 from fracsurv.tables import frame_of
 from fracsurv.validating import ENSEMBLE, Validated
@@ -35,6 +36,7 @@ from fracsurv.validation_words import (
     provenance_lines,
     titles,
 )
+from fracsurv.wording import no_thirds, too_few_for_thirds
 
 MOST_CURVES = 4
 STEPS = 80
@@ -68,7 +70,7 @@ def write_page(study: Study, out: Path) -> None:
 
 def sections(study: Study) -> list[Section]:
     """The page's parts of which there is anything to show."""
-    n = f"{len(study.cohort):,} patients, {study.n_events:,} events"
+    n = f"{counted(len(study.cohort), 'patient')}, {counted(study.n_events, 'event')}"
     caption = f"The models in these patients ({n})"
     made = [Section("figures", "The figures", tables=[ShownTable("validation", caption, main_table(study))])]
     calibrated = Section("calibration", "Are the probabilities right?", figures=_figures([over_time(study)]))
@@ -92,7 +94,10 @@ def sections(study: Study) -> list[Section]:
             "stay. The parameters are in recalibration.json."
         ]
         corrected.figures = _figures([recalibrated(study)])
-    groups = Section("groups", "Groups by predicted risk", figures=_figures([risk_groups(study)]))
+    thirds = risk_groups(study)
+    groups = Section(
+        "groups", "Groups by predicted risk", [] if thirds.figure else [thirds.said], figures=_figures([thirds])
+    )
     who = Section("cohort", "Who they are", [missing_said(study.cohort)] if missing_said(study.cohort) else [])
     about = summary_table(study.cohort).rename_axis("").reset_index()
     records = [
@@ -100,16 +105,19 @@ def sections(study: Study) -> list[Section]:
     ]
     who.tables = [ShownTable("cohort", "The patients judged", frame_of(records))]
     made += [calibrated, further, corrected, benefit, groups, who]
-    return [section for section in made if section.tables or section.figures]
+    return [section for section in made if section.text or section.tables or section.figures]
 
 
 def calibration(study: Study) -> Finding:
     """Predicted against observed risk at the headline horizon, a panel an experiment."""
-    panels = {titles(study)[each.name]: _panel(study, each, ENSEMBLE) for each in study.validated}
-    parts = [f"{name} {panel.words.replace(chr(10), ', ')}" for name, panel in panels.items()]
+    made = {titles(study)[each.name]: _panel(study, each, ENSEMBLE) for each in study.validated}
+    parts = [f"{name} {slope} and {gap}" for name, (_, slope, gap) in made.items()]
+    panels = {name: panel for name, (panel, *_) in made.items()}
     said = (
-        f"Predicted against observed risk by {study.at}: {'; '.join(parts)}. Slope 1 = right, below 1 = too extreme, "
-        "intercept above 0 = risks too low; here both by logistic regression at that horizon."
+        f"Predicted against observed risk by {study.at}. Calibration slope by logistic regression at that horizon, "
+        "with its 95 % bootstrap interval (1 = right, below 1 = too extreme), and the mean gap between predicted and "
+        f"smoothed observed risk (ICI, in percentage points): {'; '.join(parts)}. An intercept above 0 = risks too "
+        "low."
     )
     return _calibration("calibration", study, panels, said, f"Calibration at {study.at}")
 
@@ -119,11 +127,9 @@ def recalibrated(study: Study) -> Finding | None:
     if not study.horizon or not study.first.fitted:
         return None
     names = {ENSEMBLE: "as it is"} | {model: NAMES[model] for model in study.first.fitted}
-    panels = {words: _panel(study, study.first, model) for model, words in names.items()}
-    ratios = [
-        f"{words} {found(study.first.table, model, 'observed_to_expected', study.horizon).value:.2f}"
-        for model, words in names.items()
-    ]
+    panels = {words: _panel(study, study.first, model)[0] for model, words in names.items()}
+    ratio = {each: found(study.first.table, each, "observed_to_expected", study.horizon).value for each in names}
+    ratios = [f"{words} {number(ratio[model], '.2f')}" for model, words in names.items()]
     said = (
         f"{titles(study)[study.first.name]} by {study.at}, observed / expected: {'; '.join(ratios)}. Each patient's "
         "recalibrated risk comes from the other patients' outcomes."
@@ -138,17 +144,10 @@ def _calibration(name: str, study: Study, panels: dict, said: str, alt: str) -> 
     return Finding(name, figure, alt, true_minus(said))
 
 
-def _panel(study: Study, each: Validated, model: str) -> plots.CalibrationPanel:
-    table, day = study.cohort.table, study.horizon
-    event, time = table["event"].to_numpy(), table["time"].to_numpy()
-    probability = _probability(study, each, model)
-    groups = metrics.calibration(event, time, probability, day)
-    smooth = metrics.smooth_calibration(event, time, probability, day)
-    slope = found(each.table, model, "calibration_slope", day)
-    width = f" [{slope.low:.2f}, {slope.high:.2f}]" if np.isfinite(slope.low) else ""
-    gap = f"{100 * smooth.ici:.1f} %" if np.isfinite(smooth.ici) else "not known"
-    words = f"slope {slope.value:.2f}{width}\nintercept {groups.intercept:.2f}\nICI {gap}"
-    return plots.CalibrationPanel(groups, smooth.predicted, smooth.observed, true_minus(words))
+def _panel(study: Study, each: Validated, model: str) -> tuple[plots.CalibrationPanel, str, str]:
+    event, time = (study.cohort.table[column].to_numpy() for column in ("event", "time"))
+    slope = found(each.table, model, "calibration_slope", study.horizon)
+    return panel(event, time, _probability(study, each, model), study.horizon, (slope.low, slope.high))
 
 
 def _probability(study: Study, each: Validated, model: str) -> np.ndarray:
@@ -177,7 +176,7 @@ def over_time(study: Study) -> Finding:
 
 def _ratio_words(study: Study, each: Validated) -> str:
     ratio = found(each.table, ENSEMBLE, "observed_to_expected")
-    return f"{titles(study)[each.name]} {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+    return f"{titles(study)[each.name]} {ratio_words(ratio, each.n_events)}"
 
 
 def decision_curve(study: Study) -> Finding:
@@ -204,12 +203,12 @@ def decision_curve(study: Study) -> Finding:
     return Finding("decision_curve", figure, f"Decision curves at {study.at}", said)
 
 
-def risk_groups(study: Study) -> Finding | None:
-    """Kaplan–Meier curves by third of predicted risk; None of fewer than three patients."""
-    table, first = study.cohort.table, study.first
+def risk_groups(study: Study) -> Finding:
+    """Kaplan–Meier curves by third of predicted risk; no figure where a third is too few patients for a curve."""
+    table, first, alt = study.cohort.table, study.first, "Kaplan–Meier by third of risk"
     event, time = table["event"].to_numpy(), table["time"].to_numpy()
-    if len(time) < 3:
-        return None
+    if too_few_for_thirds(len(time)):
+        return Finding("risk_groups", None, alt, no_thirds(len(time)))
     third, called = risk_tertiles(first.models.risk), titles(study)[first.name]
     labels = {0: "lowest third of risk", 1: "middle third", 2: "highest third"}
     figure = plots.kaplan_meier(
@@ -219,11 +218,13 @@ def risk_groups(study: Study) -> Finding | None:
     p = format_p(plots.log_rank_p(event, time, third))
     counts = ", ".join(f"{int(event[third == k].sum()):,}" for k in range(3))
     said = f"Events in the thirds of rising risk by {called}: {counts} (log-rank over the three {p})."
-    return Finding("risk_groups", figure, "Kaplan–Meier by third of risk", said)
+    return Finding("risk_groups", figure, alt, said)
 
 
 def _figures(made: Sequence[Finding | None]) -> list[dict[str, str]]:
-    return [{"uri": data_uri(each.figure), "alt": each.alt, "said": each.said} for each in made if each is not None]
+    return [
+        {"uri": data_uri(each.figure), "alt": each.alt, "said": each.said} for each in made if each and each.figure
+    ]
 
 
 def facts(study: Study) -> list[tuple[str, str]]:
@@ -232,15 +233,15 @@ def facts(study: Study) -> list[tuple[str, str]]:
     cohort, unit = study.cohort, study.cohort.time_unit
     known = ", ".join(horizon_label(day, unit) for day in study.first.horizons) or "none"
     packages = ", ".join(f"{name} {version(name)}" for name in ("fracsurv", "torch", "lifelines", "scikit-survival"))
-    trained = f"{_range(about, 'patients')} patients, {_range(about, 'events')} events"
-    judged = f"{len(cohort):,} patients, {study.n_events:,} events"
-    time = cohort.table["time"]
+    trained = f"{_range(about, 'patients', 'patient')}, {_range(about, 'events', 'event')}"
+    names = ", ".join(each.name for each in study.validated)
+    judged = f"{counted(len(cohort), 'patient')}, {counted(study.n_events, 'event')}"
     return [
-        ("Models", f"{len(about)} fold models an experiment: {', '.join(each.name for each in study.validated)}"),
+        ("Models", f"{counted(len(about), 'fold model')} an experiment: {names}"),
         ("Trained on", f"{about[0]['provenance']} cohort; {trained}"),
         ("Judged on", f"{cohort.provenance} cohort, fingerprint {cohort.fingerprint()}; {judged}"),
         ("Outcome", cohort.outcome),
-        ("Follow-up", f"median {time.median():,.0f} {unit}, longest {time.max():,.0f}"),
+        ("Follow-up", followed(cohort)),
         ("Horizons", f"{known} (the run's, where follow-up reaches them)"),
         ("Intervals", f"{study.n_draws:,} bootstrap samples, seed {study.seed}"),
         ("Made", f"{datetime.now(UTC).isoformat(timespec='seconds')}, {packages}"),
@@ -248,6 +249,6 @@ def facts(study: Study) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def _range(about: list[dict], key: str) -> str:
+def _range(about: list[dict], key: str, one: str) -> str:
     low, high = min(each[key] for each in about), max(each[key] for each in about)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return counted(low, one) if low == high else f"{low:,} to {counted(high, one)}"

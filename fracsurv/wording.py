@@ -101,6 +101,18 @@ def chosen_alpha(run: Run, name: str) -> float | None:
     return float(sweep.loc[sweep["selected"], "alpha"].iloc[0])
 
 
+def too_few_for_thirds(n: int) -> bool:
+    """Whether a third of so many patients would have no curve of its own (`FEWEST_PATIENTS`)."""
+    return n < 3 * FEWEST_PATIENTS
+
+
+def no_thirds(n: int, one: str = "patient") -> str:
+    """The sentence in the place of such curves."""
+    return (
+        f"No curves by third of predicted risk: thirds of {counted(n, one)} have fewer than {FEWEST_PATIENTS} each."
+    )
+
+
 def judged_split(table: pd.DataFrame) -> str:
     """Where the answer is read: the external cohort if there is one, the test set else."""
     return "external" if (table["split"] == "external").any() else "test"

@@ -206,7 +206,7 @@ def test_what_makes_predictions_doubtful_is_told(made, alone, tmp_path):
         f"column patient_id: {len(cohort)} of {len(cohort)} patients have the id of a patient whom"
     )
     held_out = made.cohort.of_rows(np.sort(np.concatenate([made.rows(0)[part] for part in ("test", "external")])))
-    assert doubts(made.out, held_out, "cds_full_if") == []
+    assert not any("patient_id" in line for line in doubts(made.out, held_out, "cds_full_if"))
     (line,) = doubts(made.out, cohort.of_rows(np.array([0])), "cds_full_if")
     assert line.startswith(
         "column patient_id: 1 of 1 patient has the id of a patient whom the models were trained on"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -217,6 +219,42 @@ def test_follow_up_that_reaches_no_horizon_leaves_what_needs_none(made, tmp_path
     assert table["horizon"].isna().all()
     assert "it expects too few over all follow-up" in said[0]
     assert found(table, "ensemble", "observed_to_expected").value == pytest.approx(8, rel=0.2)
+
+
+def words_of(page: Path) -> str:
+    """What a page says, without its pictures."""
+    text = re.sub(r"<style.*?</style>|<[^>]+>", " ", page.read_text(), flags=re.DOTALL)
+    return re.sub(r"\s+", " ", html.unescape(text))
+
+
+def test_eight_patients_and_one_event_are_told_without_curves_or_nan(made, tmp_path):
+    table = patients(8, 11, called="Q").assign(event=[1] + [0] * 7, time_days=[400, *range(2000, 2700, 100)])
+    cohort = write_cohort(tmp_path / "c", table, **SETTINGS)
+    said = write_validation(made.out, cohort, tmp_path / "o", [], overlap="refuse", n_draws=50, seed=0)
+    page = words_of(tmp_path / "o" / "index.html")
+    assert "No curves by third of predicted risk: thirds of 8 patients have fewer than 10 each." in page
+    assert "Events in the thirds" not in page
+    assert "Judged on simulated cohort, fingerprint" in page
+    assert "8 patients, 1 event" in page
+    assert "1 events" not in page + " ".join(said)
+    assert not re.search(r"\b(nan|inf)\b", page)
+    # all but one are followed until the end: half are followed until the median of the seven
+    assert "median (reverse Kaplan–Meier) 2,300 days, longest 2,600 days" in page
+
+
+def test_events_after_the_trainings_follow_up_are_told_as_such(made, tmp_path):
+    late = np.r_[np.full(20, 2000), np.linspace(3100, 3300, 20)]
+    table = patients(40, 12, called="Q").assign(event=[0] * 20 + [1] * 20, time_days=late)
+    cohort = write_cohort(tmp_path / "c", table, **SETTINGS)
+    said = write_validation(made.out, cohort, tmp_path / "o", [], overlap="refuse", n_draws=50, seed=0)
+    page = words_of(tmp_path / "o" / "index.html")
+    assert "Cox PH 0.00 [interval not known] (nobody has had the event within the models' training follow-up)" in page
+    assert "Cox PH not known (nobody has had the event by then) and " in page
+    assert not re.search(r"\b(nan|inf)\b", page)
+    assert any(
+        "that needs 20 events within the models' training follow-up, and there are 0." in line for line in said
+    )
+    assert "Events in the thirds of rising risk" in page  # 40 patients are enough
 
 
 class TestTrainingPatients:

@@ -10,7 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fracsurv.calibration_words import panel, ratio_words
+from fracsurv.metrics import Estimate
+from fracsurv.numerals import bracketed
 from fracsurv.recalibrating import METHODS, Prediction, recalibrate
+from fracsurv.summary import followed
 from fracsurv.validating import ENSEMBLE, Validated, _recalibrated
 from fracsurv.validation_words import Study, answer, cautions, limits
 
@@ -32,6 +36,10 @@ class Patients:
     table: pd.DataFrame
     time_unit: str = "days"
     provenance: str = "simulated"
+
+    @property
+    def status(self) -> np.ndarray:
+        return self.table["event"].to_numpy(int)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -151,6 +159,41 @@ def test_it_cannot_be_told_whole_without_a_horizon_or_an_interval():
 
 def test_one_event_is_no_plural():
     assert "these 2 patients with 1 event better" in answer(study(n=2, events=1, c=WIDE))
+
+
+@pytest.mark.parametrize(
+    ("event", "time", "words"),
+    [
+        ([0, 0, 1, 1], [5, 5, 9, 9], "not known (nobody has had the event by then)"),
+        ([1, 1, 0, 0], [1, 2, 1, 2], "not known (nobody is known to be without the event by then)"),
+        ([1, 1, 0, 0], [1, 2, 9, 9], "not known (the predictions part those with the event from those without, "),
+    ],
+)
+def test_what_is_not_known_of_calibration_is_said_with_its_reason(event, time, words):
+    given = np.array([0.9, 0.8, 0.2, 0.1])
+    drawn, slope, _ = panel(np.array(event, bool), np.array(time, float), given, 4.0, (np.nan, np.nan))
+    assert slope.startswith(words)
+    assert drawn.words.startswith("slope not known\nintercept ")
+    assert "nan" not in drawn.words
+
+
+def test_a_ratio_in_words():
+    assert ratio_words(Estimate(1.5, 1.2, 1.875), 30) == "1.50 [1.20, 1.88]"
+    assert ratio_words(Estimate(0.0, np.nan, np.nan), 0) == (
+        "0.00 [interval not known] (nobody has had the event within the models' training follow-up)"
+    )
+    assert ratio_words(Estimate(*WIDE), 3) == "not known (no event was expected)"
+    assert bracketed(-0.5, -0.75, 0.25) == "−0.50 [−0.75, 0.25]"
+
+
+def test_the_median_of_follow_up_is_that_of_reverse_kaplan_meier():
+    """At 2 one of three is censored, at 4 the last: the median is 4, where that of the times is 2.5."""
+    cohort = Patients(pd.DataFrame({"time": [1.0, 2.0, 3.0, 4.0], "event": [True, False, True, False]}))
+    assert followed(cohort) == "median (reverse Kaplan–Meier) 4 days, longest 4 days"
+    cohort.table["event"] = [False, False, True, True]
+    assert followed(cohort) == "median (reverse Kaplan–Meier) 2 days, longest 4 days"
+    cohort.table["event"] = True
+    assert followed(cohort) == "median (reverse Kaplan–Meier) not reached, longest 4 days"
 
 
 class TestNoRecalibration:

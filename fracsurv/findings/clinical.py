@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from fracsurv import metrics, plots
+from fracsurv.calibration_words import no_slope, panel
 from fracsurv.competing import estimate_name
 from fracsurv.config import TRUE_RISK
 from fracsurv.curves import event_share, patient_predictions, risk_tertiles
@@ -19,7 +19,15 @@ from fracsurv.plots import format_p, horizon_label
 from fracsurv.results import read_predictions, status_of, survival_column
 from fracsurv.run import Run
 from fracsurv.training import derive_seed
-from fracsurv.wording import FEWEST_PATIENTS, HEADLINE, REFERENCE, experiment_name, headline_horizon, stamp
+from fracsurv.wording import (
+    HEADLINE,
+    REFERENCE,
+    experiment_name,
+    headline_horizon,
+    no_thirds,
+    stamp,
+    too_few_for_thirds,
+)
 
 N_THRESHOLDS = 60
 TOLD_AT = (0.1, 0.2, 0.3)
@@ -36,18 +44,12 @@ def calibration(run: Run, table: pd.DataFrame, split: str, names: Sequence[str])
     for name in names:
         found = patient_predictions(run, name, split, horizon)
         event, time, probability = (found[c].to_numpy() for c in ("event", "time", "probability"))
-        made = metrics.calibration(event, time, probability, horizon)
-        if not np.isfinite(made.observed).any():
+        called, bounds = experiment_name(run, name), _slope_interval(run, split, event, time, probability, horizon)
+        made, slope, gap = panel(event, time, probability, horizon, bounds)
+        if not np.isfinite(made.groups.observed).any():
             continue
-        smooth = metrics.smooth_calibration(event, time, probability, horizon)
-        low, high = _slope_interval(run, split, event, time, probability, horizon)
-        called, slope = experiment_name(run, name), _slope_words(made.slope, low, high)
-        ici = number(100 * smooth.ici, ".1f")
-        percent = " %" if np.isfinite(smooth.ici) else ""
-        words = f"slope {slope}\nintercept {number(made.intercept, '.2f')}\nICI {ici}{percent}"
-        panels[called] = plots.CalibrationPanel(made, smooth.predicted, smooth.observed, true_minus(words))
-        why = "" if np.isfinite(made.slope) else f" ({_no_slope(event, time, horizon)})"
-        parts.append(f"{called} {slope}{why} and {ici}, single models {_single_slopes(run, name, split, horizon)}")
+        panels[called] = made
+        parts.append(f"{called} {slope} and {gap}, single models {_single_slopes(run, name, split, horizon)}")
     if not panels:
         return None
     at = horizon_label(horizon, run.cohort.time_unit)
@@ -64,23 +66,6 @@ def calibration(run: Run, table: pd.DataFrame, split: str, names: Sequence[str])
     return Finding(f"calibration_{split}", figure, f"Calibration at {at} on {split}", true_minus(said))
 
 
-def _slope_words(slope: float, low: float, high: float) -> str:
-    if not np.isfinite(slope):
-        return NOT_KNOWN
-    known = np.isfinite([low, high]).all()
-    return f"{slope:.2f} [{low:.2f}, {high:.2f}]" if known else f"{slope:.2f} [interval {NOT_KNOWN}]"
-
-
-def _no_slope(event: NDArray, time: NDArray, horizon: float) -> str:
-    """Why no slope can be fitted."""
-    had = (event == 1) & (time <= horizon)
-    if not had.any():
-        return "nobody has had the event by then"
-    if not (((event > 0) | (time >= horizon)) & ~had).any():
-        return "nobody is known to be without the event by then"
-    return "the predictions part those with the event from those without, too few to fit one"
-
-
 def _single_slopes(run: Run, name: str, split: str, horizon: float) -> str:
     """Mean over the fold models of the calibration slope of each one's own probabilities, or why there is none."""
     slopes, why = [], ""
@@ -90,7 +75,7 @@ def _single_slopes(run: Run, name: str, split: str, horizon: float) -> str:
         probability = 1 - found[survival_column(horizon)].to_numpy()
         slopes.append(metrics.calibration(event, time, probability, horizon, n_groups=1).slope)
         if np.isnan(slopes[-1]):
-            why = _no_slope(event, time, horizon)
+            why = no_slope(event, time, horizon)
     if not why:
         return number(float(np.mean(slopes)), ".2f")
     return f"{NOT_KNOWN} (no slope of {np.isnan(slopes).sum()} of {counted(len(slopes), 'model')}: {why})"
@@ -160,12 +145,8 @@ def risk_groups(run: Run, table: pd.DataFrame, name: str, split: str) -> Finding
     """Kaplan–Meier curves by third of predicted risk; no figure where a third is too few patients for a curve."""
     found = patient_predictions(run, name, split)
     named = f"tertiles_{name}_{split}", f"Kaplan–Meier by third of risk, {name}, {split}"
-    if len(found) < 3 * FEWEST_PATIENTS:
-        said = (
-            f"No curves by third of predicted risk: thirds of {counted(len(found), f'{split} patient')} have fewer "
-            f"than {FEWEST_PATIENTS} each."
-        )
-        return Finding(named[0], None, named[1], said)
+    if too_few_for_thirds(len(found)):
+        return Finding(named[0], None, named[1], no_thirds(len(found), f"{split} patient"))
     event, time = found["event"].to_numpy(), found["time"].to_numpy()
     third = risk_tertiles(found["rank"].to_numpy())
     labels = {0: "lowest third of risk", 1: "middle third", 2: "highest third"}
