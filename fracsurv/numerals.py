@@ -31,6 +31,11 @@ def interval(low: float, high: float, *, sign: bool = False) -> str:
     return NOT_KNOWN if math.isnan(low + high) else f"{number(low, form)} to {number(high, form)}"
 
 
+def first_upper(text: str) -> str:
+    """The first letter raised, the rest as it is: 'MOF or ICU stay', not 'Mof or icu stay'."""
+    return text[:1].upper() + text[1:]
+
+
 def true_minus(text: str) -> str:
     """Hyphens before digits made minus signs."""
     return re.sub(r"(?<![\w–])-(?=\d)", "−", text)
