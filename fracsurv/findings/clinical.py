@@ -143,7 +143,7 @@ def decision_curve(run: Run, table: pd.DataFrame, split: str, names: Sequence[st
 
         seed = derive_seed(run.profile.seed, "net benefit", split)
         found = percentile_interval(resampled(gain, len(time), run.profile.bootstrap_draws, seed))
-        intervals = " / ".join(f"{_per_thousand([low], '+')} to {_per_thousand([high], '+')}" for low, high in found)
+        intervals = " / ".join(_per_thousand_interval(*each) for each in found)
         said += (
             f" {experiment_name(run, HEADLINE)} minus Cox PH: {_per_thousand(gain(slice(None)), '+')}, 95 % "
             f"intervals {intervals}."
@@ -153,7 +153,12 @@ def decision_curve(run: Run, table: pd.DataFrame, split: str, names: Sequence[st
 
 def _per_thousand(benefits: Sequence[float], sign: str = "") -> str:
     """Net benefits a patient as whole patients in a thousand, '12 / 3'; never minus nothing."""
-    return " / ".join(f"{round(1000 * each):{sign}d}" if np.isfinite(each) else "not known" for each in benefits)
+    return " / ".join(f"{round(1000 * each):{sign}d}" if np.isfinite(each) else NOT_KNOWN for each in benefits)
+
+
+def _per_thousand_interval(low: float, high: float) -> str:
+    known = np.isfinite([low, high]).all()
+    return f"{_per_thousand([low], '+')} to {_per_thousand([high], '+')}" if known else NOT_KNOWN
 
 
 def risk_groups(run: Run, table: pd.DataFrame, name: str, split: str) -> Finding:
