@@ -115,7 +115,13 @@ def follow_up_groups(cohort: Cohort) -> tuple[str, NDArray, dict[int, str]]:
 
 
 def event_share(event: NDArray, time: NDArray, at: float) -> float:
-    """Share with an event by `at`: 1 − Kaplan–Meier, or cumulative incidence; beyond the last time, as at it."""
+    """Share with an event by `at`: 1 − Kaplan–Meier, or cumulative incidence.
+
+    NaN beyond the last time, unless nobody was then left free of any event.
+    """
+    last = time.max()
+    if at > last and (event[time == last] == 0).any():
+        return np.nan
     return 1 - float(share_without(event, time, np.array([at]))[0])
 
 

@@ -55,6 +55,11 @@ def bracketed(value: float, low: float, high: float) -> str:
     return f"{number(value, '.2f')} [{within}]"
 
 
+def first_upper(text: str) -> str:
+    """The first letter raised, the rest as it is: 'MOF or ICU stay', not 'Mof or icu stay'."""
+    return text[:1].upper() + text[1:]
+
+
 def true_minus(text: str) -> str:
     """Hyphens before digits made minus signs."""
     return re.sub(r"(?<![\w–])-(?=\d)", "−", text)

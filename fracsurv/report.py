@@ -17,6 +17,7 @@ from fracsurv.errors import UserError
 from fracsurv.files import atomic_path, read_json, write_json, write_text
 from fracsurv.model_cards import model_card
 from fracsurv.oddities import coarse_times
+from fracsurv.numerals import first_upper
 from fracsurv.pages import TEMPLATES, css, notebook_pages
 from fracsurv.plots import set_style
 from fracsurv.provenance import fact_lines, provenance
@@ -170,7 +171,7 @@ def _scaled(run: Run) -> str:
     parts = [f"{' and '.join(standardised)} were standardised on each fold's training patients"] * bool(standardised)
     parts += [f"{', '.join(kept)} stand as they are"] * bool(kept)
     said = "; ".join(parts)
-    return f"{said[0].upper()}{said[1:]}."
+    return f"{first_upper(said)}."
 
 
 def _limits(run: Run) -> list[str]:

@@ -148,8 +148,6 @@ def _ratio(event, time, probability, horizon: float, n_draws: int, seed: int) ->
     """Observed over expected risk by the horizon; NaN where follow-up ends before it or nobody has an event by it."""
 
     def ratio(rows) -> float:
-        if time[rows].max() < horizon:
-            return np.nan
         return event_share(event[rows], time[rows], horizon) / probability[rows].mean()
 
     if not (event & (time <= horizon)).any():  # 0 in every resample too, as if it were known without error

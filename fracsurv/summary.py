@@ -7,7 +7,7 @@ import pandas as pd
 from fracsurv.cohort import Cohort
 from fracsurv.covariates import MISSING, label_of
 from fracsurv.metrics import kaplan_meier
-from fracsurv.numerals import NOT_KNOWN, counted
+from fracsurv.numerals import NOT_KNOWN, counted, first_upper
 
 
 def label(cohort: Cohort, name: str) -> str:
@@ -67,10 +67,10 @@ def summary_table(cohort: Cohort, *, outcome: bool = True) -> pd.DataFrame:
     table = cohort.table
     rows = {}
     if outcome:
-        rows[f"{cohort.outcome.capitalize()} experienced"] = _count(table["event"])
+        rows[f"{first_upper(cohort.outcome)} experienced"] = _count(table["event"])
         rows[f"Time to {cohort.outcome} or censoring, {cohort.time_unit}"] = _mean(table["time"])
         if cohort.has_competing:
-            rows[f"{cohort.competing_event.capitalize()} before it (in the time above)"] = _count(table["competing"])
+            rows[f"{first_upper(cohort.competing_event)} before it (in the time above)"] = _count(table["competing"])
     if cohort.n_masked:
         rows["With a radiograph"] = _count(pd.Series(cohort.pictured))
     for name, kind in cohort.covariates.items():

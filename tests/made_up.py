@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +17,26 @@ from tests.conftest import tabular, write_cohort
 SCRIPT = "<script>alert('x')</script>"
 
 
-def made_up_run(folder: Path, *, deaths: bool = False) -> Run:
+def made_up_run(
+    folder: Path, *, deaths: bool = False, change: Callable[[pd.DataFrame], None] | None = None, **settings: object
+) -> Run:
     """A tabular cohort with hostile labels; predictions, histories and records made up, no model trained.
 
-    With `deaths` some of the censored, and some of those with an event, had a competing event instead.
+    With `deaths` some of the censored, and some of those with an event, had a competing event instead. `change` may
+    change the table in its place; `settings` stand in cohort.yaml.
     """
     table = tabular(n=160, seed=5)
     table["split"] = ["external" if i >= 100 else "" for i in range(160)]
     table["patient_id"] = [f"<script>{i}</script>" for i in range(160)]
     if deaths:
         table["event"] = np.where(np.random.default_rng(1).random(160) < 0.3, 2, table["event"])
+    if change is not None:
+        change(table)
     labels = {"age": f"Age {SCRIPT}", "smoker": "Cost [$](x) `a` *b*"}
-    cohort = write_cohort(
-        folder / "cohort", table, provenance="simulated", covariates={"age": "continuous", "smoker": "binary"},
-        labels=labels, description=SCRIPT, **({"competing_event": f"death {SCRIPT}"} if deaths else {}),
-    )  # fmt: skip
+    about = {"provenance": "simulated", "labels": labels, "description": SCRIPT}
+    about |= {"covariates": {"age": "continuous", "smoker": "binary"}}
+    about |= {"competing_event": f"death {SCRIPT}"} if deaths else {}
+    cohort = write_cohort(folder / "cohort", table, **(about | settings))
     rng = np.random.default_rng(0)
     log_hazard = 0.3 * (table["age"].to_numpy() - 78)
     pd.DataFrame({"patient_id": table["patient_id"], "log_hazard": log_hazard}).to_parquet(cohort / "truth.parquet")

@@ -450,3 +450,11 @@ def test_two_covariates_of_one_label_are_a_fault(tmp_path):
 def test_the_summary_counts_in_the_cohorts_unit(tmp_path):
     cohort = read_cohort(write_cohort(tmp_path, tabular(60), covariates=KINDS, time_unit="months"))
     assert "Time to any fracture or censoring, months" in summary_table(cohort).index
+
+
+def test_the_summary_raises_the_first_letter_of_an_outcome_alone(tmp_path):
+    table = tabular(60).assign(event=np.arange(60) % 3)
+    called = {"outcome": "hip MOF or ICU stay", "competing_event": "death (ICD-10 R99)"}
+    index = summary_table(read_cohort(write_cohort(tmp_path, table, covariates=KINDS, **called))).index
+    assert index[0] == "Hip MOF or ICU stay experienced"
+    assert "Death (ICD-10 R99) before it (in the time above)" in index

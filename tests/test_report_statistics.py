@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from lifelines.statistics import multivariate_logrank_test
+from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 from sksurv import metrics as sksurv
 from sksurv.util import Surv
@@ -159,6 +160,12 @@ def test_rows_within_chance_are_counted_by_their_c(run, tables):
     moved = table.copy()
     moved.loc[at, "mean"] = [high + 0.01, high - 0.01, low - 0.01]
     assert "2 of 3 rows are not above that" in findings.forest(run, moved, differences).said
+
+
+def test_the_band_is_half_plus_or_minus_the_normal_quantile_times_the_sd(run):
+    judged = predictions(run, "cox_ph", 0, "external")
+    sd = metrics.concordance_sd_by_chance(judged["event"], judged["time"])
+    np.testing.assert_allclose(chance_range(run, "external"), norm.ppf([0.025, 0.975], 0.5, sd), rtol=1e-12)
 
 
 def test_few_events_have_no_band(run, tables, monkeypatch):

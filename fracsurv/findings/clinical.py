@@ -11,8 +11,8 @@ from fracsurv import metrics, plots
 from fracsurv.calibration_words import no_slope, panel
 from fracsurv.competing import estimate_name
 from fracsurv.config import TRUE_RISK
-from fracsurv.curves import event_share, patient_predictions, risk_tertiles
-from fracsurv.findings.finding import PATIENTS, Finding, names_of
+from fracsurv.curves import patient_predictions, risk_tertiles
+from fracsurv.findings.finding import PATIENTS, Finding, names_of, share_said
 from fracsurv.metrics import percentile_interval, resampled
 from fracsurv.numerals import NOT_KNOWN, counted, number, true_minus
 from fracsurv.plots import format_p, horizon_label
@@ -119,7 +119,7 @@ def decision_curve(run: Run, table: pd.DataFrame, split: str, names: Sequence[st
         f"the fold models' probabilities) reaches {' / '.join(f'{100 * each:.0f}' for each in told)} %, in true "
         f"positives per 1,000 patients after the price of the false ones: {'; '.join(parts)}; acting on everyone "
         f"{_per_thousand(benefit(np.ones(len(time)), told))}, on nobody 0. By {at}, "
-        f"{100 * event_share(event, time, horizon):.1f} % have it."
+        f"{share_said(run, event, time, horizon)} have it."
     )
     if {HEADLINE, REFERENCE} <= set(probability):
 
@@ -128,7 +128,7 @@ def decision_curve(run: Run, table: pd.DataFrame, split: str, names: Sequence[st
 
         seed = derive_seed(run.profile.seed, "net benefit", split)
         found = percentile_interval(resampled(gain, len(time), run.profile.bootstrap_draws, seed))
-        intervals = " / ".join(f"{_per_thousand([low], '+')} to {_per_thousand([high], '+')}" for low, high in found)
+        intervals = " / ".join(_per_thousand_interval(*each) for each in found)
         said += (
             f" {experiment_name(run, HEADLINE)} minus Cox PH: {_per_thousand(gain(slice(None)), '+')}, 95 % "
             f"intervals {intervals}."
@@ -138,7 +138,12 @@ def decision_curve(run: Run, table: pd.DataFrame, split: str, names: Sequence[st
 
 def _per_thousand(benefits: Sequence[float], sign: str = "") -> str:
     """Net benefits a patient as whole patients in a thousand, '12 / 3'; never minus nothing."""
-    return " / ".join(f"{round(1000 * each):{sign}d}" if np.isfinite(each) else "not known" for each in benefits)
+    return " / ".join(f"{round(1000 * each):{sign}d}" if np.isfinite(each) else NOT_KNOWN for each in benefits)
+
+
+def _per_thousand_interval(low: float, high: float) -> str:
+    known = np.isfinite([low, high]).all()
+    return f"{_per_thousand([low], '+')} to {_per_thousand([high], '+')}" if known else NOT_KNOWN
 
 
 def risk_groups(run: Run, table: pd.DataFrame, name: str, split: str) -> Finding:
@@ -155,12 +160,12 @@ def risk_groups(run: Run, table: pd.DataFrame, name: str, split: str) -> Finding
         time_unit=run.cohort.time_unit, provenance=f"{split} · {stamp(run)}",
     )  # fmt: skip
     horizon = headline_horizon(table, split) or float(np.median(time))
-    low, high = (100 * event_share(event[third == k], time[third == k], horizon) for k in (0, 2))
+    low, high = (share_said(run, event[third == k], time[third == k], horizon) for k in (0, 2))
     p = format_p(plots.log_rank_p(event == 1, time, third))
     by = horizon_label(horizon, run.cohort.time_unit)
     said = (
-        f"By {by}, {low:.1f} % of the third that {experiment_name(run, name)} gives the lowest risk among "
-        f"{PATIENTS[split]} have had {run.cohort.outcome}, and {high:.1f} % of the third with the highest "
+        f"By {by}, {low} of the third that {experiment_name(run, name)} gives the lowest risk among "
+        f"{PATIENTS[split]} have had {run.cohort.outcome}, and {high} of the third with the highest "
         f"({estimate_name(run.cohort)}; log-rank over the three {p}). Thirds are by the mean of the fold models' "
         "ranks of a patient, not by any one model."
     )

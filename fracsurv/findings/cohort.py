@@ -6,8 +6,8 @@ import numpy as np
 
 from fracsurv import plots
 from fracsurv.cohort import horizons
-from fracsurv.curves import UNKNOWN, event_share, follow_up_groups
-from fracsurv.findings.finding import Finding
+from fracsurv.curves import UNKNOWN, follow_up_groups
+from fracsurv.findings.finding import Finding, share_said
 from fracsurv.numerals import counted
 from fracsurv.plots import format_p, horizon_label
 from fracsurv.run import Run
@@ -38,8 +38,7 @@ def follow_up(run: Run) -> Finding:
     reached = [day for day in horizons(run.cohort) if all(time[group == key].max() > day for key in compared)]
     day = min(reached or [float(np.median(time))], key=lambda d: abs(d - HEADLINE_DAYS))
     parts = [
-        f"{100 * event_share(event[group == key], time[group == key], day):.1f} % of “{names[key]}” "
-        f"(n = {size[key]:,})"
+        f"{share_said(run, event[group == key], time[group == key], day)} of “{names[key]}” (n = {size[key]:,})"
         for key in compared
     ]
     said = f"By {horizon_label(day, unit)}, {' and '.join(parts)} have had {outcome}."

@@ -13,6 +13,7 @@ from fracsurv.config import TRUE_RISK
 from fracsurv.curves import KAPLAN_MEIER, metrics_over_time
 from fracsurv.findings.finding import PATIENTS, Finding, highlighted, names_of
 from fracsurv.metrics import concordance_sd_by_chance
+from fracsurv.metrics.competing import NORMAL_97_5
 from fracsurv.numerals import counted, number
 from fracsurv.plots import horizon_label
 from fracsurv.run import Run
@@ -20,7 +21,6 @@ from fracsurv.tables import in_thesis_order, way_to_true_risk
 from fracsurv.wording import FEWEST_EVENTS, REFERENCE, experiment_name, headline_horizon, judged_split, stamp
 
 FEWEST_FOR_SHARES = 300
-NORMAL_97_5 = 1.96
 
 
 def forest(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> Finding:

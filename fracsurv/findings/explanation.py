@@ -116,10 +116,19 @@ def _mean_picture(run: Run, kind: str, patients: list[str], shape: tuple[int, in
 
 
 def factors(run: Run, explained: Mapping[str, Explanation]) -> Finding | None:
-    """What each model's ranking loses without each clinical factor; None where nothing is explained."""
+    """What each model's ranking loses without each clinical factor; None where nothing is explained.
+
+    No figure where no patients looked at can be compared: a C-index that is not known cannot be lost.
+    """
     tables = {name: each.factors for name, each in explained.items() if each.factors is not None}
     if not tables:
         return None
+    alt = "Loss of C-index when a clinical factor is permuted"
+    unknown = [name for name, each in tables.items() if each["loss"].isna().all()]
+    not_ranked = _not_ranked(run, explained, unknown)
+    tables = {name: each.dropna(subset="loss") for name, each in tables.items() if name not in unknown}
+    if not tables:
+        return Finding("factors", None, alt, not_ranked)
     table = pd.concat([each.assign(experiment=name) for name, each in tables.items()], ignore_index=True)
     called = {name: label(run.cohort, name) for name in run.cohort.covariates} | VERTEBRAL
     shown = {name: called[name] for name in dict.fromkeys(table["factor"])}
@@ -141,4 +150,16 @@ def factors(run: Run, explained: Mapping[str, Explanation]) -> Finding | None:
         f"What dealing out one factor at random among {first.n_factors:,} of {PATIENTS[split]} costs in C-index; the "
         f"most, and so biased upwards: {'. '.join(parts)}. A factor that others stand in for costs little."
     )
-    return Finding("factors", figure, "Loss of C-index when a clinical factor is permuted", said)
+    return Finding("factors", figure, alt, f"{said} {not_ranked}".strip())
+
+
+def _not_ranked(run: Run, explained: Mapping[str, Explanation], names: list[str]) -> str:
+    """Of which models no factor can be ranked, and why; '' for none."""
+    if not names:
+        return ""
+    seen = dict.fromkeys(f"{explained[n].n_factors:,} of {PATIENTS[explained[n].split]}" for n in names)
+    return (
+        f"No factor of {', '.join(experiment_name(run, name) for name in names)} can be ranked: among the "
+        f"{' and '.join(seen)} looked at there are no two of whom one is known to have had {run.cohort.outcome} "
+        "before the other, so that there is no C-index to lose."
+    )

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from fracsurv.config import TRUE_RISK
+from fracsurv.curves import event_share
+from fracsurv.numerals import NOT_KNOWN
+from fracsurv.plots import horizon_label
 from fracsurv.run import Run
 from fracsurv.wording import HEADLINE, REFERENCE, experiment_name
 
@@ -32,6 +37,14 @@ class Finding:
 def names_of(run: Run, names: Sequence[str]) -> dict[str, str]:
     """Experiment to its whole name."""
     return {name: experiment_name(run, name) for name in names}
+
+
+def share_said(run: Run, event: NDArray, time: NDArray, at: float) -> str:
+    """Share of some patients with the event by a time: '12.3 %', or that it is not known, and why."""
+    share = event_share(event, time, at)
+    if np.isfinite(share):
+        return f"{100 * share:.1f} %"
+    return f"a share {NOT_KNOWN} (followed up to {horizon_label(time.max(), run.cohort.time_unit)})"
 
 
 def highlighted(table: pd.DataFrame, split: str) -> list[str]:

@@ -1,0 +1,79 @@
+"""What a report says where something cannot be known: of patients without events, of groups followed too briefly."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from fracsurv import findings
+from fracsurv.curves import event_share
+from fracsurv.explain import Explanation
+from fracsurv.explain.factors import factor_importance
+from fracsurv.findings import clinical
+from fracsurv.findings.finding import share_said
+from tests import oracles
+from tests.made_up import made_up_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return made_up_run(tmp_path_factory.mktemp("made-up"))
+
+
+def explanation(event):
+    """Of a model that is its first factor, in 20 patients with these events."""
+    values = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    time, names = np.arange(1.0, 21.0), ["age", "smoker"]
+    losses, _ = factor_importance(lambda v: v[:, 0], values, event, time, names, seed=0, n_draws=20)
+    return Explanation("external", [], 20, None, None, losses.assign(fold=0, ci_low=np.nan, ci_high=np.nan))
+
+
+def test_factors_cannot_be_ranked_where_nobody_can_be_compared(run):
+    nobody, some = explanation(np.zeros(20, bool)), explanation(np.arange(20) < 10)
+    why = "among the 20 of the external patients looked at there are no two of whom one is known to have had"
+    found = findings.factors(run, {"cox_ph": nobody})
+    assert found.figure is None
+    assert f"No factor of Cox PH can be ranked: {why} any fracture before the other" in found.said
+    both = findings.factors(run, {"cox_ph": nobody, "deepsurv": some})
+    assert both.figure is not None
+    assert f"No factor of Cox PH can be ranked: {why}" in both.said
+    assert re.search(r"upwards: DeepSurv: Age .* \([+−]\d\.\d{3}, 95 % interval not known\)", both.said)
+    assert "nan" not in both.said
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_a_share_is_not_known_past_the_follow_up_of_somebody_free_of_the_event(code):
+    time = np.array([100.0, 200.0, 300.0, 400.0, 400.0])
+    event = np.array([1, 0, code, 1, 0])
+    expected = oracles.cumulative_incidence(event, time, 400)
+    assert event_share(event, time, 400) == pytest.approx(expected)
+    assert np.isnan(event_share(event, time, 401))
+    # where the last all have it nobody is left, and nothing can change
+    everybody = np.where(time == 400, 1, event)
+    assert event_share(everybody, time, 401) == event_share(everybody, time, 400)
+
+
+def test_sentences_do_not_carry_shares_on(tmp_path):
+    def change(table):
+        table["smoker"] = (np.arange(160) % 4 == 0).astype(int)
+        late = (table["smoker"] == 1) & (table["time_days"] > 300)
+        table.loc[late, "event"], table.loc[late, "time_days"] = 0, 300
+
+    run = made_up_run(tmp_path, change=change)
+    table, event = run.cohort.table, run.cohort.status
+    no, yes = ((table["smoker"] == value).to_numpy() for value in (0, 1))
+    time = table["time"].to_numpy()
+    day = float(np.median(time))
+    said = findings.follow_up(run).said
+    alone = 1 - oracles.kaplan_meier(event[no], time[no], day)
+    assert f"{100 * alone:.1f} % of " in said
+    assert f"and a share not known (followed up to 300 days) of “Cost [$](x) `a` *b*: yes” (n = {yes.sum()})" in said
+    assert share_said(run, event[yes], time[yes], 300.0) == f"{100 * event_share(event[yes], time[yes], 300.0):.1f} %"
+
+
+def test_an_interval_of_net_benefit_that_is_not_known_is_said_once():
+    assert clinical._per_thousand_interval(np.nan, np.nan) == "not known"
+    assert clinical._per_thousand_interval(np.nan, 0.01) == "not known"
+    assert clinical._per_thousand_interval(-0.0012, 0.0042) == "-1 to +4"
