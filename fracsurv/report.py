@@ -16,8 +16,8 @@ from fracsurv.config import TRUE_RISK
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_path, read_json, write_json, write_text
 from fracsurv.model_cards import model_card
-from fracsurv.oddities import coarse_times
 from fracsurv.numerals import first_upper
+from fracsurv.oddities import coarse_times
 from fracsurv.pages import TEMPLATES, css, notebook_pages
 from fracsurv.plots import set_style
 from fracsurv.provenance import fact_lines, provenance
