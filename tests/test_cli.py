@@ -147,7 +147,7 @@ def test_every_notebook_waits_for_the_true_risk(tmp_path):
     table[["patient_id"]].assign(log_hazard=table["age"]).to_parquet(tmp_path / "c" / "truth.parquet")
     printed = dry_run(tmp_path, cohort=str(tmp_path / "c"))
     rule = printed.split("rule baselines_notebook:")[1].split("output:")[0]
-    assert all(f"true_risk/fold-{fold}/metrics.json" in rule for fold in (0, 1))
+    assert all(f"true_risk/fold-{fold}/evaluation.complete" in rule for fold in (0, 1))
 
 
 def test_braces_in_a_profiles_note_are_text(tmp_path):
