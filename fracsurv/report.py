@@ -183,7 +183,7 @@ def _limits(run: Run) -> list[str]:
     ]
     if run.cohort.has_competing:
         limits.append(limit_note(run.cohort))
-    elif run.cohort.provenance == "real":
+    elif run.cohort.provenance == "real" and not run.cohort.outcome_includes_death:
         limits.append(
             "Who dies first is censored: shares by Kaplan–Meier, observed risk and net benefit are those of "
             f"{run.cohort.outcome} if nobody died of anything else, and overstate what old patients will see."

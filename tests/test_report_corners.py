@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 
 from fracsurv import findings, report
+from fracsurv.cohort import read_cohort
 from fracsurv.curves import event_share
+from fracsurv.errors import UserError
 from fracsurv.explain import Explanation
 from fracsurv.explain.factors import factor_importance
 from fracsurv.findings import clinical
 from fracsurv.findings.finding import share_said
+from fracsurv.run import open_run
 from fracsurv.wording import headline_horizon, judged_split
 from tests import oracles
+from tests.conftest import tabular, write_cohort
 from tests.made_up import made_up_run
 
 
@@ -143,3 +147,18 @@ def test_what_cannot_be_shown_is_said_with_its_split_and_reason(tmp_path):
     )
     for part in ("time", "calibration", "decision"):
         assert f"{why}not reported on external: follow-up ends before." in parts[part]
+
+
+@pytest.mark.parametrize("includes", [False, True])
+def test_who_dies_is_censored_only_where_death_is_not_the_outcome(tmp_path, includes):
+    cohort = write_cohort(
+        tmp_path / "cohort", tabular(160), covariates={"age": "continuous"}, outcome_includes_death=includes
+    )
+    run = open_run(cohort, tmp_path / "out", "tiny")
+    assert any("dies first is censored" in said for said in report._limits(run)) != includes
+
+
+def test_whether_death_is_the_outcome_is_true_or_false(tmp_path):
+    cohort = write_cohort(tmp_path, tabular(), covariates={"age": "continuous"}, outcome_includes_death="death")
+    with pytest.raises(UserError, match="outcome_includes_death: 'death'; must be true or false"):
+        read_cohort(cohort)
