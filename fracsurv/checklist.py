@@ -11,6 +11,7 @@ import yaml
 from fracsurv.answers import answer
 from fracsurv.cohort import Cohort, horizons
 from fracsurv.cohort_settings import read_settings
+from fracsurv.competing import probabilities_said
 from fracsurv.config import CONFIGS, TRUE_RISK
 from fracsurv.metrics import kaplan_meier
 from fracsurv.numerals import counted
@@ -65,6 +66,8 @@ def _facts(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> dict[str
         "horizons": ", ".join(horizon_label(day, cohort.time_unit) for day in horizons(cohort)),
         "covariates": ", ".join(label(cohort, name) for name in cohort.covariates),
         "people": splits_told(run),
+        "held_out": _held_out(run),
+        "probabilities": probabilities_said(cohort),
         "n_folds": run.profile.n_folds,
         "seed": run.profile.seed,
         "n_rows": counted(len(rows), "row"),
@@ -88,6 +91,15 @@ def _missing(cohort: Cohort) -> str:
         else "No missing covariate is allowed: a cohort with one is refused."
     )
     return f"{rule} {said}".strip()
+
+
+def _held_out(run: Run) -> str:
+    """How it was decided who is held out; see `make_splits`."""
+    held_out = set(run.splits["split"]) - {"train"}
+    named = held_out & set(run.cohort.table.get("split", ()))
+    said = [f"The {split} patients are those that the cohort's column split names. " for split in sorted(named)]
+    said += ["The test patients were drawn at random, stratified by event. "] * ("test" in held_out - named)
+    return "".join(said)
 
 
 def _by_models(run: Run, rows: list[str], *, has_differences: bool, judged: bool) -> dict[str, str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fracsurv import findings, report
+from fracsurv.checklist import checklist
 from fracsurv.cohort import read_cohort
 from fracsurv.curves import event_share
 from fracsurv.errors import UserError
@@ -20,6 +22,7 @@ from fracsurv.wording import headline_horizon, judged_split
 from tests import oracles
 from tests.conftest import tabular, write_cohort
 from tests.made_up import made_up_run
+from tests.test_competing import dying
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +165,20 @@ def test_whether_death_is_the_outcome_is_true_or_false(tmp_path):
     cohort = write_cohort(tmp_path, tabular(), covariates={"age": "continuous"}, outcome_includes_death="death")
     with pytest.raises(UserError, match="outcome_includes_death: 'death'; must be true or false"):
         read_cohort(cohort)
+
+
+@pytest.mark.parametrize("split", ["test", ""])
+def test_the_checklist_says_who_chose_the_test_patients_and_what_probabilities_are(tmp_path, split):
+    table = dying(160).assign(split=np.where(np.arange(160) < 120, "", split))
+    cohort = write_cohort(tmp_path / "a", table, covariates={"age": "continuous"}, competing_event="death")
+    run = open_run(cohort, tmp_path / "out", "tiny")
+    rows = checklist(run, pd.DataFrame({"experiment": [], "split": []}), pd.DataFrame())
+    said = rows.set_index(("", "item")).iloc[:, -1]
+    assert ("The test patients are those that the cohort's column split names." in said["12a"]) == (split == "test")
+    assert ("The test patients were drawn at random, stratified by event." in said["12a"]) == (split == "")
+    assert "absolute risks, since death may come first" in said["12g"]
+    alone = write_cohort(tmp_path / "b", tabular(160), covariates={"age": "continuous"})
+    rows = checklist(
+        open_run(alone, tmp_path / "b-out", "tiny"), pd.DataFrame({"experiment": [], "split": []}), pd.DataFrame()
+    )
+    assert "probabilities by Breslow's baseline" in rows.set_index(("", "item")).iloc[:, -1]["12g"]
