@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 
 from fracsurv.answers import answer
-from fracsurv.cohort import Cohort, horizons
+from fracsurv.cohort import horizons
 from fracsurv.cohort_settings import read_settings
 from fracsurv.competing import probabilities_said
 from fracsurv.config import CONFIGS, TRUE_RISK
@@ -74,14 +74,14 @@ def _facts(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> dict[str
         "rows": "; ".join(experiment_name(run, name) for name in rows),
         "followed": _followed(run),
         "answer": answer(run, table, differences),
-        "missing": _missing(cohort),
+        "missing": _missing(run),
         **_by_models(run, rows, has_differences=len(differences) > 0, judged=len(counts) > 1),
     }
 
 
-def _missing(cohort: Cohort) -> str:
+def _missing(run: Run) -> str:
     """What of the covariates and radiographs was missing, or would have been done about it."""
-    said = missing_said(cohort)
+    cohort, said = run.cohort, missing_said(run.cohort, run.trained_on())
     if cohort.indicators:
         return said
     imputed = read_settings(cohort.folder, []).get("missing_covariates") == "impute"

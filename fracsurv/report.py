@@ -191,7 +191,7 @@ def _limits(run: Run) -> list[str]:
     if run.cohort.provenance != "real":
         limits.insert(0, "The outcome is simulated. What was found shows that the method works, or not, on data made "
                       "to hold such a signal; it says nothing of real radiographs.")  # fmt: skip
-    if said := missing_said(run.cohort):
+    if said := missing_said(run.cohort, run.trained_on()):
         limits.append(said)
     if TRUE_RISK in run.runnable():
         limits.append("True risk is known to the evaluation alone; no model reads it.")

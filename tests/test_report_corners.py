@@ -18,6 +18,8 @@ from fracsurv.explain.factors import factor_importance
 from fracsurv.findings import clinical
 from fracsurv.findings.finding import share_said
 from fracsurv.run import open_run
+from fracsurv.scaling import standardise
+from fracsurv.summary import missing_said
 from fracsurv.wording import headline_horizon, judged_split
 from tests import oracles
 from tests.conftest import tabular, write_cohort
@@ -182,3 +184,18 @@ def test_the_checklist_says_who_chose_the_test_patients_and_what_probabilities_a
         open_run(alone, tmp_path / "b-out", "tiny"), pd.DataFrame({"experiment": [], "split": []}), pd.DataFrame()
     )
     assert "probabilities by Breslow's baseline" in rows.set_index(("", "item")).iloc[:, -1]["12g"]
+
+
+@pytest.mark.parametrize(("unknown_from", "told"), [(100, False), (95, True)])
+def test_what_no_fold_can_learn_of_is_not_said_to_be_told(tmp_path, unknown_from, told):
+    # of the last 60, all external, and perhaps of five training patients age is not known
+    table = tabular(160).assign(split=["train"] * 100 + ["external"] * 60)
+    table.loc[unknown_from:, "age"] = np.nan
+    kinds = {"age": "continuous", "smoker": "binary"}
+    cohort = write_cohort(tmp_path / "cohort", table, covariates=kinds, missing_covariates="impute")
+    run = open_run(cohort, tmp_path / "out", "tiny")
+    indicator = [standardise(run.cohort, rows)[:, 2] for rows in run.trained_on()]
+    assert any(column.any() for column in indicator) == told
+    said = missing_said(run.cohort, run.trained_on())
+    assert ("no model is told where Age, years is not known" in said) != told
+    assert said in report._limits(run)
