@@ -17,6 +17,7 @@ from fracsurv.wording import (
     VERTEBRAL_ROW,
     experiment_name,
     judged_split,
+    not_ranked,
     split_counts,
 )
 
@@ -35,7 +36,7 @@ def answer_for(run: Run, table: pd.DataFrame, differences: pd.DataFrame, name: s
     alone is no gain from the image: 'adds' needs both intervals above 0. An interval that contains 0 is never called
     a gain or a loss.
     """
-    split = judged_split(table)
+    split = judged_split(table, run)
     found = against_clinical(differences, split, name)
     if REFERENCE not in found:
         absent = [row for row in (name, REFERENCE) if row not in set(table["experiment"])]
@@ -80,13 +81,14 @@ def answer_note(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> str
             "lie above 0."
         )
     counts = split_counts(run).set_index("split")
-    split = judged_split(table)
+    split = judged_split(table, run)
     if split in counts.index and counts.loc[split, "events"] < FEW_EVENTS:
         notes.append(
             f"Judged: {counted(counts.loc[split, 'patients'], f'{split} patient')}, "
             f"{counts.loc[split, 'events']:,} of them with an event: too few to tell models apart, or for curves of "
             "groups. The cohort's column split can hold out more."
         )
+    notes += [said] if (said := not_ranked(run, table)) else []
     if split == "external":
         notes += _test_says(differences, counts)
     notes += vertebral_says(run, table, differences)
@@ -111,7 +113,7 @@ def _test_says(differences: pd.DataFrame, counts: pd.DataFrame) -> list[str]:
 
 def vertebral_says(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
     """What graded vertebral fractures add to Cox PH, and the headline's row to both; empty where not run."""
-    split = judged_split(table)
+    split = judged_split(table, run)
     at = (differences["metric"] == "c_index") & (differences["split"] == split)
     pairs = [(VERTEBRAL_ROW, REFERENCE), (HEADLINE, VERTEBRAL_ROW)]
     says = []

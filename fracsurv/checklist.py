@@ -8,8 +8,9 @@ import pandas as pd
 import yaml
 
 from fracsurv.answers import answer
-from fracsurv.cohort import Cohort, horizons
+from fracsurv.cohort import horizons
 from fracsurv.cohort_settings import read_settings
+from fracsurv.competing import probabilities_said
 from fracsurv.config import CONFIGS, TRUE_RISK
 from fracsurv.numerals import counted
 from fracsurv.plots import horizon_label
@@ -63,20 +64,22 @@ def _facts(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> dict[str
         "horizons": ", ".join(horizon_label(day, cohort.time_unit) for day in horizons(cohort)),
         "covariates": ", ".join(label(cohort, name) for name in cohort.covariates),
         "people": splits_told(run),
+        "held_out": _held_out(run),
+        "probabilities": probabilities_said(cohort),
         "n_folds": run.profile.n_folds,
         "seed": run.profile.seed,
         "n_rows": counted(len(rows), "row"),
         "rows": "; ".join(experiment_name(run, name) for name in rows),
         "followed": f"Follow-up: {followed(cohort)}.",
         "answer": answer(run, table, differences),
-        "missing": f"{_missing(cohort)} {masked_told(run)}".strip(),
+        "missing": f"{_missing(run)} {masked_told(run)}".strip(),
         **_by_models(run, rows, has_differences=len(differences) > 0, judged=len(counts) > 1),
     }
 
 
-def _missing(cohort: Cohort) -> str:
+def _missing(run: Run) -> str:
     """What of the covariates and radiographs was missing, or would have been done about it."""
-    said = missing_said(cohort)
+    cohort, said = run.cohort, missing_said(run.cohort, run.trained_on())
     if cohort.indicators:
         return said
     imputed = read_settings(cohort.folder, []).get("missing_covariates") == "impute"
@@ -86,6 +89,15 @@ def _missing(cohort: Cohort) -> str:
         else "No missing covariate is allowed: a cohort with one is refused."
     )
     return f"{rule} {said}".strip()
+
+
+def _held_out(run: Run) -> str:
+    """How it was decided who is held out; see `make_splits`."""
+    held_out = set(run.splits["split"]) - {"train"}
+    named = held_out & set(run.cohort.table.get("split", ()))
+    said = [f"The {split} patients are those that the cohort's column split names. " for split in sorted(named)]
+    said += ["The test patients were drawn at random, stratified by event. "] * ("test" in held_out - named)
+    return "".join(said)
 
 
 def _by_models(run: Run, rows: list[str], *, has_differences: bool, judged: bool) -> dict[str, str]:

@@ -69,6 +69,8 @@ class Cohort:
     competing_event : str
         What the code 2 of the column `event` means, '' where the cohort names nothing. Where anybody has it, `table`
         has a column `competing` (bool, True = that happened first, at `time`; `event` is False then).
+    outcome_includes_death : bool
+        Whether who dies has the event, so that nobody is censored by death.
     without_image : int
         Patients that were left out since they have no radiograph (`missing_images: exclude`).
     masks : bool
@@ -96,6 +98,7 @@ class Cohort:
     description: str = ""
     time_unit: str = "days"
     competing_event: str = ""
+    outcome_includes_death: bool = False
     without_image: int = 0
     masks: bool = False
     windowed: bool = False
@@ -318,6 +321,7 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
         description=settings.get("description", ""),
         time_unit=settings.get("time_unit", "days"),
         competing_event=settings.get("competing_event", ""),
+        outcome_includes_death=settings.get("outcome_includes_death", False),
         without_image=int((~kept).sum()),
         masks=masks,
         windowed=settings.get("dicom_values", "stored") == "windowed",

@@ -25,6 +25,7 @@ SETTINGS = (
     "horizons",
     "time_unit",
     "competing_event",
+    "outcome_includes_death",
     "dicom_values",
     "missing_covariates",
     "missing_images",
@@ -84,6 +85,10 @@ def check_settings(settings: dict[str, Any], faults: list[str]) -> None:
         "competing_event": (
             _is_text(settings.get("competing_event", "-")),
             "must be text, not empty: what 2 in the column event means, e.g. death",
+        ),
+        "outcome_includes_death": (
+            isinstance(settings.get("outcome_includes_death", False), bool),
+            "must be true or false: whether who dies has the event",
         ),
         "description": (isinstance(settings.get("description", ""), str), "must be text"),
         "time_unit": (

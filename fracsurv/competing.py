@@ -94,3 +94,12 @@ def limit_note(cohort: Cohort) -> str:
 def estimate_name(cohort: Cohort) -> str:
     """What shares with the event over time are estimated by."""
     return "cumulative incidence, Aalen–Johansen" if cohort.has_competing else "Kaplan–Meier"
+
+
+def probabilities_said(cohort: Cohort) -> str:
+    """What predicted probabilities are, and by what they are computed."""
+    if cohort.has_competing:
+        return (
+            f"absolute risks, since {cohort.competing_event} may come first, by Breslow's baselines of both hazards"
+        )
+    return "probabilities by Breslow's baseline"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
 
 PROTOCOL_COVARIATES = {
     "age": "continuous",
@@ -37,3 +39,8 @@ MISSING = "_missing"
 def label_of(name: str, labels: Mapping[str, str]) -> str:
     """What to call a covariate: the cohort's label, the protocol's, or its name."""
     return labels.get(name, LABELS.get(name, name.replace("_", " ")))
+
+
+def silent_indicators(table: pd.DataFrame, indicators: Iterable[str]) -> list[str]:
+    """Those columns of `Cohort.indicators` that are the same for all patients of a table: nothing to learn from."""
+    return [name for name in indicators if table[name.removesuffix(MISSING)].isna().nunique() < 2]

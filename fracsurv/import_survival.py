@@ -67,6 +67,7 @@ def _from_sksurv(name: str) -> tuple[pd.DataFrame, dict[str, str], dict]:
     about = {
         "provenance": "real",
         "outcome": OUTCOMES[name],
+        "outcome_includes_death": True,
         "description": f"{name}, from scikit-survival; time in days",
     }
     return pd.concat([table, x.reset_index(drop=True)], axis=1), _kinds(x), about

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from fracsurv.competing import probabilities_said
 from fracsurv.files import read_json
 from fracsurv.numerals import MISSING, counted
 from fracsurv.run import Run
@@ -49,7 +50,7 @@ def model_card(run: Run, name: str, table: pd.DataFrame, differences: pd.DataFra
         ("Encoder", settings.encoder + (f" (protocol: {row.encoder})" if settings.encoder != row.encoder else "")),
         ("Clinical factors", ", ".join(covariates) if takes_factors else "none"),
         ("Takes over, frozen", ", ".join(row.pretrained.values()) or "nothing"),
-        ("Gives", f"a log hazard of {run.cohort.outcome}, higher = riskier; {_probabilities(run)}"),
+        ("Gives", f"a log hazard of {run.cohort.outcome}, higher = riskier; {probabilities_said(run.cohort)}"),
         ("Data", PROVENANCE[run.cohort.provenance]),
         (
             "Trained and validated on",
@@ -66,12 +67,6 @@ def model_card(run: Run, name: str, table: pd.DataFrame, differences: pd.DataFra
         tables.insert(0, ("Fold models", _fits(run, name)))
     title = f"Model card: {experiment_name(run, name)}"
     return {"title": title, "provenance": provenance_lines(run), "facts": facts, "tables": tables}
-
-
-def _probabilities(run: Run) -> str:
-    if run.cohort.has_competing:
-        return f"absolute risks, since {run.cohort.competing_event} may come first"
-    return "probabilities by Breslow's baseline"
 
 
 def _fits(run: Run, name: str) -> pd.DataFrame:

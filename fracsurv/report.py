@@ -184,7 +184,7 @@ def _limits(run: Run) -> list[str]:
     ]
     if run.cohort.has_competing:
         limits.append(limit_note(run.cohort))
-    elif run.cohort.provenance == "real":
+    elif run.cohort.provenance == "real" and not run.cohort.outcome_includes_death:
         limits.append(
             "Who dies first is censored: shares by Kaplan–Meier, observed risk and net benefit are those of "
             f"{run.cohort.outcome} if nobody died of anything else, and overstate what old patients will see."
@@ -194,7 +194,7 @@ def _limits(run: Run) -> list[str]:
     if run.cohort.provenance != "real":
         limits.insert(0, "The outcome is simulated. What was found shows that the method works, or not, on data made "
                       "to hold such a signal; it says nothing of real radiographs.")  # fmt: skip
-    if said := missing_said(run.cohort):
+    if said := missing_said(run.cohort, run.trained_on()):
         limits.append(f"{said} {masked_told(run)}".strip())
     if TRUE_RISK in run.runnable():
         limits.append("True risk is known to the evaluation alone; no model reads it.")

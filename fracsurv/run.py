@@ -93,6 +93,10 @@ class Run:
         """The runnable experiments that look at no picture, in the file's order."""
         return [name for name in self.runnable() if name != TRUE_RISK and not self.experiments[name].needs_images]
 
+    def trained_on(self) -> list[np.ndarray]:
+        """Each fold's training patients, row numbers of the cohort."""
+        return [self.rows(fold)["train"] for fold in range(self.profile.n_folds)]
+
     def covariates(self, name: str) -> list[str]:
         """Names of an experiment's covariates, in the order in which its model takes them."""
         return [

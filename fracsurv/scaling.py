@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 
 from fracsurv.cohort import Cohort
-from fracsurv.covariates import MISSING
+from fracsurv.covariates import MISSING, silent_indicators
 from fracsurv.vertebral import vertebral_covariates
 
 
@@ -77,8 +77,6 @@ def fit_scaling(cohort: Cohort, train: np.ndarray, *, morphometry: bool = False)
     kinds = dict(cohort.covariates)
     values = cohort.table[list(kinds)].to_numpy(float)[train]
     usual = [_usual(values[:, column], kind) for column, kind in enumerate(kinds.values())]
-    unknown = cohort.table[list(kinds)].isna().iloc[train]
-    silent = [name for name in cohort.indicators if unknown[name.removesuffix(MISSING)].nunique() < 2]
     values = np.where(np.isnan(values), usual, values)
     continuous = np.array([kind == "continuous" for kind in kinds.values()])
     scaler = StandardScaler().fit(values)
@@ -89,7 +87,7 @@ def fit_scaling(cohort: Cohort, train: np.ndarray, *, morphometry: bool = False)
         np.where(continuous, scaler.mean_, 0.0).tolist(),
         np.where(continuous, scaler.scale_, 1.0).tolist(),
         cohort.indicators,
-        silent,
+        silent_indicators(cohort.table.iloc[train], cohort.indicators),
         block.mean_.tolist() if block else [],
         block.scale_.tolist() if block else [],
     )

@@ -113,7 +113,7 @@ def sections(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[S
         Section("further", "Uno's C and integrated metrics", notes=[FURTHER],
                 tables=[ShownTable("further_metrics", f"Further metrics: {MEANS}", further_metrics(run, table))]),
     ]  # fmt: skip
-    return [section for section in made if section.text or section.tables or section.figures]
+    return [section for section in made if section.text or section.tables or section.figures or section.folded]
 
 
 def _all_experiments(run: Run, table: pd.DataFrame, differences: pd.DataFrame, names: list[str]) -> Section:
@@ -156,25 +156,32 @@ def _vertebral(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> Sect
 
 
 def _probabilities(run: Run, table: pd.DataFrame) -> list[Section]:
-    split = judged_split(table)
+    split = judged_split(table, run)
     shown = findings.highlighted(table, split)
     names = list(dict.fromkeys(table["experiment"]))
     first = [name for name in shown if name != TRUE_RISK][:2]
     others = [name for name in names if name not in (TRUE_RISK, *first)]
     thirds = [findings.risk_groups(run, table, name, split) for name in (*first, *others)]
     drawn = any(each.figure is not None for each in thirds)  # if not, one sentence says so for all
-    return [
-        Section("time", "Over time", figures=_figures([findings.over_time(run, table, split)])),
-        Section("calibration", "Calibration", figures=_figures([findings.calibration(run, table, split, shown)])),
-        Section("decision", "Would it help to act on it?",
-                figures=_figures([findings.decision_curve(run, table, split, shown)])),
-        Section(
-            "groups",
-            "Groups by predicted risk",
-            figures=_figures(thirds[: len(first)] if drawn else thirds[:1]),
-            folded=_figures(thirds[len(first) :] if drawn else []),
-        ),
-    ]  # fmt: skip
+    n_shown = max(1, len(first) if drawn else 1)
+    at_horizons = {
+        ("time", "Over time"): findings.over_time(run, table, split),
+        ("calibration", "Calibration"): findings.calibration(run, table, split, shown),
+        ("decision", "Would it help to act on it?"): findings.decision_curve(run, table, split, shown),
+    }
+    made = [
+        Section(*named, text=[] if found else [_nothing_at_horizons(run, table, split)], figures=_figures([found]))
+        for named, found in at_horizons.items()
+    ]
+    figures, folded = thirds[:n_shown], thirds[n_shown:] if drawn else []
+    groups = Section("groups", "Groups by predicted risk", figures=_figures(figures), folded=_figures(folded))
+    return [*made, groups]
+
+
+def _nothing_at_horizons(run: Run, table: pd.DataFrame, split: str) -> str:
+    """Why nothing is shown of a split at any horizon."""
+    why = not_reported(run, table, split) or ["Follow-up of each group of predicted risk ends too early."]
+    return " ".join([f"Nothing can be shown of the {split} patients.", *why])
 
 
 def _groups(run: Run, table: pd.DataFrame, names: list[str]) -> Section:
@@ -183,7 +190,7 @@ def _groups(run: Run, table: pd.DataFrame, names: list[str]) -> Section:
     models = [name for name in (REFERENCE, HEADLINE) if name in names]
     models = models or [name for name in names if name != TRUE_RISK][:1]
     if models:
-        split = judged_split(table)
+        split = judged_split(table, run)
         found, frame = findings.in_groups(run, table, split, models)
         section.figures = _figures([found])
         section.tables = [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
+from numpy.typing import NDArray
 
 from fracsurv.cohort import Cohort
-from fracsurv.covariates import MISSING, label_of
+from fracsurv.covariates import MISSING, label_of, silent_indicators
 from fracsurv.metrics import kaplan_meier
 from fracsurv.numerals import NOT_KNOWN, counted, first_upper
 
@@ -17,8 +20,15 @@ def label(cohort: Cohort, name: str) -> str:
     return label_of(name, cohort.labels)
 
 
-def missing_said(cohort: Cohort) -> str:
-    """What of a cohort is missing and what was done about it; empty where nothing is."""
+def missing_said(cohort: Cohort, trained_on: Iterable[NDArray] = ()) -> str:
+    """What of a cohort is missing and what was done about it; empty where nothing is.
+
+    Parameters
+    ----------
+    trained_on : iterable of arrays
+        Each fold's training patients, row numbers: where these do not differ in whether a covariate is known, no
+        model takes that from any patient, and it is said.
+    """
     counts = {name: int(cohort.table[name].isna().sum()) for name in cohort.covariates}
     parts = [f"{label(cohort, name)} of {n:,}" for name, n in counts.items() if n]
     said = []
@@ -28,6 +38,13 @@ def missing_said(cohort: Cohort) -> str:
             "(binary factors: the most frequent value) of each fold's training patients, and a further covariate "
             "says where."
         )
+        silent = [set(silent_indicators(cohort.table.iloc[rows], cohort.indicators)) for rows in trained_on]
+        if unheard := [name for name in cohort.indicators if silent and name in set.intersection(*silent)]:
+            called = ", ".join(label(cohort, name.removesuffix(MISSING)) for name in unheard)
+            said.append(
+                f"But no model is told where {called} is not known: in no fold do the training patients differ in "
+                "that."
+            )
     if cohort.without_image:
         verb = "was" if cohort.without_image == 1 else "were"
         said.append(f"{counted(cohort.without_image, 'patient')} without a radiograph {verb} left out.")

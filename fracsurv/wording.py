@@ -29,6 +29,8 @@ PROVENANCE = {
     "number here says anything about the real patients' fractures.",
     "real": "Real cohort.",
 }
+JUDGED_FIRST = ("external", "test")
+"""Held-out splits in the order in which a report takes them for its answer."""
 CLINICAL = (REFERENCE, UNIMODAL)
 FEW_EVENTS = 30
 FEW = f"fewer than {FEW_EVENTS} events"
@@ -113,26 +115,59 @@ def no_thirds(n: int, one: str = "patient") -> str:
     )
 
 
-def judged_split(table: pd.DataFrame) -> str:
-    """Where the answer is read: the external cohort if there is one, the test set else."""
-    return "external" if (table["split"] == "external").any() else "test"
+def judged_split(table: pd.DataFrame, run: Run | None = None) -> str:
+    """Where the answer is read: on the external patients if they have a C-index, on the test patients else.
+
+    Where neither has one, on the external patients if there are any: `run` tells of those who have no metric at all.
+    """
+    with_c_index = set(table.loc[table["metric"] == "c_index", "split"])
+    for there in (with_c_index, set(table["split"]), set() if run is None else set(run.splits["split"])):
+        for split in JUDGED_FIRST:
+            if split in there:
+                return split
+    return "test"
+
+
+def not_ranked(run: Run, table: pd.DataFrame) -> str:
+    """Which held-out patients have no C-index, why, and who is judged in their place; '' where all have one."""
+    there = set(table.loc[table["metric"] == "c_index", "split"])
+    counts = split_counts(run)
+    without = counts[(counts["split"] != "train") & ~counts["split"].isin(there)]
+    if without.empty:
+        return ""
+    whose = " and ".join(
+        f"the {row.patients:,} {row.split} patients ({counted(row.events, 'event')})" for row in without.itertuples()
+    )
+    said = (
+        f"There is no C-index of {whose}: it takes a patient who had {run.cohort.outcome} while another "
+        "was still free of it."
+    )
+    judged = judged_split(table, run)
+    return f"{said} Shown and compared are the {judged} patients." if judged in there else said
 
 
 def headline_horizon(table: pd.DataFrame, split: str) -> float | None:
-    """The horizon nearest to 5 years (1826 of any other unit) that this split allows; None if it allows none."""
-    rows = table[(table["split"] == split) & (table["metric"] == "auc")]
-    days = rows["horizon_days"].dropna().unique()
-    return float(min(days, key=lambda day: abs(day - HEADLINE_DAYS))) if len(days) else None
+    """The horizon nearest to 5 years (1826 of any other unit) that this split allows; None if it allows none.
+
+    One with an AUC, or, where nobody has had an event by any, with a Brier score.
+    """
+    for metric in ("auc", "brier"):
+        days = table.loc[(table["split"] == split) & (table["metric"] == metric), "horizon_days"].dropna().unique()
+        if len(days):
+            return float(min(days, key=lambda day: abs(day - HEADLINE_DAYS)))
+    return None
 
 
-def not_reported(run: Run, table: pd.DataFrame) -> list[str]:
+def not_reported(run: Run, table: pd.DataFrame, only: str | None = None) -> list[str]:
     """A sentence for each split and reason for which AUC or Brier score at some horizon is not there.
 
     A horizon is reported where every fold model has a figure for it: both need follow-up beyond the horizon, of those
-    judged and of those whose censoring weights them, and the AUC somebody who has had an event by then.
+    judged and of those whose censoring weights them, and the AUC somebody who has had an event by then. With `only`,
+    those of one split.
     """
     sentences = []
-    for split in dict.fromkeys(table["split"]):
+    held_out = [split for split in JUDGED_FIRST if split in set(run.splits["split"])]
+    for split in [only] if only else dict.fromkeys([*table["split"], *held_out]):
         of_metric = {
             metric: table.loc[(table["split"] == split) & (table["metric"] == metric), "horizon_days"].to_numpy(float)
             for metric in ("auc", "brier")

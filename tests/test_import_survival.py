@@ -22,6 +22,7 @@ def test_scikit_survivals_sets(tmp_path, name, n, events):
     import_survival(name, tmp_path / name)
     cohort = read_cohort(tmp_path / name)
     assert (len(cohort), cohort.table["event"].sum(), cohort.provenance) == (n, events, "real")
+    assert cohort.outcome_includes_death  # death, or recurrence or death
 
 
 def test_flchain_without_the_cause_of_death(tmp_path):

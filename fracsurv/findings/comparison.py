@@ -18,25 +18,36 @@ from fracsurv.numerals import counted, number
 from fracsurv.plots import horizon_label
 from fracsurv.run import Run
 from fracsurv.tables import in_thesis_order, way_to_true_risk
-from fracsurv.wording import FEWEST_EVENTS, REFERENCE, experiment_name, headline_horizon, judged_split, stamp
+from fracsurv.wording import (
+    FEWEST_EVENTS,
+    JUDGED_FIRST,
+    REFERENCE,
+    experiment_name,
+    headline_horizon,
+    judged_split,
+    not_ranked,
+    stamp,
+)
 
 FEWEST_FOR_SHARES = 300
 
 
 def forest(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> Finding:
     """C-index of every experiment on test and external, and which differ from Cox PH."""
-    splits = [split for split in ("external", "test") if (table["split"] == split).any()]
     rows = table[table["metric"] == "c_index"]
+    splits = [split for split in JUDGED_FIRST if (rows["split"] == split).any()] or [judged_split(table, run)]
     order = in_thesis_order(list(dict.fromkeys(rows["experiment"])))
     rows = rows.set_index("experiment").loc[order].reset_index()
     chance = {split: found for split in splits if (found := chance_range(run, split))}
     figure = plots.forest(rows, names_of(run, order), splits, chance=chance, provenance=stamp(run))
-    split = judged_split(table)
+    split = judged_split(table, run)
     found = differences[(differences["split"] == split) & (differences["metric"] == "c_index")]
     found = found[(found["reference"] == REFERENCE) & (found["experiment"] != TRUE_RISK)]
     above = [experiment_name(run, n) for n in found.loc[found["ci_low"] > 0, "experiment"]]
     below = [experiment_name(run, n) for n in found.loc[found["ci_high"] < 0, "experiment"]]
-    if found.empty:
+    if not (rows["split"] == split).any():
+        said = "No experiment is compared with another."
+    elif found.empty:
         said = "No experiment is compared with Cox PH in this run."
     else:
         said = (
@@ -55,9 +66,8 @@ def forest(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> Finding:
             f"{high:.3f} in 95 of 100 deals (grey), a mean over fold models less widely; {len(within)} of "
             f"{counted(len(order), 'row')} {'is' if len(order) == 1 else 'are'} not above that{_listed(within)}."
         )
-    return Finding(
-        "forest", figure, f"Forest plot of the C-index of {counted(len(order), 'experiment')} with intervals", said
-    )
+    alt = f"Forest plot of the C-index of {counted(len(order), 'experiment')} with intervals"
+    return Finding("forest", figure, alt, f"{said} {not_ranked(run, table)}".strip())
 
 
 def chance_range(run: Run, split: str) -> tuple[float, float] | None:
@@ -75,7 +85,7 @@ def chance_range(run: Run, split: str) -> tuple[float, float] | None:
 def over_time(run: Run, table: pd.DataFrame, split: str, names: Sequence[str] | None = None) -> Finding | None:
     """AUC(t) and Brier(t) on a split; None where follow-up allows no horizon."""
     horizon = headline_horizon(table, split)
-    rows = table[(table["split"] == split) & (table["metric"] == "auc")]
+    rows = table[(table["split"] == split) & table["metric"].isin(["auc", "brier"])]
     if horizon is None:
         return None
     names = list(names or in_thesis_order(list(dict.fromkeys(rows["experiment"]))))
@@ -89,7 +99,7 @@ def over_time(run: Run, table: pd.DataFrame, split: str, names: Sequence[str] | 
     figure = plots.over_time(curves, labels, shown, time_unit=unit, provenance=stamped)
     at = curves[np.isclose(curves["time"], last)]
     brier = at[at["metric"] == "brier"].set_index("experiment")["value"]
-    auc = at[(at["metric"] == "auc") & (at["experiment"] != TRUE_RISK)].set_index("experiment")["value"]
+    auc = at[(at["metric"] == "auc") & (at["experiment"] != TRUE_RISK)].set_index("experiment")["value"].dropna()
     models = brier.drop([KAPLAN_MEIER, TRUE_RISK], errors="ignore")
     said = f"At {horizon_label(last, unit)} on {PATIENTS[split]}, "
     if models.empty:
@@ -101,9 +111,11 @@ def over_time(run: Run, table: pd.DataFrame, split: str, names: Sequence[str] | 
         better = int((models < brier[KAPLAN_MEIER]).sum())
         verb = "has" if len(models) == 1 else "have"
         largest = f", as the largest of {len(auc)} biased upwards" if len(auc) > 1 else ""
+        highest = "there is no AUC, for nobody has had an event by then"
+        if len(auc):
+            highest = f"the highest AUC of a model is {auc.max():.3f} ({experiment_name(run, auc.idxmax())}){largest}"
         said += (
-            f"the highest AUC of a model is {auc.max():.3f} ({experiment_name(run, auc.idxmax())}){largest}; "
-            f"{better} of {counted(len(models), 'model')} {verb} a lower Brier score than the {called} "
+            f"{highest}; {better} of {counted(len(models), 'model')} {verb} a lower Brier score than the {called} "
             f"curve given to everyone ({brier[KAPLAN_MEIER]:.3f})."
         )
     return Finding(f"over_time_{split}", figure, f"AUC and Brier score over time on {split}", said)
@@ -111,7 +123,7 @@ def over_time(run: Run, table: pd.DataFrame, split: str, names: Sequence[str] | 
 
 def chosen_and_judged(run: Run, table: pd.DataFrame) -> Finding | None:
     """C-index on validation against test or external; None for fewer than three experiments."""
-    judged = judged_split(table)
+    judged = judged_split(table, run)
     rows = table[(table["metric"] == "c_index") & (table["experiment"] != TRUE_RISK)]
     wide = rows.pivot_table(index="experiment", columns="split", values="mean")
     if len(wide) < 3 or not {"validation", judged} <= set(wide):
@@ -133,7 +145,7 @@ def furthest(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> str:
     With fewer, the share is mostly noise: its denominator is a difference of two C-indices. For the same reason there
     is a way to go only where `tables.way_to_true_risk` finds one.
     """
-    split = judged_split(table)
+    split = judged_split(table, run)
     way = way_to_true_risk(run, table, differences, split).drop([TRUE_RISK, REFERENCE], errors="ignore")
     if way.empty:
         return ""

@@ -52,10 +52,11 @@ def highlighted(table: pd.DataFrame, split: str) -> list[str]:
 
     The best by C on validation: the patients who are shown choose nothing. Without a validation, by C on them.
     """
+    there = list(dict.fromkeys(table.loc[table["split"] == split, "experiment"]))
     c_index = table[table["metric"] == "c_index"]
-    there = list(c_index.loc[c_index["split"] == split, "experiment"])
     chosen_on = "validation" if (c_index["split"] == "validation").any() else split
     ranked = c_index[c_index["split"] == chosen_on].sort_values("mean", ascending=False)["experiment"]
     ranked = [name for name in ranked if name in there]
+    ranked += [name for name in there if name not in ranked]  # none has a C-index
     first = [name for name in (REFERENCE, HEADLINE, TRUE_RISK) if name in ranked]
     return (first + [name for name in ranked if name not in first])[:MOST_HIGHLIGHTED]

@@ -222,12 +222,14 @@ def decision_curve(
     palette = iter([COLOURS[i] for i in (0, 2, 3, 4, 1, 5)])
     drawn = {name: (1000 * values, "#000000" if name == "true_risk" else next(palette), "-", labels[name])
              for name, values in curves.items()}  # fmt: skip
-    top = max(float(np.nanmax(each[0])) for each in [*drawn.values(), (1000 * np.asarray(everyone),)])
     drawn["everyone"] = (1000 * np.asarray(everyone), GREY, "--", "acting on everyone")
+    top = max(float(np.nanmax(each[0])) for each in drawn.values())
+    lowest = min(float(np.nanmin(each[0])) for each in drawn.values())
     for values, colour, line, _ in drawn.values():
         axes.plot(percent, values, line, color=colour, linewidth=1.5)
     axes.axhline(0, color=GREY, linewidth=1, linestyle=":")
-    axes.set(ylim=(-0.12 * top, 1.06 * top), xlim=(0, percent[-1]))
+    # where nobody has the event nothing lies above 0, and all that there is to see lies below
+    axes.set(ylim=(-0.12 * top, 1.06 * top) if top > 0 else (1.06 * lowest, -0.06 * lowest), xlim=(0, percent[-1]))
     axes.set(xlabel=f"Threshold: act from this predicted risk of {outcome} by {horizon} on, %")
     axes.set_ylabel("Net benefit, true positives per 1,000 patients")
     handles = [Line2D([], [], color=colour, linestyle=line, label=text) for _, colour, line, text in drawn.values()]
