@@ -217,6 +217,10 @@ def cautions(study: Study) -> list[str]:
     return lines
 
 
+def _dead(study: Study) -> str:
+    return "" if study.cohort.outcome_includes_death else ": who dies first is censored"
+
+
 def limits(study: Study) -> list[str]:
     """How the numbers were made and what they do not say."""
     trained = min(applied.about["patients"] for applied in study.first.models.applied)
@@ -228,7 +232,7 @@ def limits(study: Study) -> list[str]:
         "the slope over all follow-up Wald's (Cox), of observed / expected over all follow-up that of a Poisson "
         "regression. Models and censoring weights stay as they are.",
         "The censoring weights of Uno's C, AUC and Brier scores were estimated on the patients judged themselves. "
-        f"Observed risks are Kaplan–Meier's{'' if study.cohort.outcome_includes_death else ': who dies first is censored'}.",
+        f"Observed risks are Kaplan–Meier's{_dead(study)}.",
         "Scaled Brier score: 1 − Brier score / that of the Kaplan–Meier curve of these patients given to everybody; "
         "0 = no better than that, below 0 = worse. ICI, E50 and E90: mean, median and 90th percentile of the gap "
         "between prediction and smooth curve; above 0 by chance even for a perfect model, hence no interval.",
