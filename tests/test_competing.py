@@ -11,6 +11,7 @@ from scipy.stats import kstest
 from typer.testing import CliRunner
 
 from fracsurv import findings, metrics, report
+from fracsurv.ablation import bootstrap_seed
 from fracsurv.cli import app
 from fracsurv.cohort import read_cohort
 from fracsurv.competing import competing_hazard
@@ -18,6 +19,7 @@ from fracsurv.curves import KAPLAN_MEIER, metrics_over_time
 from fracsurv.errors import UserError
 from fracsurv.experiments import run_experiment
 from fracsurv.findings import clinical
+from fracsurv.metrics.resampling import draw_counts
 from fracsurv.oddities import table_oddities
 from fracsurv.predicting import predict_cohort, told
 from fracsurv.results import read_metrics, read_predictions
@@ -214,6 +216,20 @@ def test_intervals_are_those_of_the_metrics_in_the_draws(run):
     rows = table[(table["experiment"] == "cox_ph") & (table["split"] == "external")]
     assert (rows["ci_low"] < rows["mean"]).all()
     assert (rows["mean"] < rows["ci_high"]).all()
+    parts = [columns(run, fold, "external") for fold in range(2)]
+    status, time = parts[0][:2]
+    draws: dict[str, list] = {"auc": [], "brier": []}
+    counts = draw_counts(len(time), run.profile.bootstrap_draws, bootstrap_seed(run, "external", [0, 1]))
+    for at in (np.repeat(np.arange(len(time)), times) for times in counts.T):
+        drawn = status, time, status[at], time[at]
+        risks = [part[2][at] for part in parts]
+        incidences = [1 - part[4][f"survival_{DAYS[1]:g}d"].to_numpy()[at] for part in parts]
+        draws["auc"].append(np.mean([oracles.competing_auc(*drawn, risk, DAYS[1]) for risk in risks]))
+        draws["brier"].append(np.mean([oracles.competing_brier(*drawn, each, DAYS[1]) for each in incidences]))
+    for metric, values in draws.items():
+        row = rows[(rows["metric"] == metric) & (rows["horizon_days"] == DAYS[1])].iloc[0]
+        expected = np.percentile(values, [2.5, 97.5])
+        np.testing.assert_allclose(row[["ci_low", "ci_high"]].to_numpy(float), expected, rtol=1e-9)
     curves = metrics_over_time(run, ["cox_ph"], "external", DAYS[-1])
     reference = curves[curves["experiment"] == KAPLAN_MEIER].iloc[-1]["value"]
     expected = []
@@ -242,7 +258,13 @@ def test_the_report_shows_both_incidences_and_what_kaplan_meier_overstates(repor
         assert row["overstated by, points"] == f"{100 * (alone - share):.1f}"
         assert alone > share
     assert (run.out / "tables" / "competing.csv").exists()
-    assert "says" in findings.competing(run).said
+    share, dead = (oracles.cumulative_incidence(status, time, 1826, cause) for cause in (1, 2))
+    alone = 1 - oracles.kaplan_meier(status == 1, time, 1826)
+    said = findings.competing(run).said
+    assert said.startswith(f"By 5 years, {100 * share:.1f} % [")
+    assert f"have had any fracture, and {100 * dead:.1f} % [" in said
+    over = f"{100 * (alone - share):.1f} percentage points ({100 * (alone / share - 1):.0f} %) too many."
+    assert f"says {100 * alone:.1f} %: {over}" in said
     assert "definition ii of Blanche et al. 2013" in page
     assert "absolute risks, since " in (run.out / "pages" / "cox_ph.html").read_text("utf-8")
     assert "shares and observed risk are cumulative incidences" in page
