@@ -112,7 +112,7 @@ def test_what_differs_from_the_training_is_refused_all_at_once(made, alone, tmp_
     with pytest.raises(UserError) as caught:
         predict_cohort(alone, other, "cds_full_if", tmp_path, progress=False)
     assert caught.value.faults == [
-        "covariate age: not known of 1 patients; in training it was known of everybody",
+        "covariate age: not known of 1 patient; in training it was known of everybody",
         "covariate bmi: the model takes it, and the cohort does not have it",
         "covariate smoker: binary where the model was trained, continuous here",
         "time_unit: days in training, months here",
@@ -156,7 +156,7 @@ def test_nothing_of_the_training_patients_is_kept_but_numbers_of_all(made):
             assert not any(patient in text for patient in made.cohort.table["patient_id"])
             record = json.loads(text)
             about = {"outcome", "time_unit", "horizons", "provenance", "windowed", "patients", "events", "ranges"}
-            assert set(record["about"]) == about
+            assert set(record["about"]) == about | {"competing_event", "permuted"}
 
 
 def test_a_baseline_kept_is_breslows(made):
@@ -257,7 +257,7 @@ def test_a_factor_known_of_all_who_trained_may_not_be_missing_later(tmp_path):
     run = open_run(write_cohort(tmp_path / "c", table, **how), tmp_path / "r", "tiny")
     run_experiment(run, "cox_ph", progress=False)
     new = read_cohort(write_cohort(tmp_path / "new", table.iloc[:10], **how), outcome=False)
-    with pytest.raises(UserError, match="age: not known of 1 patients; in training it was known of everybody"):
+    with pytest.raises(UserError, match="age: not known of 1 patient; in training it was known of everybody"):
         predict_cohort(run.out, new, "cox_ph", tmp_path / "work", progress=False)
 
 
