@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,6 +36,7 @@ class Patients:
     table: pd.DataFrame
     time_unit: str = "days"
     provenance: str = "simulated"
+    outcome_includes_death: bool = False
 
     @property
     def status(self) -> np.ndarray:
@@ -110,6 +111,9 @@ def test_events_after_the_trainings_follow_up_count_for_nothing():
     assert any(line.startswith("Of 60 patients followed for longer") for line in limits(late))
     assert any(line.startswith("Of 1 patient followed for longer") for line in limits(study(later=1)))
     assert any("the 1 fold model, each trained on 1 patient or more" in line for line in limits(late))
+    assert any(line.endswith("Kaplan–Meier's: who dies first is censored.") for line in limits(late))
+    deadly = replace(late, cohort=replace(late.cohort, outcome_includes_death=True))
+    assert any(line.endswith("Observed risks are Kaplan–Meier's.") for line in limits(deadly))
 
 
 @pytest.mark.parametrize(
