@@ -59,7 +59,11 @@ def test_is_told_plainly(case, template, tmp_path, monkeypatch, capsys):
         assert code == 2, said[:2000]
         assert case.says in said or "cannot be read" in said, said[:2000]
         left = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-        assert {path.name for path in left} <= {"splits.csv", ".crops.lock"}  # whole, and right for another try
+        assert {path.name for path in left} <= {
+            "splits.csv",
+            "profile.txt",
+            ".crops.lock",
+        }  # whole, and right for another try
 
 
 def test_checking_a_cohort_does_not_wait_for_torch(template):
