@@ -27,7 +27,7 @@ import numpy as np
 import psutil
 
 from benchmarks.detection import RESULTS
-from benchmarks.kills import broken_files, kill
+from benchmarks.kills import broken_files, kill, made_files
 from fracsurv.files import leftovers, write_json
 
 ROWS = "cox_ph,cds_crops_if"
@@ -49,20 +49,10 @@ class Study:
 
     def start(self, step: str, out: Path, said: Path) -> psutil.Popen:
         first, *more = STEPS[step]
-        command = [
-            sys.executable,
-            "-m",
-            "fracsurv.cli",
-            first,
-            self.cohort,
-            "--profile",
-            self.profile,
-            "--out",
-            out,
-            *more,
-        ]
+        given = [self.cohort, "--profile", self.profile, "--out", out]
+        command = [sys.executable, "-m", "fracsurv.cli", first, *map(str, given), *more]
         with open(said, "w", encoding="utf-8") as file:
-            return psutil.Popen([str(part) for part in command], stdout=file, stderr=file)
+            return psutil.Popen(command, stdout=file, stderr=file)
 
     def done(self, step: str, out: Path, said: Path) -> float:
         """Seconds that a step takes undisturbed, or when it goes on."""
@@ -74,13 +64,7 @@ class Study:
 
 def files_of(out: Path) -> dict[str, bytes]:
     """What a step leaves, by name, but for logs, hidden files and times."""
-    return {
-        str(path.relative_to(out)): path.read_bytes()
-        for path in sorted(out.rglob("*"))
-        if path.is_file()
-        and not any(part.startswith(".") or part == "logs" for part in path.relative_to(out).parts)
-        and path.name not in TIMES
-    }
+    return {str(path.relative_to(out)): path.read_bytes() for path in made_files(out) if path.name not in TIMES}
 
 
 def size_of(folder: Path) -> int:

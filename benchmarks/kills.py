@@ -69,12 +69,19 @@ def kill(process: psutil.Popen) -> None:
     process.wait()
 
 
+def made_files(out: Path) -> list[Path]:
+    """What was made in a folder, sorted: its files but for logs and what is hidden."""
+    return [
+        path for path in sorted(out.rglob("*"))
+        if path.is_file() and not any(p.startswith(".") or p == "logs" for p in path.relative_to(out).parts)
+    ]  # fmt: skip
+
+
 def broken_files(out: Path) -> list[str]:
     """Files under their final names that cannot be read."""
     broken = []
-    for path in out.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(out).parts)
-        if path.is_file() and not hidden and path.suffix in READERS and "logs" not in path.parts:
+    for path in made_files(out):
+        if path.suffix in READERS:
             try:
                 READERS[path.suffix](path)
             except Exception as error:

@@ -12,9 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +19,7 @@ import torch
 import yaml
 
 from benchmarks.detection import RESULTS
-from benchmarks.timing import device_name, measured_apart
+from benchmarks.timing import clocked, device_name, measured_apart, print_growth
 from fracsurv import metrics
 from fracsurv.baselines import fit_cox
 from fracsurv.cohort import read_cohort
@@ -51,40 +48,33 @@ def measure(n: int, folder: str) -> dict:
     path = Path(folder) / str(n)
     write_tables(path, n)
     seconds: dict[str, float] = {}
-
-    @contextmanager
-    def clocked(what: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        seconds[what] = time.perf_counter() - start
-
-    with clocked("read and check"):
+    with clocked(seconds, "read and check"):
         cohort = read_cohort(path)
-    with clocked("tell what is odd"):
+    with clocked(seconds, "tell what is odd"):
         table_oddities(cohort)
-    with clocked("splits"):
+    with clocked(seconds, "splits"):
         make_splits(cohort, n_folds=3, test_fraction=0.1, seed=0)
     event, time_ = cohort.table["event"].to_numpy(), cohort.table["time"].to_numpy()
     train, test = np.arange(n) % 10 > 0, np.arange(n) % 10 == 0
-    with clocked("scale covariates"):
+    with clocked(seconds, "scale covariates"):
         x = standardise(cohort, np.flatnonzero(train))
-    with clocked("Cox PH"):
+    with clocked(seconds, "Cox PH"):
         risk = fit_cox(x[train], event[train], time_[train]).risk(x)
-    with clocked("Cox loss and gradient, all in one batch"):
+    with clocked(seconds, "Cox loss and gradient, all in one batch"):
         theta = torch.tensor(risk, requires_grad=True)
         cox_nll(torch.tensor(event), torch.tensor(time_), theta).backward()
-    with clocked("C-index of all"):
+    with clocked(seconds, "C-index of all"):
         c_index = metrics.concordance_index(event, time_, risk)
-    with clocked("survival by Breslow, all"):
+    with clocked(seconds, "survival by Breslow, all"):
         surv = metrics.breslow_survival(event[train], time_[train], risk[train], risk, DAYS)
     known = event[train], time_[train]
-    with clocked("AUC(t) of all"):
+    with clocked(seconds, "AUC(t) of all"):
         metrics.cumulative_dynamic_auc(*known, event, time_, risk, DAYS)
-    with clocked("Brier(t) of all"):
+    with clocked(seconds, "Brier(t) of all"):
         metrics.brier_score(*known, event, time_, surv, DAYS)
-    with clocked("calibration of all"):
+    with clocked(seconds, "calibration of all"):
         metrics.calibration(event, time_, 1 - surv[:, 1], at=DAYS[1])
-    with clocked("bootstrap of C, 100 draws, a tenth"):
+    with clocked(seconds, "bootstrap of C, 100 draws, a tenth"):
         metrics.bootstrap(event[test], time_[test], {"cox": risk[test]}, metrics=["c_index"], n_draws=100)
     return {"n": n, "c_index": c_index, "peak_mib": peak_memory(torch.device("cpu")), "seconds": seconds}
 
@@ -98,12 +88,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         rows = [measured_apart("benchmarks.scale", "--size", str(n), folder) for n in SIZES]
-    print(f"{'seconds':<42}" + "".join(f"{row['n']:>12,}" for row in rows) + "   exponent")
-    for what in rows[0]["seconds"]:
-        took = [row["seconds"][what] for row in rows]
-        exponent = np.log(took[-1] / took[-2]) / np.log(SIZES[-1] / SIZES[-2])
-        print(f"{what:<42}" + "".join(f"{each:12.2f}" for each in took) + f"{exponent:11.2f}")
-    print(f"{'peak memory, MiB':<42}" + "".join(f"{row['peak_mib']:12,.0f}" for row in rows))
+    print_growth("seconds", rows, width=12, since=-2)
     print(f"{'C-index':<42}" + "".join(f"{row['c_index']:12.4f}" for row in rows))
     write_json(RESULTS / "scale.json", {"device": device_name(), "rows": rows})
 

@@ -15,9 +15,6 @@ import argparse
 import json
 import os
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +23,7 @@ import torch
 
 from benchmarks.detection import RESULTS
 from benchmarks.memory import multiplied
-from benchmarks.timing import device_name, measured_apart
+from benchmarks.timing import clocked, device_name, measured_apart, print_growth
 from fracsurv.config import load_profile
 from fracsurv.feeding import ImageFeed
 from fracsurv.files import write_json
@@ -43,26 +40,19 @@ def measure(n: int, place: str, folder: str) -> dict:
     """Seconds of every part and this process's peak memory, MiB. `place`: where pixels lie while they are fed."""
     profile = replace(load_profile("demo"), scale=RESOLUTION)
     seconds: dict[str, float] = {}
-
-    @contextmanager
-    def clocked(what: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        seconds[what] = time.perf_counter() - start
-
-    with clocked("open the cohort"):
+    with clocked(seconds, "open the cohort"):
         run = open_run(f"{folder}/{n}", f"{folder}/run-{n}", profile)
     if place == "streamed":
-        with clocked("build the store"):
+        with clocked(seconds, "build the store"):
             prepare_store(run, "crops", workers=2)
-    with clocked("is it current (all files read)"):
+    with clocked(seconds, "is it current (every radiograph looked at)"):
         prepare_store(run, "crops")
-    with clocked("open the store"):
+    with clocked(seconds, "open the store"):
         store = run.store("crops")
     everybody, generator = np.arange(n), torch.Generator().manual_seed(0)
     feed = ImageFeed(store, "crops", everybody, scale=RESOLUTION, how="fold", square=False, device=CPU, place=place)
     order = np.random.default_rng(0).permutation(n)
-    with clocked("feed an epoch, augmented"):
+    with clocked(seconds, "feed an epoch, augmented"):
         for start in range(0, n, BATCH):
             feed(order[start : start + BATCH], generator)
     size = (Path(folder) / f"run-{n}" / "prepared" / "crops" / "crops.npy").stat().st_size
@@ -96,13 +86,8 @@ def main() -> None:
                      for place in ("streamed", "resident")]  # fmt: skip
     for place in ("streamed", "resident"):
         these = [row for row in rows if row["place"] == place]
-        print(f"{place + ', seconds':<36}" + "".join(f"{row['n']:>10,}" for row in these) + "   exponent")
-        for what in these[0]["seconds"]:
-            took = [row["seconds"][what] for row in these]
-            exponent = np.log(took[-1] / took[0]) / np.log(these[-1]["n"] / these[0]["n"])
-            print(f"{what:<36}" + "".join(f"{each:10.2f}" for each in took) + f"{exponent:11.2f}")
-        print(f"{'peak memory, MiB':<36}" + "".join(f"{row['peak_mib']:10,.0f}" for row in these))
-        print(f"{'pixels of the store, MiB':<36}" + "".join(f"{row['store_mib']:10,.0f}" for row in these))
+        print_growth(f"{place}, seconds", these, width=10, since=0)
+        print(f"{'pixels of the store, MiB':<42}" + "".join(f"{row['store_mib']:10,.0f}" for row in these))
     write_json(RESULTS / "scale_images.json", {"device": device_name(), "rows": rows})
 
 

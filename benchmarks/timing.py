@@ -10,7 +10,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -19,6 +20,27 @@ import torch
 def device_name() -> str:
     """What the figures were measured on."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
+
+
+@contextmanager
+def clocked(seconds: dict[str, float], what: str) -> Iterator[None]:
+    """Put the seconds that the block takes into `seconds[what]`."""
+    start = time.perf_counter()
+    yield
+    seconds[what] = time.perf_counter() - start
+
+
+def print_growth(title: str, rows: list[dict], width: int, since: int) -> None:
+    """A table of what grows with the cohort: seconds of each part by size, and peak memory.
+
+    `rows` have `n`, `seconds` and `peak_mib`; the exponent is that of the time between `rows[since]` and the last.
+    """
+    print(f"{title:<42}" + "".join(f"{row['n']:>{width},}" for row in rows) + "   exponent")
+    for what in rows[0]["seconds"]:
+        took = [row["seconds"][what] for row in rows]
+        exponent = np.log(took[-1] / took[since]) / np.log(rows[-1]["n"] / rows[since]["n"])
+        print(f"{what:<42}" + "".join(f"{each:{width}.2f}" for each in took) + f"{exponent:11.2f}")
+    print(f"{'peak memory, MiB':<42}" + "".join(f"{row['peak_mib']:{width},.0f}" for row in rows))
 
 
 def measured_apart(module: str, *arguments: str) -> dict:

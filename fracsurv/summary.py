@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fracsurv.cohort import Cohort
 from fracsurv.covariates import MISSING, label_of, silent_indicators
 from fracsurv.metrics import kaplan_meier
-from fracsurv.numerals import NOT_KNOWN, counted, first_upper
+from fracsurv.numerals import NOT_KNOWN, counted, first_upper, have, was
 
 
 def label(cohort: Cohort, name: str) -> str:
@@ -46,11 +46,11 @@ def missing_said(cohort: Cohort, trained_on: Iterable[NDArray] = ()) -> str:
                 "that."
             )
     if cohort.without_image:
-        verb = "was" if cohort.without_image == 1 else "were"
-        said.append(f"{counted(cohort.without_image, 'patient')} without a radiograph {verb} left out.")
+        n = cohort.without_image
+        said.append(f"{counted(n, 'patient')} without a radiograph {was(n)} left out.")
     if n := cohort.n_masked:
         said.append(
-            f"{n:,} of {counted(len(cohort), 'patient')} {'has' if n == 1 else 'have'} no radiograph: in its place, "
+            f"{n:,} of {counted(len(cohort), 'patient')} {have(n)} no radiograph: in its place, "
             "models that take one get the mean image of the training patients who have one (its features; from the "
             "image alone, so, the mean log hazard). Networks are trained on the pictures that are there."
         )

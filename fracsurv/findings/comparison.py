@@ -14,7 +14,7 @@ from fracsurv.curves import KAPLAN_MEIER, metrics_over_time
 from fracsurv.findings.finding import PATIENTS, Finding, highlighted, names_of
 from fracsurv.metrics import concordance_sd_by_chance
 from fracsurv.metrics.competing import NORMAL_97_5
-from fracsurv.numerals import counted, number
+from fracsurv.numerals import be, counted, number
 from fracsurv.plots import horizon_label
 from fracsurv.run import Run
 from fracsurv.tables import in_thesis_order, way_to_true_risk
@@ -64,7 +64,7 @@ def forest(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> Finding:
         said += (
             f" With outcomes dealt out at random among these patients, one model's C falls between {low:.3f} and "
             f"{high:.3f} in 95 of 100 deals (grey), a mean over fold models less widely; {len(within)} of "
-            f"{counted(len(order), 'row')} {'is' if len(order) == 1 else 'are'} not above that{_listed(within)}."
+            f"{counted(len(order), 'row')} {be(len(order))} not above that{_listed(within)}."
         )
     alt = f"Forest plot of the C-index of {counted(len(order), 'experiment')} with intervals"
     return Finding("forest", figure, alt, f"{said} {not_ranked(run, table)}".strip())
