@@ -33,6 +33,7 @@ from fracsurv.workers import mapped
 FORMAT = "fracsurv image store"
 VERSION = 2
 """Raised whenever the same cohort would give other pixels."""
+FILE_COLUMNS = ["state", "sha256"]
 OPENING_TRIES, OPENING_PAUSE_S = 5, 0.05
 _CHUNK = 16
 
@@ -237,25 +238,26 @@ def _tasks(cohort: Cohort, *, with_boxes: bool) -> list[Task]:
 
 
 def _files(tasks: list[Task], folder: Path) -> pd.DataFrame:
-    """Every radiograph's size, time of change and SHA-256 ('' where it cannot be read).
+    """Every radiograph's state (its name, size and time of change) and SHA-256 ('' where it cannot be read).
 
-    Those that the store there knows are not read: to open it, every job would read a whole cohort otherwise.
+    Those that the store there knows are not read: to open it, every job would read a whole cohort otherwise. The
+    state is kept as a digest, since a hospital's file names may tell who the patient is.
     """
-    columns = ["image", "size", "changed_ns", "sha256"]
-    known: dict[tuple, str] = {}
+    known: dict[str, str] = {}
     with suppress(OSError, ValueError):  # no store, or one that did not keep them
-        there = pd.read_parquet(folder / "patients.parquet", columns=columns)
-        known = {tuple(row[:-1]): row[-1] for row in there.itertuples(index=False)}
+        there = pd.read_parquet(folder / "patients.parquet", columns=FILE_COLUMNS)
+        known = dict(zip(there["state"], there["sha256"], strict=True))
     rows = []
     for task in tasks:
         try:
             with task.path.open("rb") as file:
                 stat = os.fstat(file.fileno())
-                of = task.name, stat.st_size, stat.st_mtime_ns
-                rows.append((*of, known.get(of) or hashlib.file_digest(file, "sha256").hexdigest()))
+                of = json.dumps([task.name, stat.st_size, stat.st_mtime_ns])
+                state = hashlib.sha256(of.encode()).hexdigest()
+                rows.append((state, known.get(state) or hashlib.file_digest(file, "sha256").hexdigest()))
         except OSError:  # told, with all others, when it is read
-            rows.append((task.name, 0, 0, ""))
-    return pd.DataFrame(rows, columns=columns)
+            rows.append(("", ""))
+    return pd.DataFrame(rows, columns=FILE_COLUMNS)
 
 
 def _fingerprint(tasks: list[Task], settings: dict[str, Any], digests: pd.Series) -> str:

@@ -159,6 +159,15 @@ def test_radiographs_that_the_store_knows_are_not_read_again(cohort, tmp_path, m
     assert stamps(folder) == before
 
 
+def test_a_store_keeps_no_file_name(cohort, tmp_path):
+    folder = build_store(cohort, tmp_path / "store", scale=SCALE, progress=False)
+    kept = [path.read_bytes() for path in folder.iterdir()] + [
+        pd.read_parquet(folder / "patients.parquet").to_csv().encode()
+    ]
+    assert any(b"P1" in content for content in kept)  # the patient's id
+    assert not [content for content in kept if b"P1.png" in content]
+
+
 def test_a_store_cut_short_is_told(cohort, tmp_path):
     folder = build_store(cohort, tmp_path / "store", scale=SCALE, progress=False)
     with open(folder / "crops.npy", "r+b") as file:
