@@ -9,7 +9,6 @@ import shlex
 import sys
 
 from fracsurv.config import ROOT, TRUE_RISK, as_record
-from fracsurv.experiments import alphas
 from fracsurv.run import APPLICATION_VERSION, RESULTS_VERSION, open_run
 from fracsurv.text_tables import TABLES as COHORT_TABLES
 
@@ -32,7 +31,7 @@ if RUN.cohort.vertebrae is not None and not (RUN.cohort.folder / "vertebrae.csv"
 
 chosen = config.get("experiments")
 NAMES = RUN.with_parts(chosen.split(",") if chosen else RUN.runnable())
-SWEPT = [name for name in NAMES if alphas(RUN, name) != (None,)]
+SWEPT = [name for name in NAMES if RUN.alphas(name) != (None,)]
 PLAIN = [name for name in NAMES if name not in SWEPT]
 BASELINES = [name for name in RUN.tabular() if name in NAMES]
 NETWORKS = [name for name in NAMES if name not in (TRUE_RISK, *BASELINES)]
@@ -108,7 +107,7 @@ def stamp(name, fold, alpha=None):
 
 def fitted(name):
     """The stamps of an experiment's fits."""
-    return [stamp(name, fold, alpha) for alpha in alphas(RUN, name) for fold in FOLDS]
+    return [stamp(name, fold, alpha) for alpha in RUN.alphas(name) for fold in FOLDS]
 
 
 wildcard_constraints:
@@ -206,7 +205,7 @@ rule baselines_notebook:
 def length(name):
     """About how long an experiment takes: sweeps, then full images, then the rest."""
     row = RUN.experiment(name)
-    return row.epochs * len(alphas(RUN, name)) * (3 if row.input == "full" else 1) if not row.pretrained.get("image") else 0
+    return row.epochs * len(RUN.alphas(name)) * (3 if row.input == "full" else 1) if not row.pretrained.get("image") else 0
 
 
 # the longest first, so that the last ones to run are short

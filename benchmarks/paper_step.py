@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.timing import device_name, measured_apart
 from fracsurv.config import load_experiments, load_profile
-from fracsurv.experiments import alphas, make_network
+from fracsurv.experiments import make_network
 from fracsurv.feeding import RiskColumns
 from fracsurv.memory import peak_memory
 from fracsurv.models import build
@@ -37,7 +37,7 @@ FULL_BATCH_ON_CPU = 8  # 32 full images do not fit into 24 GB
 
 def network(run: Run, name: str):
     """A row's network as `experiments` makes it; frozen parts are as initialised, their risks are drawn."""
-    experiment, alpha = run.experiment(name), alphas(run, name)[0]
+    experiment, alpha = run.experiment(name), run.alphas(name)[0]
     if experiment.fusion != "late":
         made = make_network(run, replace(experiment, pretrained={}), 0, alpha, seed=0)
         if "tabular" in experiment.pretrained:
@@ -79,7 +79,7 @@ def measure(cohort: str, out: str, name: str) -> dict[str, float]:
     some = rows["validation"][: max(8, batch // 2)]
     validate = seconds(lambda: predict(model, call, inputs, some, dtype=dtype)) / len(some)
     per_sample = train / len(at)
-    fits = run.profile.n_folds * len(alphas(run, name))
+    fits = run.profile.n_folds * len(run.alphas(name))
     hours = experiment.epochs * (N_TRAIN * per_sample + N_VALIDATION * validate / 2) * fits / 3600
     hours += run.profile.n_folds * N_COHORT * validate / 3600
     return {

@@ -35,12 +35,12 @@ from benchmarks.paper_step import FULL_BATCH_ON_CPU, N_COHORT, N_TRAIN, N_VALIDA
 from benchmarks.reference import Pictures, train, write_pictures
 from benchmarks.timing import device_name, measured_apart
 from fracsurv.batches import batches
+from fracsurv.choices import RESNETS
 from fracsurv.config import Experiment, load_experiments, load_profile
 from fracsurv.experiments import make_network
 from fracsurv.files import write_json
 from fracsurv.losses import cox_nll
 from fracsurv.memory import keep_freed_memory, peak_memory
-from fracsurv.models import RESNETS
 from fracsurv.run import Run, open_run
 from fracsurv.simulate import simulate_cohort
 from fracsurv.steps import Steps, compiled

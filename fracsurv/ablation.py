@@ -26,7 +26,7 @@ from fracsurv.results import (
     risk_of,
 )
 from fracsurv.run import Run
-from fracsurv.training import derive_seed
+from fracsurv.seeds import derive_seed
 
 COLUMNS = [
     "experiment", "input", "encoder", "fusion", "split", "metric", "horizon_days",

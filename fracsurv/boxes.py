@@ -6,18 +6,21 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from fracsurv.cohort import Cohort
 from fracsurv.cohort_checks import BOX_COLUMNS
-from fracsurv.detection import Finder, find_vertebrae, load_finder, measure_vertebrae
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_path, locked, read_json, write_json
 from fracsurv.numerals import counted
 from fracsurv.vertebra_tables import read_vertebrae
 from fracsurv.vertebrae import overlapping_pairs
+
+if TYPE_CHECKING:
+    from fracsurv.detection import Finder
 
 SHIPPED = Path(__file__).parent / "detection" / "weights" / "simulated.safetensors"
 """A finder trained on simulated radiographs; weights/README.md says how, and how good it is."""
@@ -39,6 +42,8 @@ def locate_vertebrae(cohort: Cohort, folder: Path, *, progress: bool = True) -> 
     """
     if not cohort.has_images or cohort.vertebrae is not None:
         return cohort
+    from fracsurv.detection import find_vertebrae, measure_vertebrae  # with torch: for cohorts without boxes alone
+
     pairs = list(zip(cohort.table["patient_id"], cohort.table["image"], strict=True))
     weights = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
     key = _digest(VERSION, weights, cohort.image_fingerprint(), pairs, cohort.resolution)
@@ -66,6 +71,8 @@ def _kept(folder: Path, name: str, key: str, cohort: Cohort, make: Callable[[Fin
     """The table `name` as it lies in `folder` if it was made from what `key` stands for, else made anew."""
     path, record = folder / f"{name}.csv", folder / f"{name}.json"
     if not (path.exists() and record.exists() and read_json(record)["key"] == key):
+        from fracsurv.detection import load_finder
+
         finder = load_finder(SHIPPED)
         record.unlink(missing_ok=True)  # no record may stand beside a table that it does not speak of
         with atomic_path(path) as temporary:

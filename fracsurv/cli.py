@@ -220,7 +220,7 @@ def explain(
     import torch
 
     from fracsurv.explain import PATIENTS, explainable
-    from fracsurv.explain import explain as explain_one
+    from fracsurv.explain.fold_models import explain as explain_one
     from fracsurv.memory import keep_freed_memory
     from fracsurv.results import finished
     from fracsurv.run import open_run

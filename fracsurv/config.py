@@ -10,16 +10,13 @@ from typing import Any
 
 import yaml
 
+from fracsurv.choices import COMPILING, ENCODERS, PLACES, RESNETS, VITS
 from fracsurv.config_checks import type_fault, type_faults
 from fracsurv.errors import UserError
-from fracsurv.models import ENCODERS, RESNETS
-from fracsurv.pixels import PLACES
-from fracsurv.steps import COMPILING
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
 TRUE_RISK = "true_risk"
-VITS = tuple(name for name in ENCODERS if name not in RESNETS)
 
 
 @dataclass(frozen=True)
@@ -223,7 +220,7 @@ def _pretrained_faults(row: Experiment, others: Mapping[str, Experiment]) -> lis
 
 def _profile_faults(row: Mapping[str, Any]) -> list[str]:
     """Broken rules of a profile's entries, whose types are right."""
-    families = (tuple(RESNETS), VITS)
+    families = (RESNETS, VITS)
     rules = {
         "scale": (lambda v: 0 < v <= 1, "must be above 0 and at most 1"),
         "full_scale": (lambda v: 0 < v <= 1, "must be above 0 and at most 1"),

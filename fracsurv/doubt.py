@@ -17,7 +17,7 @@ from fracsurv.metrics import concordance_index
 from fracsurv.numerals import counted
 from fracsurv.results import finished, read_predictions
 from fracsurv.run import Run, has_store, permuted
-from fracsurv.training import derive_seed
+from fracsurv.seeds import derive_seed
 
 LEVEL, POWER = 0.05, 0.8
 HELD_OUT = ("test", "external")

@@ -16,21 +16,23 @@ from fracsurv.applying import write_application
 from fracsurv.baselines import fit_cox
 from fracsurv.board import Board
 from fracsurv.checkpoint import load_best
+from fracsurv.choices import RESNETS
 from fracsurv.commit import commit
 from fracsurv.config import TRUE_RISK, Experiment
 from fracsurv.errors import UserError
 from fracsurv.feeding import ImageFeed, NetworkInputs, RiskColumns
 from fracsurv.files import atomic_path, link_or_copy, read_json, write_json
-from fracsurv.memory import peak_memory
-from fracsurv.models import RESNETS, build, count_parameters
+from fracsurv.memory import device_name, peak_memory
+from fracsurv.models import build, count_parameters
 from fracsurv.parallel import Team
 from fracsurv.results import is_done, risk_of, write_predictions
 from fracsurv.run import Run, open_run
 from fracsurv.scaling import standardise
+from fracsurv.seeds import derive_seed
 from fracsurv.steps import worth_compiling
 from fracsurv.stopwatch import Stopwatch
 from fracsurv.store import ImageStore
-from fracsurv.training import Recipe, derive_seed, fit, precision_of, predict
+from fracsurv.training import Recipe, fit, precision_of, predict
 
 
 def run_experiment(run: Run, name: str, *, progress: bool = True) -> None:
@@ -39,17 +41,10 @@ def run_experiment(run: Run, name: str, *, progress: bool = True) -> None:
         for other in run.experiment(name).pretrained.values():
             run_experiment(run, other, progress=progress)
     for fold in range(run.profile.n_folds):
-        for alpha in alphas(run, name):
+        for alpha in run.alphas(name):
             fit_fold(run, name, fold, alpha, progress=progress)
-    if alphas(run, name) != (None,):
+    if run.alphas(name) != (None,):
         evaluate_best_alpha(run, name)
-
-
-def alphas(run: Run, name: str) -> tuple[float | None, ...]:
-    """The values of α that an experiment sweeps; (None,) where it has no α."""
-    if name == TRUE_RISK or run.experiment(name).fusion != "alpha":
-        return (None,)
-    return run.profile.alphas
 
 
 def open_fit(cohort: Path, profile: str, out: Path, name: str, fold: int, alpha: float | None) -> Run:
@@ -58,8 +53,8 @@ def open_fit(cohort: Path, profile: str, out: Path, name: str, fold: int, alpha:
     faults = []
     if fold >= run.profile.n_folds:
         faults.append(f"--fold {fold}: folds are 0 to {run.profile.n_folds - 1} in profile {run.profile.name}")
-    if alpha not in alphas(run, name):
-        wanted = ", ".join(f"{a:g}" for a in alphas(run, name) if a is not None) or "none"
+    if alpha not in run.alphas(name):
+        wanted = ", ".join(f"{a:g}" for a in run.alphas(name) if a is not None) or "none"
         faults.append(f"--alpha {alpha}: {name} takes {wanted}")
     if faults:
         raise UserError(faults)
@@ -176,7 +171,7 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
         "parameters": count_parameters(model),
         "trainable_parameters": count_parameters(model, trainable=True),
         "seed": seed,
-        "device": run.device.type,
+        "device": device_name(run.device),
         "precision": str(dtype).removeprefix("torch."),
         "compiled": recipe.compiled,
         "threads": torch.get_num_threads(),

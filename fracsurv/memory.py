@@ -1,4 +1,4 @@
-"""A process's memory: how much it took at most, and keeping what it has."""
+"""A process's memory, how much it took at most, and keeping what it has; and what a device is called."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import ctypes
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 # from glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -26,9 +28,18 @@ def keep_freed_memory() -> bool:
     return mallopt is not None and bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
 
 
+def device_name(device: torch.device) -> str:
+    """What a device is called: 'cpu', or a GPU's name."""
+    import torch
+
+    return device.type if device.type == "cpu" else torch.cuda.get_device_name(device)
+
+
 def peak_memory(device: torch.device) -> float:
     """Peak memory in MiB: since it was last reset on a GPU, of this process so far on a CPU."""
     if device.type == "cuda":
+        import torch
+
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     status = Path("/proc/self/status")
     if status.exists():  # getrusage, below, would tell of the parent, where that took more before this one began

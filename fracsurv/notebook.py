@@ -10,7 +10,6 @@ from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
 from fracsurv.config import ROOT, TRUE_RISK, load_profile
-from fracsurv.experiments import run_experiment
 from fracsurv.files import atomic_path, locked
 from fracsurv.findings import Finding
 from fracsurv.memory import keep_freed_memory
@@ -50,6 +49,8 @@ def ensure(run: Run, names: Iterable[str]) -> None:
 
     Several notebooks may run at once: each experiment is fitted by one of them while the others that need it wait.
     """
+    from fracsurv.experiments import run_experiment  # with torch: not for notebooks that show what is finished
+
     keep_freed_memory()
     for name in names:
         row = None if name == TRUE_RISK else run.experiment(name)

@@ -11,7 +11,6 @@ from torch import Tensor
 from fracsurv.errors import UserError
 from fracsurv.stored_array import StoredArray
 
-PLACES = ("auto", "resident", "streamed")
 SHARE_OF_FREE = 0.5
 """Of a GPU's free memory, what the pixels of a store may take; a training step needs the rest."""
 

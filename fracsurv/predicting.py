@@ -12,12 +12,12 @@ import torch
 from fracsurv.applying import Application, read_application
 from fracsurv.boxes import locate_vertebrae
 from fracsurv.checkpoint import load_best
+from fracsurv.choices import RESNETS
 from fracsurv.cohort import Cohort, own_or_protocols
 from fracsurv.covariates import MISSING
 from fracsurv.errors import UserError
 from fracsurv.experiments import untrained
 from fracsurv.feeding import ImageFeed, NetworkInputs, RiskColumns
-from fracsurv.models import RESNETS
 from fracsurv.numerals import counted, have
 from fracsurv.store import ImageStore, build_store
 from fracsurv.training import precision_of, predict

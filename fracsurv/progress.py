@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import median
 
 from fracsurv.config import TRUE_RISK
-from fracsurv.experiments import alphas
 from fracsurv.files import read_json
 from fracsurv.results import is_done
 from fracsurv.run import Run, has_store
@@ -43,7 +42,7 @@ class Progress:
         self._run, self._at_once, self._began = run, at_once, time.time()
         folds = range(run.profile.n_folds)
         self._open = [
-            (name, fold, alpha) for name in run.with_parts(names) for alpha in alphas(run, name) for fold in folds
+            (name, fold, alpha) for name in run.with_parts(names) for alpha in run.alphas(name) for fold in folds
         ]
         self._seconds: dict[str, list[float]] = {}
         self.total = len(self._open)

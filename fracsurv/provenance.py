@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from fracsurv.commit import commit
 from fracsurv.config import as_record
 from fracsurv.numerals import counted
 from fracsurv.run import Run
-from fracsurv.training import precision_of
 from fracsurv.wording import fit_records, split_counts
 
 PACKAGES = (
@@ -55,10 +53,10 @@ def provenance(run: Run, names: Sequence[str]) -> dict[str, Any]:
         },
         "folds": run.profile.n_folds,
         "seed": run.profile.seed,
-        "device": run.device.type if run.device.type == "cpu" else torch.cuda.get_device_name(run.device),
+        "devices": _distinct(listed, "device"),
         "processor": processor(),
-        "precision": str(precision_of(run.device, run.profile.precision)).removeprefix("torch."),
-        "threads": sorted({int(row["threads"]) for row in listed}),
+        "precisions": _distinct(listed, "precision"),
+        "threads": _distinct(listed, "threads"),
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "commit": commit(),
@@ -71,6 +69,11 @@ def provenance(run: Run, names: Sequence[str]) -> dict[str, Any]:
 def made_with(fits: pd.DataFrame) -> dict[str, list[str]]:
     """Which versions and commits the fits' own records name; an empty list where none does."""
     return {key: sorted(fits[key].dropna().unique()) if key in fits else [] for key in FIT_MADE_WITH}
+
+
+def _distinct(fits: Sequence[dict[str, Any]], key: str) -> list[Any]:
+    """What the fits' records say of it, each once, sorted."""
+    return sorted({row[key] for row in fits if row.get(key) is not None})
 
 
 def processor() -> str:
@@ -103,7 +106,8 @@ def fact_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Patients", splits),
         ("Cross-validation", f"{facts['folds']} folds of the training patients, seed {facts['seed']}"),
         ("Profile", facts["profile"]["name"]),
-        ("Device", f"{facts['device']}; {facts['processor']}; {facts['precision']}"),
+        ("Trained on", ", ".join([*facts["devices"], *facts["precisions"]]) or "no network"),
+        ("Processor of this report", facts["processor"]),
         ("Fits", f"{counted(len(facts['fits']), 'network')} in {facts['fit_seconds_total']:,.0f} s of training"),
         ("Made", f"{facts['date']}, Python {facts['python']}, {versions}"),
         ("Commit", facts["commit"] or "not known"),

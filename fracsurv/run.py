@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 
 from fracsurv.boxes import locate_vertebrae
 from fracsurv.cohort import Cohort, read_cohort
@@ -20,6 +20,9 @@ from fracsurv.files import atomic_path, write_text
 from fracsurv.splits import make_splits
 from fracsurv.store import ImageStore, build_store, is_built
 from fracsurv.vertebral import VERTEBRAL
+
+if TYPE_CHECKING:
+    import torch
 
 RESULTS_VERSION = 3
 """Raised whenever the same cohort and settings would give other results."""
@@ -46,8 +49,14 @@ class Run:
     profile: Profile
     experiments: dict[str, Experiment]
     splits: pd.DataFrame
-    device: torch.device
     _stores: dict[str, ImageStore] = field(default_factory=dict, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """The GPU where there is one. To open a run, or report it, does not ask, and so does not import torch."""
+        import torch
+
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def rows(self, fold: int) -> dict[str, np.ndarray]:
         """Row numbers of fold `fold` by split: 'train', 'validation', 'test', 'external' (if any)."""
@@ -104,6 +113,11 @@ class Run:
             *self.cohort.indicators,
             *(VERTEBRAL if self.experiments[name].morphometry else ()),
         ]
+
+    def alphas(self, name: str) -> tuple[float | None, ...]:
+        """The values of α that an experiment sweeps; (None,) where it has no α."""
+        swept = name != TRUE_RISK and self.experiment(name).fusion == "alpha"
+        return self.profile.alphas if swept else (None,)
 
     def folder(self, name: str, fold: int | None = None, alpha: float | None = None) -> Path:
         """Where an experiment's, an α's, or a fold's files lie."""
@@ -188,8 +202,7 @@ def open_run(cohort: str | Path, out: str | Path, profile: str | Profile, *, pro
     if not (out / PROFILE).exists():
         write_text(out / PROFILE, f"{profile.name}\n")
     checked = locate_vertebrae(checked, out / "prepared", progress=progress)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Run(checked, out, profile, load_experiments(), splits, device)
+    return Run(checked, out, profile, load_experiments(), splits)
 
 
 def _check_same_profile(profile: Profile, out: Path) -> None:

@@ -20,7 +20,6 @@ from fracsurv.stopwatch import Stopwatch
 # slice as a third argument asks for some of the rows, as they would be among all of them: several processes train.
 Inputs = Callable[..., tuple[Tensor, ...]]
 
-COMPILING = ("auto", "always", "never")
 STEPS_WORTH_COMPILING = 1000
 """At the protocol's size (one H200) compiling takes 28 to 47 s for a network's first fit and 5 s for each further
 one, and saves 13 ms of a step or more: over three folds it pays from some 1,100 steps a fit on."""

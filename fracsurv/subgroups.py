@@ -16,8 +16,8 @@ from fracsurv.numerals import NOT_KNOWN, counted
 from fracsurv.plots import horizon_label
 from fracsurv.results import risk_of
 from fracsurv.run import Run
+from fracsurv.seeds import derive_seed
 from fracsurv.summary import label
-from fracsurv.training import derive_seed
 from fracsurv.wording import FEW_EVENTS, FEWEST_EVENTS, FEWEST_PATIENTS
 
 FACTORS = ("age", "bmi", "prior_fracture", "t_score")

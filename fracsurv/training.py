@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time as clock
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from fracsurv.memory import peak_memory
 from fracsurv.metrics import concordance_index
 from fracsurv.models import settle
 from fracsurv.parallel import Team
+from fracsurv.seeds import derive_seed
 from fracsurv.steps import Inputs, Steps, compiled
 from fracsurv.stopwatch import Stopwatch
 from fracsurv.synchronised import synchronise
@@ -65,12 +65,6 @@ class Fit:
     best_c_index: float
     history: pd.DataFrame
     timing: pd.DataFrame
-
-
-def derive_seed(*parts: object) -> int:
-    """A seed from (run seed, experiment, fold, α), the same on every machine; 63 bits."""
-    digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:

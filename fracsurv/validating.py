@@ -27,7 +27,7 @@ from fracsurv.recalibrating import (
     cross_fitted,
     recalibrate,
 )
-from fracsurv.training import derive_seed
+from fracsurv.seeds import derive_seed
 
 COLUMNS = [
     "experiment", "model", "metric", "horizon", "threshold", "value", "low", "high", "sd", "n", "events",

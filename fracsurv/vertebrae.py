@@ -11,6 +11,8 @@ from fracsurv.radiographs import resize
 
 LEVELS = ("T4", "T5", "T6", "T7", "T8", "T9", "T10", "T11", "T12", "L1", "L2", "L3", "L4")
 N_SLOTS = len(LEVELS)
+CHI2_90 = 4.605
+"""90 % of a two-dimensional normal's squared standardised distances, as keypoints', are below this."""
 MAX_HEIGHT = 230.0
 """A taller box holds several vertebrae; pixels of the protocol's radiographs."""
 CROP_SHAPE = (230, 272)

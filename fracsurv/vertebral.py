@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from fracsurv.cohort import Cohort
 from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, SCALE_COLUMNS
-from fracsurv.morphometry import morphometry
 from fracsurv.radiographs import source_kind
 from fracsurv.vertebrae import MAX_HEIGHT, N_SLOTS, into_slots, slots
 
@@ -58,6 +56,10 @@ def vertebral_covariates(cohort: Cohort) -> np.ndarray:
     Grades are Genant's with his tolerances, of the slots' vertebrae as one spine (`morphometry(ordered=True)`).
     Nothing is learnt from the cohort, so that no patient's row depends on another's.
     """
+    import torch  # here, since the block's names are read by much that computes none of it
+
+    from fracsurv.morphometry import morphometry
+
     points = slot_values(cohort, slot_index(cohort, look_at_radiographs=False))[0]
     points[~np.isfinite(points).all(axis=(2, 3))] = np.nan  # measured is what has all six points
     found = morphometry(torch.from_numpy(points), ordered=True)

@@ -20,7 +20,7 @@ import yaml
 from fracsurv.cluster import jobs_at_once, read_profile
 from fracsurv.config import CONFIGS, ROOT
 from fracsurv.errors import UserError
-from fracsurv.experiments import alphas, fit_fold
+from fracsurv.experiments import fit_fold
 from fracsurv.results import is_done
 from fracsurv.run import open_run
 from tests.conftest import tabular, write_cohort
@@ -61,7 +61,7 @@ def test_one_job_an_experiment_fold_and_alpha(simulated, tmp_path):
         (name, str(fold), "" if alpha is None else f"{alpha:g}")
         for name in run.with_parts(names.split(","))
         for fold in range(run.profile.n_folds)
-        for alpha in alphas(run, name)
+        for alpha in run.alphas(name)
     }
     assert len(wanted) == 2 * (4 + 2)  # by fold: Cox, late fusion and its two parts; α has two values
     assert len(jobs) == len(wanted)

@@ -21,7 +21,7 @@ from fracsurv.baselines import fit_cox
 from fracsurv.cohort import read_cohort
 from fracsurv.config import TRUE_RISK, load_profile
 from fracsurv.errors import UserError
-from fracsurv.experiments import alphas, fit_fold, run_experiment
+from fracsurv.experiments import fit_fold, run_experiment
 from fracsurv.feeding import ImageFeed
 from fracsurv.files import read_json, write_json
 from fracsurv.metrics import breslow_survival, concordance_index
@@ -186,7 +186,7 @@ class TestFusion:
             assert not (run.folder("cds_crops_alpha_tab", 0, alpha) / "predictions.parquet").exists()
 
     def test_no_alpha_elsewhere(self, run):
-        assert alphas(run, "cds_crops") == alphas(run, TRUE_RISK) == (None,)
+        assert run.alphas("cds_crops") == run.alphas(TRUE_RISK) == (None,)
 
 
 class TestCox:

@@ -11,18 +11,10 @@ from torch import nn
 from fracsurv.cohort import read_cohort
 from fracsurv.errors import UserError
 from fracsurv.experiments import run_experiment
-from fracsurv.explain import (
-    attention_rollout,
-    explain,
-    explainable,
-    factor_importance,
-    fracture_auc,
-    grad_cam,
-    occluded,
-    read_explanation,
-    true_grades,
-    vertebra_frames,
-)
+from fracsurv.explain import explainable, factor_importance, fracture_auc, read_explanation, true_grades
+from fracsurv.explain.fold_models import explain
+from fracsurv.explain.maps import attention_rollout, grad_cam
+from fracsurv.explain.occlusion import occluded, vertebra_frames
 from fracsurv.metrics import concordance_index
 from fracsurv.models import build
 from fracsurv.vertebrae import LEVELS

@@ -33,7 +33,6 @@ from fracsurv.detection import (
 from fracsurv.detection.finder import calibration_pictures
 from fracsurv.detection.keypoint_training import _pictures, locate, train_keypoints
 from fracsurv.detection.keypoints import (
-    CHI2_90,
     SIZE,
     KeypointNetwork,
     calibrate,
@@ -44,6 +43,7 @@ from fracsurv.detection.tables import graded_table
 from fracsurv.errors import UserError
 from fracsurv.radiographs import read_radiograph
 from fracsurv.simulate import simulate_cohort
+from fracsurv.vertebrae import CHI2_90
 
 N = 24
 

@@ -20,7 +20,7 @@ from fracsurv.cohort import read_cohort
 from fracsurv.config import load_profile
 from fracsurv.errors import UserError
 from fracsurv.experiments import fit_fold, make_network, recipe_of, run_experiment
-from fracsurv.explain import explain
+from fracsurv.explain.fold_models import explain
 from fracsurv.image_oddities import image_oddities
 from fracsurv.losses import cox_nll
 from fracsurv.metrics import concordance_index

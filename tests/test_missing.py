@@ -25,7 +25,8 @@ from fracsurv.cohort import read_cohort
 from fracsurv.curves import UNKNOWN, event_share, follow_up_groups
 from fracsurv.errors import UserError
 from fracsurv.experiments import run_experiment
-from fracsurv.explain import explain, factor_importance, record
+from fracsurv.explain import factor_importance, fold_models
+from fracsurv.explain.fold_models import explain
 from fracsurv.models import DeepSurv
 from fracsurv.oddities import table_oddities
 from fracsurv.plots import format_p
@@ -169,7 +170,7 @@ def permuted_columns(run) -> dict[str, list[int]]:
         return factor_importance(risk, values, event, time, factors, columns=columns, **rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(record, "factor_importance", recorded)
+        patch.setattr(fold_models, "factor_importance", recorded)
         explain(run, "cox_ph", "test")
     return given[0]
 

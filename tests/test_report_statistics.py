@@ -21,8 +21,8 @@ from fracsurv.findings import chance_range, clinical, comparison
 from fracsurv.findings.clinical import TOLD_AT
 from fracsurv.metrics.resampling import draw_counts
 from fracsurv.run import open_run
+from fracsurv.seeds import derive_seed
 from fracsurv.subgroups import subgroup_table, subgroups
-from fracsurv.training import derive_seed
 from tests.conftest import tabular, write_cohort
 from tests.made_up import made_up_run
 

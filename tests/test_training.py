@@ -17,7 +17,8 @@ from fracsurv.errors import UserError
 from fracsurv.losses import cox_nll
 from fracsurv.metrics import concordance_index
 from fracsurv.models import ConvDeepSurv, DeepSurv
-from fracsurv.training import Recipe, derive_seed, fit, learning_rate, predict
+from fracsurv.seeds import derive_seed
+from fracsurv.training import Recipe, fit, learning_rate, predict
 from tests.killing import Killed, killed_in, left_by_the_dead
 
 N = 200

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from fracsurv.detection.network import _convolution, _Residual
 from fracsurv.radiographs import resize
+from fracsurv.vertebrae import CHI2_90
 
 SIZE = (48, 64)
 """Height and width, in pixels, of the picture of one vertebra."""
@@ -19,8 +20,6 @@ N_KEYPOINTS = 6
 LEAST_SCALE = 1e-3
 LEAST_SPREAD = 0.01
 """Variance of the log sizes below which no slope can be told."""
-CHI2_90 = 4.605
-"""90 % of a two-dimensional normal's squared standardised distances are below this."""
 
 
 class KeypointNetwork(nn.Module):

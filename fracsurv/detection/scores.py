@@ -10,7 +10,7 @@ import torch
 from torchvision.ops import box_iou
 
 from fracsurv.detection.inference import Detections
-from fracsurv.detection.keypoints import CHI2_90
+from fracsurv.vertebrae import CHI2_90
 
 IOU_STEPS = tuple(np.arange(0.5, 1.0, 0.05).round(2))
 RECALL_GRID = np.linspace(0, 1, 101)

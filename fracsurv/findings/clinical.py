@@ -18,7 +18,7 @@ from fracsurv.numerals import NOT_KNOWN, counted, number, true_minus
 from fracsurv.plots import format_p, horizon_label
 from fracsurv.results import read_predictions, status_of, survival_column
 from fracsurv.run import Run
-from fracsurv.training import derive_seed
+from fracsurv.seeds import derive_seed
 from fracsurv.wording import (
     HEADLINE,
     REFERENCE,

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from fracsurv import plots
+from fracsurv.choices import RESNETS
 from fracsurv.explain import Explanation, fracture_auc, true_grades
 from fracsurv.findings.finding import PATIENTS, Finding
-from fracsurv.models import RESNETS
 from fracsurv.numerals import counted, interval, signed
 from fracsurv.run import Run
+from fracsurv.seeds import derive_seed
 from fracsurv.summary import label
-from fracsurv.training import derive_seed
 from fracsurv.vertebrae import LEVELS
 from fracsurv.vertebral import VERTEBRAL
 from fracsurv.wording import experiment_name, stamp

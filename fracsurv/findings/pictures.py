@@ -11,7 +11,7 @@ from fracsurv.findings.finding import Finding
 from fracsurv.numerals import counted
 from fracsurv.radiographs import resize
 from fracsurv.run import Run
-from fracsurv.training import derive_seed
+from fracsurv.seeds import derive_seed
 from fracsurv.vertebrae import MAX_HEIGHT, N_SLOTS, slots
 from fracsurv.wording import stamp
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
+from fracsurv.choices import RESNETS
 from fracsurv.models.deepsurv import DeepSurv
-from fracsurv.models.encoders import ENCODERS, RESNETS, ConvDeepSurv, ImageRisk, ViTDeepSurv
+from fracsurv.models.encoders import ConvDeepSurv, ImageRisk, ViTDeepSurv
 from fracsurv.models.fusion import AlphaFusion, IntermediateFusion, LateFusion
 from fracsurv.models.masking import MaskedEncoder, settle
 
 __all__ = [
-    "ENCODERS",
     "AlphaFusion",
     "ConvDeepSurv",
     "DeepSurv",
@@ -46,7 +46,7 @@ def build(
     input : {'none', 'full', 'crops'}
         1 channel for a full radiograph, 13 for the stacked crops; 'none' is DeepSurv.
     encoder : str
-        One of `ENCODERS`, or 'none' for DeepSurv.
+        One of `choices.ENCODERS`, or 'none' for DeepSurv.
     image_size : int
         Side of the square crops of a vision transformer, in pixels.
     alpha : float, optional

@@ -12,12 +12,10 @@ from torch import Tensor, nn
 
 # torchvision is imported where a network is made: it takes seconds, and much of fracsurv makes none
 
-RESNETS = ("resnet50", "resnet18")
-VITS = {
+VIT_SIZES = {
     "vit_b_32": {"num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072},
     "vit_tiny": {"num_layers": 3, "num_heads": 4, "hidden_dim": 128, "mlp_dim": 512},
 }
-ENCODERS = (*RESNETS, *VITS)
 N_TOKENS_A_SIDE = 8
 VIT_FEATURES = 1000
 
@@ -64,7 +62,7 @@ class ViTEncoder(nn.Module):
             patch = image_size // N_TOKENS_A_SIDE
         self._seen = patch * N_TOKENS_A_SIDE
         self.backbone = VisionTransformer(
-            image_size=patch * N_TOKENS_A_SIDE, patch_size=patch, num_classes=VIT_FEATURES, **VITS[name]
+            image_size=patch * N_TOKENS_A_SIDE, patch_size=patch, num_classes=VIT_FEATURES, **VIT_SIZES[name]
         )
         first = self.backbone.conv_proj
         self.backbone.conv_proj = PatchProjection(channels, first.out_channels, patch, stride=patch)

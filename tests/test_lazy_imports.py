@@ -1,0 +1,46 @@
+"""torch takes seconds to import: whatever only reads a cohort or a finished run does without it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from fracsurv.choices import ENCODERS, VITS
+from fracsurv.models.encoders import VIT_SIZES
+from fracsurv.wording import ENCODERS as TOLD
+
+WITHOUT = ("cli", "cohort", "run", "store", "ablation", "progress", "pipeline", "notebook", "findings", "report")
+
+
+def loaded_by(program: str, *arguments: object) -> set[str]:
+    """Which of the heavy packages a program has imported when it ends."""
+    end = "; import sys; print(*({'torch', 'torchvision', 'captum'} & sys.modules.keys()))"
+    result = subprocess.run(
+        [sys.executable, "-c", program + end, *map(str, arguments)], capture_output=True, text=True, check=True
+    )
+    return set(result.stdout.splitlines()[-1].split())
+
+
+def test_the_look_into_modules_finds_what_is_there():
+    assert "torch" in loaded_by("import fracsurv.training")
+
+
+def test_what_reads_alone_imports_no_torch():
+    assert loaded_by("; ".join(f"import fracsurv.{name}" for name in WITHOUT)) == set()
+
+
+@pytest.mark.parametrize("command", ["check", "prepare"])
+def test_commands_on_a_cohort_with_boxes_import_no_torch(simulated, tmp_path, command):
+    given = {
+        "check": [simulated],
+        "prepare": [simulated, "--profile", "tiny", "--out", tmp_path / "run", "--kind", "full"],
+    }[command]
+    program = f"import sys; from fracsurv.cli import app; app(['{command}', *sys.argv[1:]], standalone_mode=False)"
+    assert loaded_by(program, *given) == set()
+
+
+def test_the_encoders_names_are_those_of_the_networks():
+    assert set(VITS) == set(VIT_SIZES)
+    assert set(TOLD) == set(ENCODERS)
