@@ -6,8 +6,8 @@ Needs root, to mount file systems in memory. The cohort is simulated. `prepare`,
 image row, then `report` are done undisturbed. Then each again on a file system that has but a share of the room which
 that took: it must end with exit code 2, a message that says so and no traceback, and leave no broken file under a
 final name. The file system is made larger and the same command called again. `prepare` and `report` are also killed
-at moments drawn evenly over how long they took (for `run` see `benchmarks.kills`). In the end all files but logs and
-those that hold times must be the undisturbed ones', byte for byte. Prints a line a case, writes
+at moments drawn evenly over how long they took (for `run` see `benchmarks.kills`). In the end all files must
+be the undisturbed ones', byte for byte but for logs, times and dates. Prints a line a case, writes
 `benchmarks/results/faults.json`; exits with 1 where something is otherwise.
 """
 
@@ -27,7 +27,7 @@ import numpy as np
 import psutil
 
 from benchmarks.detection import RESULTS
-from benchmarks.kills import broken_files, kill, made_files
+from benchmarks.kills import broken_files, differences, kill, results_of
 from fracsurv.files import leftovers, write_json
 
 ROWS = "cox_ph,cds_crops_if"
@@ -37,8 +37,6 @@ STEPS = {
     "report": ("report",),
 }
 SHARES = {"prepare": (0.05, 0.5, 0.95), "run": (0.02, 0.2, 0.4, 0.6, 0.8, 0.98), "report": (0.0, 0.3, 0.6, 0.95)}
-TIMES = ("timing.csv", "provenance.json")
-"""Files that hold how long something took, or when it was made."""
 
 
 class Study:
@@ -60,11 +58,6 @@ class Study:
         if self.start(step, out, said).wait():
             sys.exit(f"{step} failed: {said.read_text()}")
         return time.monotonic() - began
-
-
-def files_of(out: Path) -> dict[str, bytes]:
-    """What a step leaves, by name, but for logs, hidden files and times."""
-    return {str(path.relative_to(out)): path.read_bytes() for path in made_files(out) if path.name not in TIMES}
 
 
 def size_of(folder: Path) -> int:
@@ -90,11 +83,7 @@ def enlarge(place: Path, size: int) -> None:
 
 def faults_of(out: Path, wanted: dict[str, bytes]) -> list[str]:
     """In what a finished folder is not the undisturbed one."""
-    found = files_of(out)
-    wrong = [f"different: {name}" for name in wanted if name in found and found[name] != wanted[name]]
-    wrong += [f"missing: {name}" for name in wanted.keys() - found.keys()]
-    wrong += [f"too much: {name}" for name in found.keys() - wanted.keys()]
-    return wrong + [f"left over: {path.name}" for path in leftovers(out, below=True)]
+    return differences(results_of(out), wanted) + [f"left over: {path.name}" for path in leftovers(out, below=True)]
 
 
 def filled(study: Study, step: str, share: float, before: Path, whole: Path, place: Path, said: Path) -> dict:
@@ -111,7 +100,7 @@ def filled(study: Study, step: str, share: float, before: Path, whole: Path, pla
         wrong += ["a traceback"] * ("Traceback" in text) + broken_files(out)
         enlarge(folder, 4 * end)
         study.done(step, out, said)
-        wrong += faults_of(out, files_of(whole))
+        wrong += faults_of(out, results_of(whole))
     return {"step": step, "how": f"room for {share:.0%}", "said": told[:1], "wrong": wrong}
 
 
@@ -128,7 +117,7 @@ def killed(study: Study, step: str, moments: np.ndarray, before: Path, whole: Pa
             met += 1
         wrong += broken_files(out)
     study.done(step, out, said)
-    wrong += faults_of(out, files_of(whole))
+    wrong += faults_of(out, results_of(whole))
     shutil.rmtree(out)
     return {"step": step, "how": f"killed {met} times", "said": [], "wrong": wrong}
 

@@ -4,20 +4,23 @@
 
 Runs the profile undisturbed, then again: at moments drawn evenly over the time that took, every process of the run
 gets SIGKILL, and `fracsurv run` is called again. After each kill every file under its final name must be whole. In
-the end all predictions, weights, histories and the ablation table must be the undisturbed run's byte for byte, and
-nothing temporary be left. Exits with 1 otherwise. Writes `benchmarks/results/kills.json`.
+the end all that is in the folder (stores, predictions, weights, histories, tables, figures, notebooks, the report)
+must be as after the undisturbed run, byte for byte but for times and dates, and nothing temporary be left. Exits with
+1 otherwise. Writes `benchmarks/results/kills.json`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import time
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,14 +40,11 @@ READERS = {
 }
 
 
-COMPARED = (
-    "predictions.parquet",
-    "best.safetensors",
-    "last.safetensors",
-    "history.csv",
-    "ablation.csv",
-    "splits.csv",
-)
+TIMED_FILES = ("timing.csv", "provenance.json")
+"""Files that hold how long something took, or when it was made, and nothing else that is not in others."""
+TIMED_KEYS = ("seconds", "samples_per_s", "peak_memory_mib", "date", "fit_seconds_total")
+TIMED_TEXT = re.compile(r"\d{4}-\d\d-\d\dT[\d:+]+|in [\d,]+ s of training")
+"""In pages: when they were made, and how long the fits took."""
 
 
 def start(cohort: Path, profile: str, out: Path) -> psutil.Popen:
@@ -75,6 +75,36 @@ def made_files(out: Path) -> list[Path]:
         path for path in sorted(out.rglob("*"))
         if path.is_file() and not any(p.startswith(".") or p == "logs" for p in path.relative_to(out).parts)
     ]  # fmt: skip
+
+
+def results_of(out: Path) -> dict[str, bytes]:
+    """What was made in a folder, by name, less times and dates; of a notebook, its cells' outputs."""
+    return {
+        str(path.relative_to(out)): _without_times(path) for path in made_files(out) if path.name not in TIMED_FILES
+    }
+
+
+def _without_times(path: Path) -> bytes:
+    if path.suffix == ".json":
+        return json.dumps(_untimed(json.loads(path.read_text()))).encode()
+    if path.suffix == ".ipynb":
+        return json.dumps([cell.get("outputs") for cell in json.loads(path.read_text())["cells"]]).encode()
+    if path.suffix == ".html":
+        return TIMED_TEXT.sub("", path.read_text()).encode()
+    return path.read_bytes()
+
+
+def _untimed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _untimed(each) for key, each in value.items() if key not in TIMED_KEYS}
+    return [_untimed(each) for each in value] if isinstance(value, list) else value
+
+
+def differences(found: dict[str, bytes], wanted: dict[str, bytes]) -> list[str]:
+    """In what results are not the wanted ones."""
+    wrong = [f"different: {name}" for name in wanted if name in found and found[name] != wanted[name]]
+    wrong += [f"missing: {name}" for name in sorted(wanted.keys() - found.keys())]
+    return wrong + [f"too much: {name}" for name in sorted(found.keys() - wanted.keys())]
 
 
 def broken_files(out: Path) -> list[str]:
@@ -110,7 +140,7 @@ def main() -> None:
     moments = np.sort(np.random.default_rng(arguments.seed).uniform(0, duration, arguments.kills))
     broken, found, resumable, began = [], [], 0, time.monotonic()
     for number, wait in enumerate(np.diff(moments, prepend=0), 1):
-        process = start(arguments.cohort, arguments.profile, torn)
+        process, started = start(arguments.cohort, arguments.profile, torn), time.time()
         try:
             code = process.wait(wait)
         except psutil.TimeoutExpired:
@@ -118,24 +148,19 @@ def main() -> None:
         else:
             sys.exit(f"the run ended by itself, with {code}, before kill {number}; see {torn.with_suffix('.log')}")
         found.append(sorted(str(path.relative_to(torn)) for path in torn.rglob("predictions.parquet")))
-        resumable += any(torn.rglob("resume.safetensors"))
+        resumable += any(path.stat().st_mtime > started for path in torn.rglob("resume.safetensors"))
         broken += broken_files(torn)
         print(f"kill {number} after {wait:.0f} s: {len(found[-1])} predictions, {len(broken)} broken", flush=True)
     if start(arguments.cohort, arguments.profile, torn).wait():
         sys.exit(f"the resumed run failed; see {torn.with_suffix('.log')}")
-    names, theirs = (
-        {str(path.relative_to(out)) for kind in COMPARED for path in out.rglob(kind)} for out in (whole, torn)
-    )
-    different = [
-        name for name in sorted(names | theirs)
-        if name not in names & theirs or (whole / name).read_bytes() != (torn / name).read_bytes()
-    ]  # fmt: skip
+    undisturbed = results_of(whole)
+    different = differences(results_of(torn), undisturbed)
     lost = [name for earlier, later in pairwise(found) for name in set(earlier) - set(later)]
     left = [str(path.relative_to(torn)) for path in leftovers(torn, below=True)]
     result = {
         "kills": len(found), "kills_within_a_fit": resumable, "predictions_at_each": [len(names) for names in found],
         "seconds_undisturbed": duration, "seconds_killed": time.monotonic() - began,
-        "compared": len(names), "different": different, "broken": broken, "lost": lost, "left": left,
+        "compared": len(undisturbed), "different": different, "broken": broken, "lost": lost, "left": left,
     }  # fmt: skip
     write_json(RESULTS / "kills.json", result)
     print(json.dumps(result, indent=1))

@@ -49,6 +49,10 @@ def ensure(run: Run, names: Iterable[str]) -> None:
 
     Several notebooks may run at once: each experiment is fitted by one of them while the others that need it wait.
     """
+    there = finished(run)
+    names = [name for name in names if name not in there]
+    if not names:
+        return
     from fracsurv.experiments import run_experiment  # with torch: not for notebooks that show what is finished
 
     keep_freed_memory()
