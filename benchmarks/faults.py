@@ -90,7 +90,7 @@ def filled(study: Study, step: str, share: float, before: Path, whole: Path, pla
     """One step on a file system with a share of the room that it takes, then again with room."""
     start, end = size_of(before), size_of(whole)
     with disk(place, int(start + share * (end - start))) as folder:
-        out = folder / "out"
+        out = folder / "run"
         shutil.copytree(before, out, symlinks=True)
         code = study.start(step, out, said).wait()
         text = said.read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
@@ -136,10 +136,10 @@ def main() -> None:
             [sys.executable, "-m", "fracsurv.cli", "simulate", cohort, "--profile", arguments.profile], check=True
         )
         study = Study(cohort, arguments.profile)
-        before, results = here / "nothing", []
-        before.mkdir()
+        before, results = here / "nothing" / "run", []  # all of one name, which pages say
+        before.mkdir(parents=True)
         for step in STEPS:
-            whole = here / step
+            whole = here / step / "run"
             shutil.copytree(before, whole, symlinks=True)
             seconds = study.done(step, whole, said)
             print(
@@ -150,7 +150,7 @@ def main() -> None:
             rows = [filled(study, step, share, before, whole, place, said) for share in SHARES[step]]
             if step != "run":
                 moments = rng.uniform(0, seconds, arguments.kills)
-                rows.append(killed(study, step, moments, before, whole, here / "killed", said))
+                rows.append(killed(study, step, moments, before, whole, here / "killed" / "run", said))
             for row in rows:
                 print(
                     f"{row['step']:>8}, {row['how']:<16} {row['wrong'] or 'as undisturbed'}; {row['said']}",
@@ -160,7 +160,7 @@ def main() -> None:
             before = whole
             if step == "run":
                 # the report is made anew from what the run left
-                before = here / "without report"
+                before = here / "without report" / "run"
                 shutil.copytree(whole, before, symlinks=True)
                 for name in ("index.html", "report.json", "pages", "tables"):
                     path = before / name

@@ -40,8 +40,6 @@ READERS = {
 }
 
 
-TIMED_FILES = ("timing.csv", "provenance.json")
-"""Files that hold how long something took, or when it was made, and nothing else that is not in others."""
 TIMED_KEYS = ("seconds", "samples_per_s", "peak_memory_mib", "date", "fit_seconds_total")
 TIMED_TEXT = re.compile(r"\d{4}-\d\d-\d\dT[\d:+]+|in [\d,]+ s of training")
 """In pages: when they were made, and how long the fits took."""
@@ -79,9 +77,7 @@ def made_files(out: Path) -> list[Path]:
 
 def results_of(out: Path) -> dict[str, bytes]:
     """What was made in a folder, by name, less times and dates; of a notebook, its cells' outputs."""
-    return {
-        str(path.relative_to(out)): _without_times(path) for path in made_files(out) if path.name not in TIMED_FILES
-    }
+    return {str(path.relative_to(out)): _without_times(path) for path in made_files(out) if path.name != "timing.csv"}
 
 
 def _without_times(path: Path) -> bytes:
@@ -89,6 +85,8 @@ def _without_times(path: Path) -> bytes:
         return json.dumps(_untimed(json.loads(path.read_text()))).encode()
     if path.suffix == ".ipynb":
         return json.dumps([cell.get("outputs") for cell in json.loads(path.read_text())["cells"]]).encode()
+    if path.name == "sweep.csv":
+        return pd.read_csv(path).drop(columns="seconds").to_csv().encode()
     if path.suffix == ".html":
         return TIMED_TEXT.sub("", path.read_text()).encode()
     return path.read_bytes()
@@ -127,7 +125,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("reports/kills"))
     arguments = parser.parse_args()
-    whole, torn = arguments.out / "undisturbed", arguments.out / "killed"
+    whole, torn = (arguments.out / how / "run" for how in ("undisturbed", "killed"))  # pages name their folder
     for out in (whole, torn):
         shutil.rmtree(out, ignore_errors=True)
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -42,20 +42,16 @@ def locate_vertebrae(cohort: Cohort, folder: Path, *, progress: bool = True) -> 
     """
     if not cohort.has_images or cohort.vertebrae is not None:
         return cohort
-    from fracsurv.detection import find_vertebrae, measure_vertebrae  # with torch: for cohorts without boxes alone
-
     pairs = list(zip(cohort.table["patient_id"], cohort.table["image"], strict=True))
     weights = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
     key = _digest(VERSION, weights, cohort.image_fingerprint(), pairs, cohort.resolution)
     with locked(folder / ".vertebrae.lock"):
-        found = _kept(
-            folder, "vertebrae", key, cohort, lambda finder: find_vertebrae(finder, cohort, progress=progress)
-        )
+        found = _kept(folder, "vertebrae", key, cohort, lambda finder: _find(finder, cohort, progress))
         if cohort.corrections is not None:
             theirs = cohort.corrections
             key = _digest(key, theirs.to_csv(index=False))
             measured = _kept(
-                folder, "vertebrae_corrected", key, cohort, lambda finder: measure_vertebrae(finder, cohort, theirs)
+                folder, "vertebrae_corrected", key, cohort, lambda finder: _measure(finder, cohort, theirs)
             )
             cohort = replace(cohort, corrections=measured)
         summary = read_json(folder / "vertebrae.json")["finder"]
@@ -65,6 +61,18 @@ def locate_vertebrae(cohort: Cohort, folder: Path, *, progress: bool = True) -> 
             "or train a finder on radiographs like these (`fracsurv detect train`, then `detect predict`)"
         )
     return cohort.with_boxes(found, f"finder that ships with fracsurv ({summary})")
+
+
+def _find(finder: Finder, cohort: Cohort, progress: bool) -> pd.DataFrame:
+    from fracsurv.detection import find_vertebrae  # here, and below: with torch, which what was found does not need
+
+    return find_vertebrae(finder, cohort, progress=progress)
+
+
+def _measure(finder: Finder, cohort: Cohort, boxes: pd.DataFrame) -> pd.DataFrame:
+    from fracsurv.detection import measure_vertebrae
+
+    return measure_vertebrae(finder, cohort, boxes)
 
 
 def _kept(folder: Path, name: str, key: str, cohort: Cohort, make: Callable[[Finder], pd.DataFrame]) -> pd.DataFrame:

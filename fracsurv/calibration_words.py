@@ -34,12 +34,14 @@ def panel(
     slope, gap = bracketed(made.slope, *bounds), number(100 * smooth.ici, ".1f")
     percent = " %" if np.isfinite(smooth.ici) else ""
     words = f"slope {slope}\nintercept {number(made.intercept, '.2f')}\nICI {gap}{percent}"
-    why = "" if np.isfinite(made.slope) else f" ({no_slope(event, time, horizon)})"
+    why = "" if np.isfinite(made.slope) else f" ({no_slope(event, time, probability, horizon)})"
     return plots.CalibrationPanel(made, smooth.predicted, smooth.observed, words), slope + why, gap
 
 
-def no_slope(event: NDArray, time: NDArray, horizon: float) -> str:
+def no_slope(event: NDArray, time: NDArray, probability: NDArray, horizon: float) -> str:
     """Why no slope can be fitted."""
+    if np.ptp(probability) == 0:
+        return "all are given the same risk"
     had = (event == 1) & (time <= horizon)
     if not had.any():
         return "nobody has had the event by then"

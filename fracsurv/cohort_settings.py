@@ -99,6 +99,8 @@ def check_settings(settings: dict[str, Any], faults: list[str]) -> None:
     for name, (kept, rule) in rules.items():
         if not kept:
             faults.append(f"cohort.yaml, {name}: {_shown(settings.pop(name))}; {rule}")
+    if settings.get("outcome_includes_death") and "competing_event" in settings:
+        faults.append("cohort.yaml: outcome_includes_death and competing_event; a death is the one or the other")
     for name in ("covariates", "columns", "labels"):
         if not isinstance(settings.get(name, {}), dict):
             faults.append(f"cohort.yaml, {name}: must hold `name: value` lines")

@@ -9,12 +9,13 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
+from fracsurv.applying import FILE as APPLYING
 from fracsurv.config import ROOT, TRUE_RISK, load_profile
 from fracsurv.files import atomic_path, locked
 from fracsurv.findings import Finding
 from fracsurv.memory import keep_freed_memory
 from fracsurv.plots import as_png, as_svg, set_style
-from fracsurv.results import finished
+from fracsurv.results import finished, is_finished
 from fracsurv.run import Run, open_run
 from fracsurv.table_files import to_html
 from fracsurv.wording import plain, provenance_lines
@@ -49,8 +50,7 @@ def ensure(run: Run, names: Iterable[str]) -> None:
 
     Several notebooks may run at once: each experiment is fitted by one of them while the others that need it wait.
     """
-    there = finished(run)
-    names = [name for name in names if name not in there]
+    names = [name for name in names if not _is_complete(run, name)]
     if not names:
         return
     from fracsurv.experiments import run_experiment  # with torch: not for notebooks that show what is finished
@@ -64,6 +64,12 @@ def ensure(run: Run, names: Iterable[str]) -> None:
                 run.store(row.input)
         with locked(run.out / ".locks" / name):
             run_experiment(run, name, progress=False)
+
+
+def _is_complete(run: Run, name: str) -> bool:
+    """Whether nothing of an experiment is left to do: it is finished, and can be applied to new patients."""
+    places = [run.folder(name, fold) for fold in range(run.profile.n_folds)]
+    return is_finished(run, name) and (name == TRUE_RISK or all((place / APPLYING).exists() for place in places))
 
 
 def ensure_ablation(run: Run, names: Iterable[str] = (), *, everything: bool = False) -> tuple[list[str], list[str]]:

@@ -76,8 +76,8 @@ def coarse_times(cohort: Cohort) -> str:
         return ""
     return (
         "events and censorings fall on the same times, so that inverse-censoring weights (scikit-survival's) average "
-        f"{worst[0]:.2f}, not 1, by {worst[1]:g} {cohort.time_unit}: Brier scores, AUC and Uno's C are off by about "
-        "as much; times in days mend it"
+        f"{worst[0]:.2f}, not 1, by {worst[1]:g} {cohort.time_unit}: Brier scores are off by about as much, AUC and "
+        "Uno's C, in which weights cancel, by far less; times in days mend it"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def apply_models(
         raise UserError(f"{run}: no experiment {name} whose models can be applied; there are: {known}")
     folders = fold_folders(run, name)
     read = [read_application(folder) for folder in folders]
-    cohort = _checked(cohort, read[0], work, progress)
+    cohort = _checked(cohort, read, work, progress)
     stores = _Stores(cohort, work, workers, progress)
     risks = [_risk(run, folder, applied, cohort, stores) for folder, applied in zip(folders, read, strict=True)]
     return FoldModels(read, np.stack(risks), cohort)
@@ -184,9 +185,11 @@ class _Stores:
         return self.opened[kind, scale]
 
 
-def _checked(cohort: Cohort, applied: Application, work: Path, progress: bool) -> Cohort:
+def _checked(cohort: Cohort, read: Sequence[Application], work: Path, progress: bool) -> Cohort:
     """The cohort, with vertebrae where they are needed; every way in which it differs from the training is told."""
+    applied = read[0]  # what is asked of it is the same for every fold's model
     row, scaling, faults = applied.experiment, applied.scaling, []
+    heard = {name for each in read for name in each.scaling.heard}
     if applied.about["permuted"]:
         faults.append("the run's outcomes were dealt out at random (`permute_outcomes`): its models know nothing")
     for name, kind in scaling.kinds.items():
@@ -195,10 +198,11 @@ def _checked(cohort: Cohort, applied: Application, work: Path, progress: bool) -
             faults.append(f"covariate {name}: the model takes it, and the cohort does not have it")
         elif theirs != kind:
             faults.append(f"covariate {name}: {kind} where the model was trained, {theirs} here")
-        elif name + MISSING in cohort.indicators and name + MISSING not in scaling.heard:
+        elif name + MISSING in cohort.indicators and name + MISSING not in heard:
             n = int(cohort.table[name].isna().sum())
             faults.append(
-                f"covariate {name}: not known of {counted(n, 'patient')}; in training it was known of everybody"
+                f"covariate {name}: not known of {counted(n, 'patient')}; no model has learnt what that means (in "
+                "training it was known of everybody, or of nobody)"
             )
     if cohort.time_unit != applied.about["time_unit"]:
         faults.append(f"time_unit: {applied.about['time_unit']} in training, {cohort.time_unit} here")

@@ -156,7 +156,12 @@ def read_metrics(run: Run, name: str) -> pd.DataFrame:
 
 def finished(run: Run) -> list[str]:
     """The experiments of which every fold is evaluated under the run's present settings."""
-    return [name for name in run.runnable() if all(_is_current(run, name, k) for k in range(run.profile.n_folds))]
+    return [name for name in run.runnable() if is_finished(run, name)]
+
+
+def is_finished(run: Run, name: str) -> bool:
+    """Whether every fold of an experiment is evaluated under the run's present settings."""
+    return all(_is_current(run, name, k) for k in range(run.profile.n_folds))
 
 
 def _is_current(run: Run, name: str, fold: int) -> bool:

@@ -16,7 +16,7 @@ from fracsurv.boxes import locate_vertebrae
 from fracsurv.cohort import Cohort, read_cohort
 from fracsurv.config import TRUE_RISK, Experiment, Profile, as_record, load_experiments, load_profile
 from fracsurv.errors import UserError
-from fracsurv.files import atomic_path, write_text
+from fracsurv.files import atomic_path, read_json, write_text
 from fracsurv.splits import make_splits
 from fracsurv.store import ImageStore, build_store, is_built
 from fracsurv.vertebral import VERTEBRAL
@@ -35,7 +35,7 @@ IRRELEVANT = (
 
 
 PROFILE = "profile.txt"
-"""In a run's folder: the name of the profile under which it was begun."""
+"""In a run's folder: the name of the profile of its fits."""
 SAME_PATIENTS = 0.5
 """Share of patients with the same outcome under which a cohort is another one."""
 
@@ -193,21 +193,32 @@ def open_run(cohort: str | Path, out: str | Path, profile: str | Profile, *, pro
         saved = pd.read_csv(path, dtype=types, keep_default_na=False)  # a patient may be called NA
         if not saved.equals(splits.astype(saved.dtypes)):
             raise UserError(
-                f"{path}: made from another cohort, profile or seed; choose another --out, or delete {out}"
+                f"{path}: made from another cohort, profile or seed, or by another version of fracsurv; choose "
+                f"another --out, or delete {out}"
             )
         _check_same_patients(checked, out)
     else:
         with atomic_path(path) as temporary:
             splits.to_csv(temporary, index=False)
-    if not (out / PROFILE).exists():
+    if not (out / PROFILE).exists() or (out / PROFILE).read_text(encoding="utf-8").strip() != profile.name:
         write_text(out / PROFILE, f"{profile.name}\n")
     checked = locate_vertebrae(checked, out / "prepared", progress=progress)
     return Run(checked, out, profile, load_experiments(), splits)
 
 
 def _check_same_profile(profile: Profile, out: Path) -> None:
-    """Refuse a folder of another profile: every finished fit would make way for this one's, days of work perhaps."""
-    known = (out / PROFILE).read_text(encoding="utf-8").strip() if (out / PROFILE).exists() else profile.name
+    """Refuse a folder of another profile's fits: each would make way for this one's, days of work perhaps."""
+    if next(out.glob("experiments/*/**/fold-*/*"), None) is None:
+        return
+    if (out / PROFILE).exists():
+        known = (out / PROFILE).read_text(encoding="utf-8").strip()
+    elif (out / "provenance.json").exists():
+        known = read_json(out / "provenance.json")["profile"]["name"]
+    else:
+        raise UserError(
+            f"{out}: holds fits, and it is not known of which profile; write its name into {out / PROFILE}, or "
+            "choose another --out"
+        )
     if known != profile.name:
         raise UserError(
             f"{out}: holds the results of profile {known}, not {profile.name}; give --profile {known}, or choose "

@@ -49,9 +49,8 @@ def make_splits(cohort: Cohort, *, n_folds: int = 3, test_fraction: float = 0.1,
                 f"cohort: holding out {test_fraction:g} of {len(free)} patients leaves {held_out} to test and "
                 f"{len(free) - held_out} to train; both need at least 2"
             )
-        _, test = train_test_split(
-            free, test_size=test_fraction, random_state=seed, stratify=_strata(status[free], 2)
-        )
+        strata = _strata(status[free], 2, room=min(held_out, len(free) - held_out))
+        _, test = train_test_split(free, test_size=test_fraction, random_state=seed, stratify=strata)
         split[test] = "test"
     if (split == "train").all():
         raise UserError(
@@ -67,9 +66,14 @@ def make_splits(cohort: Cohort, *, n_folds: int = 3, test_fraction: float = 0.1,
     return pd.DataFrame({"patient_id": cohort.table["patient_id"], "split": split, "fold": fold})
 
 
-def _strata(status: np.ndarray, n: int) -> np.ndarray:
-    """What is dealt out evenly: the event and, where at least n patients had it, the competing event."""
-    return status if (status == 2).sum() >= n else status == 1
+def _strata(status: np.ndarray, n: int, room: int | None = None) -> np.ndarray:
+    """What is dealt out evenly: the event and, where there are enough patients, the competing event too.
+
+    Enough are n with each of what can become of a patient, and a smaller part with `room` for one of each.
+    """
+    counts = np.bincount(status, minlength=3)
+    kinds = counts[counts > 0]
+    return status if counts[2] and kinds.min() >= n and (room is None or room >= len(kinds)) else status == 1
 
 
 def _require(event: np.ndarray, n: int, purpose: str) -> None:

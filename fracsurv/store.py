@@ -25,6 +25,7 @@ from fracsurv.cohort_checks import BOX_COLUMNS
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_folder, locked, remove_leftovers, write_json
 from fracsurv.radiographs import full_image_shape
+from fracsurv.store_files import files_of, remember
 from fracsurv.store_rows import COUNTS, INPUTS, RANGES, Task, common_dtype, write_rows
 from fracsurv.stored_array import StoredArray, create_array
 from fracsurv.vertebrae import MAX_HEIGHT, N_SLOTS, crop_shape
@@ -33,7 +34,6 @@ from fracsurv.workers import mapped
 FORMAT = "fracsurv image store"
 VERSION = 2
 """Raised whenever the same cohort would give other pixels."""
-FILE_COLUMNS = ["state", "sha256"]
 OPENING_TRIES, OPENING_PAUSE_S = 5, 0.05
 _CHUNK = 16
 
@@ -151,6 +151,7 @@ def build_store(
     tasks, settings, files, fingerprint = _plan(cohort, folder, scale, inputs)
     remove_leftovers(folder.parent)
     if _is_of(folder, fingerprint):
+        remember(folder, files)
         return folder
     # several processes may ask for it at once: one builds it, the others wait
     with locked(folder.with_name(f".{folder.name}.lock")):
@@ -171,7 +172,7 @@ def is_built(cohort: Cohort, folder: str | Path, *, scale: float, inputs: Sequen
 def _plan(
     cohort: Cohort, folder: Path, scale: float, inputs: Sequence[str] | None
 ) -> tuple[list[Task], dict[str, Any], pd.DataFrame, str]:
-    """What a store is made from and how, its files (`_files`), and the fingerprint of all."""
+    """What a store is made from and how, its files (`files_of`), and the fingerprint of all."""
     inputs = _checked_inputs(cohort, inputs, folder)
     if not scale > 0:
         raise UserError(f"scale must be above 0, got {scale}")
@@ -188,7 +189,7 @@ def _plan(
     if cohort.windowed:
         settings["dicom_values"] = "windowed"
     tasks = _tasks(cohort, with_boxes="crops" in inputs)
-    files = _files(tasks, folder)
+    files = files_of(tasks, folder)
     return tasks, settings, files, _fingerprint(tasks, settings, files["sha256"])
 
 
@@ -235,29 +236,6 @@ def _tasks(cohort: Cohort, *, with_boxes: bool) -> list[Task]:
         Task(row, patient, cohort.folder / image, image, boxes.get(patient, none), cohort.windowed)
         for row, (patient, image) in enumerate(zip(cohort.table["patient_id"], cohort.table["image"], strict=True))
     ]
-
-
-def _files(tasks: list[Task], folder: Path) -> pd.DataFrame:
-    """Every radiograph's state (its name, size and time of change) and SHA-256 ('' where it cannot be read).
-
-    Those that the store there knows are not read: to open it, every job would read a whole cohort otherwise. The
-    state is kept as a digest, since a hospital's file names may tell who the patient is.
-    """
-    known: dict[str, str] = {}
-    with suppress(OSError, ValueError):  # no store, or one that did not keep them
-        there = pd.read_parquet(folder / "patients.parquet", columns=FILE_COLUMNS)
-        known = dict(zip(there["state"], there["sha256"], strict=True))
-    rows = []
-    for task in tasks:
-        try:
-            with task.path.open("rb") as file:
-                stat = os.fstat(file.fileno())
-                of = json.dumps([task.name, stat.st_size, stat.st_mtime_ns])
-                state = hashlib.sha256(of.encode()).hexdigest()
-                rows.append((state, known.get(state) or hashlib.file_digest(file, "sha256").hexdigest()))
-        except OSError:  # told, with all others, when it is read
-            rows.append(("", ""))
-    return pd.DataFrame(rows, columns=FILE_COLUMNS)
 
 
 def _fingerprint(tasks: list[Task], settings: dict[str, Any], digests: pd.Series) -> str:

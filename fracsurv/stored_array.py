@@ -15,7 +15,7 @@ from fracsurv.errors import UserError
 
 
 def create_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:
-    """A new array of zeros in an .npy file, writable, all of its room taken on the disk at once.
+    """A new array of zeros in an .npy file, writable, all of its room taken on the disk at once (on Linux).
 
     Raises
     ------
@@ -25,8 +25,9 @@ def create_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.mem
     """
     try:
         array = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        with open(path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        if hasattr(os, "posix_fallocate"):  # macOS has none
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     return array

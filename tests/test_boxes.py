@@ -239,7 +239,7 @@ def test_vertebrae_are_found_once_and_nearly_all_right(located, plain, monkeypat
     def never(*_, **__):
         raise AssertionError("looked again")
 
-    monkeypatch.setattr(module, "find_vertebrae", never)
+    monkeypatch.setattr("fracsurv.detection.find_vertebrae", never)
     again = locate_vertebrae(given, out, progress=False)
     pd.testing.assert_frame_equal(again.vertebrae, cohort.vertebrae)
     assert again.fingerprint() == cohort.fingerprint()
@@ -277,7 +277,7 @@ def test_other_radiographs_are_looked_at_anew(located, plain, tmp_path, monkeypa
         seen.append(len(cohort))
         return pd.DataFrame({"patient_id": ["P00001"], "x_min": 1, "y_min": 1, "x_max": 5, "y_max": 5})
 
-    monkeypatch.setattr(module, "find_vertebrae", record)
+    monkeypatch.setattr("fracsurv.detection.find_vertebrae", record)
     assert len(locate_vertebrae(read_cohort(folder), tmp_path / "out", progress=False).vertebrae) == 1
     assert seen == [12]
 
@@ -333,7 +333,7 @@ def test_no_box_at_all_is_told_before_anything_is_run(plain, tmp_path, monkeypat
         read_cohort(folder)
     (folder / "vertebrae.csv").unlink()
     nothing = read_cohort(plain).true_vertebrae().iloc[:0]
-    monkeypatch.setattr(module, "find_vertebrae", lambda *_, **__: nothing)
+    monkeypatch.setattr("fracsurv.detection.find_vertebrae", lambda *_, **__: nothing)
     with pytest.raises(UserError, match="saw no vertebra in any radiograph; give boxes"):
         locate_vertebrae(read_cohort(folder), tmp_path / "out", progress=False)
 

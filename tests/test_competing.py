@@ -123,6 +123,17 @@ def test_folds_share_the_deaths_evenly(tmp_path):
         assert parts.max() - parts.min() <= 1
 
 
+@pytest.mark.parametrize("counts", [(10, 6, 4), (1, 40, 60), (2, 20, 20), (30, 20, 1)])
+def test_few_of_a_kind_are_dealt_out_without_regard_to_it(tmp_path, counts):
+    """No warning and no error: too few without any event, or too small a test set, for three kinds."""
+    table = tabular(sum(counts))
+    table["event"] = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], counts))
+    cohort = read_cohort(write_cohort(tmp_path, table, covariates=KINDS, competing_event="death"))
+    splits = make_splits(cohort, n_folds=3)
+    for fold in range(3):
+        assert cohort.table["event"][splits["fold"] == fold].sum() >= counts[1] // 3 - 1
+
+
 def test_without_a_name_it_is_a_fault_that_says_how_to_give_one(tmp_path):
     with pytest.raises(UserError) as caught:
         read_cohort(write_cohort(tmp_path, dying(), covariates=KINDS))

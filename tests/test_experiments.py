@@ -367,6 +367,22 @@ class TestOpening:
             open_run(folder, tmp_path / "r", other)
         assert finished(open_run(folder, tmp_path / "r", replace(profile, bootstrap_draws=50))) == ["cox_ph"]
 
+    def test_a_folder_belongs_to_the_profile_of_its_fits(self, tmp_path):
+        folder = write_cohort(tmp_path / "c", tabular(90), covariates=KINDS)
+        profile, out = load_profile("tiny"), tmp_path / "r"
+        open_run(folder, out, replace(profile, name="longer"))  # looked into; nothing was fitted
+        run = open_run(folder, out, profile)
+        run_experiment(run, "cox_ph", progress=False)
+        assert (out / "profile.txt").read_text() == "tiny\n"
+        (out / "profile.txt").unlink()  # as in folders of former versions
+        with pytest.raises(UserError, match=r"holds fits, and it is not known of which profile; write its name into"):
+            open_run(folder, out, profile)
+        write_json(out / "provenance.json", provenance(run, ["cox_ph"]))
+        with pytest.raises(UserError, match="holds the results of profile tiny, not longer"):
+            open_run(folder, out, replace(profile, name="longer"))
+        assert not (out / "profile.txt").exists()
+        assert finished(open_run(folder, out, profile)) == ["cox_ph"]
+
     def test_splits_are_saved_and_used_again(self, tmp_path):
         folder = write_cohort(tmp_path / "c", tabular(90), covariates=KINDS)
         first, second = (open_run(folder, tmp_path / "r", "tiny").splits for _ in range(2))

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -114,6 +115,22 @@ def test_what_bears_its_final_name_is_on_the_disk(tmp_path, monkeypatch):
         (folder / "c").write_text("1")
     assert sorted(done[:2]) == sorted([str(folder), str(folder / "c")])
     assert done[2:] == ["renamed", str(tmp_path)]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_file_systems_that_sync_no_folders_will_do(tmp_path, monkeypatch, number):
+    sync = os.fsync
+
+    def refused(file):
+        if os.path.isdir(f"/proc/self/fd/{file}"):
+            raise OSError(number, "refused")
+        sync(file)
+
+    monkeypatch.setattr("fracsurv.files.os.fsync", refused)
+    will_do = nullcontext() if number == errno.EINVAL else pytest.raises(OSError, match="refused")
+    with will_do, atomic_path(tmp_path / "a.txt") as file:
+        file.write_text("1")
+    assert (tmp_path / "a.txt").read_text() == "1"
 
 
 def test_the_file_for_which_there_is_no_room_is_named(tmp_path, small_files):

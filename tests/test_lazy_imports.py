@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from fracsurv.choices import ENCODERS, VITS
+from fracsurv.experiments import run_experiment
 from fracsurv.models.encoders import VIT_SIZES
+from fracsurv.run import open_run
 from fracsurv.wording import ENCODERS as TOLD
 
 WITHOUT = ("cli", "cohort", "run", "store", "ablation", "progress", "pipeline", "notebook", "findings", "report")
@@ -39,6 +43,26 @@ def test_commands_on_a_cohort_with_boxes_import_no_torch(simulated, tmp_path, co
     }[command]
     program = f"import sys; from fracsurv.cli import app; app(['{command}', *sys.argv[1:]], standalone_mode=False)"
     assert loaded_by(program, *given) == set()
+
+
+def test_the_report_of_a_finished_run_imports_no_torch(simulated, tmp_path):
+    run = open_run(simulated, tmp_path / "run", "tiny")
+    run_experiment(run, "cox_ph", progress=False)
+    program = "import sys; from fracsurv.cli import app; app(sys.argv[1:], standalone_mode=False)"
+    assert loaded_by(program, "report", simulated, "--profile", "tiny", "--out", run.out) == set()
+    assert (run.out / "index.html").exists()
+
+
+def test_boxes_that_were_found_before_are_taken_without_torch(simulated, tmp_path):
+    cohort, out = tmp_path / "cohort", tmp_path / "run"
+    shutil.copytree(simulated, cohort)
+    (cohort / "vertebrae.csv").unlink()
+    for name in ("cohort.csv", "truth.parquet"):
+        (cohort / name).unlink()
+    pd.read_csv(simulated / "cohort.csv").head(24).to_csv(cohort / "cohort.csv", index=False)
+    program = "import sys; from fracsurv.run import open_run; open_run(*sys.argv[1:], 'tiny')"
+    assert "torch" in loaded_by(program, cohort, out)
+    assert loaded_by(program, cohort, out) == set()
 
 
 def test_the_encoders_names_are_those_of_the_networks():

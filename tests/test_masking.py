@@ -313,8 +313,9 @@ class TestTraining:
             theirs = run.folder(name, 0, alpha) / file
             assert (other.folder(name, 0, alpha) / file).read_bytes() == theirs.read_bytes()
 
-    def test_nothing_is_compiled(self, run):
-        always = replace(run, device=torch.device("cuda"), profile=replace(run.profile, compile="always"))
+    def test_nothing_is_compiled(self, run, monkeypatch):
+        monkeypatch.setattr(Run, "device", property(lambda _: torch.device("cuda")))
+        always = replace(run, profile=replace(run.profile, compile="always"))
         experiment = run.experiment("cds_crops")
         assert not recipe_of(always, experiment, 0).compiled
         assert recipe_of(replace(always, cohort=replace(run.cohort, masks=False)), experiment, 0).compiled

@@ -20,6 +20,7 @@ from fracsurv.config import load_profile
 from fracsurv.errors import UserError
 from fracsurv.experiments import run_experiment
 from fracsurv.metrics import breslow_survival
+from fracsurv.notebook import ensure
 from fracsurv.predicting import default_experiment, experiments_of, predict_cohort
 from fracsurv.results import read_metrics, read_predictions
 from fracsurv.run import open_run
@@ -112,7 +113,8 @@ def test_what_differs_from_the_training_is_refused_all_at_once(made, alone, tmp_
     with pytest.raises(UserError) as caught:
         predict_cohort(alone, other, "cds_full_if", tmp_path, progress=False)
     assert caught.value.faults == [
-        "covariate age: not known of 1 patient; in training it was known of everybody",
+        "covariate age: not known of 1 patient; no model has learnt what that means (in training it was known of "
+        "everybody, or of nobody)",
         "covariate bmi: the model takes it, and the cohort does not have it",
         "covariate smoker: binary where the model was trained, continuous here",
         "time_unit: days in training, months here",
@@ -257,8 +259,31 @@ def test_a_factor_known_of_all_who_trained_may_not_be_missing_later(tmp_path):
     run = open_run(write_cohort(tmp_path / "c", table, **how), tmp_path / "r", "tiny")
     run_experiment(run, "cox_ph", progress=False)
     new = read_cohort(write_cohort(tmp_path / "new", table.iloc[:10], **how), outcome=False)
-    with pytest.raises(UserError, match="age: not known of 1 patient; in training it was known of everybody"):
+    with pytest.raises(UserError, match="age: not known of 1 patient; no model has learnt what that means"):
         predict_cohort(run.out, new, "cox_ph", tmp_path / "work", progress=False)
+
+
+def test_a_factor_unknown_of_one_who_trained_may_be_missing_later(tmp_path):
+    """Two folds of three learn of her, whichever of them is the first."""
+    kinds = {"age": "continuous", "smoker": "binary"}
+    for row in (0, 1, 2, 3):
+        table = tabular(90)
+        table.loc[row, "age"] = np.nan
+        cohort = write_cohort(tmp_path / f"c{row}", table, covariates=kinds, missing_covariates="impute")
+        run = open_run(cohort, tmp_path / f"r{row}", "tiny")
+        if run.splits["split"][row] == "train":
+            run_experiment(run, "cox_ph", progress=False)
+            found = predict_cohort(run.out, run.cohort, "cox_ph", tmp_path / "work", progress=False)
+            assert found["risk"].notna().all()
+    assert row == 3
+
+
+def test_ensure_makes_what_predict_needs(made):
+    path = made.folder("cox_ph", 0) / "applying.json"
+    before = path.read_bytes()
+    path.unlink()
+    ensure(made, ["cox_ph"])
+    assert path.read_bytes() == before
 
 
 def test_a_fit_without_what_predict_needs_gets_it(made):

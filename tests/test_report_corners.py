@@ -169,6 +169,12 @@ def test_whether_death_is_the_outcome_is_true_or_false(tmp_path):
         read_cohort(cohort)
 
 
+def test_a_death_is_the_outcome_or_competes_with_it(tmp_path):
+    settings = {"outcome_includes_death": True, "competing_event": "death"}
+    with pytest.raises(UserError, match="a death is the one or the other"):
+        read_cohort(write_cohort(tmp_path, tabular(), covariates={"age": "continuous"}, **settings))
+
+
 @pytest.mark.parametrize("split", ["test", ""])
 def test_the_checklist_says_who_chose_the_test_patients_and_what_probabilities_are(tmp_path, split):
     table = dying(160).assign(split=np.where(np.arange(160) < 120, "", split))

@@ -181,6 +181,11 @@ def test_what_is_not_known_of_calibration_is_said_with_its_reason(event, time, w
     assert "nan" not in drawn.words
 
 
+def test_equal_predictions_have_no_slope_and_that_is_said():
+    event, time = np.array([True, True, False, False]), np.array([1.0, 5.0, 9.0, 2.0])
+    assert panel(event, time, np.full(4, 0.3), 4.0, (np.nan, np.nan))[1] == "not known (all are given the same risk)"
+
+
 def test_a_ratio_in_words():
     assert ratio_words(Estimate(1.5, 1.2, 1.875), 30) == "1.50 [1.20, 1.88]"
     assert ratio_words(Estimate(0.0, np.nan, np.nan), 0) == (

@@ -75,7 +75,7 @@ def _single_slopes(run: Run, name: str, split: str, horizon: float) -> str:
         probability = 1 - found[survival_column(horizon)].to_numpy()
         slopes.append(metrics.calibration(event, time, probability, horizon, n_groups=1).slope)
         if np.isnan(slopes[-1]):
-            why = no_slope(event, time, horizon)
+            why = no_slope(event, time, probability, horizon)
     if not why:
         return number(float(np.mean(slopes)), ".2f")
     return f"{NOT_KNOWN} (no slope of {np.isnan(slopes).sum()} of {counted(len(slopes), 'model')}: {why})"
