@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -277,9 +278,11 @@ def test_make_test_forgets_old_fits():
 
 
 def test_pipeline_on_a_cohort_without_images(monkeypatch, capsys, tmp_path):
-    """The Snakefile end to end: notebooks, table, report; and a second call finds everything done."""
+    """The Snakefile end to end, ages being unknown: notebooks, table, report; and a second call finds all done."""
     cohort, out = tmp_path / "it's #1: a" / "c", tmp_path / "it's #1: a" / 'the "run"'
-    write_cohort(cohort, tabular(120), covariates=KINDS)
+    table = tabular(120)
+    table.loc[::6, "age"] = np.nan
+    write_cohort(cohort, table, covariates=KINDS, missing_covariates="impute")
     arguments = ("run", str(cohort), "--profile", "tiny", "--out", str(out))
     code, printed, err = call(monkeypatch, capsys, *arguments)
     assert code == 0, err
@@ -288,6 +291,7 @@ def test_pipeline_on_a_cohort_without_images(monkeypatch, capsys, tmp_path):
     for name in ("01_eda_kaplan_meier", "03_baselines", "05_ablation_tables"):
         assert (out / "notebooks" / f"{name}.html").exists()
     assert not (out / "notebooks" / "02_crop_extraction.ipynb").exists()
+    assert "20 not known" in (out / "notebooks" / "01_eda_kaplan_meier.html").read_text(encoding="utf-8")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
     assert call(monkeypatch, capsys, *arguments)[0] == 0
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -265,15 +263,6 @@ def test_models_take_the_indicators_and_the_report_says_so(run):
     assert left_out(run, "external")["Age, years: not known"] == unknown
     assert "Age, years: not known" not in pd.read_csv(run.out / "tables" / "subgroups.csv")["group"].tolist()
     assert f"fewer than 10 patients: Age, years: not known, {unknown} patients" in page
-
-
-def test_a_whole_run_goes_through_with_its_notebooks(run, tmp_path):
-    arguments = ["--profile", "tiny", "--out", tmp_path / "out", "--experiments", "cox_ph", "--cores", "1"]
-    program = [sys.executable, "-c", "from fracsurv.cli import main; main()", "run", run.cohort.folder, *arguments]
-    result = subprocess.run(list(map(str, program)), capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr[-2000:]
-    page = (tmp_path / "out" / "notebooks" / "01_eda_kaplan_meier.html").read_text(encoding="utf-8")
-    assert "20 not known" in page
 
 
 def test_check_says_it(run):
