@@ -122,6 +122,12 @@ def killed(study: Study, step: str, moments: np.ndarray, before: Path, whole: Pa
     return {"step": step, "how": f"killed {met} times", "said": [], "wrong": wrong}
 
 
+def shown(row: dict) -> dict:
+    """Print a case as soon as it is done."""
+    print(f"{row['step']:>8}, {row['how']:<16} {row['wrong'] or 'as undisturbed'}; {row['said']}", flush=True)
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="tiny")
@@ -147,16 +153,11 @@ def main() -> None:
                 flush=True,
             )
             place = here / "disk"
-            rows = [filled(study, step, share, before, whole, place, said) for share in SHARES[step]]
+            for share in SHARES[step]:
+                results.append(shown(filled(study, step, share, before, whole, place, said)))
             if step != "run":
                 moments = rng.uniform(0, seconds, arguments.kills)
-                rows.append(killed(study, step, moments, before, whole, here / "killed" / "run", said))
-            for row in rows:
-                print(
-                    f"{row['step']:>8}, {row['how']:<16} {row['wrong'] or 'as undisturbed'}; {row['said']}",
-                    flush=True,
-                )
-            results += rows
+                results.append(shown(killed(study, step, moments, before, whole, here / "killed" / "run", said)))
             before = whole
             if step == "run":
                 # the report is made anew from what the run left
