@@ -85,8 +85,8 @@ def answer_note(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> str
     if split in counts.index and counts.loc[split, "events"] < FEW_EVENTS:
         notes.append(
             f"Judged: {counted(counts.loc[split, 'patients'], f'{split} patient')}, "
-            f"{counts.loc[split, 'events']:,} of them with an event: too few to tell models apart, or for curves of "
-            "groups. The cohort's column split can hold out more."
+            f"{counts.loc[split, 'events']:,} of them with an event: too few to tell models apart. The cohort's "
+            "column split can hold out more."
         )
     notes += [said] if (said := not_ranked(run, table)) else []
     if split == "external":

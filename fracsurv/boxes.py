@@ -107,8 +107,11 @@ def boxes_line(cohort: Cohort) -> str:
             " It was trained on simulated radiographs, and nothing shows that it finds vertebrae in real ones: look "
             "at notebook 02, or train a finder on radiographs like these (“fracsurv detect train”)."
         )
-    if cohort.has_keypoints and (missing := len(cohort) - cohort.n_measured):
-        line += f" No vertebra could be measured in {counted(missing, 'patient')}: as covariates the others' mean."
+    if cohort.has_keypoints and (missing := len(cohort) - cohort.n_masked - cohort.n_measured):
+        line += (
+            f" No vertebra could be measured in {counted(missing, 'patient')}"
+            f"{' with a radiograph' if cohort.n_masked else ''}: as covariates the others' mean."
+        )
     if cohort.corrections is not None:
         n = correction_counts(cohort)
         line += (

@@ -178,6 +178,8 @@ def fit(
     with team() as processes:
         run = processes.in_turn(lambda: open_fit(cohort, profile, out, experiment, fold, alpha))
         fit_fold(run, experiment, fold, alpha, team=processes)
+        if processes.leads:
+            typer.echo(f"{run.folder(experiment, fold, alpha)}: fitted")
 
 
 @app.command()
@@ -195,12 +197,15 @@ def run(
     profile_dir: Annotated[
         Path | None, typer.Option(help="Snakemake profile that sends the jobs to a cluster, as configs/slurm does.")
     ] = None,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Replace fits of the cohort as it was before, or under other settings.")
+    ] = False,
 ) -> None:
     """Run the whole study on a cohort: every experiment, the notebooks, the report. Re-running does what is left."""
     from fracsurv.pipeline import run_pipeline
 
     names = [name.strip() for name in experiments.split(",") if name.strip()]
-    run_pipeline(cohort, profile, out, names, cores, per_fit, profile_dir)
+    run_pipeline(cohort, profile, out, names, cores, per_fit, profile_dir, anew=anew)
 
 
 @app.command()

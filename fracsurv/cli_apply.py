@@ -22,13 +22,13 @@ class Overlap(StrEnum):
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run; its training data are not needed.")],
     cohort: Annotated[Path, typer.Argument(help="Patients, as data/README.md describes a cohort; without outcomes.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for predictions.csv.")],
+    out: Annotated[Path, typer.Option("--out", help="For predictions.csv, and warnings.txt if there are any.")],
     experiment: Annotated[str, typer.Option(help="Row to apply; if empty, that of the report's answer.")] = "",
     workers: Annotated[int, typer.Option(help="Processes that read radiographs.", min=1)] = 1,
 ) -> None:
     """Risk and probabilities of new patients by a run's fold models. Research only: no decision may rest on them."""
     from fracsurv.cohort import read_cohort
-    from fracsurv.files import atomic_path, check_outside
+    from fracsurv.files import atomic_path, check_outside, write_text
     from fracsurv.numerals import counted
     from fracsurv.predicting import default_experiment, predict_cohort, told, trained_on
     from fracsurv.unlike import doubts
@@ -44,8 +44,11 @@ def predict(
         table.assign(experiment=name, trained_on=trained_on(run, name)).to_csv(
             temporary, index=False, float_format="%.6g"
         )
-    for line in doubts(run, patients, name):
+    warned = doubts(run, patients, name)
+    for line in warned:
         typer.echo(f"warning: {line}", err=True)
+    if warned:  # whoever is passed the predictions shall have them too
+        write_text(out / "warnings.txt", "".join(f"{line}\n" for line in warned))
     typer.echo(told(run, name))
     typer.echo(f"{written}: {counted(len(table), 'patient')}")
 

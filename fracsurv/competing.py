@@ -93,7 +93,7 @@ def limit_note(cohort: Cohort) -> str:
 
 def estimate_name(cohort: Cohort) -> str:
     """What shares with the event over time are estimated by."""
-    return "cumulative incidence, Aalen–Johansen" if cohort.has_competing else "Kaplan–Meier"
+    return "Aalen–Johansen" if cohort.has_competing else "Kaplan–Meier"
 
 
 def probabilities_said(cohort: Cohort) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import bleach
@@ -11,6 +12,7 @@ from traitlets.config import Config
 
 from fracsurv.files import write_text
 
+OF_ONE = "04_fusion_training_"  # with an experiment's name behind it
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 # Everything that Markdown and our tables make, and nothing that runs or fetches: no script, style, img or iframe.
 TAGS = frozenset(
@@ -26,10 +28,16 @@ def css() -> str:
     return (TEMPLATES / "style.css").read_text(encoding="utf-8")
 
 
-def notebook_pages(folder: Path) -> list[dict[str, str]]:
-    """Write each executed notebook of `folder` as HTML beside it; `file` and `title` of each, in order."""
+def notebook_pages(folder: Path, names: Collection[str]) -> list[dict[str, str]]:
+    """Write each executed notebook of `folder` as HTML beside it; `file` and `title` of each, in order.
+
+    One of a single experiment only if that is among `names`: others lie there of the cohort as it was before.
+    """
     pages = []
     for path in sorted(folder.glob("*.ipynb")):
+        of = path.stem.partition(OF_ONE)
+        if of[1] and of[2] not in names:
+            continue
         notebook = nbformat.read(path, as_version=4)
         target = path.with_suffix(".html")
         write_text(target, notebook_html(notebook, path.stem))

@@ -44,6 +44,8 @@ def run_pipeline(
     cores: int,
     per_fit: bool = False,
     profile_dir: Path | None = None,
+    *,
+    anew: bool = False,
 ) -> None:
     """Run what is not done yet and print the report's path and the ablation table.
 
@@ -57,12 +59,14 @@ def run_pipeline(
         One job an (experiment, fold, α) in the place of one an experiment; the results are the same.
     profile_dir : Path, optional
         Of a Snakemake profile, which says where the jobs run and how often they are tried; implies `per_fit`.
+    anew : bool
+        Whether fits of another cohort, of this one as it was before, or under other settings may be replaced.
 
     Raises
     ------
     UserError
         For a faulty cohort or profile, an unknown experiment, a path with braces, another run at work in `out`,
-        or a failed step.
+        such fits in `out`, or a failed step.
     """
     paths = {"COHORT": cohort.resolve(), "--out": out.resolve(), "the repository": ROOT}
     braced = [f"{what}: {path}; braces in a path mean something to Snakemake, choose another"
@@ -105,6 +109,12 @@ def run_pipeline(
         ]  # fmt: skip
         at_once = (1 if on_gpu else cores) if cluster is None else jobs_at_once(cluster)
         progress = Progress(run, experiments or run.runnable(), at_once)
+        if (former := progress.outdated()) and not anew:
+            raise UserError(
+                f"{out}: holds fits ({', '.join(former)}) of this cohort as it was before, of another one, or made "
+                "under other settings; give --anew to have them made anew, what is there being lost, or choose "
+                "another --out"
+            )
         _call(command, run, progress, lock, on_cluster=cluster is not None)
     print(format_table(pd.read_csv(out / "ablation.csv"), stamp(run)))
     print(f"\nreport: {out / 'index.html'}")
@@ -137,7 +147,7 @@ def _call(command: list[str], run: Run, progress: Progress, lock: IO[str], on_cl
                 f"step failed; its last words: {_last_words(Path(path))} (all of them: {path})"
                 for path in dict.fromkeys(logs.partition(slurms)[0] for logs in failed)
             ]
-            or [f"the pipeline failed; see {log}"]
+            or [f"the pipeline failed; its last words: {_last_words(log)} (all of them: {log})"]
         )
 
 

@@ -11,7 +11,7 @@ from statistics import median
 from fracsurv.config import TRUE_RISK
 from fracsurv.files import read_json
 from fracsurv.results import is_done
-from fracsurv.run import Run, has_store
+from fracsurv.run import Run
 
 CLOCKS_APART_S = 2.0
 """How far the clocks of this machine and of the file system may disagree."""
@@ -46,10 +46,7 @@ class Progress:
         ]
         self._seconds: dict[str, list[float]] = {}
         self.total = len(self._open)
-        there = [fit for fit in self._open if self._path(*fit).exists()]
-        kinds = {run.experiment(name).input for name, _, _ in there if name != TRUE_RISK} - {"none"}
-        stores = {kind for kind in kinds if has_store(run, kind)}  # reads every radiograph: once a kind
-        self._current = {fit for fit in there if self._is_current(*fit, stores)}
+        self._current = {fit for fit in self._open if self._is_current(*fit)}
 
     def update(self) -> int:
         """Look what is there by now; returns how many fits are done.
@@ -65,6 +62,15 @@ class Progress:
                     seconds = read_json(path.parent / "fit.json").get("seconds")  # the true risk was not fitted
                     self._seconds.setdefault(fit[0], []).extend([] if seconds is None else [seconds])
         return self.total - len(self._open)
+
+    def outdated(self) -> list[str]:
+        """Experiments some of whose fits lie there, made of another cohort or under other settings."""
+        names = []
+        for name, fold, alpha in self._open:
+            path = self._run.folder(name, fold, alpha) / "fit.json"
+            if path.exists() and not is_done(path, self._run.key(name, fold, alpha)):
+                names.append(name)
+        return list(dict.fromkeys(names))
 
     @property
     def is_complete(self) -> bool:
@@ -90,12 +96,12 @@ class Progress:
     def _path(self, name: str, fold: int, alpha: float | None) -> Path:
         return self._run.folder(name, fold, alpha) / ("metrics.json" if alpha is None else "fit.json")
 
-    def _is_current(self, name: str, fold: int, alpha: float | None, stores: set[str]) -> bool:
-        row = None if name == TRUE_RISK else self._run.experiment(name)
-        if row is not None and row.needs_images and row.input not in stores:
-            return False  # its pixels are made anew, and so will be the fit
+    def _is_current(self, name: str, fold: int, alpha: float | None) -> bool:
+        path = self._path(name, fold, alpha)
+        if not path.exists():
+            return False
         key = self._run.evaluation_key(name, fold) if alpha is None else self._run.key(name, fold, alpha)
-        return is_done(self._path(name, fold, alpha), key)
+        return is_done(path, key)
 
     def _work(self, name: str) -> float:
         """A fit's arithmetic, in any one unit."""

@@ -31,6 +31,8 @@ from fracsurv.wording import experiment_name, masked_told, provenance_lines, sta
 
 TABLES_VERSION = 2
 """Raised whenever the same fold models would give other tables, or tables with other columns."""
+ENOUGH_DRAWS = 1000
+"""Bootstrap samples from which on nothing need be said of their number."""
 QUESTION = "Does a spine radiograph add to clinical risk factors when predicting {}?"
 
 
@@ -66,10 +68,10 @@ def write_report(run: Run) -> Path:
         "question": question(run),
         "answer": answer(run, table, differences),
         "answer_note": answer_note(run, table, differences),
-        "provenance": provenance_lines(run),
+        "provenance": provenance_lines(run, names),
         "provenance_kind": run.cohort.provenance,
         "sections": made,
-        "notebooks": notebook_pages(run.out / "notebooks"),
+        "notebooks": notebook_pages(run.out / "notebooks", names),
         "cards": [(name, experiment_name(run, name)) for name in _with_cards(table)],
         "facts": fact_lines(facts),
         "limits": _limits(run),
@@ -100,7 +102,7 @@ def _write_pages(run: Run, table: pd.DataFrame, differences: pd.DataFrame, templ
     about = f"{checklist_source()}. What a run cannot know is left open."
     pages["tripod_ai"] = {
         "title": "TRIPOD+AI checklist",
-        "provenance": provenance_lines(run),
+        "provenance": provenance_lines(run, dict.fromkeys(table["experiment"])),
         "facts": [("After", about)],
         "tables": [("27 items with their parts", checklist(run, table, differences))],
     }
@@ -174,12 +176,21 @@ def _scaled(run: Run) -> str:
     return f"{first_upper(said)}."
 
 
+def _draws_said(run: Run) -> str:
+    n = run.profile.bootstrap_draws
+    said = f"Intervals and p-values rest on {n:,} bootstrap samples of the patients"
+    if n < ENOUGH_DRAWS:
+        said += f": so few that an interval's ends are rough, and that no p-value can be below {2 / (n + 1):.2g}"
+    return f"{said}."
+
+
 def _limits(run: Run) -> list[str]:
     limits = [
         "Intervals resample the patients judged and keep the models: they do not say how far another draw of "
         "training patients, or another seed, would have moved a value. The SD is over the fold models.",
         "Many rows are compared with the same references: p-values are adjusted for that by Holm, intervals are not. "
         "Only the answer's row was fixed beforehand.",
+        _draws_said(run),
         f"Cox PH and the networks see the same covariates{_vertebral_rows(run)}. {_scaled(run)}",
     ]
     if run.cohort.has_competing:

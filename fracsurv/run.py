@@ -18,7 +18,7 @@ from fracsurv.config import TRUE_RISK, Experiment, Profile, as_record, load_expe
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_path, read_json, write_text
 from fracsurv.splits import make_splits
-from fracsurv.store import ImageStore, build_store, is_built
+from fracsurv.store import ImageStore, build_store, fingerprint_of, is_built
 from fracsurv.vertebral import VERTEBRAL
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Run:
     experiments: dict[str, Experiment]
     splits: pd.DataFrame
     _stores: dict[str, ImageStore] = field(default_factory=dict, repr=False)
+    _pixels: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -132,6 +133,14 @@ class Run:
             self._stores[kind] = ImageStore.open(prepare_store(self, kind))
         return self._stores[kind]
 
+    def pixels(self, kind: str) -> str:
+        """Fingerprint of the store of 'crops' or 'full' images, whether it is built or not; looked up once."""
+        if kind not in self._pixels:
+            self._pixels[kind] = fingerprint_of(
+                self.cohort, _store_folder(self, kind), scale=_store_scale(self, kind), inputs=(kind,)
+            )
+        return self._pixels[kind]
+
     def key(self, name: str, fold: int, alpha: float | None) -> str:
         """Fingerprint of all that a fit depends on, so that no result of another setting is taken for its own."""
         profile = as_record(self.profile)
@@ -144,7 +153,7 @@ class Run:
             "pretrained": {part: self.key(other, fold, None) for part, other in row.pretrained.items()}
             if row
             else {},
-            "pixels": self.store(row.input).meta["fingerprint"] if row and row.needs_images else "",
+            "pixels": self.pixels(row.input) if row and row.needs_images else "",
             "profile": profile,
             "cohort": self.cohort.fingerprint(boxes=bool(row and row.morphometry)),  # crops: see pixels
             "splits": hashlib.sha256(self.splits.to_csv(index=False).encode()).hexdigest(),

@@ -246,7 +246,10 @@ def _training(run: Run, table: pd.DataFrame, names: list[str]) -> list[Section]:
 
 def _competing(run: Run) -> Section:
     """Both cumulative incidences; an empty section for a cohort without a competing event."""
-    section = Section("competing", f"Who has {run.cohort.competing_event} first")
+    section = Section(
+        "competing",
+        f"The competing event: {run.cohort.competing_event}",
+    )
     if run.cohort.has_competing:
         section.figures = _figures([findings.competing(run)])
         caption = "Cumulative incidence, Aalen–Johansen with 95 % intervals, all patients"

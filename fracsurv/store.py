@@ -164,6 +164,11 @@ def build_store(
     return folder
 
 
+def fingerprint_of(cohort: Cohort, folder: str | Path, *, scale: float, inputs: Sequence[str] | None = None) -> str:
+    """The fingerprint of the store that `build_store` would find or make there; errors as there."""
+    return _plan(cohort, Path(folder), scale, inputs)[-1]
+
+
 def is_built(cohort: Cohort, folder: str | Path, *, scale: float, inputs: Sequence[str] | None = None) -> bool:
     """Whether `build_store` would find its store there; errors as there."""
     return _is_of(Path(folder), _plan(cohort, Path(folder), scale, inputs)[-1])

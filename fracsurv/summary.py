@@ -51,8 +51,8 @@ def missing_said(cohort: Cohort, trained_on: Iterable[NDArray] = ()) -> str:
     if n := cohort.n_masked:
         said.append(
             f"{n:,} of {counted(len(cohort), 'patient')} {have(n)} no radiograph: in its place, "
-            "models that take one get the mean image of the training patients who have one (its features; from the "
-            "image alone, so, the mean log hazard). Networks are trained on the pictures that are there."
+            "models that take one get the mean features of the training patients who have one (from the image alone, "
+            "so, the mean log hazard). Networks are trained on the pictures that are there."
         )
     return " ".join(said)
 

@@ -26,8 +26,8 @@ def doubts(run: Path, cohort: Cohort, name: str) -> list[str]:
     said, of = unlike_training(run, cohort, name), f"of {counted(len(cohort), 'patient')}"
     if read_application(fold_folders(run, name)[0]).masked and (n := int((~cohort.pictured).sum())):
         said.append(
-            f"column image: {n:,} {of} {have(n)} no radiograph; in its place {name} takes the mean image of its "
-            "training patients"
+            f"column image: {n:,} {of} {have(n)} no radiograph; in its place {name} takes the mean "
+            "features of its training patients"
         )
     met = met_by_id(run, cohort)
     if met is not None and (n := int(met.sum())):

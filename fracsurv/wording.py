@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -51,9 +52,12 @@ def stamp(run: Run) -> str:
     return f"{run.cohort.provenance} cohort · profile {run.profile.name}"
 
 
-def replaced_encoders(run: Run) -> str:
-    """Which encoders this profile puts in the place of the protocol's, in words; '' if none (or no images)."""
-    names = [name for name in run.runnable() if name != TRUE_RISK]
+def replaced_encoders(run: Run, names: Iterable[str] | None = None) -> str:
+    """Which encoders this profile puts in the place of the protocol's, in words; '' if none (or no images).
+
+    Of these experiments, or of all that the cohort allows.
+    """
+    names = [name for name in (run.runnable() if names is None else names) if name != TRUE_RISK]
     used = {run.experiments[name].encoder: run.experiment(name).encoder for name in names}
     swapped = {old: new for old, new in used.items() if old != new}
     if not swapped:
@@ -62,11 +66,20 @@ def replaced_encoders(run: Run) -> str:
     return f"Encoders actually used: {' and '.join(parts)}."
 
 
-def provenance_lines(run: Run) -> list[str]:
-    """What a reader must know before any number: provenance, the cohort's own words, the profile, the encoders."""
+def provenance_lines(run: Run, names: Iterable[str] | None = None) -> list[str]:
+    """What a reader must know before any number: provenance, the cohort's own words, the profile, the encoders.
+
+    The encoders are those of the experiments `names`, or of all that the cohort allows.
+    """
     note = f"Profile {run.profile.name}: {run.profile.note}" if run.profile.note else f"Profile {run.profile.name}."
-    lines = [PROVENANCE[run.cohort.provenance], run.cohort.description, boxes_line(run.cohort), note]
-    return [line for line in [*lines, replaced_encoders(run)] if line]
+    lines = [
+        PROVENANCE[run.cohort.provenance],
+        run.cohort.description,
+        boxes_line(run.cohort),
+        masked_told(run),
+        note,
+    ]
+    return [line for line in [*lines, replaced_encoders(run, names)] if line]
 
 
 def experiment_name(run: Run, name: str) -> str:

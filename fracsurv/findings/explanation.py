@@ -141,6 +141,9 @@ def factors(run: Run, explained: Mapping[str, Explanation]) -> Finding | None:
         mean = tables[name].groupby("factor", sort=False)[["loss", "ci_low", "ci_high"]].mean()
         top = mean.loc[mean["loss"].idxmax()]
         sure = int((mean["ci_low"] > 0).sum())
+        if not top["loss"] > 0:
+            parts.append(f"{experiment_name(run, name)}: none costs anything")
+            continue
         parts.append(
             f"{experiment_name(run, name)}: {called[top.name]} ({signed(top['loss'])}, 95 % interval "
             f"{interval(top['ci_low'], top['ci_high'], sign=True)}); above 0 for {sure} of "

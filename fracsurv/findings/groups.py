@@ -44,7 +44,7 @@ def in_groups(run: Run, table: pd.DataFrame, split: str, names: Sequence[str]) -
             f"No group of the {counted(int(found['n'].max()), f'{split} patient')}, {events:,} of them with an "
             f"event, has {FEWEST_PATIENTS} patients and {FEWEST_EVENTS} events, so nothing can be said of any."
         )
-        return Finding(named[0], None, named[1], said), found
+        return Finding(named[0], None, named[1], said + _left_out(run, split, found)), found
     figure = plots.subgroups(drawn, names_of(run, names), title, small=FEW, provenance=f"{split} · {stamp(run)}")
     parts = []
     for name in names[1:]:
