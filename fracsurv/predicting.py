@@ -185,8 +185,12 @@ class _Stores:
         return self.opened[kind, scale]
 
 
-def _checked(cohort: Cohort, read: Sequence[Application], work: Path, progress: bool) -> Cohort:
-    """The cohort, with vertebrae where they are needed; every way in which it differs from the training is told."""
+def other_than_training(run: Path, cohort: Cohort, name: str) -> list[str]:
+    """Every way in which a cohort is other than an experiment's models can be applied to."""
+    return _differences(cohort, [read_application(folder) for folder in fold_folders(run, name)])
+
+
+def _differences(cohort: Cohort, read: Sequence[Application]) -> list[str]:
     applied = read[0]  # what is asked of it is the same for every fold's model
     row, scaling, faults = applied.experiment, applied.scaling, []
     heard = {name for each in read for name in each.scaling.heard}
@@ -217,8 +221,14 @@ def _checked(cohort: Cohort, read: Sequence[Application], work: Path, progress: 
             "masked nobody. Leave them out (`missing_images: exclude`), or fit the run anew on a cohort with "
             "`missing_images: mask`"
         )
-    if faults:
+    return faults
+
+
+def _checked(cohort: Cohort, read: Sequence[Application], work: Path, progress: bool) -> Cohort:
+    """The cohort, with vertebrae where they are needed; every way in which it differs from the training is told."""
+    if faults := _differences(cohort, read):
         raise UserError(faults)
+    row = read[0].experiment
     if row.input == "crops" or row.morphometry:
         cohort = locate_vertebrae(cohort, work, progress=progress)
     if row.morphometry and not cohort.has_keypoints:

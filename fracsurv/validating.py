@@ -14,7 +14,6 @@ from scipy.special import logsumexp
 from fracsurv import metrics
 from fracsurv.applying import Application
 from fracsurv.cohort import Cohort
-from fracsurv.errors import UserError
 from fracsurv.metrics import Drawn, Estimate, cox_slope, events_ratio, percentile_interval
 from fracsurv.numerals import be, counted
 from fracsurv.predicting import FoldModels, apply_models, probability_column
@@ -95,7 +94,7 @@ def validate_experiment(
     Parameters
     ----------
     run, cohort, name, work
-        As for `predicting.predict_cohort`; the cohort must have outcomes that pass `check_outcome`.
+        As for `predicting.predict_cohort`; the cohort must have outcomes without `outcome_faults`.
     n_draws, seed : int
         Bootstrap samples of the patients and their seed, from which the cross-fitting's parts are drawn too.
 
@@ -251,18 +250,13 @@ def predictions_table(cohort: Cohort, validated: Validated) -> pd.DataFrame:
     return table
 
 
-def check_outcome(applied: Application, cohort: Cohort, left_out: int = 0) -> None:
-    """The cohort's outcome is that of the training, somebody has had it, and no other event competes with it.
+def outcome_faults(applied: Application, cohort: Cohort, left_out: int = 0) -> list[str]:
+    """Where a cohort's outcome is not that of the training, nobody has had it, or another event competes with it.
 
     Parameters
     ----------
     left_out : int
         Patients who are no longer in the cohort, since they were met in training.
-
-    Raises
-    ------
-    UserError
-        Otherwise.
     """
     about, faults = applied.about, []
     if cohort.has_competing or applied.competing is not None:
@@ -281,5 +275,4 @@ def check_outcome(applied: Application, cohort: Cohort, left_out: int = 0) -> No
         faults.append(f"patient_id: {n}{since}; nothing can be validated on fewer than two")
     elif not cohort.table["event"].any():
         faults.append(f"event: nobody of {len(cohort):,} patients{since} has had the event: nothing can be validated")
-    if faults:
-        raise UserError(faults)
+    return faults

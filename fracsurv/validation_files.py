@@ -17,10 +17,10 @@ from fracsurv.errors import UserError
 from fracsurv.files import atomic_folder, atomic_path, check_outside, read_json, write_json
 from fracsurv.numerals import counted, have, was
 from fracsurv.overlap import met_by_id, met_by_row
-from fracsurv.predicting import some_experiments
+from fracsurv.predicting import other_than_training, some_experiments
 from fracsurv.recalibrating import METHODS
 from fracsurv.unlike import unlike_training
-from fracsurv.validating import Validated, check_outcome, predictions_table, validate_experiment
+from fracsurv.validating import Validated, outcome_faults, predictions_table, validate_experiment
 from fracsurv.validation_page import write_page
 from fracsurv.validation_words import Study, answer, cautions
 
@@ -76,12 +76,19 @@ def write_validation(
         raise UserError(f"--experiment {unknown[0]}: not of this run; it has {', '.join(known)}")
     names = list(dict.fromkeys(names)) or known
     applied = read_application(run / "experiments" / names[0] / "fold-0")
-    check_outcome(applied, cohort)
+    faults = outcome_faults(applied, cohort)
+    for name in names:
+        faults += [fault for fault in other_than_training(run, cohort, name) if fault not in faults]
+    if faults:
+        met = met_by_id(run, cohort)
+        named = overlap == "refuse" and met is not None and met.any()
+        raise UserError([*faults, _named_alike(met, len(cohort))] if named else faults)
     with atomic_folder(out) as temporary:
         work = temporary / "prepared"
         n_given = len(cohort)
         cohort, warnings = others_only(run, cohort, overlap)
-        check_outcome(applied, cohort, n_given - len(cohort))
+        if faults := outcome_faults(applied, cohort, n_given - len(cohort)):
+            raise UserError(faults)
         validated = [
             validate_experiment(run, cohort, name, work, n_draws=n_draws, seed=seed, workers=workers)
             for name in names
@@ -96,6 +103,18 @@ def write_validation(
     return [answer(study), *(f"warning: {line}" for line in [*cautions(study), *odd])]
 
 
+def _named_alike(named: np.ndarray, n_patients: int) -> str:
+    return (
+        f"patient_id: {_has_ids(named, n_patients)}; --overlap exclude leaves them out, --overlap keep if they are "
+        "other people, numbered alike"
+    )
+
+
+def _has_ids(named: np.ndarray, n_patients: int) -> str:
+    n = int(named.sum())
+    return f"{n:,} of {counted(n_patients, 'patient')} {have(n)} the id of a patient whom the models were trained on"
+
+
 def others_only(run: Path, cohort: Cohort, overlap: str) -> tuple[Cohort, list[str]]:
     """The cohort, with 'exclude' without those who have a training patient's id, and sentences for the page.
 
@@ -107,15 +126,12 @@ def others_only(run: Path, cohort: Cohort, overlap: str) -> tuple[Cohort, list[s
         Where patients were met in training, by id or clearly by row, and `overlap` does not say what to do with
         them; where nobody is left.
     """
-    by_id, n = met_by_id(run, cohort), f"of {counted(len(cohort), 'patient')}"
+    by_id = met_by_id(run, cohort)
     named = np.zeros(len(cohort), bool) if by_id is None else by_id
-    has = f"{int(named.sum()):,} {n} {have(int(named.sum()))} the id of a patient whom the models were trained on"
+    has = _has_ids(named, len(cohort))
     faults, warnings = [], []
     if named.any() and overlap == "refuse":
-        faults.append(
-            f"patient_id: {has}; --overlap exclude leaves them out, --overlap keep if they are other people, "
-            "numbered alike"
-        )
+        faults.append(_named_alike(named, len(cohort)))
     elif named.any() and overlap == "keep":
         warnings.append(
             f"{has}. They were kept as other people (--overlap keep); if they are not, this is no validation."

@@ -295,3 +295,9 @@ def test_pipeline_on_a_cohort_without_images(monkeypatch, capsys, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
     assert call(monkeypatch, capsys, *arguments)[0] == 0
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+    table.loc[1, "age"] += 1  # one value corrected: what there is may not be lost without a word
+    write_cohort(cohort, table, covariates=KINDS, missing_covariates="impute")
+    code, _, err = call(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert "holds fits (cox_ph, deepsurv) of this cohort as it was before" in err
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}

@@ -92,6 +92,26 @@ def test_only_what_is_current_counts_as_done_from_the_start(run):
     assert not (run.out / "prepared" / "crops").exists()
 
 
+def test_fits_under_other_settings_are_told(run):
+    for name in ("deepsurv", "cox_ph"):
+        fit_fold(run, name, 0, progress=False)
+    names = ["true_risk", "deepsurv", "cox_ph", "cds_crops"]
+    assert Progress(run, names, at_once=1).outdated() == []
+    renamed = replace(run, cohort=replace(run.cohort, outcome="hip fracture"))  # evaluated anew, not fitted
+    assert Progress(renamed, names, at_once=1).outdated() == []
+    table = run.cohort.table.copy()
+    table.loc[3, "age"] += 1
+    changed = replace(run, cohort=replace(run.cohort, table=table))
+    assert Progress(changed, names, at_once=1).outdated() == ["deepsurv", "cox_ph"]
+    # a fit whose store was removed to make room is not outdated
+    crops = run.folder("cds_crops", 0)
+    write_json(crops / "fit.json", {"key": run.key("cds_crops", 0, None)})
+    assert not (run.out / "prepared" / "crops").exists()
+    assert Progress(run, names, at_once=1).outdated() == []
+    write_json(crops / "fit.json", {"key": "another"})
+    assert Progress(run, names, at_once=1).outdated() == ["cds_crops"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [

@@ -223,6 +223,21 @@ def test_a_cohort_with_fixed_training_and_external_patients_alone(tmp_path, monk
     assert any("On external (40 patients) Cox PH" in s.data for s in shown if hasattr(s, "data"))
 
 
+def test_patients_too_few_for_an_interval(tmp_path, monkeypatch):
+    """Most draws of four patients hold no pair that could be compared."""
+    table = tabular(n=84, seed=5).assign(split=["train"] * 80 + ["external"] * 4)
+    table.loc[80:, ["event", "time_days"]] = [[1, 300], [0, 250], [0, 400], [0, 200]]
+    folder = write_cohort(tmp_path / "c", table, covariates={"age": "continuous"})
+    made = open_run(folder, tmp_path / "out", "tiny")
+    made_up_baselines(made, np.random.default_rng(1))
+    shown = execute("03_baselines", folder, tmp_path / "out", monkeypatch)
+    said = [s.data for s in shown if hasattr(s, "data")]
+    assert any(text.endswith("Their difference has no interval: too few patients or events.") for text in said)
+    assert "Intervals and p-values rest on 50 bootstrap samples of the patients: so few that an interval's ends" in (
+        report.write_report(made).read_text(encoding="utf-8").replace("&#39;", "'")
+    )
+
+
 def test_records_are_of_the_profiles_values_of_alpha(tmp_path, run):
     made = replace(run, out=tmp_path)
     name, (first, *_) = "cds_crops_alpha", run.profile.alphas

@@ -25,7 +25,7 @@ from fracsurv.metrics import kaplan_meier
 from fracsurv.overlap import Alike
 from fracsurv.results import read_metrics
 from fracsurv.run import open_run
-from fracsurv.validating import COLUMNS, check_outcome, validate_experiment
+from fracsurv.validating import COLUMNS, outcome_faults, validate_experiment
 from fracsurv.validation_files import others_only, write_validation
 from fracsurv.validation_words import found
 from tests.browser import CHROMIUM, browser
@@ -344,8 +344,25 @@ class TestRefuses:
     def test_one_patient_who_has_had_the_event(self, made, others):
         cohort = read_cohort(others)
         one = cohort.of_rows(np.flatnonzero(cohort.table["event"])[:1])
-        with pytest.raises(UserError, match=r"^patient_id: 1 patient; nothing can be validated on fewer than two$"):
-            check_outcome(read_application(made.folder("cox_ph", 0)), one)
+        assert outcome_faults(read_application(made.folder("cox_ph", 0)), one) == [
+            "patient_id: 1 patient; nothing can be validated on fewer than two"
+        ]
+
+    def test_all_that_differs_is_told_at_once(self, made, others, tmp_path):
+        table = pd.read_csv(others / "cohort.csv")
+        train = made.splits.loc[made.splits["split"] == "train", "patient_id"].to_numpy()
+        table.loc[:4, "patient_id"] = train[:5]
+        settings = {**SETTINGS, "covariates": {"age": "continuous"}, "outcome": "hip fracture", "time_unit": "months"}
+        cohort = write_cohort(tmp_path / "c", table.drop(columns="smoker"), **settings)
+        told = self.told(made, cohort, tmp_path / "o")
+        for part in (
+            "outcome: 'any",
+            "covariate smoker: the model takes it",
+            "time_unit: days in",
+            "--overlap exclude",
+        ):
+            assert part in told
+        assert not (tmp_path / "o").exists()
 
     @pytest.mark.parametrize(
         ("change", "settings", "message"),
