@@ -28,7 +28,15 @@ from fracsurv.tables import (
     summary_beside_published,
     vertebral_table,
 )
-from fracsurv.wording import HEADLINE, REFERENCE, external_note, headline_horizon, judged_split, not_reported
+from fracsurv.wording import (
+    HEADLINE,
+    REFERENCE,
+    external_note,
+    headline_horizon,
+    judged_split,
+    not_reported,
+    without_interval,
+)
 
 CAPTIONS = {
     "external": "External cohort, layout of Table 4.3",
@@ -119,7 +127,8 @@ def sections(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[S
 def _all_experiments(run: Run, table: pd.DataFrame, differences: pd.DataFrame, names: list[str]) -> Section:
     absent = [name for name in run.runnable() if name not in names]
     missing = [f"Not run: {', '.join(absent)}."] if absent else []
-    notes = [READING, counted_note(run.cohort), external_note(run), *missing, *not_reported(run, table)]
+    notes = [READING, counted_note(run.cohort), external_note(run), *missing]
+    notes += [*not_reported(run, table), *without_interval(table)]
     return Section(
         "results",
         "All experiments",

@@ -13,7 +13,7 @@ from fracsurv.boxes import boxes_line
 from fracsurv.cohort import horizons
 from fracsurv.config import TRUE_RISK
 from fracsurv.files import read_json
-from fracsurv.metrics import usable_horizons
+from fracsurv.metrics import LEAST_ANSWERED, usable_horizons
 from fracsurv.numerals import counted
 from fracsurv.plots import horizon_label
 from fracsurv.results import censoring_rows
@@ -198,6 +198,16 @@ def not_reported(run: Run, table: pd.DataFrame, only: str | None = None) -> list
             verb = "is" if metrics == "AUC" else "are"
             sentences.append(f"{metrics} at {', '.join(days)} {verb} not reported on {split}: {reason}.")
     return sentences
+
+
+def without_interval(table: pd.DataFrame) -> list[str]:
+    """Why figures of an ablation table stand without an interval; nothing where none does."""
+    if not (table["mean"].notna() & table["ci_low"].isna()).any():
+        return []
+    return [
+        f"A figure without an interval has a value in fewer than {100 * LEAST_ANSWERED:g} % of the bootstrap "
+        "samples: too few patients, or too few events among them."
+    ]
 
 
 def _folds_without(run: Run, split: str, day: float) -> tuple[str, str]:

@@ -232,10 +232,12 @@ def test_patients_too_few_for_an_interval(tmp_path, monkeypatch):
     made_up_baselines(made, np.random.default_rng(1))
     shown = execute("03_baselines", folder, tmp_path / "out", monkeypatch)
     said = [s.data for s in shown if hasattr(s, "data")]
+    page = report.write_report(made).read_text(encoding="utf-8").replace("&#39;", "'")
     assert any(text.endswith("Their difference has no interval: too few patients or events.") for text in said)
-    assert "Intervals and p-values rest on 50 bootstrap samples of the patients: so few that an interval's ends" in (
-        report.write_report(made).read_text(encoding="utf-8").replace("&#39;", "'")
+    assert (
+        "Intervals and p-values rest on 50 bootstrap samples of the patients: so few that an interval's ends" in page
     )
+    assert "A figure without an interval has a value in fewer than 95 % of the bootstrap samples" in page
 
 
 def test_records_are_of_the_profiles_values_of_alpha(tmp_path, run):

@@ -28,10 +28,7 @@ def _power(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[str
     counts = split_counts(run).set_index("split")
     said = []
     for split in [split for split in HELD_OUT if (rows["split"] == split).any()]:
-        least = [
-            f"{least_visible(row['se']):.3f} from {experiment_name(run, row['reference'])}"
-            for row in rows[rows["split"] == split].to_dict("records")
-        ]
+        least = [_least_said(run, row) for row in rows[rows["split"] == split].to_dict("records")]
         said.append(
             f"with {counted(counts.loc[split, 'events'], 'event')} among "
             f"{counted(counts.loc[split, 'patients'], f'{split} patient')} "
@@ -45,6 +42,12 @@ def _power(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[str
         f"level, not adjusted for the number of rows, would have found {100 * POWER:g} times in 100, for these fold "
         f"models: {'; '.join(said)}. A smaller one would have been found less often.{both}"
     ]
+
+
+def _least_said(run: Run, row: dict) -> str:
+    least = least_visible(row["se"])
+    beyond = ", more than lies between chance and a perfect ranking" if least > 0.5 else ""
+    return f"{least:.3f} from {experiment_name(run, row['reference'])}{beyond}"
 
 
 def _permuted(run: Run) -> str:

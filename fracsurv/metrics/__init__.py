@@ -29,6 +29,7 @@ from fracsurv.metrics.concordance import (
 )
 from fracsurv.metrics.evaluation import evaluate, integration_grid
 from fracsurv.metrics.resampling import (
+    LEAST_ANSWERED,
     bootstrap_metrics,
     draw_counts,
     holm,
@@ -40,6 +41,7 @@ from fracsurv.metrics.smooth_calibration import SmoothCalibration, smooth_calibr
 from fracsurv.metrics.validation import Drawn, Estimate, cox_slope, events_ratio, validation_metrics
 
 __all__ = [
+    "LEAST_ANSWERED",
     "Baseline",
     "Bootstrap",
     "Calibration",
