@@ -427,7 +427,9 @@ def test_a_slope_that_cannot_be_fitted_is_said_with_its_reason(tmp_path):
     at = made.rows(0)["test"]
     risk = made.cohort.table["age"].to_numpy().copy()
     early = (made.cohort.table["event"] & (made.cohort.table["time"] <= 1826)).to_numpy()
-    risk[at] = np.where(early[at], 5.0, -5.0) + np.arange(len(at)) / 1000  # as if it knew who has the event
+    risk[at] = (
+        risk.mean() + np.where(early[at], 5.0, -5.0) + np.arange(len(at)) / 1000
+    )  # as if it knew who has the event
     write_predictions(made, "cox_ph", 0, risk - risk.mean())
     said = findings.calibration(made, found, "test", ["cox_ph"]).said
     assert "single models not known (no slope of 1 of 2 models: the predictions part those with the event" in said
