@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,12 +47,22 @@ def locate_vertebrae(cohort: Cohort, folder: Path, *, progress: bool = True) -> 
     weights = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
     key = _digest(VERSION, weights, cohort.image_fingerprint(), pairs, cohort.resolution)
     with locked(folder / ".vertebrae.lock"):
-        found = _kept(folder, "vertebrae", key, cohort, lambda finder: _find(finder, cohort, progress))
+        found = _kept(
+            folder,
+            "vertebrae",
+            key,
+            cohort,
+            lambda detection, finder: detection.find_vertebrae(finder, cohort, progress=progress),
+        )
         if cohort.corrections is not None:
             theirs = cohort.corrections
             key = _digest(key, theirs.to_csv(index=False))
             measured = _kept(
-                folder, "vertebrae_corrected", key, cohort, lambda finder: _measure(finder, cohort, theirs)
+                folder,
+                "vertebrae_corrected",
+                key,
+                cohort,
+                lambda detection, finder: detection.measure_vertebrae(finder, cohort, theirs),
             )
             cohort = replace(cohort, corrections=measured)
         summary = read_json(folder / "vertebrae.json")["finder"]
@@ -63,28 +74,18 @@ def locate_vertebrae(cohort: Cohort, folder: Path, *, progress: bool = True) -> 
     return cohort.with_boxes(found, f"finder that ships with fracsurv ({summary})")
 
 
-def _find(finder: Finder, cohort: Cohort, progress: bool) -> pd.DataFrame:
-    from fracsurv.detection import find_vertebrae  # here, and below: with torch, which what was found does not need
-
-    return find_vertebrae(finder, cohort, progress=progress)
-
-
-def _measure(finder: Finder, cohort: Cohort, boxes: pd.DataFrame) -> pd.DataFrame:
-    from fracsurv.detection import measure_vertebrae
-
-    return measure_vertebrae(finder, cohort, boxes)
-
-
-def _kept(folder: Path, name: str, key: str, cohort: Cohort, make: Callable[[Finder], pd.DataFrame]) -> pd.DataFrame:
+def _kept(
+    folder: Path, name: str, key: str, cohort: Cohort, make: Callable[[ModuleType, Finder], pd.DataFrame]
+) -> pd.DataFrame:
     """The table `name` as it lies in `folder` if it was made from what `key` stands for, else made anew."""
     path, record = folder / f"{name}.csv", folder / f"{name}.json"
     if not (path.exists() and record.exists() and read_json(record)["key"] == key):
-        from fracsurv.detection import load_finder
+        from fracsurv import detection  # here: it imports torch, which boxes found before do not need
 
-        finder = load_finder(SHIPPED)
+        finder = detection.load_finder(SHIPPED)
         record.unlink(missing_ok=True)  # no record may stand beside a table that it does not speak of
         with atomic_path(path) as temporary:
-            make(finder).to_csv(temporary, index=False)
+            make(detection, finder).to_csv(temporary, index=False)
         write_json(record, {"key": key, "finder": finder.summary()})
     faults: list[str] = []
     table = read_vertebrae(folder, set(cohort.table["patient_id"]), faults, file=path.name, none_allowed=True)

@@ -171,7 +171,7 @@ def fingerprint_of(cohort: Cohort, folder: str | Path, *, scale: float, inputs: 
 
 def is_built(cohort: Cohort, folder: str | Path, *, scale: float, inputs: Sequence[str] | None = None) -> bool:
     """Whether `build_store` would find its store there; errors as there."""
-    return _is_of(Path(folder), _plan(cohort, Path(folder), scale, inputs)[-1])
+    return _is_of(Path(folder), fingerprint_of(cohort, folder, scale=scale, inputs=inputs))
 
 
 def _plan(
