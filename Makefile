@@ -20,8 +20,9 @@ setup: .venv/.complete
 $(DEMO): | setup
 	$(BIN)/fracsurv simulate $@ --profile demo --workers $(CORES)
 
+# after a change of what was fitted: make report ANEW=--anew
 report: setup $(DEMO)
-	$(BIN)/fracsurv run $(DEMO) --profile demo --out reports/demo --cores $(CORES)
+	$(BIN)/fracsurv run $(DEMO) --profile demo --out reports/demo --cores $(CORES) $(ANEW)
 
 # the README's, from the demo report; needs Chromium
 pictures: setup

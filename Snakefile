@@ -7,6 +7,7 @@ import hashlib
 import json
 import shlex
 import sys
+from pathlib import Path
 
 from fracsurv.config import ROOT, TRUE_RISK, as_record
 from fracsurv.run import APPLICATION_VERSION, RESULTS_VERSION, open_run
@@ -17,6 +18,7 @@ RUN = open_run(COHORT, OUT, PROFILE)
 FOLDS = range(RUN.profile.n_folds)
 PER_FIT = str(config.get("per_fit", "false")).lower() == "true"
 CORES = int(config.get("cores", 1))
+GPU = int(config.get("gpu", 1))  # that a network's job asks for
 NOTEBOOKS = str(ROOT / "notebooks")
 FRACSURV = shlex.join([sys.executable, "-m", "fracsurv.cli"])
 EXECUTE = shlex.join([sys.executable, "-m", "fracsurv.notebook_job"])
@@ -45,6 +47,8 @@ SHOWN = (
 
 
 RADIOGRAPHS = RUN.cohort.image_fingerprint()
+# of other content, a table need not be younger than what was made from the former: it may be copied with its date
+CONTENT = [hashlib.sha256(Path(table).read_bytes()).hexdigest() for table in TABLES]
 
 
 def settings(name, notebook=None):
@@ -57,7 +61,8 @@ def settings(name, notebook=None):
     seen = RADIOGRAPHS if name == "prepare" or row and row.needs_images else ""
     cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"] if notebook else []
     text = ["".join(cell["source"]) for cell in cells]
-    parts = (RESULTS_VERSION, APPLICATION_VERSION, as_record(RUN.profile), as_record(row) if row else name, seen, text)
+    row = as_record(row) if row else name
+    parts = (RESULTS_VERSION, APPLICATION_VERSION, as_record(RUN.profile), row, seen, text, CONTENT)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -147,7 +152,7 @@ rule fit:
     params:
         lambda w: settings(w.name),
     resources:
-        gpu=lambda w: int(w.name in NETWORKS),
+        gpu=lambda w: GPU * (w.name in NETWORKS),
     shell:
         "{FRACSURV} fit {COHORT:q} --profile {PROFILE:q} --out {OUT:q} --experiment {wildcards.name}"
         " --fold {wildcards.fold} --threads {threads} > {log:q} 2>&1"
@@ -165,7 +170,7 @@ rule fit_alpha:
     params:
         lambda w: settings(w.name),
     resources:
-        gpu=1,
+        gpu=GPU,
     shell:
         "{FRACSURV} fit {COHORT:q} --profile {PROFILE:q} --out {OUT:q} --experiment {wildcards.name}"
         " --fold {wildcards.fold} --alpha {wildcards.alpha} --threads {threads} > {log:q} 2>&1"
@@ -226,7 +231,7 @@ for rank, network in enumerate(sorted(NETWORKS, key=length)):
         priority: rank
         resources:
             # the notebook evaluates the best α's models, on the kind of device that all others are evaluated on
-            gpu=int(not PER_FIT or network in SWEPT),
+            gpu=GPU * (not PER_FIT or network in SWEPT),
         shell:
             "{EXECUTE} {NOTEBOOKS:q}/04_fusion_training.ipynb {output:q} --experiment {params.experiment}"
             " --cohort {COHORT:q} --profile {PROFILE:q} --out {OUT:q} > {log:q} 2>&1"
@@ -260,7 +265,7 @@ rule explain:
     params:
         [settings(name) for name in NAMES],
     resources:
-        gpu=1,
+        gpu=GPU,
     shell:
         "{FRACSURV} explain {COHORT:q} --profile {PROFILE:q} --out {OUT:q} --threads {threads} > {log:q} 2>&1"
 

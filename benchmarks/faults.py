@@ -111,11 +111,13 @@ def killed(study: Study, step: str, moments: np.ndarray, before: Path, whole: Pa
     for moment in moments:
         process = study.start(step, out, said)
         try:
-            process.wait(moment)
+            code = process.wait(moment)
+            wrong += [f"exit code {code}: {said.read_text()[-300:]}"] if code else []
         except psutil.TimeoutExpired:
             kill(process)
             met += 1
         wrong += broken_files(out)
+    wrong += [] if met else ["no kill met it"]
     study.done(step, out, said)
     wrong += faults_of(out, results_of(whole))
     shutil.rmtree(out)
@@ -163,9 +165,11 @@ def main() -> None:
                 # the report is made anew from what the run left
                 before = here / "without report" / "run"
                 shutil.copytree(whole, before, symlinks=True)
-                for name in ("index.html", "report.json", "pages", "tables"):
+                for name in ("index.html", "report.json", "provenance.json", "pages", "tables"):
                     path = before / name
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
+                for page in (before / "notebooks").glob("*.html"):
+                    page.unlink()
     write_json(RESULTS / "faults.json", results)
     sys.exit(any(row["wrong"] for row in results))
 

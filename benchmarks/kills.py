@@ -6,7 +6,7 @@ Runs the profile undisturbed, then again: at moments drawn evenly over the time 
 gets SIGKILL, and `fracsurv run` is called again. After each kill every file under its final name must be whole. In
 the end all that is in the folder (stores, predictions, weights, histories, tables, figures, notebooks, the report)
 must be as after the undisturbed run, byte for byte but for times and dates, and nothing temporary be left. Exits with
-1 otherwise. Writes `benchmarks/results/kills.json`.
+1 otherwise, and where no kill met a fit under way. Writes `benchmarks/results/kills.json`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ READERS = {
 
 
 TIMED_KEYS = ("seconds", "samples_per_s", "peak_memory_mib", "date", "fit_seconds_total")
+FINISHED = ("predictions.parquet", "fit.json", "meta.json")
+"""What a fit or a store has once it is finished."""
 TIMED_TEXT = re.compile(r"\d{4}-\d\d-\d\dT[\d:+]+|in [\d,]+ s of training")
 """In pages: when they were made, and how long the fits took."""
 
@@ -77,7 +79,7 @@ def made_files(out: Path) -> list[Path]:
 
 def results_of(out: Path) -> dict[str, bytes]:
     """What was made in a folder, by name, less times and dates; of a notebook, its cells' outputs."""
-    return {str(path.relative_to(out)): _without_times(path) for path in made_files(out) if path.name != "timing.csv"}
+    return {str(path.relative_to(out)): _without_times(path) for path in made_files(out)}
 
 
 def _without_times(path: Path) -> bytes:
@@ -87,6 +89,8 @@ def _without_times(path: Path) -> bytes:
         return json.dumps([cell.get("outputs") for cell in json.loads(path.read_text())["cells"]]).encode()
     if path.name == "sweep.csv":
         return pd.read_csv(path).drop(columns="seconds").to_csv().encode()
+    if path.name == "timing.csv":
+        return pd.read_csv(path)[["epoch"]].to_csv().encode()
     if path.suffix == ".html":
         return TIMED_TEXT.sub("", path.read_text()).encode()
     return path.read_bytes()
@@ -145,10 +149,10 @@ def main() -> None:
             kill(process)
         else:
             sys.exit(f"the run ended by itself, with {code}, before kill {number}; see {torn.with_suffix('.log')}")
-        found.append(sorted(str(path.relative_to(torn)) for path in torn.rglob("predictions.parquet")))
+        found.append(sorted(str(path.relative_to(torn)) for path in made_files(torn) if path.name in FINISHED))
         resumable += any(path.stat().st_mtime > started for path in torn.rglob("resume.safetensors"))
         broken += broken_files(torn)
-        print(f"kill {number} after {wait:.0f} s: {len(found[-1])} predictions, {len(broken)} broken", flush=True)
+        print(f"kill {number} after {wait:.0f} s: {len(found[-1])} finished, {len(broken)} broken", flush=True)
     if start(arguments.cohort, arguments.profile, torn).wait():
         sys.exit(f"the resumed run failed; see {torn.with_suffix('.log')}")
     undisturbed = results_of(whole)
@@ -156,13 +160,13 @@ def main() -> None:
     lost = [name for earlier, later in pairwise(found) for name in set(earlier) - set(later)]
     left = [str(path.relative_to(torn)) for path in leftovers(torn, below=True)]
     result = {
-        "kills": len(found), "kills_within_a_fit": resumable, "predictions_at_each": [len(names) for names in found],
+        "kills": len(found), "kills_within_a_fit": resumable, "finished_at_each": [len(names) for names in found],
         "seconds_undisturbed": duration, "seconds_killed": time.monotonic() - began,
         "compared": len(undisturbed), "different": different, "broken": broken, "lost": lost, "left": left,
     }  # fmt: skip
     write_json(RESULTS / "kills.json", result)
     print(json.dumps(result, indent=1))
-    sys.exit(bool(different or broken or lost or left))
+    sys.exit(bool(different or broken or lost or left or not resumable))
 
 
 if __name__ == "__main__":

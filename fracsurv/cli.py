@@ -198,7 +198,7 @@ def run(
         Path | None, typer.Option(help="Snakemake profile that sends the jobs to a cluster, as configs/slurm does.")
     ] = None,
     anew: Annotated[
-        bool, typer.Option("--anew", help="Replace fits of the cohort as it was before, or under other settings.")
+        bool, typer.Option("--anew", help="Replace fits of the cohort with other values, or under other settings.")
     ] = False,
 ) -> None:
     """Run the whole study on a cohort: every experiment, the notebooks, the report. Re-running does what is left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
@@ -35,6 +36,7 @@ RESERVED = ("patient_id", "time", "time_days", "event", "competing", "image", "s
 TOO_LARGE = 1e15  # a covariate of that size is none, and its square is no number of single precision
 LONGEST_SHOWN = 60  # characters of what a user gave, in a message
 LONGEST_UNIT = 30  # characters; it stands on axes
+DEATH = re.compile(r"\b(death|dead|died|decease|mortality)", re.IGNORECASE)
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 2 * LONGEST_SHOWN
 
@@ -99,7 +101,7 @@ def check_settings(settings: dict[str, Any], faults: list[str]) -> None:
     for name, (kept, rule) in rules.items():
         if not kept:
             faults.append(f"cohort.yaml, {name}: {_shown(settings.pop(name))}; {rule}")
-    if settings.get("outcome_includes_death") and "competing_event" in settings:
+    if settings.get("outcome_includes_death") and DEATH.search(str(settings.get("competing_event", ""))):
         faults.append("cohort.yaml: outcome_includes_death and competing_event; a death is the one or the other")
     for name in ("covariates", "columns", "labels"):
         if not isinstance(settings.get(name, {}), dict):

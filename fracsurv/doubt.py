@@ -51,7 +51,7 @@ def leak_checks(run: Run) -> list[Check]:
                 checks.append(Check(f"the same {what}", "no model of this run was given them", None, looked=False))
     columns = [*run.cohort.covariates, "time", "event"]
     rows = [repr(row) for row in run.cohort.table[columns].itertuples(index=False, name=None)]
-    alike = _shared(run, rows, "every covariate, time and outcome")
+    alike = _shared(run, rows, "covariates, time and outcome")
     return [*checks, alike._replace(sound=alike.sound or None)]  # with few covariates people are alike by chance
 
 

@@ -142,6 +142,20 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock at `path`."""
+    try:
+        lock = open(path)  # noqa: SIM115, within the next lines
+    except FileNotFoundError:
+        return False
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def check_outside(out: Path, cohort: Path) -> None:
     """Refuse to write results into a cohort's folder."""
     if out.resolve().is_relative_to(cohort.resolve()):

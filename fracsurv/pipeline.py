@@ -25,14 +25,16 @@ from fracsurv.files import check_outside, is_alive, read_json, remove_leftovers,
 from fracsurv.guard import GRACE_SECONDS
 from fracsurv.image_oddities import resolution_oddities
 from fracsurv.numerals import MISSING
-from fracsurv.progress import Progress, in_words
-from fracsurv.run import Run, open_run
+from fracsurv.progress import Progress, in_words, outdated
+from fracsurv.run import RUN_LOCK, Run, open_run
 from fracsurv.tables import metric_cell
 from fracsurv.wording import masked_told, stamp
 
 SNAKEFILE = ROOT / "Snakefile"
 MOST_FAULTS = 5
 """Of a failed step that are shown; the others stand in its log."""
+QUIET_SECONDS = 60
+"""Between two lines of the progress bar in a file, where no model was fitted meanwhile."""
 BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # tqdm's own time left takes every fit for alike
 
 
@@ -60,7 +62,7 @@ def run_pipeline(
     profile_dir : Path, optional
         Of a Snakemake profile, which says where the jobs run and how often they are tried; implies `per_fit`.
     anew : bool
-        Whether fits of another cohort, of this one as it was before, or under other settings may be replaced.
+        Whether fits of this cohort with other values, under other settings or by another version may be replaced.
 
     Raises
     ------
@@ -108,13 +110,13 @@ def run_pipeline(
             "--nolock", "--rerun-incomplete", "--keep-going", "--configfile", str(settings),
         ]  # fmt: skip
         at_once = (1 if on_gpu else cores) if cluster is None else jobs_at_once(cluster)
-        progress = Progress(run, experiments or run.runnable(), at_once)
-        if (former := progress.outdated()) and not anew:
+        if not anew and (former := outdated(run)):
             raise UserError(
-                f"{out}: holds fits ({', '.join(former)}) of this cohort as it was before, of another one, or made "
-                "under other settings; give --anew to have them made anew, what is there being lost, or choose "
-                "another --out"
+                f"{out}: holds fits ({', '.join(former)}) of this cohort with other values, made under other "
+                "settings or by another version of fracsurv; give --anew to have those that you run made anew, what "
+                "is there being lost, or choose another --out"
             )
+        progress = Progress(run, experiments or run.runnable(), at_once)
         _call(command, run, progress, lock, on_cluster=cluster is not None)
     print(format_table(pd.read_csv(out / "ablation.csv"), stamp(run)))
     print(f"\nreport: {out / 'index.html'}")
@@ -132,9 +134,13 @@ def _call(command: list[str], run: Run, progress: Progress, lock: IO[str], on_cl
         _stopped_with_us(command, run.out.resolve(), output, lock, on_cluster) as process,
         tqdm(total=progress.total, desc="models fitted", bar_format=BAR) as bar,
     ):
+        shown = time.monotonic()
         while process.poll() is None:
-            bar.update(progress.update() - bar.n)
-            bar.set_postfix_str(in_words(progress))
+            new = progress.update() - bar.n
+            if sys.stderr.isatty() or new or time.monotonic() - shown > QUIET_SECONDS:
+                bar.update(new)
+                bar.set_postfix_str(in_words(progress))
+                shown = time.monotonic()
             time.sleep(1)
         bar.update(0 if process.returncode else progress.total - bar.n)
     if process.returncode:
@@ -194,7 +200,7 @@ def _locked(out: Path) -> Iterator[IO[str]]:
     UserError
         Where another run is at work there.
     """
-    with open(out / ".lock", "w") as lock:
+    with open(out / RUN_LOCK, "w") as lock:
         deadline = time.monotonic() + 3 * GRACE_SECONDS
         while True:
             try:

@@ -63,15 +63,6 @@ class Progress:
                     self._seconds.setdefault(fit[0], []).extend([] if seconds is None else [seconds])
         return self.total - len(self._open)
 
-    def outdated(self) -> list[str]:
-        """Experiments some of whose fits lie there, made of another cohort or under other settings."""
-        names = []
-        for name, fold, alpha in self._open:
-            path = self._run.folder(name, fold, alpha) / "fit.json"
-            if path.exists() and not is_done(path, self._run.key(name, fold, alpha)):
-                names.append(name)
-        return list(dict.fromkeys(names))
-
     @property
     def is_complete(self) -> bool:
         """Whether no fit is open."""
@@ -112,6 +103,24 @@ class Progress:
             return 0.0
         scale = profile.scale if row.input == "crops" else profile.full_scale
         return row.epochs * GFLOP[row.input, row.encoder] * scale**2
+
+
+def outdated(run: Run) -> list[str]:
+    """Experiments some of whose fits lie there, made of another cohort, under other settings or by a former version.
+
+    Also such as are not asked for now: the ablation and the report would lose them.
+    """
+    folds = range(run.profile.n_folds)
+    return [
+        name
+        for name in run.runnable()
+        if any(
+            (path := run.folder(name, fold, alpha) / "fit.json").exists()
+            and not is_done(path, run.key(name, fold, alpha))
+            for alpha in run.alphas(name)
+            for fold in folds
+        )
+    ]
 
 
 def in_words(progress: Progress) -> str:

@@ -9,8 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from fracsurv.commit import commit
 from fracsurv.config import as_record
 from fracsurv.numerals import counted
@@ -33,12 +31,8 @@ def provenance(run: Run, names: Sequence[str]) -> dict[str, Any]:
     names : sequence of str
         The finished experiments.
     """
-    fits = fit_records(run, list(names))
-    timed = fits[fits["seconds"].notna()] if "seconds" in fits else fits.iloc[:0]
-    listed = [
-        {key: None if row.get(key) != row.get(key) else row.get(key) for key in PER_FIT if key in row}
-        for row in timed.to_dict("records")
-    ]
+    fits = fit_records(run, names)
+    listed = [{key: fit[key] for key in PER_FIT if key in fit} for fit in fits if "seconds" in fit]
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cohort": {
@@ -61,14 +55,14 @@ def provenance(run: Run, names: Sequence[str]) -> dict[str, Any]:
         "python": platform.python_version(),
         "commit": commit(),
         "fits_made_with": made_with(fits),
-        "fit_seconds_total": round(float(timed["seconds"].sum()), 1) if len(timed) else 0.0,
+        "fit_seconds_total": round(sum(fit["seconds"] for fit in listed), 1),
         "fits": listed,
     }
 
 
-def made_with(fits: pd.DataFrame) -> dict[str, list[str]]:
+def made_with(fits: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     """Which versions and commits the fits' own records name; an empty list where none does."""
-    return {key: sorted(fits[key].dropna().unique()) if key in fits else [] for key in FIT_MADE_WITH}
+    return {key: _distinct(fits, key) for key in FIT_MADE_WITH}
 
 
 def _distinct(fits: Sequence[dict[str, Any]], key: str) -> list[Any]:

@@ -178,7 +178,10 @@ def _scaled(run: Run) -> str:
 
 def _draws_said(run: Run) -> str:
     n = run.profile.bootstrap_draws
-    said = f"Intervals and p-values rest on {n:,} bootstrap samples of the patients"
+    said = (
+        "Intervals and p-values of C-indices, AUC and Brier scores, and of their differences, rest on "
+        f"{n:,} bootstrap samples of the patients"
+    )
     if n < ENOUGH_DRAWS:
         said += f": so few that an interval's ends are rough, and that no p-value can be below {2 / (n + 1):.2g}"
     return f"{said}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from fracsurv.boxes import locate_vertebrae
 from fracsurv.cohort import Cohort, read_cohort
 from fracsurv.config import TRUE_RISK, Experiment, Profile, as_record, load_experiments, load_profile
 from fracsurv.errors import UserError
-from fracsurv.files import atomic_path, read_json, write_text
+from fracsurv.files import atomic_path, is_held, read_json, write_text
 from fracsurv.splits import make_splits
 from fracsurv.store import ImageStore, build_store, fingerprint_of, is_built
 from fracsurv.vertebral import VERTEBRAL
@@ -36,6 +37,8 @@ IRRELEVANT = (
 
 PROFILE = "profile.txt"
 """In a run's folder: the name of the profile of its fits."""
+RUN_LOCK = ".lock"
+"""Held while `fracsurv run` is at work there."""
 SAME_PATIENTS = 0.5
 """Share of patients with the same outcome under which a cohort is another one."""
 
@@ -130,7 +133,10 @@ class Run:
     def store(self, kind: str) -> ImageStore:
         """The store of 'crops' or 'full' images, opened once; built if it is not there or its sources changed."""
         if kind not in self._stores:
-            self._stores[kind] = ImageStore.open(prepare_store(self, kind))
+            store = ImageStore.open(prepare_store(self, kind))
+            if self._pixels.setdefault(kind, store.meta["fingerprint"]) != store.meta["fingerprint"]:
+                raise UserError(f"{self.cohort.folder}: radiographs changed meanwhile; open the run again")
+            self._stores[kind] = store
         return self._stores[kind]
 
     def pixels(self, kind: str) -> str:
@@ -209,21 +215,26 @@ def open_run(cohort: str | Path, out: str | Path, profile: str | Profile, *, pro
     else:
         with atomic_path(path) as temporary:
             splits.to_csv(temporary, index=False)
-    if not (out / PROFILE).exists() or (out / PROFILE).read_text(encoding="utf-8").strip() != profile.name:
+    if _named_profile(out) != profile.name:
         write_text(out / PROFILE, f"{profile.name}\n")
     checked = locate_vertebrae(checked, out / "prepared", progress=progress)
     return Run(checked, out, profile, load_experiments(), splits)
 
 
 def _check_same_profile(profile: Profile, out: Path) -> None:
-    """Refuse a folder of another profile's fits: each would make way for this one's, days of work perhaps."""
+    """Refuse a folder of another profile's fits: each would make way for this one's, days of work perhaps.
+
+    Also one in which another profile is at work, and may not have fitted anything yet.
+    """
+    known = _named_profile(out)
+    if known not in ("", profile.name) and is_held(out / RUN_LOCK):
+        raise UserError(f"{out}: profile {known} is being run there; wait for it, or choose another --out")
     if next(out.glob("experiments/*/**/fold-*/*"), None) is None:
         return
-    if (out / PROFILE).exists():
-        known = (out / PROFILE).read_text(encoding="utf-8").strip()
-    elif (out / "provenance.json").exists():
-        known = read_json(out / "provenance.json")["profile"]["name"]
-    else:
+    if not known and (out / "provenance.json").exists():
+        with suppress(ValueError, KeyError, TypeError):  # damaged
+            known = read_json(out / "provenance.json")["profile"]["name"]
+    if not known:
         raise UserError(
             f"{out}: holds fits, and it is not known of which profile; write its name into {out / PROFILE}, or "
             "choose another --out"
@@ -233,6 +244,11 @@ def _check_same_profile(profile: Profile, out: Path) -> None:
             f"{out}: holds the results of profile {known}, not {profile.name}; give --profile {known}, or choose "
             "another --out"
         )
+
+
+def _named_profile(out: Path) -> str:
+    """Whose results a folder holds, or is to hold, as it says itself; '' where it does not."""
+    return (out / PROFILE).read_text(encoding="utf-8").strip() if (out / PROFILE).exists() else ""
 
 
 def _check_same_patients(cohort: Cohort, out: Path) -> None:

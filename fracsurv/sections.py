@@ -128,7 +128,7 @@ def _all_experiments(run: Run, table: pd.DataFrame, differences: pd.DataFrame, n
     absent = [name for name in run.runnable() if name not in names]
     missing = [f"Not run: {', '.join(absent)}."] if absent else []
     notes = [READING, counted_note(run.cohort), external_note(run), *missing]
-    notes += [*not_reported(run, table), *without_interval(table)]
+    notes += [*not_reported(run, table), *without_interval(run, table)]
     return Section(
         "results",
         "All experiments",

@@ -25,7 +25,7 @@ from fracsurv.cohort_checks import BOX_COLUMNS
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_folder, locked, remove_leftovers, write_json
 from fracsurv.radiographs import full_image_shape
-from fracsurv.store_files import files_of, remember
+from fracsurv.store_files import files_of, lock_of, remember
 from fracsurv.store_rows import COUNTS, INPUTS, RANGES, Task, common_dtype, write_rows
 from fracsurv.stored_array import StoredArray, create_array
 from fracsurv.vertebrae import MAX_HEIGHT, N_SLOTS, crop_shape
@@ -150,11 +150,10 @@ def build_store(
     folder = Path(folder)
     tasks, settings, files, fingerprint = _plan(cohort, folder, scale, inputs)
     remove_leftovers(folder.parent)
-    if _is_of(folder, fingerprint):
-        remember(folder, files)
+    if _is_current(folder, files, fingerprint):
         return folder
     # several processes may ask for it at once: one builds it, the others wait
-    with locked(folder.with_name(f".{folder.name}.lock")):
+    with locked(lock_of(folder)):
         if _is_of(folder, fingerprint):
             return folder
         with atomic_folder(folder, replace=True) as temporary:
@@ -166,12 +165,21 @@ def build_store(
 
 def fingerprint_of(cohort: Cohort, folder: str | Path, *, scale: float, inputs: Sequence[str] | None = None) -> str:
     """The fingerprint of the store that `build_store` would find or make there; errors as there."""
-    return _plan(cohort, Path(folder), scale, inputs)[-1]
+    _, _, files, fingerprint = _plan(cohort, Path(folder), scale, inputs)
+    _is_current(Path(folder), files, fingerprint)
+    return fingerprint
 
 
 def is_built(cohort: Cohort, folder: str | Path, *, scale: float, inputs: Sequence[str] | None = None) -> bool:
     """Whether `build_store` would find its store there; errors as there."""
     return _is_of(Path(folder), fingerprint_of(cohort, folder, scale=scale, inputs=inputs))
+
+
+def _is_current(folder: Path, files: pd.DataFrame, fingerprint: str) -> bool:
+    """Whether the store there is of this fingerprint; if so, it remembers its files' states."""
+    if current := _is_of(folder, fingerprint):
+        remember(folder, files, lambda: _is_of(folder, fingerprint))
+    return current
 
 
 def _plan(

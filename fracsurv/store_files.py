@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,12 +40,25 @@ def files_of(tasks: Sequence[Task], folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=FILE_COLUMNS)
 
 
-def remember(folder: Path, files: pd.DataFrame) -> None:
+def remember(folder: Path, files: pd.DataFrame, is_current: Callable[[], bool]) -> None:
     """Keep what states the radiographs of a current store are in by now: a copied cohort has other dates."""
     path = folder / "patients.parquet"
-    with suppress(OSError):  # where one may not write, they are read again each time
-        there = pd.read_parquet(path)
-        now = pd.concat([there[[name for name in there if name in ("patient_id", *RANGES, *COUNTS)]], files], axis=1)
-        if not there.equals(now):
-            with locked(folder.with_name(f".{folder.name}.lock")), atomic_path(path) as temporary:
-                now.to_parquet(temporary, index=False)
+    with suppress(OSError, ValueError):  # where one may not write, they are read again each time
+        if _with_files(there := pd.read_parquet(path), files).equals(there):
+            return
+        with locked(lock_of(folder)):
+            if is_current():  # another process may have built another store meanwhile
+                now = _with_files(pd.read_parquet(path), files)
+                with atomic_path(path) as temporary:
+                    now.to_parquet(temporary, index=False)
+
+
+def lock_of(folder: Path) -> Path:
+    """The lock that a process holds while it writes a store."""
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _with_files(patients: pd.DataFrame, files: pd.DataFrame) -> pd.DataFrame:
+    """A store's table of patients with these states in the place of what it says of its files."""
+    kept = [name for name in patients if name in ("patient_id", *RANGES, *COUNTS)]
+    return pd.concat([patients[kept], files], axis=1)

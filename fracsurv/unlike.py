@@ -18,12 +18,13 @@ BEYOND = 0.1
 """Share of the training patients' range that a value may lie outside it without being told."""
 
 
-def doubts(run: Path, cohort: Cohort, name: str) -> list[str]:
+def doubts(run: Path, cohort: Cohort, name: str, *, singled: bool) -> list[str]:
     """What makes predictions for these patients doubtful, a line each.
 
-    `unlike_training`; of a model of images, who has no radiograph; ids of patients whom the models were trained on.
+    `unlike_training` (for `singled` see there); of a model of images, who has no radiograph; ids of patients whom the
+    models were trained on.
     """
-    said, of = unlike_training(run, cohort, name), f"of {counted(len(cohort), 'patient')}"
+    said, of = unlike_training(run, cohort, name, singled=singled), f"of {counted(len(cohort), 'patient')}"
     if read_application(fold_folders(run, name)[0]).masked and (n := int((~cohort.pictured).sum())):
         said.append(
             f"column image: {n:,} {of} {have(n)} no radiograph; in its place {name} takes the mean "
@@ -38,10 +39,13 @@ def doubts(run: Path, cohort: Cohort, name: str) -> list[str]:
     return said
 
 
-def unlike_training(run: Path, cohort: Cohort, name: str) -> list[str]:
+def unlike_training(run: Path, cohort: Cohort, name: str, *, singled: bool) -> list[str]:
     """Values beyond those of the training patients, a `resolution` that does not fit: one line each.
 
-    For the terminal: values of single patients stand in them.
+    Parameters
+    ----------
+    singled : bool
+        Whether rows and a patient's value are named: for the terminal, not for what is passed on.
     """
     about = [read_application(folder).about["ranges"] for folder in fold_folders(run, name)]
     said = resolution_oddities(cohort)
@@ -49,7 +53,12 @@ def unlike_training(run: Path, cohort: Cohort, name: str) -> list[str]:
         low, high = min(ranges[covariate][0] for ranges in about), max(ranges[covariate][1] for ranges in about)
         values, reach = cohort.table[covariate], BEYOND * (high - low)
         outside = np.flatnonzero((values < low - reach) | (values > high + reach))
-        if len(outside):
+        if len(outside) and not singled:
+            said.append(
+                f"column {covariate}: values of {len(outside):,} of {counted(len(cohort), 'patient')} lie beyond "
+                f"what the models were trained on, {low:g} to {high:g}, and nothing shows what they do there"
+            )
+        elif len(outside):
             rows = rows_said([cohort.file_rows[row] for row in outside])
             said.append(
                 f"column {covariate}, {rows}: {values[outside[0]]:g}{' first' if len(outside) > 1 else ''}; the "

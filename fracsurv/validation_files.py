@@ -76,11 +76,12 @@ def write_validation(
         raise UserError(f"--experiment {unknown[0]}: not of this run; it has {', '.join(known)}")
     names = list(dict.fromkeys(names)) or known
     applied = read_application(run / "experiments" / names[0] / "fold-0")
-    faults = outcome_faults(applied, cohort)
+    faults, met = outcome_faults(applied, cohort), met_by_id(run, cohort)
+    leaves_out = overlap == "exclude" and met is not None and not met.all()
+    others = cohort.of_rows(np.flatnonzero(~met)) if leaves_out else cohort
     for name in names:
-        faults += [fault for fault in other_than_training(run, cohort, name) if fault not in faults]
+        faults += [fault for fault in other_than_training(run, others, name) if fault not in faults]
     if faults:
-        met = met_by_id(run, cohort)
         named = overlap == "refuse" and met is not None and met.any()
         raise UserError([*faults, _named_alike(met, len(cohort))] if named else faults)
     with atomic_folder(out) as temporary:
@@ -99,7 +100,7 @@ def write_validation(
         write_json(temporary / "recalibration.json", recalibration_record(run, cohort, validated))
         write_page(study, temporary)
     # values of single patients are named here alone, and not on the page
-    odd = unlike_training(run, cohort, names[0])
+    odd = unlike_training(run, cohort, names[0], singled=True)
     return [answer(study), *(f"warning: {line}" for line in [*cautions(study), *odd])]
 
 

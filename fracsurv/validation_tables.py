@@ -31,7 +31,7 @@ def main_table(study: Study) -> pd.DataFrame:
             record[("observed / expected", "all follow-up")] = cell(each, model, "observed_to_expected")
             record[("calibration", "slope")] = cell(each, model, "calibration_slope")
             if day:
-                record[("calibration", f"ICI, {study.at}")] = cell(each, model, "ici", day)
+                record[("calibration", f"ICI, %, {study.at}")] = cell(each, model, "ici", day, percent=True)
             before = developed(study.run, each.name) if model == FOLD_MEAN else np.nan
             record[("in the run", "C-index, test")] = MISSING if np.isnan(before) else _number(before)
             records.append(record)
@@ -51,9 +51,11 @@ def horizons_table(study: Study) -> pd.DataFrame:
             for words, metric in (
                 ("observed / expected", "observed_to_expected"), ("AUC", "auc"), ("Brier", "brier"),
                 ("scaled Brier", "scaled_brier"), ("calibration intercept", "calibration_intercept"),
-                ("calibration slope", "calibration_slope"), ("ICI", "ici"), ("E50", "e50"), ("E90", "e90"),
+                ("calibration slope", "calibration_slope"),
             ):  # fmt: skip
                 record[("", words)] = cell(each, ENSEMBLE, metric, day)
+            for metric in ("ici", "e50", "e90"):
+                record[("gap, %", metric.upper())] = cell(each, ENSEMBLE, metric, day, percent=True)
             records.append(record)
     return frame_of(records)
 
@@ -69,7 +71,7 @@ def recalibrated_table(study: Study) -> pd.DataFrame:
                 record[("observed / expected", study.at)] = cell(each, model, "observed_to_expected", day)
             record[("calibration", "slope")] = cell(each, model, "calibration_slope")
             if day:
-                record[("calibration", f"ICI, {study.at}")] = cell(each, model, "ici", day)
+                record[("calibration", f"ICI, %, {study.at}")] = cell(each, model, "ici", day, percent=True)
                 record[("probabilities", f"Brier, {study.at}")] = cell(each, model, "brier", day)
                 record[("probabilities", f"scaled Brier, {study.at}")] = cell(each, model, "scaled_brier", day)
             record[("probabilities", "integrated Brier")] = cell(each, model, "integrated_brier")
@@ -108,7 +110,7 @@ def cell(
     factor, form = (100, ".1f") if percent else (1000, ".0f") if thousand else (1, ".3f")
     text = _number(factor * value, form)
     if model == FOLD_MEAN and not np.isnan(sd := _sd(each, metric, day)):
-        text += f" ± {sd:.3f}"
+        text += f" ± {_number(factor * sd, form)}"
     return text if np.isnan(low) else f"{text}\n[{_number(factor * low, form)}, {_number(factor * high, form)}]"
 
 

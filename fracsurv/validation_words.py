@@ -235,7 +235,8 @@ def limits(study: Study) -> list[str]:
         f"Observed risks are Kaplan–Meier's{_dead(study)}.",
         "Scaled Brier score: 1 − Brier score / that of the Kaplan–Meier curve of these patients given to everybody; "
         "0 = no better than that, below 0 = worse. ICI, E50 and E90: mean, median and 90th percentile of the gap "
-        "between prediction and smooth curve; above 0 by chance even for a perfect model, hence no interval.",
+        "between prediction and smooth curve, in percentage points; above 0 by chance even for a perfect model, "
+        "hence no interval.",
         f"Recalibrated figures are cross-fitted: in {PARTS} parts, each patient's prediction is corrected by the "
         "other parts' outcomes only; their intervals leave out how uncertain the correction is. What "
         "recalibration.json holds was made from all patients and has been validated nowhere: it needs a cohort of "

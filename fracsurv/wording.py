@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,10 @@ PROVENANCE = {
     "number here says anything about the real patients' fractures.",
     "real": "Real cohort.",
 }
+METRICS_SAID = {
+    "c_index": "C-index", "c_index_ipcw": "Uno's C", "auc": "AUC", "auc_thesis": "AUC by the thesis's definition",
+    "brier": "Brier score", "mean_auc": "mean AUC", "integrated_brier": "integrated Brier score",
+}  # fmt: skip
 JUDGED_FIRST = ("external", "test")
 """Held-out splits in the order in which a report takes them for its answer."""
 CLINICAL = (REFERENCE, UNIMODAL)
@@ -200,13 +205,21 @@ def not_reported(run: Run, table: pd.DataFrame, only: str | None = None) -> list
     return sentences
 
 
-def without_interval(table: pd.DataFrame) -> list[str]:
-    """Why figures of an ablation table stand without an interval; nothing where none does."""
-    if not (table["mean"].notna() & table["ci_low"].isna()).any():
+def without_interval(run: Run, table: pd.DataFrame) -> list[str]:
+    """Which figures of an ablation table stand without an interval, and why; nothing where none does."""
+    lacking = table[table["mean"].notna() & table["ci_low"].isna()]
+    if lacking.empty:
         return []
+    parts = []
+    for split, rows in lacking.groupby("split", sort=False):
+        named = [
+            METRICS_SAID[metric] + ("" if np.isnan(day) else f" at {horizon_label(day, run.cohort.time_unit)}")
+            for metric, day in rows[["metric", "horizon_days"]].drop_duplicates().itertuples(index=False)
+        ]
+        parts.append(f"{', '.join(named)} on {split}")
     return [
-        f"A figure without an interval has a value in fewer than {100 * LEAST_ANSWERED:g} % of the bootstrap "
-        "samples: too few patients, or too few events among them."
+        f"Without an interval: {'; '.join(parts)}. Fewer than {100 * LEAST_ANSWERED:g} % of the bootstrap samples "
+        "have a value: too few patients, events among them, or patients followed beyond the horizon."
     ]
 
 
@@ -260,7 +273,7 @@ def masked_told(run: Run) -> str:
     return f"Without a radiograph: {'; '.join(parts)}. All rows are judged on these patients too."
 
 
-def fit_records(run: Run, names: list[str]) -> pd.DataFrame:
+def fit_records(run: Run, names: Sequence[str]) -> list[dict[str, Any]]:
     """Every fit's record (`fit.json`) of these experiments, with experiment and fold: seconds, device and so on.
 
     Fits of an α that is no longer in the profile's grid may lie beside the others; they are no part of the run.
@@ -274,4 +287,4 @@ def fit_records(run: Run, names: list[str]) -> pd.DataFrame:
             records += [
                 {"experiment": name, "fold": fold, **read_json(path)} for fold, path in paths.items() if path.exists()
             ]
-    return pd.DataFrame(records)
+    return records

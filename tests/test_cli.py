@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -23,6 +24,7 @@ from fracsurv.errors import UserError
 from fracsurv.files import is_alive
 from fracsurv.pipeline import _call, _last_words, _locked
 from fracsurv.progress import Progress
+from fracsurv.results import finished
 from fracsurv.run import open_run
 from tests.conftest import tabular, write_cohort
 
@@ -299,5 +301,12 @@ def test_pipeline_on_a_cohort_without_images(monkeypatch, capsys, tmp_path):
     write_cohort(cohort, table, covariates=KINDS, missing_covariates="impute")
     code, _, err = call(monkeypatch, capsys, *arguments)
     assert code == 2
-    assert "holds fits (cox_ph, deepsurv) of this cohort as it was before" in err
+    assert "holds fits (cox_ph, deepsurv) of this cohort with other values" in err
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+    os.utime(cohort / "cohort.csv", (1e9, 1e9))  # a copy that kept its date: older than what was made before
+    code, _, err = call(monkeypatch, capsys, *arguments, "--anew")
+    assert code == 0, err
+    assert all(path.stat().st_mtime_ns > then for path, then in before.items())
+    opened = open_run(cohort, out, "tiny")
+    assert finished(opened) == ["cox_ph", "deepsurv"]
+    assert json.loads((out / "provenance.json").read_text())["cohort"]["fingerprint"] == opened.cohort.fingerprint()

@@ -68,6 +68,15 @@ def test_one_job_an_experiment_fold_and_alpha(simulated, tmp_path):
     assert set(jobs) == wanted
 
 
+@pytest.mark.parametrize("gpu", [0, 1])
+def test_networks_ask_for_a_gpu_unless_there_is_none(simulated, tmp_path, gpu):
+    here = profile_of(tmp_path / "p", config=[f"gpu={gpu}"])
+    printed = snakemake(tmp_path, simulated, "--profile", here, "--dry-run", experiments="cox_ph,cds_crops_alpha")
+    jobs = [job for job in re.split(r"\n(?=rule )", printed) if "resources: " in job]
+    asked = {re.match(r"rule (\S+):", job)[1] for job in jobs if "gpu=1" in job}
+    assert asked == ({"fit_alpha", "explain", "training_notebook_cds_crops_alpha"} if gpu else set())
+
+
 def test_the_profile_tries_again_and_says_where_jobs_go():
     settings = read_profile(PROFILE) if shutil.which("sbatch") else yaml.safe_load(PROFILE.read_text())
     assert settings["executor"] == "slurm"

@@ -44,7 +44,7 @@ class TestLeaks:
         found = verdicts(tiny_run)
         assert set(found) == {
             "the same patient id", "the same image file, byte for byte", "the same stored pixels (crops)",
-            "the same stored pixels (full)", "the same every covariate, time and outcome",
+            "the same stored pixels (full)", "the same covariates, time and outcome",
         }  # fmt: skip
         assert all(sound for sound, _ in found.values())
 
@@ -84,7 +84,7 @@ class TestLeaks:
         assert found["the same image file, byte for byte"] == (False, said)
         assert found["the same stored pixels (full)"] == (None, "no model of this run was given them")
         assert found["the same stored pixels (crops)"] == (False, said)
-        assert found["the same every covariate, time and outcome"] == (None, said)  # may be chance
+        assert found["the same covariates, time and outcome"] == (None, said)  # may be chance
 
     def test_two_patients_of_one_file_are_found(self, simulated, tmp_path):
         folder = tmp_path / "c"

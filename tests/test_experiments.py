@@ -23,12 +23,12 @@ from fracsurv.config import TRUE_RISK, load_profile
 from fracsurv.errors import UserError
 from fracsurv.experiments import fit_fold, run_experiment
 from fracsurv.feeding import ImageFeed
-from fracsurv.files import read_json, write_json
+from fracsurv.files import locked, read_json, write_json
 from fracsurv.metrics import breslow_survival, concordance_index
 from fracsurv.numerals import signed
 from fracsurv.provenance import provenance
 from fracsurv.results import finished, read_metrics, read_predictions, risk_of
-from fracsurv.run import open_run
+from fracsurv.run import RUN_LOCK, open_run
 from fracsurv.scaling import standardise
 from fracsurv.tables import vertebral_table
 from fracsurv.vertebral import VERTEBRAL
@@ -381,7 +381,24 @@ class TestOpening:
         with pytest.raises(UserError, match="holds the results of profile tiny, not longer"):
             open_run(folder, out, replace(profile, name="longer"))
         assert not (out / "profile.txt").exists()
+        kept = (out / "provenance.json").read_text()
+        (out / "provenance.json").write_text("{")
+        with pytest.raises(UserError, match=r"holds fits, and it is not known of which profile"):
+            open_run(folder, out, profile)
+        (out / "provenance.json").write_text(kept)
         assert finished(open_run(folder, out, profile)) == ["cox_ph"]
+
+    def test_a_folder_in_which_a_run_is_at_work_stays_its_profiles(self, tmp_path):
+        """Before anything is fitted, too."""
+        folder, out = write_cohort(tmp_path / "c", tabular(90), covariates=KINDS), tmp_path / "r"
+        profile = load_profile("tiny")
+        open_run(folder, out, profile)
+        with locked(out / RUN_LOCK):
+            with pytest.raises(UserError, match="profile tiny is being run there; wait for it, or choose another"):
+                open_run(folder, out, replace(profile, name="longer"))
+            assert open_run(folder, out, profile).profile == profile  # its own jobs
+        open_run(folder, out, replace(profile, name="longer"))
+        assert (out / "profile.txt").read_text() == "longer\n"
 
     def test_splits_are_saved_and_used_again(self, tmp_path):
         folder = write_cohort(tmp_path / "c", tabular(90), covariates=KINDS)

@@ -15,7 +15,7 @@ from fracsurv.board import Board
 from fracsurv.errors import UserError
 from fracsurv.experiments import fit_fold
 from fracsurv.files import write_json
-from fracsurv.progress import Progress, in_words
+from fracsurv.progress import Progress, in_words, outdated
 from fracsurv.run import open_run
 
 
@@ -95,21 +95,20 @@ def test_only_what_is_current_counts_as_done_from_the_start(run):
 def test_fits_under_other_settings_are_told(run):
     for name in ("deepsurv", "cox_ph"):
         fit_fold(run, name, 0, progress=False)
-    names = ["true_risk", "deepsurv", "cox_ph", "cds_crops"]
-    assert Progress(run, names, at_once=1).outdated() == []
+    assert outdated(run) == []
     renamed = replace(run, cohort=replace(run.cohort, outcome="hip fracture"))  # evaluated anew, not fitted
-    assert Progress(renamed, names, at_once=1).outdated() == []
+    assert outdated(renamed) == []
     table = run.cohort.table.copy()
     table.loc[3, "age"] += 1
     changed = replace(run, cohort=replace(run.cohort, table=table))
-    assert Progress(changed, names, at_once=1).outdated() == ["cox_ph", "deepsurv"]
+    assert outdated(changed) == ["cox_ph", "deepsurv"]
     # a fit whose store was removed to make room is not outdated
     crops = run.folder("cds_crops", 0)
     write_json(crops / "fit.json", {"key": run.key("cds_crops", 0, None)})
     assert not (run.out / "prepared" / "crops").exists()
-    assert Progress(run, names, at_once=1).outdated() == []
+    assert outdated(run) == []
     write_json(crops / "fit.json", {"key": "another"})
-    assert Progress(run, names, at_once=1).outdated() == ["cds_crops"]
+    assert outdated(run) == ["cds_crops"]
 
 
 @pytest.mark.parametrize(

@@ -235,9 +235,11 @@ def test_patients_too_few_for_an_interval(tmp_path, monkeypatch):
     page = report.write_report(made).read_text(encoding="utf-8").replace("&#39;", "'")
     assert any(text.endswith("Their difference has no interval: too few patients or events.") for text in said)
     assert (
-        "Intervals and p-values rest on 50 bootstrap samples of the patients: so few that an interval's ends" in page
+        "and of their differences, rest on 50 bootstrap samples of the patients: so few that an interval's ends"
+        in page
     )
-    assert "A figure without an interval has a value in fewer than 95 % of the bootstrap samples" in page
+    assert "Without an interval: C-index" in page
+    assert "Fewer than 95 % of the bootstrap samples have a value: too few patients, events among them" in page
 
 
 def test_records_are_of_the_profiles_values_of_alpha(tmp_path, run):
@@ -249,7 +251,7 @@ def test_records_are_of_the_profiles_values_of_alpha(tmp_path, run):
     for fold in range(2):  # a copy of the chosen α's record
         write_json(made.folder(name, fold) / "fit.json", {"alpha": first, "seconds": 2.0})
     found = wording.fit_records(made, [name])
-    assert found[["alpha", "fold", "seconds"]].to_numpy().tolist() == [[first, 0, 2], [first, 1, 2]]
+    assert [(fit["alpha"], fit["fold"], fit["seconds"]) for fit in found] == [(first, 0, 2), (first, 1, 2)]
 
 
 def test_notebook_page_is_sanitised_folded_and_self_contained():

@@ -173,6 +173,9 @@ def test_a_death_is_the_outcome_or_competes_with_it(tmp_path):
     settings = {"outcome_includes_death": True, "competing_event": "death"}
     with pytest.raises(UserError, match="a death is the one or the other"):
         read_cohort(write_cohort(tmp_path, tabular(), covariates={"age": "continuous"}, **settings))
+    settings["competing_event"] = "hip replacement"
+    cohort = read_cohort(write_cohort(tmp_path, tabular(), covariates={"age": "continuous"}, **settings))
+    assert (cohort.outcome_includes_death, cohort.competing_event) == (True, "hip replacement")
 
 
 @pytest.mark.parametrize("split", ["test", ""])

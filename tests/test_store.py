@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from fracsurv import files, store_rows
+from fracsurv import files, store_files, store_rows
 from fracsurv import store as store_module
 from fracsurv.cohort import Cohort
 from fracsurv.errors import UserError
@@ -167,6 +168,35 @@ def test_a_store_that_kept_names_loses_them_when_it_is_opened(cohort, tmp_path):
     there.drop(columns="state").assign(image="images/P1.png", size=1, changed_ns=2).to_parquet(path, index=False)
     build_store(cohort, folder, scale=SCALE, progress=False)
     assert path.read_bytes() == wanted
+
+
+def test_what_another_process_builds_meanwhile_is_not_overwritten(cohort, tmp_path, monkeypatch):
+    """One finds its store current, if with other dates, and waits for the lock; then the store is another one."""
+    folder = build_store(cohort, tmp_path / "store", scale=SCALE, progress=False)
+    (cohort.folder / "images" / "P1.png").touch()
+    boxes = cohort.vertebrae.assign(y_max=cohort.vertebrae["y_max"] - 1)
+    other, path = replace(cohort, vertebrae=boxes), folder / "patients.parquet"
+    real, built = store_files.locked, []
+
+    @contextmanager
+    def waited(lock):
+        if not built:
+            built.append(lock)
+            build_store(other, folder, scale=SCALE, progress=False)
+            built.append(path.read_bytes())
+        with real(lock):
+            yield
+
+    monkeypatch.setattr(store_files, "locked", waited)
+    build_store(cohort, folder, scale=SCALE, progress=False)
+    assert len(built) == 2
+    assert path.read_bytes() == built[1]
+
+
+def test_a_damaged_table_of_patients_is_no_reason_to_stop(cohort, tmp_path):
+    folder = build_store(cohort, tmp_path / "store", scale=SCALE, progress=False)
+    (folder / "patients.parquet").write_bytes(b"PAR1 and no more")
+    assert build_store(cohort, folder, scale=SCALE, progress=False) == folder
 
 
 def test_a_store_keeps_no_file_name(cohort, tmp_path):

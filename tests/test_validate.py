@@ -285,6 +285,17 @@ class TestTrainingPatients:
         )
         assert set(kept.table["patient_id"]) == set(made.splits.loc[~trained, "patient_id"])
 
+    def test_who_is_left_out_may_differ_from_the_training(self, made, tmp_path):
+        """Her age is not known; of the others it is."""
+        table = patients(300, 11, called="Q")
+        table.loc[0, "patient_id"] = made.splits.loc[made.splits["split"] == "train", "patient_id"].iloc[0]
+        table.loc[0, "age"] = np.nan
+        cohort = write_cohort(tmp_path / "c", table, **SETTINGS, missing_covariates="impute")
+        with pytest.raises(UserError, match="covariate age: not known of 1 patient"):
+            write_validation(made.out, cohort, tmp_path / "o", [], overlap="keep", n_draws=50, seed=0)
+        said = write_validation(made.out, cohort, tmp_path / "o", [], overlap="exclude", n_draws=50, seed=0)
+        assert any("1 of 300 patients has the id" in line for line in said)
+
     def test_rows_that_chance_makes_alike_are_passed_over(self, made, others, monkeypatch):
         monkeypatch.setattr(validation_files, "met_by_row", lambda *_: Alike(np.arange(600) < 520, 517.0))
         for overlap in ("refuse", "exclude", "keep"):

@@ -61,10 +61,11 @@ def forest(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> Finding:
         low, high = chance[split]
         means = rows[rows["split"] == split].set_index("experiment")["mean"]
         within = [experiment_name(run, name) for name in means.index[means <= high]]
+        count = f"{len(within)} of {counted(len(order), 'row')} {be(len(within))} not above that{_listed(within)}"
         said += (
             f" With outcomes dealt out at random among these patients, one model's C falls between {low:.3f} and "
-            f"{high:.3f} in 95 of 100 deals (grey), a mean over fold models less widely; {len(within)} of "
-            f"{counted(len(order), 'row')} {be(len(order))} not above that{_listed(within)}."
+            f"{high:.3f} in 95 of 100 deals (grey), a mean over fold models less widely; "
+            f"{count if within else 'every row is above that'}."
         )
     alt = f"Forest plot of the C-index of {counted(len(order), 'experiment')} with intervals"
     return Finding("forest", figure, alt, f"{said} {not_ranked(run, table)}".strip())

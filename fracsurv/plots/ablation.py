@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from fracsurv.config import TRUE_RISK
 from fracsurv.plots.style import COLOURS, GREY, label_ends, new_figure, time_axis
 
 INPUT_COLOURS = {"truth": "#000000", "none": COLOURS[0], "full": COLOURS[1], "crops": COLOURS[2]}
@@ -92,8 +93,9 @@ def over_time(
     divisor, called = time_axis(time_unit)
     figure = new_figure(8.6, 3.2, provenance)
     panels = figure.subplots(1, 2)
-    chosen = dict(zip(highlight, [COLOURS[i] for i in (0, 2, 3, 4, 1, 5)], strict=False))
-    chosen = {name: "#000000" if name == "true_risk" else colour for name, colour in chosen.items()}
+    models = [name for name in highlight if name != TRUE_RISK]
+    # as in the decision curves
+    chosen = {TRUE_RISK: "#000000", **dict(zip(models, [COLOURS[i] for i in (0, 2, 3, 4, 1, 5)], strict=False))}
     for axes, metric in zip(panels, ("auc", "brier"), strict=True):
         ends = []
         for name, rows in curves[curves["metric"] == metric].groupby("experiment", sort=False):
