@@ -66,17 +66,19 @@ def ablation(
         `DIFFERENCE_COLUMNS`: experiment minus each of `REFERENCES` and `best_unimodal`, on the same patients in the
         same bootstrap draws; `se` is the SD over the draws, `p` two-sided (`metrics.paired_p`), `p_holm` adjusted
         for all experiments that this metric holds against this reference on this split, but for the true risk, which
-        is no model and gets none.
+        is no model and gets none. Where `names` are but some of the run's rows, nothing is adjusted (p would be held
+        against fewer others than in the report), and none of them is the best of the run.
     """
+    whole = names is None or set(run.runnable()) <= set(names)
     names = list(names) if names is not None else finished(run)
     rows, draws = [], {}
     for name in tqdm(names, desc="bootstrap", disable=not progress, leave=False):
         draws[name] = metric_draws(run, name)
         rows += _rows(run, name, draws[name])
     table = pd.DataFrame(rows, columns=COLUMNS)
-    best = best_unimodal(run, table)
-    references = dict.fromkeys([*REFERENCES, *([best] if best else [])])
-    return table, _differences(table, draws, references)
+    best = best_unimodal(run, table) if whole else None
+    differences = _differences(table, draws, dict.fromkeys([*REFERENCES, *([best] if best else [])]))
+    return table, differences if whole else differences.assign(p_holm=np.nan)
 
 
 def best_unimodal(run: Run, table: pd.DataFrame) -> str | None:

@@ -110,7 +110,8 @@ def _by_models(run: Run, rows: list[str], *, has_differences: bool, judged: bool
     chosen += ["Those held out were predicted once."] * judged
     files = ["Weights of every fold's network (safetensors) with their settings"] if networks else []
     files += ["Cox regression's coefficients"] if "cox_ph" in models else []
-    pictures = "Radiographs: least and greatest pixel of each fold's training patients become 0 and 1"
+    whose = "each radiograph" if run.profile.normalise == "patient" else "each fold's training patients"
+    pictures = f"Radiographs: least and greatest pixel of {whose} become 0 and 1"
     pictures += "; crops of 13 vertebrae. " if "crops" in inputs else ". "
     return {
         "pictures": pictures * has_pictures,

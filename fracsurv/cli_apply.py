@@ -40,10 +40,11 @@ def predict(
     patients = read_cohort(cohort, outcome=False)
     name = experiment or default_experiment(run)
     table = predict_cohort(run, patients, name, out / "prepared", workers=workers)
-    for line in doubts(run, patients, name, singled=True):
+    for line in doubts(run, patients, name, out / "prepared", singled=True):
         typer.echo(f"warning: {line}", err=True)
     (out / "warnings.txt").unlink(missing_ok=True)  # of predictions that were deleted
-    if warned := doubts(run, patients, name, singled=False):  # whoever is passed the predictions shall have them too
+    # whoever is passed the predictions shall have them too
+    if warned := doubts(run, patients, name, out / "prepared", singled=False):
         write_text(out / "warnings.txt", "".join(f"{line}\n" for line in warned))
     with atomic_path(written) as temporary:
         table.assign(experiment=name, trained_on=trained_on(run, name)).to_csv(

@@ -141,24 +141,6 @@ def standardised_differences(values: pd.DataFrame, event: NDArray) -> pd.Series:
     return (varying[event].mean() - varying[~event].mean()) / varying.std()
 
 
-def strongest_effect(coefficients: pd.DataFrame, notes: Iterable[str]) -> str | None:
-    """The covariate with the largest mean effect over the folds' Cox models; None if none can be named.
-
-    Parameters
-    ----------
-    coefficients : DataFrame
-        `fold, covariate, log_hazard_ratio`.
-    notes : iterable of str
-        Each fold's `note` of `fit.json`. A covariate named there was constant or penalised in that fold, so its
-        coefficient is no estimate; it is skipped, and so is one whose sign is not the same in all folds.
-    """
-    noted = {name for note in notes for part in note.split("; ") for name in part.partition(": ")[2].split(", ")}
-    effects = coefficients[~coefficients["covariate"].isin(noted)].groupby("covariate", sort=False)
-    effects = effects["log_hazard_ratio"]
-    agreeing = effects.mean()[effects.min() * effects.max() > 0]
-    return None if agreeing.empty else str(agreeing.abs().idxmax())
-
-
 def risk_tertiles(rank: NDArray) -> NDArray:
     """0, 1, 2 for the third with the lowest, middle and highest rank."""
     return (3 * (pd.Series(rank).rank(method="first").to_numpy() - 1) // len(rank)).astype(int)

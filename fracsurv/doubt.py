@@ -13,11 +13,13 @@ from scipy.stats import norm
 
 from fracsurv.config import TRUE_RISK
 from fracsurv.files import read_json
+from fracsurv.image_oddities import other_grey_scale
 from fracsurv.metrics import concordance_index
-from fracsurv.numerals import counted
+from fracsurv.numerals import be, counted
 from fracsurv.results import finished, read_predictions
 from fracsurv.run import Run, has_store, permuted
 from fracsurv.seeds import derive_seed
+from fracsurv.store import ImageStore
 
 LEVEL, POWER = 0.05, 0.8
 HELD_OUT = ("test", "external")
@@ -36,6 +38,22 @@ class Check(NamedTuple):
     found: str
     sound: bool | None
     looked: bool = True
+
+
+def grey_scales_told(run: Run) -> str:
+    """A sentence where some radiographs are on another grey scale than most and all share one range; else ''."""
+    for kind in ("full", "crops") if run.profile.normalise == "fold" else ():
+        folder = run.out / "prepared" / kind
+        if not folder.is_dir():
+            continue
+        odd = other_grey_scale(ImageStore.open(folder).ranges[f"{kind}_max"].to_numpy(float))
+        if odd.any():
+            return (
+                f"{int(odd.sum()):,} of {counted(len(odd), 'radiograph')} {be(int(odd.sum()))} on another grey scale "
+                "than most, by the brightest pixel (`fracsurv check` names them); one range became 0 to 1 for all, "
+                "so networks may tell them, and where they come from, apart."
+            )
+    return ""
 
 
 def leak_checks(run: Run) -> list[Check]:

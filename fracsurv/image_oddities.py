@@ -36,6 +36,8 @@ USUAL_HEIGHT, MUCH, MEASURED = 1400, 2.0, 25
 """Pixels of the protocol's radiographs; how many times that is odd; at how many radiographs is looked for it."""
 FEW_WITHOUT = 0.1
 """Share of patients without boxes from which that is told."""
+BRIGHTER = 4.0
+"""How many times brighter or darker than usual the brightest pixel is where the grey scale is another one."""
 MOST_OF_ONE = 4
 """Radiographs that one person may have in a cohort."""
 _CHUNK = 16
@@ -48,14 +50,16 @@ class Seen(NamedTuple):
     digest: str
     thumbnail: np.ndarray
     header: HeaderFacts | None
+    brightest: int
+    dtype: np.dtype
 
 
 def image_oddities(cohort: Cohort, *, workers: int = 1, progress: bool = False) -> list[str]:
     """Read every radiograph; one line for each thing that is odd.
 
     Told: the same pixels under several ids, one value in all pixels, very small or unusually shaped pictures, some
-    that fit the others better mirrored, upside down or inverted (if all are mirrored, none is told), a `resolution`
-    that does not fit, and patients without boxes where others have them.
+    that fit the others better mirrored, upside down or inverted (if all are mirrored, none is told), far brighter or
+    darker ones than usual, a `resolution` that does not fit, and patients without boxes where others have them.
 
     Raises
     ------
@@ -77,6 +81,7 @@ def image_oddities(cohort: Cohort, *, workers: int = 1, progress: bool = False) 
     unusual = _shapes(seen, rows, told)
     _twice([each.digest for each in seen], rows, told)
     _headers([each.header for each in seen], rows, told)
+    _grey_scales([each.brightest for each in seen], [each.dtype for each in seen], rows, told)
     _turned([each.thumbnail for each in seen], unusual, rows, told)
     return told
 
@@ -155,7 +160,8 @@ def _look(folder: Path, names: Sequence[str], windowed: bool) -> list[Seen | str
             continue
         digest = hashlib.sha256(repr((image.shape, image.dtype.str)).encode() + image.tobytes()).hexdigest()
         small = resize(image, THUMBNAIL).astype(np.float32)
-        found.append(Seen(image.shape, digest, small, header_facts(folder / name, name)))
+        header = header_facts(folder / name, name)
+        found.append(Seen(image.shape, digest, small, header, int(image.max()), image.dtype))
     return found
 
 
@@ -204,6 +210,27 @@ def _headers(headers: Sequence[HeaderFacts | None], rows: np.ndarray, told: list
     groups = _shared([header and header.person for header in headers])
     persons = [rows[group] for group in groups if len(group) <= MOST_OF_ONE]
     _tell_shared(persons, "the same person by their headers,", "She may be trained on and judged", told)
+
+
+def _grey_scales(brightest: Sequence[int], dtypes: Sequence[np.dtype], rows: np.ndarray, told: list[str]) -> None:
+    values = np.array(brightest, float)
+    if len(set(dtypes)) > 1:  # as a store of both kinds holds them
+        values *= np.where([dtype == np.uint8 for dtype in dtypes], 257, 1)
+    odd = np.flatnonzero(other_grey_scale(values))
+    if odd.size:
+        told.append(
+            f"column image, {named(rows[odd])}: the brightest pixel has {values[odd[0]]:,.0f}, the usual one here "
+            f"{np.median(values):,.0f}{' (8 bits counted as 16)' if len(set(dtypes)) > 1 else ''}; another "
+            "grey scale, such as 12 bits in 16? One range becomes 0 to 1 for all, so a network could tell such "
+            "radiographs apart; export all alike, or have a profile say `normalise: patient`"
+        )
+
+
+def other_grey_scale(brightest: np.ndarray) -> np.ndarray:
+    """Which radiographs (n,), bool, are on another grey scale by their brightest pixels than most; NaN is none."""
+    usual = np.nanmedian(brightest) if np.isfinite(brightest).any() else np.nan
+    with np.errstate(invalid="ignore"):
+        return (brightest > 0) & ((brightest * BRIGHTER <= usual) | (brightest >= usual * BRIGHTER))
 
 
 def _twice(digests: Sequence[str], rows: np.ndarray, told: list[str]) -> None:

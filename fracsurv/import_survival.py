@@ -29,7 +29,7 @@ def import_survival(source: str, out: str | Path) -> None:
     Notes
     -----
     flchain loses `chapter`, the cause of death: it is filled for the dead alone and would give the outcome away.
-    Its missing creatinine becomes the median over all patients, which the cohort format cannot fit on a fold.
+    Creatinine is not known of some: `missing_covariates: impute` has each fold take its training patients' median.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -59,7 +59,6 @@ def _from_sksurv(name: str) -> tuple[pd.DataFrame, dict[str, str], dict]:
         x = x.drop(columns="chapter")
         for column in ("flc.grp", "sample.yr"):
             x[column] = x[column].astype(float)
-        x["creatinine"] = x["creatinine"].fillna(x["creatinine"].median())
     x = pd.get_dummies(x, drop_first=True, dtype=float).astype(float)
     x.columns = [column.replace(".", "_") for column in x.columns]
     table = pd.DataFrame({"patient_id": _ids(len(x)), "time_days": y[time], "event": y[event].astype(int)})
@@ -70,6 +69,8 @@ def _from_sksurv(name: str) -> tuple[pd.DataFrame, dict[str, str], dict]:
         "outcome_includes_death": True,
         "description": f"{name}, from scikit-survival; time in days",
     }
+    if x.isna().any(axis=None):
+        about["missing_covariates"] = "impute"
     return pd.concat([table, x.reset_index(drop=True)], axis=1), _kinds(x), about
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from fracsurv.cluster import jobs_at_once, read_profile
 from fracsurv.config import ROOT
+from fracsurv.doubt import grey_scales_told
 from fracsurv.errors import UserError
 from fracsurv.files import check_outside, is_alive, read_json, remove_leftovers, write_json
 from fracsurv.guard import GRACE_SECONDS
@@ -118,6 +119,8 @@ def run_pipeline(
             )
         progress = Progress(run, experiments or run.runnable(), at_once)
         _call(command, run, progress, lock, on_cluster=cluster is not None)
+    if said := grey_scales_told(run):
+        print(f"warning: {said}", file=sys.stderr)
     print(format_table(pd.read_csv(out / "ablation.csv"), stamp(run)))
     print(f"\nreport: {out / 'index.html'}")
 

@@ -37,6 +37,11 @@ def published_alpha(experiment: str) -> float | None:
     return _content()["alpha"].get(experiment)
 
 
+def published_hyperparameters(experiment: str) -> dict[str, str | float | bool | int] | None:
+    """Table A.1: `encoder, lr, cosine, epochs, batch`; None for experiments that are not the thesis's."""
+    return _content()["hyperparameters"].get(experiment)
+
+
 def published_summary() -> dict[str, str]:
     """Table 2.1 by covariate, with 'event' and 'time'."""
     return dict(_content()["summary"])

@@ -13,10 +13,11 @@ from fracsurv.answers import answer, answer_note
 from fracsurv.checklist import checklist, checklist_source
 from fracsurv.competing import limit_note
 from fracsurv.config import TRUE_RISK
+from fracsurv.doubt import grey_scales_told
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_path, read_json, write_json, write_text
 from fracsurv.model_cards import model_card
-from fracsurv.numerals import first_upper
+from fracsurv.numerals import counted, first_upper
 from fracsurv.oddities import coarse_times
 from fracsurv.pages import TEMPLATES, css, notebook_pages
 from fracsurv.plots import set_style
@@ -31,6 +32,7 @@ from fracsurv.wording import experiment_name, masked_told, provenance_lines, sta
 
 TABLES_VERSION = 2
 """Raised whenever the same fold models would give other tables, or tables with other columns."""
+LEVEL = 0.05
 ENOUGH_DRAWS = 1000
 """Bootstrap samples from which on nothing need be said of their number."""
 QUESTION = "Does a spine radiograph add to clinical risk factors when predicting {}?"
@@ -177,14 +179,23 @@ def _scaled(run: Run) -> str:
 
 
 def _draws_said(run: Run) -> str:
-    n = run.profile.bootstrap_draws
+    n, rows = run.profile.bootstrap_draws, sum(name != TRUE_RISK for name in finished(run)) - 1
     said = (
         "Intervals and p-values of C-indices, AUC and Brier scores, and of their differences, rest on "
         f"{n:,} bootstrap samples of the patients"
     )
     if n < ENOUGH_DRAWS:
-        said += f": so few that an interval's ends are rough, and that no p-value can be below {2 / (n + 1):.2g}"
+        said += ": so few that an interval's ends are rough"
+    if (least := min(1.0, 2 * rows / (n + 1))) >= LEVEL:
+        said += (
+            f"; adjusted for {counted(rows, 'row')}, the smallest p cannot be below {least:.2g}, whatever is found"
+        )
     return f"{said}."
+
+
+def _of_image_alone(run: Run) -> str:
+    rows = [run.experiments[name] for name in finished(run) if name != TRUE_RISK]
+    return " (those of the image alone see none)" * any(row.needs_images and row.fusion == "none" for row in rows)
 
 
 def _limits(run: Run) -> list[str]:
@@ -194,7 +205,7 @@ def _limits(run: Run) -> list[str]:
         "Many rows are compared with the same references: p-values are adjusted for that by Holm, intervals are not. "
         "Only the answer's row was fixed beforehand.",
         _draws_said(run),
-        f"Cox PH and the networks see the same covariates{_vertebral_rows(run)}. {_scaled(run)}",
+        f"Cox PH and the networks see the same covariates{_of_image_alone(run)}{_vertebral_rows(run)}. {_scaled(run)}",
     ]
     if run.cohort.has_competing:
         limits.append(limit_note(run.cohort))
@@ -203,6 +214,8 @@ def _limits(run: Run) -> list[str]:
             "Who dies first is censored: shares by Kaplan–Meier, observed risk and net benefit are those of "
             f"{run.cohort.outcome} if nobody died of anything else, and overstate what old patients will see."
         )
+    if said := grey_scales_told(run):
+        limits.append(said)
     if said := coarse_times(run.cohort):
         limits.append(f"Here {said}.")
     if run.cohort.provenance != "real":

@@ -17,7 +17,15 @@ from fracsurv.cohort import Cohort
 from fracsurv.config import TRUE_RISK
 from fracsurv.numerals import MISSING, signed
 from fracsurv.plots import format_p, horizon_label
-from fracsurv.published import METRICS, OUTCOME, published, published_alpha, published_summary, thesis_order
+from fracsurv.published import (
+    METRICS,
+    OUTCOME,
+    published,
+    published_alpha,
+    published_hyperparameters,
+    published_summary,
+    thesis_order,
+)
 from fracsurv.run import Run
 from fracsurv.summary import summary_table
 from fracsurv.wording import (
@@ -32,7 +40,7 @@ from fracsurv.wording import (
 
 METRIC_NAMES = {"c_index": "C-index", "auc": "AUC", "brier": "Brier", "auc_thesis": "AUC, thesis's definition"}
 FURTHER = {"c_index_ipcw": "Uno's C", "mean_auc": "mean AUC", "integrated_brier": "integrated Brier"}
-CHOSEN = "chosen on these patients: biased upwards"
+CHOSEN = "networks' epochs (and α) were chosen on these patients: optimistic"
 THESIS = {
     "test": "thesis, test (Tables 4.2, 4.3): private SUPERB cohort, not comparable",
     "validation": "thesis, validation (Tables 4.1, A.2): private SUPERB cohort, not comparable",
@@ -86,7 +94,7 @@ def results_table(
             record[(ours, "ΔC from Cox PH")] = _difference(compared, name, REFERENCE)
             if (compared["reference"] == UNIMODAL).any():
                 record[(ours, "ΔC from DeepSurv")] = _difference(compared, name, UNIMODAL)
-            if best not in (None, REFERENCE, UNIMODAL):
+            if best not in (None, REFERENCE, UNIMODAL) and (compared["reference"] == best).any():
                 called = f"ΔC from {experiment_name(run, best)}: best of one source on validation"
                 record[(ours, called)] = _difference(compared, name, best)
             if not way.empty:
@@ -155,24 +163,26 @@ def further_metrics(run: Run, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def hyperparameters(run: Run, names: Sequence[str]) -> pd.DataFrame:
-    """Table A.1: what each experiment was trained with here, beside the protocol's value where they differ."""
+    """Table A.1: what each experiment was trained with here, beside what the thesis's was."""
     records = []
     for name in in_thesis_order([n for n in names if n != TRUE_RISK]):
-        here, protocol = run.experiment(name), run.experiments[name]
+        here = run.experiment(name)
         if here.model == "cox_ph":
             continue
+        cosine = here.scheduler == "cosine"
+        ours = _hyperparameters(here.encoder, here.lr, cosine, here.epochs, here.batch_size)
+        theirs = published_hyperparameters(name)
+        theirs = _hyperparameters(**theirs) if theirs else dict.fromkeys(ours, MISSING)
         head = {("", "experiment"): name, **_row_head(run, name)}
-        values = {
-            "encoder": (here.encoder, protocol.encoder),
-            "lr": (f"{here.lr:g}", f"{protocol.lr:g}"),
-            "cosine": ("✓" if here.scheduler == "cosine" else "", "✓" if protocol.scheduler == "cosine" else ""),
-            "epochs": (str(here.epochs), str(protocol.epochs)),
-            "batch": (str(here.batch_size), str(protocol.batch_size)),
-        }
-        head |= {("this run", key): ours for key, (ours, _) in values.items()}
-        head |= {("protocol (Table A.1)", key): theirs for key, (_, theirs) in values.items()}
-        records.append(head)
+        head |= {("this run", key): value for key, value in ours.items()}
+        records.append(head | {("thesis (Table A.1)", key): value for key, value in theirs.items()})
     return frame_of(records)
+
+
+def _hyperparameters(encoder: str, lr: float, cosine: bool, epochs: int, batch: int) -> dict[str, str]:
+    return {
+        "encoder": encoder, "lr": f"{lr:g}", "cosine": "✓" * cosine, "epochs": str(epochs), "batch": str(batch),
+    }  # fmt: skip
 
 
 def summary_beside_published(cohort: Cohort) -> pd.DataFrame:

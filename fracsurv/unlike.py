@@ -9,20 +9,23 @@ import numpy as np
 from fracsurv.applying import read_application
 from fracsurv.cohort import Cohort
 from fracsurv.errors import rows_said
-from fracsurv.image_oddities import resolution_oddities
-from fracsurv.numerals import counted, have
+from fracsurv.image_oddities import BRIGHTER, resolution_oddities
+from fracsurv.numerals import be, counted, have
 from fracsurv.overlap import met_by_id
 from fracsurv.predicting import fold_folders
+from fracsurv.store import ImageStore
 
+BEYOND_BRIGHTEST = 1.5
+"""How many times the training's brightest pixel a radiograph's may be without it being told."""
 BEYOND = 0.1
 """Share of the training patients' range that a value may lie outside it without being told."""
 
 
-def doubts(run: Path, cohort: Cohort, name: str, *, singled: bool) -> list[str]:
+def doubts(run: Path, cohort: Cohort, name: str, work: Path, *, singled: bool) -> list[str]:
     """What makes predictions for these patients doubtful, a line each.
 
-    `unlike_training` (for `singled` see there); of a model of images, who has no radiograph; ids of patients whom the
-    models were trained on.
+    `unlike_training` (for `singled` see there); of a model of images, who has no radiograph, and `other_greys` in the
+    stores that `predict_cohort` left in `work`; ids of patients whom the models were trained on.
     """
     said, of = unlike_training(run, cohort, name, singled=singled), f"of {counted(len(cohort), 'patient')}"
     if read_application(fold_folders(run, name)[0]).masked and (n := int((~cohort.pictured).sum())):
@@ -30,6 +33,7 @@ def doubts(run: Path, cohort: Cohort, name: str, *, singled: bool) -> list[str]:
             f"column image: {n:,} {of} {have(n)} no radiograph; in its place {name} takes the mean "
             "features of its training patients"
         )
+    said += other_greys(run, name, work)
     met = met_by_id(run, cohort)
     if met is not None and (n := int(met.sum())):
         said.append(
@@ -37,6 +41,27 @@ def doubts(run: Path, cohort: Cohort, name: str, *, singled: bool) -> list[str]:
             "are the same people, this does not show what the models do in others"
         )
     return said
+
+
+def other_greys(run: Path, name: str, work: Path) -> list[str]:
+    """A line where radiographs, as the stores in `work` hold them, are far darker or brighter than the training's."""
+    row = read_application(fold_folders(run, name)[0]).experiment
+    part = row.pretrained["image"] if row.fusion == "late" else name
+    read = [read_application(folder) for folder in fold_folders(run, part)]
+    bounds, kind = [each.limits[1] for each in read if each.limits], read[0].experiment.input
+    if not bounds or not (work / kind).is_dir():
+        return []
+    store = ImageStore.open(work / kind)
+    brightest = store.ranges[f"{kind}_max"].to_numpy(float)
+    most = max(bounds) / (257 if store.meta["bit_depth"] < read[0].bit_depth else 1)
+    odd = int(((brightest > 0) & ((brightest * BRIGHTER <= most) | (brightest >= BEYOND_BRIGHTEST * most))).sum())
+    if not odd:
+        return []
+    return [
+        f"column image: {odd:,} of {counted(len(brightest), 'radiograph')} {be(odd)} far darker or brighter than "
+        f"the training's (brightest pixel there {most:,.0f}); on another grey scale {part} sees nothing that "
+        "it knows, and its risks mean nothing"
+    ]
 
 
 def unlike_training(run: Path, cohort: Cohort, name: str, *, singled: bool) -> list[str]:

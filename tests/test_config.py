@@ -7,6 +7,7 @@ import yaml
 
 from fracsurv.config import load_experiments, load_profile
 from fracsurv.errors import UserError
+from fracsurv.published import published_hyperparameters
 
 # protocol, Table A.1: lr, scheduler, epochs, batch size. The thesis marks the scheduler in both image-only rows.
 TABLE_A1 = {
@@ -32,6 +33,12 @@ def test_table_a1():
     found = {name: (row.lr, row.scheduler, row.epochs, row.batch_size) for name, row in rows.items()}
     assert {name: found[name] for name in TABLE_A1} == TABLE_A1
     assert found["deepsurv_vf"] == found["deepsurv"]
+    shown = {name: published_hyperparameters(name) for name in rows}  # what a report has beside a run's own
+    assert {name for name in shown if shown[name]} == set(TABLE_A1)
+    for name, (lr, scheduler, epochs, batch) in TABLE_A1.items():
+        encoder = rows[name].encoder
+        wanted = {"encoder": encoder, "lr": lr, "cosine": scheduler == "cosine", "epochs": epochs, "batch": batch}
+        assert shown[name] == wanted
 
 
 def test_the_paper_profile_changes_nothing():

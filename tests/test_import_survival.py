@@ -31,6 +31,9 @@ def test_flchain_without_the_cause_of_death(tmp_path):
     assert not any("chapter" in name for name in cohort.covariates)
     age = load_flchain()[0]["age"].to_numpy(float)
     np.testing.assert_array_equal(cohort.table["age"], age)
+    creatinine = load_flchain()[0]["creatinine"].to_numpy(float)  # nobody's is made up from those who are judged
+    np.testing.assert_array_equal(cohort.table["creatinine"], creatinine)
+    assert cohort.indicators == ["creatinine_missing"]
 
 
 def test_deepsurvs_files(tmp_path):

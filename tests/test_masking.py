@@ -408,7 +408,7 @@ class TestApplied:
         centred = [fold["risk"] - fold.loc[fold["split"] == "train", "risk"].mean() for fold in folds]
         np.testing.assert_allclose(found["risk"], np.mean(centred, axis=0), rtol=0, atol=1e-12)
         n = int((~cohort.pictured).sum())
-        told = doubts(run.out, cohort, name, singled=False)
+        told = doubts(run.out, cohort, name, tmp_path, singled=False)
         assert any(line.startswith(f"column image: {n} of 150 patients have no") for line in told)
 
     def test_one_alone_without_a_radiograph(self, run, folder, tmp_path):

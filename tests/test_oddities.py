@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,13 @@ from typer.testing import CliRunner
 
 from fracsurv.cli import app
 from fracsurv.cohort import read_cohort
+from fracsurv.doubt import grey_scales_told
 from fracsurv.errors import UserError
 from fracsurv.image_oddities import image_oddities, resolution_oddities
 from fracsurv.metrics import mean_weight
 from fracsurv.oddities import table_oddities
 from fracsurv.radiographs import read_radiograph, resize
+from fracsurv.run import open_run, prepare_store
 from fracsurv.simulate import simulate_cohort
 from fracsurv.store import ImageStore, build_store
 from tests.conftest import write_cohort
@@ -188,6 +191,23 @@ def test_a_turned_or_lost_radiograph_is_told(pictured, how, told):
     lines = image_oddities(read_cohort(pictured))
     assert any(told in line and "rows 6, 11, 13 and 1 more" in line for line in lines)
     assert all("rows 6, 11, 13 and 1 more" in line for line in lines)  # and nobody else
+
+
+def test_another_grey_scale_is_told_by_check_and_report(pictured, tmp_path):
+    """Eight bits among twelve in sixteen, as two hospitals send them."""
+    run = open_run(pictured, tmp_path / "before", "tiny")
+    prepare_store(run, "full")
+    assert grey_scales_told(run) == ""
+    for row in (4, 9):
+        path = image_of(pictured, row)
+        Image.fromarray((np.array(Image.open(path)) // 16).astype(np.uint8)).save(path)
+    (line,) = image_oddities(read_cohort(pictured))
+    assert line.startswith("column image, rows 6, 11: the brightest pixel has ")
+    assert "(8 bits counted as 16); another grey scale" in line
+    run = open_run(pictured, tmp_path / "after", "tiny")
+    prepare_store(run, "full")
+    assert grey_scales_told(run).startswith(f"2 of {len(run.cohort)} radiographs are on another grey scale than most")
+    assert grey_scales_told(replace(run, profile=replace(run.profile, normalise="patient"))) == ""
 
 
 def test_a_tiny_radiograph_is_told(pictured):

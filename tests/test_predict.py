@@ -205,26 +205,39 @@ def test_the_command_writes_a_table_and_says_what_made_it(made, alone, tmp_path)
 
 def test_what_makes_predictions_doubtful_is_told(made, alone, tmp_path):
     cohort = made.cohort.of_rows(np.sort(np.concatenate([made.rows(0)[part] for part in ("train", "validation")])))
-    assert doubts(alone, cohort, "cds_full_if", singled=True) == []
-    (line,) = doubts(made.out, cohort, "cds_full_if", singled=True)
+    assert doubts(alone, cohort, "cds_full_if", tmp_path, singled=True) == []
+    (line,) = doubts(made.out, cohort, "cds_full_if", tmp_path, singled=True)
     assert line.startswith(
         f"column patient_id: {len(cohort)} of {len(cohort)} patients have the id of a patient whom"
     )
     held_out = made.cohort.of_rows(np.sort(np.concatenate([made.rows(0)[part] for part in ("test", "external")])))
-    assert not any("patient_id" in line for line in doubts(made.out, held_out, "cds_full_if", singled=True))
-    (line,) = doubts(made.out, cohort.of_rows(np.array([0])), "cds_full_if", singled=True)
+    assert not any("patient_id" in line for line in doubts(made.out, held_out, "cds_full_if", tmp_path, singled=True))
+    (line,) = doubts(made.out, cohort.of_rows(np.array([0])), "cds_full_if", tmp_path, singled=True)
     assert line.startswith(
         "column patient_id: 1 of 1 patient has the id of a patient whom the models were trained on"
     )
     cohort.table.loc[3, "bmi"] = 263.0
-    (line,) = doubts(alone, cohort, "deepsurv", singled=True)
+    (line,) = doubts(alone, cohort, "deepsurv", tmp_path, singled=True)
     assert line.startswith(f"column bmi, row {cohort.file_rows[3]}: 263; the models were trained on ")
-    (line,) = doubts(alone, cohort, "deepsurv", singled=False)  # as it is passed on: nobody's value
+    (line,) = doubts(alone, cohort, "deepsurv", tmp_path, singled=False)  # as it is passed on: nobody's value
     assert line.startswith(f"column bmi: values of 1 of {len(cohort)} patients lie beyond what the models were")
     assert "263" not in line
     cohort.table.loc[3, "bmi"] = 25.0
-    (line,) = doubts(alone, replace(cohort, resolution=1.0), "deepsurv", singled=True)
+    (line,) = doubts(alone, replace(cohort, resolution=1.0), "deepsurv", tmp_path, singled=True)
     assert line.startswith("cohort.yaml, resolution: 1 makes the radiographs ")
+
+
+@pytest.mark.parametrize("name", ["cds_full_if", "cds_crops_lf"])
+def test_radiographs_on_another_grey_scale_are_told(made, alone, tmp_path, name):
+    folder = tmp_path / "cohort"
+    shutil.copytree(made.cohort.folder, folder)
+    for file in made.cohort.table["image"].iloc[:5]:
+        image = np.array(Image.open(folder / file))
+        Image.fromarray(image // 8).save(folder / file)
+    predict_cohort(alone, read_cohort(folder, outcome=False), name, tmp_path / "w", progress=False)
+    found = [line for line in doubts(alone, made.cohort, name, tmp_path / "w", singled=False) if "image" in line]
+    (line,) = found
+    assert line.startswith(f"column image: 5 of {len(made.cohort)} radiographs are far darker or brighter than the")
 
 
 def test_rows_of_a_cohort_as_it_was_before_are_not_applied(made, tmp_path):
