@@ -205,7 +205,8 @@ def _limits(run: Run) -> list[str]:
         "Many rows are compared with the same references: p-values are adjusted for that by Holm, intervals are not. "
         "Only the answer's row was fixed beforehand.",
         _draws_said(run),
-        f"Cox PH and the networks see the same covariates{_of_image_alone(run)}{_vertebral_rows(run)}. {_scaled(run)}",
+        f"Cox PH and the networks see the same covariates{_of_image_alone(run)}{_vertebral_rows(run)}. "
+        f"{_scaled(run)}",
     ]
     if run.cohort.has_competing:
         limits.append(limit_note(run.cohort))
