@@ -39,10 +39,9 @@ READERS = {
     ".safetensors": lambda path: safe_open(path, framework="pt").__enter__().keys(),
 }
 
-
-TIMED_KEYS = ("seconds", "samples_per_s", "peak_memory_mib", "date", "fit_seconds_total")
 FINISHED = ("predictions.parquet", "fit.json", "meta.json")
 """What a fit or a store has once it is finished."""
+TIMED_KEYS = ("seconds", "samples_per_s", "peak_memory_mib", "date", "fit_seconds_total")
 TIMED_TEXT = re.compile(r"\d{4}-\d\d-\d\dT[\d:+]+|in [\d,]+ s of training")
 """In pages: when they were made, and how long the fits took."""
 

@@ -20,6 +20,7 @@ from fracsurv.dicom import HeaderFacts, header_facts
 from fracsurv.errors import UserError, rows_said
 from fracsurv.oddities import named
 from fracsurv.radiographs import read_radiograph, resize, source_kind
+from fracsurv.store_rows import EIGHT_TO_SIXTEEN
 from fracsurv.text_tables import read_patients
 from fracsurv.vertebrae import off_the_picture
 from fracsurv.workers import mapped
@@ -213,14 +214,14 @@ def _headers(headers: Sequence[HeaderFacts | None], rows: np.ndarray, told: list
 
 
 def _grey_scales(brightest: Sequence[int], dtypes: Sequence[np.dtype], rows: np.ndarray, told: list[str]) -> None:
-    values = np.array(brightest, float)
-    if len(set(dtypes)) > 1:  # as a store of both kinds holds them
-        values *= np.where([dtype == np.uint8 for dtype in dtypes], 257, 1)
+    values, mixed = np.array(brightest, float), len(set(dtypes)) > 1
+    if mixed:  # as a store of both kinds holds them
+        values *= np.where([dtype == np.uint8 for dtype in dtypes], EIGHT_TO_SIXTEEN, 1)
     odd = np.flatnonzero(other_grey_scale(values))
     if odd.size:
         told.append(
             f"column image, {named(rows[odd])}: the brightest pixel has {values[odd[0]]:,.0f}, the usual one here "
-            f"{np.median(values):,.0f}{' (8 bits counted as 16)' if len(set(dtypes)) > 1 else ''}; another "
+            f"{np.median(values):,.0f}{' (8 bits counted as 16)' * mixed}; another "
             "grey scale, such as 12 bits in 16? One range becomes 0 to 1 for all, so a network could tell such "
             "radiographs apart; export all alike, or have a profile say `normalise: patient`"
         )

@@ -21,6 +21,7 @@ from fracsurv.experiments import untrained
 from fracsurv.feeding import ImageFeed, NetworkInputs, RiskColumns
 from fracsurv.numerals import counted, have
 from fracsurv.store import ImageStore, build_store
+from fracsurv.store_rows import EIGHT_TO_SIXTEEN
 from fracsurv.training import precision_of, predict
 from fracsurv.wording import HEADLINE
 
@@ -269,7 +270,10 @@ def _feed(store: ImageStore, applied: Application, device: torch.device) -> Imag
             raise UserError(
                 f"radiographs have {here} bits; the models were trained on {applied.bit_depth}: export them likewise"
             )
-        limits = limits and (limits[0] / 257, limits[1] / 257)  # as a store of both kinds holds them
+        limits = limits and (
+            limits[0] / EIGHT_TO_SIXTEEN,
+            limits[1] / EIGHT_TO_SIXTEEN,
+        )  # as a store of both kinds holds them
     return ImageFeed(
         store, row.input, np.arange(0), scale=applied.scale, how="patient" if limits is None else "fold",
         square=row.encoder not in RESNETS, device=device, limits=limits,

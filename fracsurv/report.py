@@ -13,7 +13,7 @@ from fracsurv.answers import answer, answer_note
 from fracsurv.checklist import checklist, checklist_source
 from fracsurv.competing import limit_note
 from fracsurv.config import TRUE_RISK
-from fracsurv.doubt import grey_scales_told
+from fracsurv.doubt import LEVEL, grey_scales_told
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_path, read_json, write_json, write_text
 from fracsurv.model_cards import model_card
@@ -32,7 +32,6 @@ from fracsurv.wording import experiment_name, masked_told, provenance_lines, sta
 
 TABLES_VERSION = 2
 """Raised whenever the same fold models would give other tables, or tables with other columns."""
-LEVEL = 0.05
 ENOUGH_DRAWS = 1000
 """Bootstrap samples from which on nothing need be said of their number."""
 QUESTION = "Does a spine radiograph add to clinical risk factors when predicting {}?"

@@ -37,6 +37,10 @@ class Task:
     windowed: bool = False
 
 
+EIGHT_TO_SIXTEEN = 257
+"""By what 8-bit pixels are multiplied where others have more bits: 255 becomes 65,535."""
+
+
 def common_dtype(tasks: list[Task]) -> np.dtype:
     """uint8 if every radiograph has 8 bits, uint16 otherwise."""
     dtype = np.dtype(np.uint8)
@@ -71,7 +75,7 @@ def _write_row(arrays: dict[str, np.ndarray], task: Task, settings: dict[str, An
     image = read_radiograph(task.path, name=task.name, windowed=task.windowed)
     dtype = next(arrays[name].dtype for name in INPUTS if name in arrays)
     if image.dtype == np.uint8 and dtype == np.uint16:
-        image = image.astype(np.uint16) * np.uint16(257)
+        image = image.astype(np.uint16) * np.uint16(EIGHT_TO_SIXTEEN)
     if "full" in arrays:
         full = arrays["full"][task.row] = resize(image, tuple(settings["full_shape"]))
         row |= {"full_min": float(full.min()), "full_max": float(full.max())}

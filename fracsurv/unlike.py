@@ -14,6 +14,7 @@ from fracsurv.numerals import be, counted, have
 from fracsurv.overlap import met_by_id
 from fracsurv.predicting import fold_folders
 from fracsurv.store import ImageStore
+from fracsurv.store_rows import EIGHT_TO_SIXTEEN
 
 BEYOND_BRIGHTEST = 1.5
 """How many times the training's brightest pixel a radiograph's may be without it being told."""
@@ -53,7 +54,7 @@ def other_greys(run: Path, name: str, work: Path) -> list[str]:
         return []
     store = ImageStore.open(work / kind)
     brightest = store.ranges[f"{kind}_max"].to_numpy(float)
-    most = max(bounds) / (257 if store.meta["bit_depth"] < read[0].bit_depth else 1)
+    most = max(bounds) / (EIGHT_TO_SIXTEEN if store.meta["bit_depth"] < read[0].bit_depth else 1)
     odd = int(((brightest > 0) & ((brightest * BRIGHTER <= most) | (brightest >= BEYOND_BRIGHTEST * most))).sum())
     if not odd:
         return []

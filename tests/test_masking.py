@@ -442,7 +442,11 @@ class TestApplied:
         assert result.exit_code == 0, result.output
         kept = (tmp_path / "warnings.txt").read_text(encoding="utf-8").splitlines()
         assert any(line.startswith("column image: 38 of 150 patients have no radiograph") for line in kept)
-        assert any(f"warning: {line}" in result.output for line in kept)
+        cohort = read_cohort(folder, outcome=False)
+        assert kept == doubts(run.out, cohort, "cds_crops_alpha_tab", tmp_path / "prepared", singled=False)
+        told = doubts(run.out, cohort, "cds_crops_alpha_tab", tmp_path / "prepared", singled=True)
+        assert len(told) == len(kept)
+        assert all(f"warning: {line}" in result.output for line in told)
         written = pd.read_csv(tmp_path / "predictions.csv")
         assert written["patient_id"].tolist() == run.cohort.table["patient_id"].tolist()
         assert written["risk"].notna().all()
