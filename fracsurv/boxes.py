@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ SHIPPED = Path(__file__).parent / "detection" / "weights" / "simulated.safetenso
 """A finder trained on simulated radiographs; weights/README.md says how, and how good it is."""
 VERSION = 3
 """Raised whenever the same radiographs and weights would give other vertebrae."""
+DIGITS = 16
+"""Of the keys."""
 
 
 def locate_vertebrae(cohort: Cohort, folder: Path, *, progress: bool = True) -> Cohort:
@@ -52,7 +55,7 @@ def locate_vertebrae(cohort: Cohort, folder: Path, *, progress: bool = True) -> 
             "vertebrae",
             key,
             cohort,
-            lambda detection, finder: detection.find_vertebrae(finder, cohort, progress=progress),
+            lambda detection, finder, parts: detection.find_vertebrae(finder, cohort, progress=progress, parts=parts),
         )
         if cohort.corrections is not None:
             theirs = cohort.corrections
@@ -62,7 +65,7 @@ def locate_vertebrae(cohort: Cohort, folder: Path, *, progress: bool = True) -> 
                 "vertebrae_corrected",
                 key,
                 cohort,
-                lambda detection, finder: detection.measure_vertebrae(finder, cohort, theirs),
+                lambda detection, finder, _: detection.measure_vertebrae(finder, cohort, theirs),
             )
             cohort = replace(cohort, corrections=measured)
         summary = read_json(folder / "vertebrae.json")["finder"]
@@ -75,18 +78,23 @@ def locate_vertebrae(cohort: Cohort, folder: Path, *, progress: bool = True) -> 
 
 
 def _kept(
-    folder: Path, name: str, key: str, cohort: Cohort, make: Callable[[ModuleType, Finder], pd.DataFrame]
+    folder: Path, name: str, key: str, cohort: Cohort, make: Callable[[ModuleType, Finder, Path], pd.DataFrame]
 ) -> pd.DataFrame:
-    """The table `name` as it lies in `folder` if it was made from what `key` stands for, else made anew."""
-    path, record = folder / f"{name}.csv", folder / f"{name}.json"
+    """The table `name` as it lies in `folder` if it was made from what `key` stands for, else made anew.
+
+    `make` may keep in a folder what it would not do again after an interruption.
+    """
+    path, record, parts = folder / f"{name}.csv", folder / f"{name}.json", folder / f".{name}.{key}"
     if not (path.exists() and record.exists() and read_json(record)["key"] == key):
         from fracsurv import detection  # here: it imports torch, which boxes found before do not need
 
         finder = detection.load_finder(SHIPPED)
         record.unlink(missing_ok=True)  # no record may stand beside a table that it does not speak of
         with atomic_path(path) as temporary:
-            make(detection, finder).to_csv(temporary, index=False)
+            make(detection, finder, parts).to_csv(temporary, index=False)
         write_json(record, {"key": key, "finder": finder.summary()})
+    for former in folder.glob(f".{name}.{'[0-9a-f]' * DIGITS}"):  # of this table, and of other radiographs
+        shutil.rmtree(former)
     faults: list[str] = []
     table = read_vertebrae(folder, set(cohort.table["patient_id"]), faults, file=path.name, none_allowed=True)
     if faults:
@@ -145,4 +153,4 @@ def correction_counts(cohort: Cohort) -> dict[str, int]:
 
 
 def _digest(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:DIGITS]

@@ -1,11 +1,13 @@
-"""Executed notebooks to HTML pages that stand alone: nothing is fetched, code is folded, markup is sanitised."""
+"""HTML pages that stand alone: nothing is fetched; of executed notebooks, code is folded and markup sanitised."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 
 import bleach
+import jinja2
 import nbformat
 from nbconvert import HTMLExporter
 from traitlets.config import Config
@@ -21,6 +23,21 @@ TAGS = frozenset(
      "th", "thead", "tr", "ul"}
 )  # fmt: skip
 ATTRIBUTES = {"*": ["class", "id"], "a": ["href"], "td": ["colspan"], "th": ["colspan", "scope"]}
+TORN = re.compile(r"(?<=\d) (?=%)|(?<=\b[np]) (?=[<=] )|(?<=α) (?=[<=] )|(?<=\b[np] [<=]) (?=\d)|(?<=α [<=]) (?=\d)")
+"""The spaces in '95 %', 'p < 0.001', 'n = 80' and 'α = 0.4': no line may end there."""
+
+
+def template(name: str) -> jinja2.Template:
+    """One of the pages' templates: its texts are escaped, and keep a number and its sign on one line."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, finalize=_untorn
+    )
+    return environment.get_template(name)
+
+
+def _untorn(value: object) -> object:
+    is_text = isinstance(value, str) and not hasattr(value, "__html__")  # not what is markup already
+    return TORN.sub("\N{NO-BREAK SPACE}", value) if is_text else value
 
 
 def css() -> str:

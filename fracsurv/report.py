@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from fracsurv.ablation import ablation
@@ -19,7 +18,7 @@ from fracsurv.files import atomic_path, read_json, write_json, write_text
 from fracsurv.model_cards import model_card
 from fracsurv.numerals import counted, first_upper
 from fracsurv.oddities import coarse_times
-from fracsurv.pages import TEMPLATES, css, notebook_pages
+from fracsurv.pages import css, notebook_pages, template
 from fracsurv.plots import set_style
 from fracsurv.provenance import fact_lines, provenance
 from fracsurv.published import OUTCOME
@@ -78,13 +77,10 @@ def write_report(run: Run) -> Path:
         "limits": _limits(run),
         "css": css(),
     }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    files += _write_pages(run, table, differences, environment.get_template("page.html.j2"))
+    files += _write_pages(run, table, differences)
     _remove_former(run.out, [str(path.relative_to(run.out)) for path in files])
     page = run.out / "index.html"
-    write_text(page, environment.get_template("index.html.j2").render(context))
+    write_text(page, template("index.html.j2").render(context))
     return page
 
 
@@ -97,7 +93,7 @@ def _remove_former(out: Path, files: list[str]) -> None:
     write_json(record, {"files": files})
 
 
-def _write_pages(run: Run, table: pd.DataFrame, differences: pd.DataFrame, template: jinja2.Template) -> list[Path]:
+def _write_pages(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[Path]:
     """The TRIPOD+AI checklist, and a model card for every experiment with saved models; the files written."""
     pages = {name: model_card(run, name, table, differences) for name in _with_cards(table)}
     about = f"{checklist_source()}. What a run cannot know is left open."
@@ -112,7 +108,7 @@ def _write_pages(run: Run, table: pd.DataFrame, differences: pd.DataFrame, templ
         shown = [to_html(frame, caption) for caption, frame in content["tables"]]
         page = content | {"tables": shown, "css": css(), "provenance_kind": run.cohort.provenance}
         files.append(run.out / "pages" / f"{name}.html")
-        write_text(files[-1], template.render(page))
+        write_text(files[-1], template("page.html.j2").render(page))
     return files
 
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from fracsurv import metrics, plots
@@ -17,7 +16,7 @@ from fracsurv.curves import risk_tertiles
 from fracsurv.files import write_text
 from fracsurv.findings.finding import Finding
 from fracsurv.numerals import counted, number, true_minus
-from fracsurv.pages import TEMPLATES, css
+from fracsurv.pages import css, template
 from fracsurv.plots import format_p, horizon_label
 from fracsurv.recalibrating import NAMES
 from fracsurv.sections import Section, ShownTable, data_uri
@@ -62,10 +61,7 @@ def write_page(study: Study, out: Path) -> None:
         "limits": limits(study),
         "css": css(),
     }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    write_text(out / "index.html", environment.get_template("validation.html.j2").render(context))
+    write_text(out / "index.html", template("validation.html.j2").render(context))
 
 
 def sections(study: Study) -> list[Section]:

@@ -21,7 +21,7 @@ from fracsurv.boxes import SHIPPED, boxes_line, correction_counts, locate_verteb
 from fracsurv.cli import app
 from fracsurv.cohort import read_cohort
 from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS
-from fracsurv.detection import load_finder
+from fracsurv.detection import load_finder, tables
 from fracsurv.detection.evaluation import compare
 from fracsurv.errors import UserError
 from fracsurv.morphometry import morphometry
@@ -223,8 +223,9 @@ def test_the_shipped_finder_is_small_and_says_where_it_comes_from():
     assert f"{finder.about['n_images']:,}" in readme
 
 
-def test_vertebrae_are_found_once_and_nearly_all_right(located, plain, monkeypatch):
+def test_vertebrae_are_found_once_and_nearly_all_right(located, plain, tmp_path, monkeypatch):
     cohort, out = located
+    out = shutil.copytree(out, tmp_path / "out")
     given = read_cohort(plain)
     assert given.vertebrae is None
     result = compare(cohort, given.true_vertebrae(), given.truth()).summary()
@@ -246,6 +247,31 @@ def test_vertebrae_are_found_once_and_nearly_all_right(located, plain, monkeypat
     (out / "vertebrae.csv").unlink()  # an interrupted run leaves no such state, a tidy user may
     with pytest.raises(AssertionError, match="looked again"):
         locate_vertebrae(given, out, progress=False)
+
+
+def test_a_search_that_was_stopped_goes_on_to_the_same_table(located, plain, tmp_path, monkeypatch):
+    _, whole = located
+    monkeypatch.setattr("fracsurv.detection.tables.PART", 8)
+    find, seen = tables.find, []
+
+    def stopped(finder, images):
+        seen.append(len(images))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return find(finder, images)
+
+    monkeypatch.setattr("fracsurv.detection.tables.find", stopped)
+    other = tmp_path / ".vertebrae.0123456789abcdef"
+    other.mkdir()  # of radiographs that are no more
+    with pytest.raises(KeyboardInterrupt):
+        locate_vertebrae(read_cohort(plain), tmp_path, progress=False)
+    assert not (tmp_path / "vertebrae.csv").exists()
+    assert len(list(tmp_path.glob(".vertebrae.*/*.parquet"))) == 1
+    locate_vertebrae(read_cohort(plain), tmp_path, progress=False)
+    assert seen == [8, 4, 4]  # the first eight are not looked at again
+    for name in ("vertebrae.csv", "vertebrae.json"):
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".vertebrae.lock", "vertebrae.csv", "vertebrae.json"]
 
 
 def test_a_lesser_processor_finds_the_same_boxes(located, plain, tmp_path):

@@ -248,7 +248,7 @@ def test_models_take_the_indicators_and_the_report_says_so(run):
     assert coefficients["covariate"].tolist() == [*KINDS, "age_missing", "smoker_missing"]
     factors = pd.read_csv(run.out / "explanations" / "deepsurv" / "factors.csv")
     assert set(factors["factor"]) == set(KINDS)
-    page = (run.out / "index.html").read_text(encoding="utf-8")
+    page = (run.out / "index.html").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
     said = missing_said(run.cohort)
     assert said.startswith("Not known of 160 patients: Age, years of 20, Current smoker of 16. In their place stands")
     assert said.replace("'", "&#39;") in page

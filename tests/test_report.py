@@ -225,7 +225,9 @@ def test_a_cohort_with_fixed_training_and_external_patients_alone(tmp_path, monk
     made = open_run(folder, tmp_path / "out", "tiny")
     made_up_baselines(made, np.random.default_rng(1))
     text = report.write_report(made).read_text(encoding="utf-8")
-    assert "On the external patients, the 95 % interval" in text
+    assert "On the external patients, the 95\N{NO-BREAK SPACE}% interval" in text
+    sentences = re.sub(r"<(style|table)\b.*?</\1>", "", text, flags=re.DOTALL)
+    assert not re.findall(r".{20}\d %|.{20}\b[np] (?:=|&lt;)", sentences), "a line can end before a sign"
     assert "Test set, layout of" not in text
     shown = execute("03_baselines", folder, tmp_path / "out", monkeypatch)
     assert any("On external (40 patients) Cox PH" in s.data for s in shown if hasattr(s, "data"))
@@ -247,7 +249,7 @@ def test_patients_too_few_for_an_interval(tmp_path, monkeypatch):
         in page
     )
     assert re.search(r"Without an interval: [^.]*C-index[^.]* on external", page)
-    assert "Fewer than 95 % of the bootstrap samples have a value: too few patients, events among them" in page
+    assert "Fewer than 95\N{NO-BREAK SPACE}% of the bootstrap samples have a value: too few patients, events" in page
 
 
 def test_records_are_of_the_profiles_values_of_alpha(tmp_path, run):

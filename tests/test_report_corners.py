@@ -139,7 +139,7 @@ def test_without_any_event_held_out_what_needs_none_is_shown(tmp_path):
     )
     assert "No experiment is compared with another." in parts["results"]
     assert "there is no AUC, for nobody has had an event by then" in parts["time"]
-    assert "By 5 years, 0.0 % have it." in parts["decision"]
+    assert "By 5 years, 0.0\N{NO-BREAK SPACE}% have it." in parts["decision"]
     assert "nobody has had the event by then" in parts["calibration"]
     assert not re.search(r"\bnan\b", "".join(parts.values()), re.I)
 

@@ -180,7 +180,7 @@ def test_the_folder_is_the_same_twice(made, others, validated, tmp_path):
 
 def test_the_page_stands_alone_and_opens_with_the_answer(validated, made):
     out, said = validated
-    page = (out / "index.html").read_text()
+    page = (out / "index.html").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
     answer = said.splitlines()[0]
     assert f'<p class="answer" id="answer">{answer}</p>' in page
     assert "Models trained on: Simulated cohort" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,16 +14,30 @@ from fracsurv.cohort import Cohort
 from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, SCALE_COLUMNS
 from fracsurv.detection.finder import Finder, Vertebrae, find, find_keypoints
 from fracsurv.errors import UserError
+from fracsurv.files import atomic_path
 from fracsurv.morphometry import grade_probabilities, morphometry
 from fracsurv.vertebrae import LEVELS, MAX_HEIGHT, into_slots, slots
 
+AT_ONCE = 8
+"""Radiographs that are looked at together."""
+PART = 16 * AT_ONCE
+"""Radiographs after which what was found is kept: no more than these are looked at again after a kill."""
 
-def find_vertebrae(finder: Finder, cohort: Cohort, *, progress: bool = True) -> pd.DataFrame:
+
+def find_vertebrae(
+    finder: Finder, cohort: Cohort, *, progress: bool = True, parts: Path | None = None
+) -> pd.DataFrame:
     """A cohort's `vertebrae.csv`: boxes, levels and scores; with keypoints, Genant's grade and its chances too.
 
     Columns besides those of a cohort's boxes: `grade` (0 to 3), `p_fracture` and `p_grade_2_or_more`, and for each
     keypoint coordinate `x1 …` its standard deviation `sx1 …`, in pixels. All of these are empty for a finder without
     keypoints. `level` is that of the slot which the box fills (`vertebrae.slots`), empty for a box that fills none.
+
+    Parameters
+    ----------
+    parts : Path, optional
+        Folder of this finder's work on this cohort alone: what it finds is kept there while it looks, and a call
+        after an interruption goes on from there, to the same table.
 
     Raises
     ------
@@ -31,11 +46,30 @@ def find_vertebrae(finder: Finder, cohort: Cohort, *, progress: bool = True) -> 
     """
     if not cohort.has_images:
         raise UserError(f"{cohort.folder}: has no radiographs (no column `image`); there is nothing to look at")
-    rows = []
-    for patients, images in _batches(cohort, cohort.table.loc[cohort.pictured, "patient_id"], progress):
-        for patient, image, each in zip(patients, images, find(finder, images), strict=True):
-            rows.append(graded_table(patient, each, image.shape[0], cohort.resolution))
-    return pd.concat(rows, ignore_index=True)
+    patients = cohort.table.loc[cohort.pictured, "patient_id"]
+    tables: list[pd.DataFrame] = []
+    faults: list[str] = []
+    with _bar(len(patients), progress) as bar:
+        for start in range(0, len(patients), PART):
+            path = parts / f"{start}.parquet" if parts is not None else None
+            if path is not None and path.exists():
+                tables.append(pd.read_parquet(path))
+                bar.update(min(PART, len(patients) - start))
+                continue
+            rows = [
+                graded_table(patient, each, image.shape[0], cohort.resolution)
+                for names, images in _batches(cohort, patients.iloc[start : start + PART], bar, faults)
+                for patient, image, each in zip(names, images, find(finder, images), strict=True)
+            ]
+            if faults:
+                continue
+            tables.append(pd.concat(rows, ignore_index=True))
+            if path is not None:
+                with atomic_path(path) as temporary:
+                    tables[-1].to_parquet(temporary)
+    if faults:
+        raise UserError(faults)
+    return pd.concat(tables, ignore_index=True)
 
 
 def measure_vertebrae(
@@ -43,45 +77,52 @@ def measure_vertebrae(
 ) -> pd.DataFrame:
     """`corrections` with all columns of `find_vertebrae`: keypoints are located in boxes that come without."""
     of = dict(list(corrections.groupby("patient_id")))
-    rows = []
-    for patients, images in _batches(cohort, pd.Series(list(of)), progress):
-        for patient, image in zip(patients, images, strict=True):
-            given = of[patient][of[patient][BOX_COLUMNS].notna().all(axis=1)]
-            if given.empty:
-                rows.append(of[patient])
-                continue
-            boxes = given[BOX_COLUMNS].to_numpy(float)
-            theirs, spread = (
-                given[columns].to_numpy(float).reshape(-1, 6, 2) for columns in (KEYPOINT_COLUMNS, SCALE_COLUMNS)
-            )
-            mean, scale = find_keypoints(finder.keypoints, image, boxes)
-            known = np.isfinite(theirs).all(axis=(1, 2))[:, None, None]
-            # an annotator's points are taken as they are, and as exact where nothing else is said
-            points, scale = np.where(known, theirs, mean), np.where(known, np.nan_to_num(spread), scale)
-            found = Vertebrae(boxes, given["score"].to_numpy(float), points, scale)
-            rows.append(graded_table(patient, found, image.shape[0], cohort.resolution))
+    rows: list[pd.DataFrame] = []
+    faults: list[str] = []
+    with _bar(len(of), progress) as bar:
+        for patients, images in _batches(cohort, pd.Series(list(of)), bar, faults):
+            rows += [_measured(finder, cohort, of[name], image) for name, image in zip(patients, images, strict=True)]
+    if faults:
+        raise UserError(faults)
     return pd.concat(rows, ignore_index=True)
 
 
+def _measured(finder: Finder, cohort: Cohort, rows: pd.DataFrame, image: np.ndarray) -> pd.DataFrame:
+    """One patient's corrections with all columns of `find_vertebrae`."""
+    given = rows[rows[BOX_COLUMNS].notna().all(axis=1)]
+    if given.empty:
+        return rows
+    boxes = given[BOX_COLUMNS].to_numpy(float)
+    theirs, spread = (
+        given[columns].to_numpy(float).reshape(-1, 6, 2) for columns in (KEYPOINT_COLUMNS, SCALE_COLUMNS)
+    )
+    mean, scale = find_keypoints(finder.keypoints, image, boxes)
+    known = np.isfinite(theirs).all(axis=(1, 2))[:, None, None]
+    # an annotator's points are taken as they are, and as exact where nothing else is said
+    points, scale = np.where(known, theirs, mean), np.where(known, np.nan_to_num(spread), scale)
+    found = Vertebrae(boxes, given["score"].to_numpy(float), points, scale)
+    return graded_table(rows["patient_id"].iloc[0], found, image.shape[0], cohort.resolution)
+
+
+def _bar(total: int, progress: bool) -> tqdm:
+    return tqdm(total=total, desc="vertebrae", unit="image", disable=not progress, leave=False)
+
+
 def _batches(
-    cohort: Cohort, patients: pd.Series, progress: bool, size: int = 8
+    cohort: Cohort, patients: pd.Series, bar: tqdm, faults: list[str]
 ) -> Iterator[tuple[list[str], list[np.ndarray]]]:
-    """Radiographs, a few at a time; raises with all that could not be read once every one has been tried."""
+    """Radiographs, a few at a time. What cannot be read goes into `faults`; from then on they are only read."""
     name_of = dict(zip(cohort.table["patient_id"], cohort.table["image"], strict=True))
-    faults: list[str] = []
-    with tqdm(total=len(patients), desc="vertebrae", unit="image", disable=not progress, leave=False) as bar:
-        for start in range(0, len(patients), size):
-            read: dict[str, np.ndarray] = {}
-            for patient in patients.iloc[start : start + size]:
-                bar.update()
-                try:
-                    read[patient] = cohort.radiograph(name_of[patient])
-                except UserError as error:
-                    faults += error.faults
-            if not faults:
-                yield list(read), list(read.values())
-    if faults:
-        raise UserError(faults)
+    for start in range(0, len(patients), AT_ONCE):
+        read: dict[str, np.ndarray] = {}
+        for patient in patients.iloc[start : start + AT_ONCE]:
+            bar.update()
+            try:
+                read[patient] = cohort.radiograph(name_of[patient])
+            except UserError as error:
+                faults += error.faults
+        if not faults:
+            yield list(read), list(read.values())
 
 
 def graded_table(patient: str, found: Vertebrae, image_height: int, resolution: float) -> pd.DataFrame:
