@@ -25,7 +25,7 @@ from fracsurv.cohort_files import (
     read_truth,
     said_to_have,
 )
-from fracsurv.cohort_settings import check_labels, covariates_of, read_settings
+from fracsurv.cohort_settings import check_labels, covariates_of, not_read, read_settings
 from fracsurv.covariates import MISSING
 from fracsurv.errors import UserError
 from fracsurv.radiographs import read_radiograph
@@ -79,6 +79,8 @@ class Cohort:
         Whether DICOM radiographs are read as they are displayed (`dicom_values: windowed`).
     read_as : str
         How the table's file was read, where that is no matter of course: 'separated by semicolons, decimal commas'.
+    not_read : tuple of str
+        Columns of the table that are no one's, where covariates were taken by their names (no `covariates` set).
     file_rows : tuple of int
         For messages: the row of its file in which each patient stands, as a spreadsheet numbers them.
     """
@@ -103,6 +105,7 @@ class Cohort:
     masks: bool = False
     windowed: bool = False
     read_as: str = ""
+    not_read: tuple[str, ...] = ()
     file_rows: tuple[int, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
@@ -267,6 +270,7 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
         columns = settings.get("columns", {})
         ours = [columns.get(name, name) for name in ("time_days", "event", "split")]
         table = table.drop(columns=ours, errors="ignore")
+    others = not_read(table, settings, covariates)
     table = renamed(table, settings.get("columns", {}), covariates, file, faults, outcome=outcome)
     table = check_types(table, covariates, settings.get("columns", {}), file, faults)
     decimal = decimal_mark(table, ["time_days", *covariates], settings.get("columns", {}), file, faults)
@@ -326,6 +330,7 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
         masks=masks,
         windowed=settings.get("dicom_values", "stored") == "windowed",
         read_as=f"{file}: {', '.join(how)}" if how else "",
+        not_read=others,
         file_rows=tuple(values.index.tolist()),
     )
     return cohort if vertebrae is None else cohort.with_boxes(vertebrae, written_by(folder))

@@ -32,6 +32,8 @@ SETTINGS = (
     "missing_images",
     "description",
 )
+COLUMNS = ("patient_id", "time_days", "event", "image", "split")
+"""Of a cohort's table, besides the covariates."""
 RESERVED = ("patient_id", "time", "time_days", "event", "competing", "image", "split")  # ours, never covariates
 TOO_LARGE = 1e15  # a covariate of that size is none, and its square is no number of single precision
 LONGEST_SHOWN = 60  # characters of what a user gave, in a message
@@ -130,11 +132,14 @@ def _check_maps(settings: dict[str, Any], faults: list[str]) -> None:
 
 
 def covariates_of(table: pd.DataFrame, settings: dict, file: str, faults: list[str]) -> dict[str, str]:
-    """Name to kind of a cohort's covariates: those of `settings`, or those of the protocol's that the table has."""
+    """Name to kind of a cohort's covariates: those of `settings`, or those of the protocol's that the table has.
+
+    One that `columns` gives a column is among them, whether or not the table has that column.
+    """
     if settings.get("covariates"):
         return dict(settings["covariates"])
     columns = settings.get("columns", {})
-    found = {name: kind for name, kind in PROTOCOL_COVARIATES.items() if columns.get(name, name) in table.columns}
+    found = {name: kind for name, kind in PROTOCOL_COVARIATES.items() if name in columns or name in table.columns}
     if not found:
         faults.append(f"{file}: none of the protocol's covariates; name yours in cohort.yaml under `covariates`")
     return found
@@ -169,3 +174,12 @@ def _are_horizons(days: object) -> bool:
     if not isinstance(days, list) or not all(_is_number(day) and day > 0 for day in days):
         return False
     return all(earlier < later for earlier, later in pairwise(days))
+
+
+def not_read(table: pd.DataFrame, settings: dict, covariates: Iterable[str]) -> tuple[str, ...]:
+    """Columns of the table that are none of ours, where nobody said which ones are covariates."""
+    if settings.get("covariates"):
+        return ()
+    columns = settings.get("columns", {})
+    ours = {columns.get(name, name) for name in (*COLUMNS, *covariates)}
+    return tuple(str(name) for name in table.columns if name not in ours)

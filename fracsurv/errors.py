@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 
 MOST_SPANS = 40
@@ -28,6 +29,17 @@ def row_faults(file: str, found: Iterable[tuple[int, str]]) -> list[str]:
     for row, what in found:
         rows.setdefault(what, []).append(row)
     return [f"{file} {rows_said(these)}, {what}" for what, these in rows.items()]
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """' (is … meant?)' with the known name that is nearly this one, whatever its capitals and underscores; or ''."""
+    plain = {_plain(each): each for each in known}
+    found = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.8)
+    return f" (is {plain[found[0]]} meant?)" if found else ""
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 class UserError(Exception):

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from fracsurv.cohort import Cohort, horizons
+from fracsurv.covariates import PROTOCOL_COVARIATES
+from fracsurv.errors import closest
 from fracsurv.metrics import concordance_index, mean_weight
 
 MOST_ROWS = 3
@@ -55,6 +57,7 @@ def table_oddities(cohort: Cohort, *, outcome: bool = True) -> list[str]:
     told: list[str] = []
     cohort = replace(cohort, table=cohort.table.set_axis(list(cohort.file_rows)))  # so that an index names its row
     _ids(cohort, told)
+    _not_read(cohort, told)
     for name, kind in cohort.covariates.items():
         values = cohort.table[name].dropna()
         if (unknown := 1 - len(values) / len(cohort)) > MUCH:
@@ -113,6 +116,18 @@ def _ids(cohort: Cohort, told: list[str]) -> None:
         told.append(
             f"column patient_id: {len(personal):,} look like a name or a personal number, row "
             f"{personal.index[0]} first; use study ids, for these stand in every file of a run"
+        )
+
+
+def _not_read(cohort: Cohort, told: list[str]) -> None:
+    """Columns passed over while factors of the protocol are missing: one may be the other by another name."""
+    absent = [name for name in PROTOCOL_COVARIATES if name not in cohort.covariates]
+    if absent and cohort.not_read:
+        alike = [name + closest(name, absent) for name in cohort.not_read]
+        told.append(
+            f"columns not read: {_first(sorted(alike, key=lambda said: '(' not in said))}; factors of the protocol "
+            f"that no column is called, so that no model has them: {', '.join(absent)}. If one is the other, say so "
+            "in cohort.yaml under `columns`; other factors of yours go under `covariates`"
         )
 
 

@@ -19,9 +19,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from fracsurv.cluster import jobs_at_once, read_profile
-from fracsurv.config import ROOT
+from fracsurv.config import ROOT, TRUE_RISK, load_experiments
 from fracsurv.doubt import grey_scales_told
-from fracsurv.errors import UserError
+from fracsurv.errors import UserError, closest
 from fracsurv.files import check_outside, is_alive, read_json, remove_leftovers, write_json
 from fracsurv.guard import GRACE_SECONDS
 from fracsurv.image_oddities import resolution_oddities
@@ -79,12 +79,19 @@ def run_pipeline(
     check_outside(out, cohort)
     elsewhere = profile_dir and profile_dir.resolve() / "config.yaml"
     cluster = read_profile(elsewhere) if elsewhere else None
-    run = open_run(cohort, out, profile, progress=True)  # everything is checked before anything runs
-    unknown = [name for name in experiments if name not in run.runnable()]
-    if unknown:
+    known = [TRUE_RISK, *load_experiments()]
+    misspelt = [name for name in experiments if name not in known]
+    if misspelt:  # before the vertebrae are looked for
         raise UserError(
-            [f"--experiments: {name!r} is unknown or needs radiographs or boxes that {cohort} does not have; "
-             f"choose {', '.join(run.runnable())}" for name in unknown]
+            [f"--experiments: {name!r} is unknown{closest(name, known)}; known are {', '.join(known)}"
+             for name in misspelt]
+        )  # fmt: skip
+    run = open_run(cohort, out, profile, progress=True)  # everything is checked before anything runs
+    impossible = [name for name in experiments if name not in run.runnable()]
+    if impossible:
+        raise UserError(
+            [f"--experiments: {name!r} needs radiographs, boxes or keypoints that {cohort} does not have; "
+             f"choose {', '.join(run.runnable())}" for name in impossible]
         )  # fmt: skip
     for line in resolution_oddities(run.cohort):
         print(f"warning: {line}", file=sys.stderr)

@@ -17,6 +17,7 @@ import numpy as np
 import openpyxl
 import pandas as pd
 
+from fracsurv.cohort_settings import COLUMNS
 from fracsurv.errors import rows_said
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -94,8 +95,12 @@ def renamed(
     outcome: bool,
 ) -> pd.DataFrame:
     """A cohort's columns that are of use, by our names; whatever is missing or ambiguous is a fault."""
-    known = ["patient_id", "time_days", "event", "image", "split", *covariates]
-    faults += [f"cohort.yaml, columns: unknown name {name!r}" for name in columns if name not in known]
+    known = [*COLUMNS, *covariates]
+    faults += [
+        f"cohort.yaml, columns: unknown name {name!r}; it must be a covariate, or one of {', '.join(COLUMNS)}"
+        for name in columns
+        if name not in known
+    ]
     required = ["patient_id", *(["time_days", "event"] if outcome else []), *covariates]
     theirs: dict[str, list[str]] = {}
     for name in dict.fromkeys(known):

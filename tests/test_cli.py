@@ -117,7 +117,17 @@ def test_run_refuses_an_experiment_that_the_cohort_cannot_feed(monkeypatch, caps
     arguments = ("run", str(tmp_path / "c"), "--profile", "tiny", "--out", str(tmp_path / "r"))
     code, _, err = call(monkeypatch, capsys, *arguments, "--experiments", "cox_ph,cds_full")
     assert code == 2
-    assert "'cds_full' is unknown or needs radiographs" in err
+    assert "'cds_full' needs radiographs" in err
+    # a misspelt one before vertebrae are looked for, or anything is written
+    again = tmp_path / "again"
+    code, _, err = call(
+        monkeypatch, capsys, *arguments[:-1], str(again), "--experiments", "cox_ph,cds_crop_if,what,true_risk"
+    )
+    assert code == 2
+    assert "--experiments: 'cds_crop_if' is unknown (is cds_crops_if meant?); known are true_risk, cox_ph" in err
+    assert "--experiments: 'what' is unknown; known are" in err
+    assert "2 faults" in err
+    assert not again.exists()
 
 
 @pytest.mark.parametrize("braced", ["cohort", "out"])

@@ -104,6 +104,11 @@ def test_all_faults_at_once(tmp_path, table):
         ({"time_unit": 3}, "cohort.yaml, time_unit: 3; must be text"),
         ({"time_unit": "x" * 31}, f"cohort.yaml, time_unit: '{'x' * 31}'; must be text"),
         ({"covariates": {"weight": "continuous"}}, "cohort.csv: no column 'weight' (for weight)"),
+        ({"columns": {"age": "age_at_xry"}}, "cohort.csv: no column 'age_at_xry' (for age); it has patient_id"),
+        (
+            {"columns": {"size": "age"}},
+            "cohort.yaml, columns: unknown name 'size'; it must be a covariate, or one of patient_id, time_days",
+        ),
     ],
 )
 def test_faulty_settings(tmp_path, table, settings, message):

@@ -55,6 +55,16 @@ def test_nothing_is_said_of_a_sound_table(tmp_path):
     assert odd(tmp_path, sound()) == []
 
 
+def test_factors_by_another_name_are_told(tmp_path):
+    table = sound().drop(columns="ferritin").rename(columns={"age": "Age", "t_score": "tscore"}).assign(hip=1.0)
+    (told,) = table_oddities(read_cohort(write_cohort(tmp_path / "a", table)))
+    assert told.startswith("columns not read: Age (is age meant?), tscore (is t_score meant?), hip; factors of the")
+    assert "so that no model has them: age, prior_fracture, parental_hip_fracture, glucocorticoids" in told
+    # who says which ones are covariates has chosen
+    chosen = write_cohort(tmp_path / "b", table, covariates={"bmi": "continuous", "smoker": "binary"})
+    assert table_oddities(read_cohort(chosen)) == []
+
+
 @pytest.mark.parametrize(
     ("column", "value", "told"),
     [
