@@ -15,8 +15,10 @@ from fracsurv.config import Experiment, as_record
 from fracsurv.errors import UserError
 from fracsurv.files import read_json, write_json
 from fracsurv.metrics import Baseline, breslow_baseline
+from fracsurv.model_words import model_caveats
 from fracsurv.run import APPLICATION_VERSION, Run
 from fracsurv.scaling import Scaling, fit_scaling
+from fracsurv.wording import PROVENANCE
 
 FILE = "applying.json"
 ANEW = "delete it and the run's folder `notebooks`, and call `fracsurv run` again with this version of fracsurv"
@@ -49,7 +51,7 @@ class Application:
         Whether the network was trained among patients of whom some may have no radiograph.
     about : dict
         `outcome`, `time_unit`, `horizons`, `provenance`, `windowed`, and of the training part `patients`, `events`
-        and `ranges`, each covariate's least and greatest value there.
+        and `ranges`, each covariate's least and greatest value there; `caveats`, sentences that go with the model.
     """
 
     experiment: Experiment
@@ -64,6 +66,13 @@ class Application:
     about: dict[str, Any]
     competing: CompetingHazard | None = None
     masked: bool = False
+
+    @property
+    def caveats(self) -> list[str]:
+        """What whoever reads its predictions must know: patients that are not real, a model made small."""
+        known = self.about["provenance"]
+        told = [] if known == "real" else [f"Trained on: {PROVENANCE[known]}"]
+        return [*told, *self.about.get("caveats", [])]
 
     def survival(self, risk: np.ndarray, cohort: Cohort, times: np.ndarray) -> np.ndarray:
         """1 − probability of the event by each of `times`, (n, n_times), from log hazards (n,) of these patients."""
@@ -86,6 +95,7 @@ def write_application(
     about |= {"patients": len(train), "events": int(event.sum())}
     about |= {"permuted": run.profile.permute_outcomes}
     about |= {"competing_event": run.cohort.competing_event if run.cohort.has_competing else ""}
+    about |= {"caveats": model_caveats(run, name)}
     record = {
         "version": APPLICATION_VERSION,
         "key": run.key(name, fold, alpha),

@@ -27,10 +27,11 @@ def predict(
     workers: Annotated[int, typer.Option(help="Processes that read radiographs.", min=1)] = 1,
 ) -> None:
     """Risk and probabilities of new patients by a run's fold models. Research only: no decision may rest on them."""
+    from fracsurv.applying import read_application
     from fracsurv.cohort import read_cohort
     from fracsurv.files import atomic_path, check_outside, write_text
     from fracsurv.numerals import counted
-    from fracsurv.predicting import default_experiment, predict_cohort, told, trained_on
+    from fracsurv.predicting import default_experiment, fold_folders, predict_cohort, told, trained_on
     from fracsurv.unlike import doubts
 
     check_outside(out, cohort)
@@ -40,11 +41,12 @@ def predict(
     patients = read_cohort(cohort, outcome=False)
     name = experiment or default_experiment(run)
     table = predict_cohort(run, patients, name, out / "prepared", workers=workers)
-    for line in doubts(run, patients, name, out / "prepared", singled=True):
+    known = read_application(fold_folders(run, name)[0]).caveats
+    for line in known + doubts(run, patients, name, out / "prepared", singled=True):
         typer.echo(f"warning: {line}", err=True)
     (out / "warnings.txt").unlink(missing_ok=True)  # of predictions that were deleted
     # whoever is passed the predictions shall have them too
-    if warned := doubts(run, patients, name, out / "prepared", singled=False):
+    if warned := known + doubts(run, patients, name, out / "prepared", singled=False):
         write_text(out / "warnings.txt", "".join(f"{line}\n" for line in warned))
     with atomic_path(written) as temporary:
         table.assign(experiment=name, trained_on=trained_on(run, name)).to_csv(

@@ -76,7 +76,7 @@ def leak_checks(run: Run) -> list[Check]:
 def _by_id(run: Run) -> Check:
     """Of every fold model's own file of predictions, whether anybody stands in it as trained on and as judged."""
     n, models = 0, 0
-    for name in finished(run):
+    for name in (each for each in finished(run) if each != TRUE_RISK):
         for fold in range(run.profile.n_folds):
             predictions = read_predictions(run, name, fold)
             trained = predictions["split"] == "train"

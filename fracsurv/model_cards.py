@@ -8,6 +8,7 @@ import pandas as pd
 
 from fracsurv.competing import probabilities_said
 from fracsurv.files import read_json
+from fracsurv.model_words import fitting_notes
 from fracsurv.numerals import MISSING, counted
 from fracsurv.run import Run
 from fracsurv.summary import label
@@ -48,7 +49,7 @@ def model_card(run: Run, name: str, table: pd.DataFrame, differences: pd.DataFra
         ("Kind", "Cox regression (Efron's ties)" if row.model == "cox_ph" else "network, Cox partial likelihood"),
         ("Image", image[row.input]),
         ("Encoder", settings.encoder + (f" (protocol: {row.encoder})" if settings.encoder != row.encoder else "")),
-        ("Clinical factors", ", ".join(covariates) if takes_factors else "none"),
+        ("Clinical factors", "; ".join(covariates) if takes_factors else "none"),
         ("Takes over, frozen", ", ".join(row.pretrained.values()) or "nothing"),
         ("Gives", f"a log hazard of {run.cohort.outcome}, higher = riskier; {probabilities_said(run.cohort)}"),
         ("Data", PROVENANCE[run.cohort.provenance]),
@@ -56,17 +57,18 @@ def model_card(run: Run, name: str, table: pd.DataFrame, differences: pd.DataFra
             "Trained and validated on",
             f"{counts['train']}, one part of {run.profile.n_folds} held out for validation in each fold",
         ),
+        *([("Fitted", f"{'. '.join(notes)}")] if (notes := fitting_notes(run, name)) else []),
         *([("Masked", masked_told(run))] if row.needs_images and masked_told(run) else []),
         ("Judged on", judged or "nobody else"),
         ("Use", USES[run.cohort.provenance]),
-        ("Files", f"experiments/{name}/fold-0 to fold-{run.profile.n_folds - 1}: {FILES[row.model]}"),
+        ("Files", f"experiments/{name}/fold-0 (fold 1) to fold-{run.profile.n_folds - 1}: {FILES[row.model]}"),
     ]  # fmt: skip
     splits = [split for split in ("external", "test", "validation") if (table["split"] == split).any()]
     tables = [(f"On {split}", results_table(run, table, differences, split, [name])) for split in splits]
     if row.model == "network":
         tables.insert(0, ("Fold models", _fits(run, name)))
     title = f"Model card: {experiment_name(run, name)}"
-    return {"title": title, "provenance": provenance_lines(run), "facts": facts, "tables": tables}
+    return {"title": title, "provenance": provenance_lines(run, [name]), "facts": facts, "tables": tables}
 
 
 def _fits(run: Run, name: str) -> pd.DataFrame:

@@ -88,9 +88,9 @@ def ensure_ablation(run: Run, names: Iterable[str] = (), *, everything: bool = F
     return done, [name for name in run.runnable() if name not in done]
 
 
-def opening(run: Run) -> None:
-    """Say what the cohort and the profile are, before any number."""
-    say("\n>\n".join(f"> {plain(line)}" for line in provenance_lines(run)))
+def opening(run: Run, names: Iterable[str] = ()) -> None:
+    """Say what the cohort and the profile are, before any number; and the encoders of these experiments."""
+    say("\n>\n".join(f"> {plain(line)}" for line in provenance_lines(run, names)))
 
 
 def say(text: str) -> None:

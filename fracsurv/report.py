@@ -16,6 +16,7 @@ from fracsurv.doubt import LEVEL, grey_scales_told
 from fracsurv.errors import UserError
 from fracsurv.files import atomic_path, read_json, write_json, write_text
 from fracsurv.model_cards import model_card
+from fracsurv.model_words import fitting_said
 from fracsurv.numerals import counted, first_upper
 from fracsurv.oddities import coarse_times
 from fracsurv.pages import css, notebook_pages, template
@@ -203,6 +204,8 @@ def _limits(run: Run) -> list[str]:
         f"Cox PH and the networks see the same covariates{_of_image_alone(run)}{_vertebral_rows(run)}. "
         f"{_scaled(run)}",
     ]
+    if said := fitting_said(run, finished(run)):
+        limits.append(said)
     if run.cohort.has_competing:
         limits.append(limit_note(run.cohort))
     elif run.cohort.provenance == "real" and not run.cohort.outcome_includes_death:

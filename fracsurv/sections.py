@@ -15,6 +15,7 @@ from fracsurv.config import TRUE_RISK
 from fracsurv.explain import read_explanations
 from fracsurv.findings import Finding
 from fracsurv.further_tables import checks_table, fractured_first_table, groups_table
+from fracsurv.model_words import names_said
 from fracsurv.plots import as_svg
 from fracsurv.published import OUTCOME, source
 from fracsurv.run import Run
@@ -127,7 +128,7 @@ def sections(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[S
 def _all_experiments(run: Run, table: pd.DataFrame, differences: pd.DataFrame, names: list[str]) -> Section:
     absent = [name for name in run.runnable() if name not in names]
     missing = [f"Not run: {', '.join(absent)}."] if absent else []
-    notes = [READING, counted_note(run.cohort), external_note(run), *missing]
+    notes = [names_said(run, names), READING, counted_note(run.cohort), external_note(run), *missing]
     notes += [*not_reported(run, table), *without_interval(run, table)]
     return Section(
         "results",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fracsurv.cohort import Cohort
 from fracsurv.covariates import MISSING, label_of, silent_indicators
 from fracsurv.metrics import kaplan_meier
-from fracsurv.numerals import NOT_KNOWN, counted, first_upper, have, was
+from fracsurv.numerals import NOT_KNOWN, counted, first_upper, have, number, was
 
 
 def label(cohort: Cohort, name: str) -> str:
@@ -100,7 +100,7 @@ def _count(values: pd.Series) -> str:
 
 
 def _mean(values: pd.Series) -> str:
-    return f"{values.mean():,.1f} ± {values.std():,.1f}{_unknown(values)}"
+    return f"{number(values.mean(), ',.1f')} ± {values.std():,.1f}{_unknown(values)}"
 
 
 def _unknown(values: pd.Series) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fracsurv.applying import read_application
-from fracsurv.cohort import Cohort
+from fracsurv.cohort import Cohort, own_or_protocols
 from fracsurv.errors import rows_said
 from fracsurv.image_oddities import BRIGHTER, resolution_oddities
 from fracsurv.numerals import be, counted, have
@@ -26,7 +26,7 @@ def doubts(run: Path, cohort: Cohort, name: str, work: Path, *, singled: bool) -
     """What makes predictions for these patients doubtful, a line each.
 
     `unlike_training` (for `singled` see there); of a model of images, who has no radiograph, and `other_greys` in the
-    stores that `predict_cohort` left in `work`; ids of patients whom the models were trained on.
+    stores that `predict_cohort` left in `work`; `too_early`; ids of patients whom the models were trained on.
     """
     said, of = unlike_training(run, cohort, name, singled=singled), f"of {counted(len(cohort), 'patient')}"
     if read_application(fold_folders(run, name)[0]).masked and (n := int((~cohort.pictured).sum())):
@@ -34,13 +34,27 @@ def doubts(run: Path, cohort: Cohort, name: str, work: Path, *, singled: bool) -
             f"column image: {n:,} {of} {have(n)} no radiograph; in its place {name} takes the mean "
             "features of its training patients"
         )
-    said += other_greys(run, name, work)
+    said += other_greys(run, name, work) + too_early(run, name)
     met = met_by_id(run, cohort)
     if met is not None and (n := int(met.sum())):
         said.append(
             f"column patient_id: {n:,} {of} {have(n)} the id of a patient whom the models were trained on; if they "
             "are the same people, this does not show what the models do in others"
         )
+    return said
+
+
+def too_early(run: Path, name: str) -> list[str]:
+    """A line where fold models' training patients had no event by a horizon, so that they give it to nobody."""
+    read = [read_application(folder) for folder in fold_folders(run, name)]
+    said = []
+    for day in own_or_protocols(read[0].about["horizons"]):
+        without = sum(not (each.baseline.time <= day).any() for each in read)
+        if without:
+            said.append(
+                f"probability_{day:.0f}: {without} of {counted(len(read), 'fold model')} saw no event by then in "
+                "training and give 0 to everybody"
+            )
     return said
 
 

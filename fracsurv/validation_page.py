@@ -87,7 +87,9 @@ def sections(study: Study) -> list[Section]:
             "Three corrections, each larger than the one before: all cumulative hazards times one factor "
             "(intercept); a new baseline hazard, the log hazard as it is (baseline); a new baseline and the log "
             "hazard times a slope (slope and baseline). None changes who is ranked above whom, so C-index and AUC "
-            "stay. The parameters are in recalibration.json."
+            "stay. Cross-fitted, each part of the patients is corrected a little differently: where predictions lie "
+            "closer together than these corrections, slopes at a horizon mean nothing. The parameters are in "
+            "recalibration.json."
         ]
         corrected.figures = _figures([recalibrated(study)])
     thirds = risk_groups(study)

@@ -76,15 +76,19 @@ def provenance_lines(run: Run, names: Iterable[str] | None = None) -> list[str]:
 
     The encoders are those of the experiments `names`, or of all that the cohort allows.
     """
-    note = f"Profile {run.profile.name}: {run.profile.note}" if run.profile.note else f"Profile {run.profile.name}."
     lines = [
         PROVENANCE[run.cohort.provenance],
         run.cohort.description,
         boxes_line(run.cohort),
         masked_told(run),
-        note,
+        profile_line(run) or f"Profile {run.profile.name}.",
     ]
     return [line for line in [*lines, replaced_encoders(run, names)] if line]
+
+
+def profile_line(run: Run) -> str:
+    """A profile that does not do the protocol in full, in its own words; '' for one that has none."""
+    return f"Profile {run.profile.name}: {run.profile.note}" if run.profile.note else ""
 
 
 def experiment_name(run: Run, name: str) -> str:

@@ -19,13 +19,14 @@ from fracsurv.cohort import read_cohort
 from fracsurv.config import load_profile
 from fracsurv.errors import UserError
 from fracsurv.experiments import run_experiment
+from fracsurv.files import read_json, write_json
 from fracsurv.metrics import breslow_survival
 from fracsurv.notebook import ensure
 from fracsurv.predicting import default_experiment, experiments_of, predict_cohort
 from fracsurv.results import read_metrics, read_predictions
 from fracsurv.run import open_run
 from fracsurv.simulate import simulate_cohort
-from fracsurv.unlike import doubts
+from fracsurv.unlike import doubts, too_early
 from fracsurv.validating import validate_experiment
 from tests.conftest import tabular, write_cohort
 
@@ -189,7 +190,15 @@ def test_the_command_writes_a_table_and_says_what_made_it(made, alone, tmp_path)
     assert result.exit_code == 0, result.output
     assert "cds_full_if: 2 fold models, each trained on" in result.output
     assert "simulated patients or more; outcome: any fracture. Research only." in result.output
-    assert not (out / "warnings.txt").exists()
+    kept = (out / "warnings.txt").read_text(encoding="utf-8").splitlines()
+    assert kept == predicting.read_application(made.folder("cds_full_if", 0)).caveats
+    assert kept[0].startswith(
+        "Trained on: Simulated cohort: patients, radiographs and outcomes come from a simulator."
+    )
+    assert kept[1].startswith("Profile tiny: ")
+    assert kept[2] == "Encoders actually used: ResNet-18 in the place of ResNet-50."
+    assert len(kept) == 3  # the boxes are given, and a model of full images takes none
+    assert all(f"warning: {line}" in result.output for line in kept)
     found = pd.read_csv(out / "predictions.csv")
     assert found["patient_id"].tolist() == table["patient_id"].head(30).tolist()
     assert found.columns[:3].tolist() == ["patient_id", "risk", "probability_365"]
@@ -223,6 +232,16 @@ def test_what_makes_predictions_doubtful_is_told(made, alone, tmp_path):
     assert line.startswith(f"column bmi: values of 1 of {len(cohort)} patients lie beyond what the models were")
     assert "263" not in line
     cohort.table.loc[3, "bmi"] = 25.0
+    early = tmp_path / "early"
+    for fold in (0, 1):
+        record = read_json(alone / "experiments" / "deepsurv" / f"fold-{fold}" / "applying.json")
+        record["about"]["horizons"] = [1.0 if fold == 0 else 1826.0, 1826.0]
+        record["baseline"]["time"] = [2.0 + fold, *record["baseline"]["time"][1:]]
+        write_json(early / "experiments" / "deepsurv" / f"fold-{fold}" / "applying.json", record)
+    assert too_early(early, "deepsurv") == [
+        "probability_1: 2 of 2 fold models saw no event by then in training and give 0 to everybody"
+    ]
+    assert too_early(alone, "deepsurv") == []
     (line,) = doubts(alone, replace(cohort, resolution=1.0), "deepsurv", tmp_path, singled=True)
     assert line.startswith("cohort.yaml, resolution: 1 makes the radiographs ")
 

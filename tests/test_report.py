@@ -21,6 +21,7 @@ from fracsurv.curves import KAPLAN_MEIER, follow_up_groups, metrics_over_time
 from fracsurv.errors import UserError
 from fracsurv.files import write_json
 from fracsurv.metrics import brier_score, kaplan_meier
+from fracsurv.model_words import fitting_notes, fitting_said, names_said
 from fracsurv.pages import notebook_html
 from fracsurv.pipeline import format_table
 from fracsurv.published import published, published_alpha, published_summary, thesis_order
@@ -61,6 +62,31 @@ def page(run):
     path = report.write_report(run)
     assert path == run.out / "index.html"
     return path.read_text(encoding="utf-8")
+
+
+def test_models_names_are_spelt_out_where_they_occur(run, page):
+    assert names_said(run, ["cox_ph", "deepsurv"]) == ""
+    said = names_said(run, ["cox_ph", "cds_crops_if"])
+    assert said.startswith(
+        "In the models' names: C-DS = ConvDeepSurv, a convolutional network with DeepSurv's loss; crops"
+    )
+    assert "IF-MLP = intermediate fusion" in said
+    assert not any(word in said for word in ("ViT", "LF-FC", "α", "*", "full ="))
+    everything = names_said(run, run.experiments)
+    assert all(word in everything for word in ("ViT-DS = ", "LF-FC = ", "α = ", "img*, tab* = ", "full = "))
+    assert "In the models&#39; names: C-DS = ConvDeepSurv" in page
+
+
+def test_what_was_done_to_a_cox_regression_is_told(tmp_path):
+    folder = write_cohort(tmp_path / "c", tabular(n=120, seed=5), covariates={"age": "continuous"})
+    run = open_run(folder, tmp_path / "out", "tiny")
+    assert fitting_said(run, ["cox_ph", "deepsurv"]) == ""
+    write_json(run.folder("cox_ph", 0) / "fit.json", {"key": "", "note": ""})
+    write_json(run.folder("cox_ph", 1) / "fit.json", {"key": "", "note": "penalised: age"})
+    assert fitting_notes(run, "cox_ph") == ["fold 2: penalised: age"]
+    assert fitting_said(run, ["true_risk", "deepsurv", "cox_ph"]).endswith(
+        "left it out or was penalised: Cox PH, fold 2: penalised: age."
+    )
 
 
 def hostile_cell():

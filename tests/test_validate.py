@@ -184,6 +184,7 @@ def test_the_page_stands_alone_and_opens_with_the_answer(validated, made):
     answer = said.splitlines()[0]
     assert f'<p class="answer" id="answer">{answer}</p>' in page
     assert "Models trained on: Simulated cohort" in page
+    assert "Of the models: Profile tiny: " in page
     assert "Judged on: Simulated cohort" in page
     assert "trained on a simulated cohort" in (out / "tables" / "validation.tex").read_text()
     assert "http" not in page

@@ -61,7 +61,8 @@ def calibration(run: Run, table: pd.DataFrame, split: str, names: Sequence[str])
         f"Calibration slope within {at} on {PATIENTS[split]}, with its 95 % bootstrap interval (1 = right, below 1 = "
         f"too extreme), and the mean gap between predicted and smoothed observed risk (ICI, in percentage points; by "
         f"chance above 0 even for a perfect model): {'; '.join(parts)}. Judged is the mean of the fold models' "
-        "probabilities, which is less extreme than any one model's; “single models” is the mean of their own slopes."
+        "probabilities, which lies closer together than theirs on average; “single models” is the mean of their own "
+        "slopes. An intercept above 0 = risks too low."
     )
     return Finding(f"calibration_{split}", figure, f"Calibration at {at} on {split}", true_minus(said))
 

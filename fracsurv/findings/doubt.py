@@ -46,7 +46,7 @@ def _power(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[str
 
 def _least_said(run: Run, row: dict) -> str:
     least = least_visible(row["se"])
-    beyond = ", more than lies between chance and a perfect ranking" if least > 0.5 else ""
+    beyond = " (more than any model's C can lie above chance)" if least > 0.5 else ""
     return f"{least:.3f} from {experiment_name(run, row['reference'])}{beyond}"
 
 

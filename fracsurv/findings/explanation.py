@@ -19,6 +19,11 @@ from fracsurv.vertebrae import LEVELS
 from fracsurv.vertebral import VERTEBRAL
 from fracsurv.wording import experiment_name, stamp
 
+MARKS = {
+    "Grad-CAM": "Grad-CAM marks what raises the risk.",
+    "attention rollout": "Rollout marks where a transformer's information comes from.",
+}
+
 
 def vertebrae(run: Run, explained: Mapping[str, Explanation]) -> Finding | None:
     """How far each vertebra moves the risk, and whether the fractured ones do; None where nothing is explained."""
@@ -77,13 +82,14 @@ def fractured_first(run: Run, explained: Mapping[str, Explanation]) -> pd.DataFr
 
 def places(run: Run, explained: Mapping[str, Explanation]) -> Finding | None:
     """Where in the picture each image model looks, on average; None where nothing is explained."""
-    pictures, maps, titles, said = [], [], [], []
+    pictures, maps, titles, said, marks = [], [], [], [], {}
     for name, found in explained.items():
         if found.places is None:
             continue
         row = run.experiment(name)
         mean = found.places
         how = "Grad-CAM" if row.encoder in RESNETS else "attention rollout"
+        marks[how] = MARKS[how]
         pictures.append(_mean_picture(run, row.input, found.patients, mean.shape))
         maps.append(mean / mean.mean() if mean.any() else mean)
         titles.append(f"{experiment_name(run, name).replace(', ', chr(10), 1)}\n{how}")
@@ -97,7 +103,7 @@ def places(run: Run, explained: Mapping[str, Explanation]) -> Finding | None:
     figure = plots.heat_maps(pictures, maps, titles, provenance=stamp(run))
     words = (
         "Colour: where the network looks, against the mean place (1); behind it the mean picture, for crops of all "
-        "13 vertebrae in their frame. Grad-CAM marks what raises the risk, rollout whence information comes. On the "
+        f"13 vertebrae in their frame. {' '.join(marks.values())} On the "
         f"middle quarter of the picture's area falls: {'; '.join(said)} (25 % if all places counted alike)."
     )
     return Finding("places", figure, "Where in the picture the networks look", words)
