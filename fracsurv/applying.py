@@ -72,7 +72,13 @@ class Application:
         """What whoever reads its predictions must know: patients that are not real, a model made small."""
         known = self.about["provenance"]
         told = [] if known == "real" else [f"Trained on: {PROVENANCE[known]}"]
-        return [*told, *self.about.get("caveats", [])]
+        return [*told, *self.own_caveats]
+
+    @property
+    def own_caveats(self) -> list[str]:
+        """Those of the model alone; none where an earlier version wrote the file."""
+        given = self.about.get("caveats")
+        return [str(line) for line in given] if isinstance(given, list) else []
 
     def survival(self, risk: np.ndarray, cohort: Cohort, times: np.ndarray) -> np.ndarray:
         """1 − probability of the event by each of `times`, (n, n_times), from log hazards (n,) of these patients."""

@@ -21,6 +21,7 @@ from fracsurv.errors import UserError
 from fracsurv.experiments import run_experiment
 from fracsurv.files import read_json, write_json
 from fracsurv.metrics import breslow_survival
+from fracsurv.model_words import model_caveats
 from fracsurv.notebook import ensure
 from fracsurv.predicting import default_experiment, experiments_of, predict_cohort
 from fracsurv.results import read_metrics, read_predictions
@@ -159,7 +160,8 @@ def test_nothing_of_the_training_patients_is_kept_but_numbers_of_all(made):
             assert not any(patient in text for patient in made.cohort.table["patient_id"])
             record = json.loads(text)
             about = {"outcome", "time_unit", "horizons", "provenance", "windowed", "patients", "events", "ranges"}
-            assert set(record["about"]) == about | {"competing_event", "permuted"}
+            assert set(record["about"]) == about | {"competing_event", "permuted", "caveats"}
+            assert record["about"]["caveats"] == model_caveats(made, name)
 
 
 def test_a_baseline_kept_is_breslows(made):
