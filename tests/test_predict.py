@@ -235,6 +235,7 @@ def test_what_makes_predictions_doubtful_is_told(made, alone, tmp_path):
     assert "263" not in line
     cohort.table.loc[3, "bmi"] = 25.0
     early = tmp_path / "early"
+    shutil.copytree(alone / "experiments" / "deepsurv", early / "experiments" / "deepsurv")
     for fold in (0, 1):
         record = read_json(alone / "experiments" / "deepsurv" / f"fold-{fold}" / "applying.json")
         record["about"]["horizons"] = [1.0 if fold == 0 else 1826.0, 1826.0]
