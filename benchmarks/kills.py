@@ -42,8 +42,8 @@ READERS = {
 FINISHED = ("predictions.parquet", "fit.json", "meta.json")
 """What a fit or a store has once it is finished."""
 TIMED_KEYS = ("seconds", "samples_per_s", "peak_memory_mib", "date", "fit_seconds_total")
-TIMED_TEXT = re.compile(r"\d{4}-\d\d-\d\dT[\d:+]+|in [\d,]+ s of training")
-"""In pages: when they were made, and how long the fits took."""
+TIMED_TEXT = re.compile(r"\d{4}-\d\d-\d\dT[\d:+]+|in [\d,]+ s of training|cell-id=[0-9a-f]{8}\b")
+"""In pages: when they were made, how long the fits took, and the number that papermill draws for its own cell."""
 
 
 def start(cohort: Path, profile: str, out: Path) -> psutil.Popen:
