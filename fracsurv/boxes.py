@@ -28,8 +28,6 @@ SHIPPED = Path(__file__).parent / "detection" / "weights" / "simulated.safetenso
 """A finder trained on simulated radiographs; weights/README.md says how, and how good it is."""
 VERSION = 3
 """Raised whenever the same radiographs and weights would give other vertebrae."""
-DIGITS = 16
-"""Of the keys."""
 
 
 def locate_vertebrae(cohort: Cohort, folder: Path, *, progress: bool = True) -> Cohort:
@@ -84,7 +82,7 @@ def _kept(
 
     `make` may keep in a folder what it would not do again after an interruption.
     """
-    path, record, parts = folder / f"{name}.csv", folder / f"{name}.json", folder / f".{name}.{key}"
+    path, record, parts = folder / f"{name}.csv", folder / f"{name}.json", folder / f".{name}.parts.{key}"
     if not (path.exists() and record.exists() and read_json(record)["key"] == key):
         from fracsurv import detection  # here: it imports torch, which boxes found before do not need
 
@@ -93,7 +91,7 @@ def _kept(
         with atomic_path(path) as temporary:
             make(detection, finder, parts).to_csv(temporary, index=False)
         write_json(record, {"key": key, "finder": finder.summary()})
-    for former in folder.glob(f".{name}.{'[0-9a-f]' * DIGITS}"):  # of this table, and of other radiographs
+    for former in folder.glob(f".{name}.parts.*"):  # of this table, and of other radiographs
         shutil.rmtree(former)
     faults: list[str] = []
     table = read_vertebrae(folder, set(cohort.table["patient_id"]), faults, file=path.name, none_allowed=True)
@@ -153,4 +151,4 @@ def correction_counts(cohort: Cohort) -> dict[str, int]:
 
 
 def _digest(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:DIGITS]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -34,7 +34,7 @@ SETTINGS = (
 )
 COLUMNS = ("patient_id", "time_days", "event", "image", "split")
 """Of a cohort's table, besides the covariates."""
-RESERVED = ("patient_id", "time", "time_days", "event", "competing", "image", "split")  # ours, never covariates
+RESERVED = (*COLUMNS, "time", "competing")  # ours, never covariates
 TOO_LARGE = 1e15  # a covariate of that size is none, and its square is no number of single precision
 LONGEST_SHOWN = 60  # characters of what a user gave, in a message
 LONGEST_UNIT = 30  # characters; it stands on axes
@@ -145,6 +145,15 @@ def covariates_of(table: pd.DataFrame, settings: dict, file: str, faults: list[s
     return found
 
 
+def not_read(table: pd.DataFrame, settings: dict, covariates: Iterable[str]) -> tuple[str, ...]:
+    """Columns of the table that are none of ours, where nobody said which ones are covariates."""
+    if settings.get("covariates"):
+        return ()
+    columns = settings.get("columns", {})
+    ours = {columns.get(name, name) for name in (*COLUMNS, *covariates)}
+    return tuple(str(name) for name in table.columns if name not in ours)
+
+
 def check_labels(covariates: Iterable[str], labels: Mapping[str, str], faults: list[str]) -> None:
     """Two covariates of one label could not be told apart in any table."""
     meant: dict[str, str] = {}
@@ -174,12 +183,3 @@ def _are_horizons(days: object) -> bool:
     if not isinstance(days, list) or not all(_is_number(day) and day > 0 for day in days):
         return False
     return all(earlier < later for earlier, later in pairwise(days))
-
-
-def not_read(table: pd.DataFrame, settings: dict, covariates: Iterable[str]) -> tuple[str, ...]:
-    """Columns of the table that are none of ours, where nobody said which ones are covariates."""
-    if settings.get("covariates"):
-        return ()
-    columns = settings.get("columns", {})
-    ours = {columns.get(name, name) for name in (*COLUMNS, *covariates)}
-    return tuple(str(name) for name in table.columns if name not in ours)

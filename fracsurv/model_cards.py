@@ -57,7 +57,7 @@ def model_card(run: Run, name: str, table: pd.DataFrame, differences: pd.DataFra
             "Trained and validated on",
             f"{counts['train']}, one part of {run.profile.n_folds} held out for validation in each fold",
         ),
-        *([("Fitted", f"{'. '.join(notes)}")] if (notes := fitting_notes(run, name)) else []),
+        *([("Fitted", ". ".join(notes))] if (notes := fitting_notes(run, name)) else []),
         *([("Masked", masked_told(run))] if row.needs_images and masked_told(run) else []),
         ("Judged on", judged or "nobody else"),
         ("Use", USES[run.cohort.provenance]),

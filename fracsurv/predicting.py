@@ -270,10 +270,8 @@ def _feed(store: ImageStore, applied: Application, device: torch.device) -> Imag
             raise UserError(
                 f"radiographs have {here} bits; the models were trained on {applied.bit_depth}: export them likewise"
             )
-        limits = limits and (
-            limits[0] / EIGHT_TO_SIXTEEN,
-            limits[1] / EIGHT_TO_SIXTEEN,
-        )  # as a store of both kinds holds them
+        # as a store of both kinds holds them
+        limits = limits and (limits[0] / EIGHT_TO_SIXTEEN, limits[1] / EIGHT_TO_SIXTEEN)
     return ImageFeed(
         store, row.input, np.arange(0), scale=applied.scale, how="patient" if limits is None else "fold",
         square=row.encoder not in RESNETS, device=device, limits=limits,

@@ -104,12 +104,13 @@ def _write_pages(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> li
         "facts": [("After", about)],
         "tables": [("27 items with their parts", checklist(run, table, differences))],
     }
+    card = template("page.html.j2")
     files = write_table(pages["tripod_ai"]["tables"][0][1], about, run.out / "tables" / "tripod_ai")
     for name, content in pages.items():
         shown = [to_html(frame, caption) for caption, frame in content["tables"]]
         page = content | {"tables": shown, "css": css(), "provenance_kind": run.cohort.provenance}
         files.append(run.out / "pages" / f"{name}.html")
-        write_text(files[-1], template("page.html.j2").render(page))
+        write_text(files[-1], card.render(page))
     return files
 
 

@@ -261,7 +261,7 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_table(located, plain, tmp
         return find(finder, images)
 
     monkeypatch.setattr("fracsurv.detection.tables.find", stopped)
-    other = tmp_path / ".vertebrae.0123456789abcdef"
+    other = tmp_path / ".vertebrae.parts.0123456789abcdef"
     other.mkdir()  # of radiographs that are no more
     with pytest.raises(KeyboardInterrupt):
         locate_vertebrae(read_cohort(plain), tmp_path, progress=False)

@@ -274,7 +274,10 @@ def test_patients_too_few_for_an_interval(tmp_path, monkeypatch):
         in page
     )
     assert re.search(r"Without an interval: [^.]*C-index[^.]* on external", page)
-    assert "Fewer than 95\N{NO-BREAK SPACE}% of the bootstrap samples have a value: too few patients, events" in page
+    assert (
+        "Fewer than 95\N{NO-BREAK SPACE}% of the bootstrap samples have a value: too few patients, events among them"
+        in page
+    )
 
 
 def test_records_are_of_the_profiles_values_of_alpha(tmp_path, run):

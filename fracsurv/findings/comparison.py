@@ -126,17 +126,17 @@ def chosen_and_judged(run: Run, table: pd.DataFrame) -> Finding | None:
     """C-index on validation against test or external; None for fewer than three experiments."""
     judged = judged_split(table, run)
     rows = table[(table["metric"] == "c_index") & (table["experiment"] != TRUE_RISK)]
-    wide = rows.pivot_table(index="experiment", columns="split", values="mean")
+    # rounded, so that models which rank alike share a rank
+    wide = rows.pivot_table(index="experiment", columns="split", values="mean").round(9)
     if len(wide) < 3 or not {"validation", judged} <= set(wide):
         return None
     figure = plots.validation_against_test(rows, names_of(run, wide.index), judged=judged, provenance=stamp(run))
     best = wide["validation"].idxmax()
-    rank = int(wide[judged].round(9).rank(ascending=False, method="min")[best])
+    rank = int(wide[judged].rank(ascending=False, method="min")[best])
     called = experiment_name(run, best)
     said = f"The best of {len(wide)} experiments on validation, {called}, is number {rank} on {judged}"
     if (wide[["validation", judged]].nunique() > 1).all():
-        # models that rank alike, but for rounding, share a rank
-        agreement = wide["validation"].round(9).corr(wide[judged].round(9), method="spearman")
+        agreement = wide["validation"].corr(wide[judged], method="spearman")
         said += f"; the ranks on both agree with a Spearman correlation of {number(agreement, '.2f')}"
     return Finding("validation_against_test", figure, f"C-index on validation against {judged}", f"{said}.")
 
