@@ -78,7 +78,7 @@ class Application:
     def own_caveats(self) -> list[str]:
         """Those of the model alone; none where an earlier version wrote the file."""
         given = self.about.get("caveats")
-        return [str(line) for line in given] if isinstance(given, list) else []
+        return [f"Of the models: {line}" for line in given] if isinstance(given, list) else []
 
     def survival(self, risk: np.ndarray, cohort: Cohort, times: np.ndarray) -> np.ndarray:
         """1 − probability of the event by each of `times`, (n, n_times), from log hazards (n,) of these patients."""
@@ -101,7 +101,7 @@ def write_application(
     about |= {"patients": len(train), "events": int(event.sum())}
     about |= {"permuted": run.profile.permute_outcomes}
     about |= {"competing_event": run.cohort.competing_event if run.cohort.has_competing else ""}
-    about |= {"caveats": model_caveats(run, name)}
+    about |= {"caveats": model_caveats(run, name, fold)}
     record = {
         "version": APPLICATION_VERSION,
         "key": run.key(name, fold, alpha),

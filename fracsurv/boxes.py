@@ -92,7 +92,7 @@ def _kept(
             make(detection, finder, parts).to_csv(temporary, index=False)
         write_json(record, {"key": key, "finder": finder.summary()})
     for former in folder.glob(f".{name}.parts.*"):  # of this table, and of other radiographs
-        shutil.rmtree(former)
+        shutil.rmtree(former, ignore_errors=True)
     faults: list[str] = []
     table = read_vertebrae(folder, set(cohort.table["patient_id"]), faults, file=path.name, none_allowed=True)
     if faults:
@@ -100,20 +100,27 @@ def _kept(
     return table.reset_index(drop=True)
 
 
-def boxes_line(cohort: Cohort) -> str:
-    """Where the vertebra boxes come from, and how many were corrected by hand; '' without boxes."""
-    if cohort.vertebrae is None:
-        return ""
+def of_finder(cohort: Cohort) -> bool:
+    """Whether a finder drew the boxes, so far as is known."""
+    return "finder" in cohort.boxes_from
+
+
+def source_line(cohort: Cohort) -> str:
+    """Where a cohort's vertebra boxes come from, and whether its finder has ever seen such radiographs."""
     line = f"Vertebra boxes{' and keypoints' if cohort.has_keypoints else ''}: {cohort.boxes_from}."
-    if (
-        "finder" in cohort.boxes_from
-        and "simulated radiographs" in cohort.boxes_from
-        and cohort.provenance != "simulated"
-    ):
+    if of_finder(cohort) and "simulated radiographs" in cohort.boxes_from and cohort.provenance != "simulated":
         line += (
             " It was trained on simulated radiographs, and nothing shows that it finds vertebrae in real ones: look "
             "at notebook 02, or train a finder on radiographs like these (“fracsurv detect train”)."
         )
+    return line
+
+
+def boxes_line(cohort: Cohort) -> str:
+    """Where the vertebra boxes come from, and how many were corrected by hand; '' without boxes."""
+    if cohort.vertebrae is None:
+        return ""
+    line = source_line(cohort)
     if cohort.has_keypoints and (missing := len(cohort) - cohort.n_masked - cohort.n_measured):
         line += (
             f" No vertebra could be measured in {counted(missing, 'patient')}"

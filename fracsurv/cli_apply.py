@@ -41,7 +41,7 @@ def predict(
     patients = read_cohort(cohort, outcome=False)
     name = experiment or default_experiment(run)
     table = predict_cohort(run, patients, name, out / "prepared", workers=workers)
-    known = read_application(fold_folders(run, name)[0]).caveats
+    known = list(dict.fromkeys(line for each in fold_folders(run, name) for line in read_application(each).caveats))
     for line in known + doubts(run, patients, name, out / "prepared", singled=True):
         typer.echo(f"warning: {line}", err=True)
     (out / "warnings.txt").unlink(missing_ok=True)  # of predictions that were deleted

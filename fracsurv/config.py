@@ -43,6 +43,11 @@ class Experiment:
     bank: int = 0
 
     @property
+    def needs_boxes(self) -> bool:
+        """Whether a model of this row is given vertebrae: their crops, or how they are fractured."""
+        return self.input == "crops" or self.morphometry
+
+    @property
     def needs_images(self) -> bool:
         """Whether the experiment cannot run on a cohort of tables alone."""
         return self.input != "none"

@@ -19,6 +19,7 @@ from fracsurv.checkpoint import load_best
 from fracsurv.choices import RESNETS
 from fracsurv.commit import commit
 from fracsurv.config import TRUE_RISK, Experiment
+from fracsurv.covariates import label_of
 from fracsurv.errors import UserError
 from fracsurv.feeding import ImageFeed, NetworkInputs, RiskColumns
 from fracsurv.files import atomic_path, link_or_copy, read_json, write_json
@@ -130,7 +131,8 @@ def _fit_cox(run: Run, name: str, fold: int, key: str) -> None:
     coefficients = pd.DataFrame({"covariate": covariates, "log_hazard_ratio": cox.coefficients})
     with atomic_path(folder / "coefficients.csv") as temporary:
         coefficients.to_csv(temporary, index=False)
-    write_json(folder / "fit.json", {"key": key, "note": cox.note(covariates)})
+    note = cox.note([label_of(each, run.cohort.labels) for each in covariates])
+    write_json(folder / "fit.json", {"key": key, "note": note})
     risk = cox.risk(tabular)
     write_application(run, name, fold, None, risk, None)
     write_predictions(run, name, fold, risk)

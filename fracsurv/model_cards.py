@@ -57,11 +57,11 @@ def model_card(run: Run, name: str, table: pd.DataFrame, differences: pd.DataFra
             "Trained and validated on",
             f"{counts['train']}, one part of {run.profile.n_folds} held out for validation in each fold",
         ),
-        *([("Fitted", ". ".join(notes))] if (notes := fitting_notes(run, name)) else []),
+        *([("Fitted", ". ".join(notes))] if (notes := fitting_notes(run, name, range(run.profile.n_folds))) else []),
         *([("Masked", masked_told(run))] if row.needs_images and masked_told(run) else []),
         ("Judged on", judged or "nobody else"),
         ("Use", USES[run.cohort.provenance]),
-        ("Files", f"experiments/{name}/fold-0 (fold 1) to fold-{run.profile.n_folds - 1}: {FILES[row.model]}"),
+        ("Files", f"experiments/{name}/fold-0 to fold-{run.profile.n_folds - 1}: {FILES[row.model]}"),
     ]  # fmt: skip
     splits = [split for split in ("external", "test", "validation") if (table["split"] == split).any()]
     tables = [(f"On {split}", results_table(run, table, differences, split, [name])) for split in splits]
@@ -77,7 +77,7 @@ def _fits(run: Run, name: str) -> pd.DataFrame:
     for fold in range(run.profile.n_folds):
         path = run.folder(name, fold) / "fit.json"
         told = read_json(path) if path.exists() else {}
-        records.append({("", "fold"): str(fold + 1)} | {("", words): _told(told, key) for key, words in TOLD.items()})
+        records.append({("", "fold"): str(fold)} | {("", words): _told(told, key) for key, words in TOLD.items()})
     return frame_of(records)
 
 

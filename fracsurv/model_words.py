@@ -4,43 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fracsurv.boxes import boxes_line
-from fracsurv.choices import RESNETS, VITS
+from fracsurv.boxes import boxes_line, of_finder
 from fracsurv.config import TRUE_RISK
 from fracsurv.files import read_json
 from fracsurv.run import Run
-from fracsurv.wording import profile_line, replaced_encoders
+from fracsurv.wording import experiment_name, profile_line, replaced_encoders
+
+WORDS = {
+    "C-DS": "C-DS = ConvDeepSurv, a convolutional network with DeepSurv's loss",
+    "ViT-DS": "ViT-DS = ViTDeepSurv, a vision transformer in its place",
+    ", crops": "crops = the 13 vertebrae from T4 to L4, a channel each",
+    ", full": "full = the whole radiograph",
+    "IF-MLP": "IF-MLP = intermediate fusion: the image's features and the clinical factors go into one multilayer "
+    "perceptron",
+    "LF-FC": "LF-FC = late fusion: one layer weighs the log hazards of two trained models",
+    ", α": "α = the clinical log hazard times α (in brackets) plus the image's times 1 − α; validation chose α",
+    "*": "img*, tab* = that part was trained before and stays as it is",
+}
+"""What occurs in names of models, and what it stands for."""
 
 
 def names_said(run: Run, names: Iterable[str]) -> str:
     """The short words in the names of these experiments, spelt out; '' where there are none."""
-    rows = [run.experiments[name] for name in names if name != TRUE_RISK]
-    encoders, fusions = {row.encoder for row in rows}, {row.fusion for row in rows}
-    inputs = {row.input for row in rows}
-    words = {
-        "C-DS = ConvDeepSurv, a convolutional network with DeepSurv's loss": encoders & set(RESNETS),
-        "ViT-DS = ViTDeepSurv, a vision transformer in its place": encoders & set(VITS),
-        "crops = the 13 vertebrae from T4 to L4, a channel each": "crops" in inputs,
-        "full = the whole radiograph": "full" in inputs,
-        "IF-MLP = intermediate fusion: the image's features and the clinical factors go into one multilayer "
-        "perceptron": "intermediate" in fusions,
-        "LF-FC = late fusion: one layer weighs the log hazards of two trained models": "late" in fusions,
-        "α = log hazards of both added, the clinical one's with the weight α (in brackets), chosen on validation": (
-            "alpha" in fusions
-        ),
-        "img*, tab* = that part was trained before and stays as it is": any(row.pretrained for row in rows),
-    }
-    said = [word for word, occurs in words.items() if occurs]
+    called = "; ".join(experiment_name(run, name) for name in names)
+    said = [meaning for word, meaning in WORDS.items() if word in called]
     return f"In the models' names: {'; '.join(said)}." if said else ""
 
 
-def fitting_notes(run: Run, name: str) -> list[str]:
+def fitting_notes(run: Run, name: str, folds: Iterable[int]) -> list[str]:
     """Of a Cox regression, fold by fold: covariates left out or penalised; empty where that was not needed."""
     notes = []
-    for fold in range(run.profile.n_folds):
+    for fold in folds:
         path = run.folder(name, fold) / "fit.json"
         if path.exists() and (note := read_json(path).get("note")):
-            notes.append(f"fold {fold + 1}: {note}")
+            notes.append(f"fold {fold}: {note}")
     return notes
 
 
@@ -50,7 +47,7 @@ def fitting_said(run: Run, names: Iterable[str]) -> str:
         f"{run.experiments[name].title}, {note}"
         for name in names
         if name != TRUE_RISK and run.experiments[name].model == "cox_ph"
-        for note in fitting_notes(run, name)
+        for note in fitting_notes(run, name, range(run.profile.n_folds))
     ]
     if not parts:
         return ""
@@ -60,9 +57,10 @@ def fitting_said(run: Run, names: Iterable[str]) -> str:
     )
 
 
-def model_caveats(run: Run, name: str) -> list[str]:
-    """What goes with an experiment's models wherever they are applied: made small, another encoder, found boxes."""
-    row = run.experiments[name]
-    found = (row.input == "crops" or row.morphometry) and "finder" in run.cohort.boxes_from
-    lines = [profile_line(run), replaced_encoders(run, [name]), boxes_line(run.cohort) if found else ""]
+def model_caveats(run: Run, name: str, fold: int) -> list[str]:
+    """What goes with a fold's model wherever it is applied: made small, another encoder, found boxes, Cox's notes."""
+    lines = [profile_line(run), replaced_encoders(run, [name])]
+    if run.experiments[name].needs_boxes and of_finder(run.cohort):
+        lines.append(boxes_line(run.cohort))
+    lines += [f"Cox regression, {note}." for note in fitting_notes(run, name, [fold])]
     return [line for line in lines if line]

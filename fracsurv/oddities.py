@@ -123,9 +123,9 @@ def _not_read(cohort: Cohort, told: list[str]) -> None:
     """Columns passed over while factors of the protocol are missing: one may be the other by another name."""
     absent = [name for name in PROTOCOL_COVARIATES if name not in cohort.covariates]
     if absent and cohort.not_read:
-        alike = [name + closest(name, absent) for name in cohort.not_read]
+        alike = sorted(((name, closest(name, absent)) for name in cohort.not_read), key=lambda each: not each[1])
         told.append(
-            f"columns not read: {_first(sorted(alike, key=lambda said: '(' not in said))}; factors of the protocol "
+            f"columns not read: {_first([name + hint for name, hint in alike])}; factors of the protocol "
             f"that no column is called, so that no model has them: {', '.join(absent)}. If one is the other, say so "
             "in cohort.yaml under `columns`; other factors of yours go under `covariates`"
         )

@@ -90,8 +90,8 @@ def run_pipeline(
     impossible = [name for name in experiments if name not in run.runnable()]
     if impossible:
         raise UserError(
-            [f"--experiments: {name!r} needs radiographs, boxes or keypoints that {cohort} does not have; "
-             f"choose {', '.join(run.runnable())}" for name in impossible]
+            [f"--experiments: {name!r} needs radiographs, boxes, keypoints or a known true risk, which {cohort} does "
+             f"not have; choose {', '.join(run.runnable())}" for name in impossible]
         )  # fmt: skip
     for line in resolution_oddities(run.cohort):
         print(f"warning: {line}", file=sys.stderr)

@@ -230,7 +230,7 @@ def _checked(cohort: Cohort, read: Sequence[Application], work: Path, progress: 
     if faults := _differences(cohort, read):
         raise UserError(faults)
     row = read[0].experiment
-    if row.input == "crops" or row.morphometry:
+    if row.needs_boxes:
         cohort = locate_vertebrae(cohort, work, progress=progress)
     if row.morphometry and not cohort.has_keypoints:
         raise UserError(f"{row.name}: takes vertebral fractures, and too few patients have measured vertebrae")

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from fracsurv.applying import read_application
+from fracsurv.boxes import locate_vertebrae, of_finder, source_line
 from fracsurv.cohort import Cohort, own_or_protocols
 from fracsurv.errors import rows_said
 from fracsurv.image_oddities import BRIGHTER, resolution_oddities
 from fracsurv.numerals import be, counted, have
 from fracsurv.overlap import met_by_id
-from fracsurv.predicting import fold_folders
+from fracsurv.predicting import fold_folders, probability_column
 from fracsurv.store import ImageStore
 from fracsurv.store_rows import EIGHT_TO_SIXTEEN
 
@@ -25,8 +26,8 @@ BEYOND = 0.1
 def doubts(run: Path, cohort: Cohort, name: str, work: Path, *, singled: bool) -> list[str]:
     """What makes predictions for these patients doubtful, a line each.
 
-    `unlike_training` (for `singled` see there); of a model of images, who has no radiograph, and `other_greys` in the
-    stores that `predict_cohort` left in `work`; `too_early`; ids of patients whom the models were trained on.
+    `unlike_training` (for `singled` see there); of a model of images, who has no radiograph; `found_boxes` and
+    `other_greys`, in what `predict_cohort` left in `work`; `too_early`; ids of patients whom models were trained on.
     """
     said, of = unlike_training(run, cohort, name, singled=singled), f"of {counted(len(cohort), 'patient')}"
     if read_application(fold_folders(run, name)[0]).masked and (n := int((~cohort.pictured).sum())):
@@ -34,7 +35,7 @@ def doubts(run: Path, cohort: Cohort, name: str, work: Path, *, singled: bool) -
             f"column image: {n:,} {of} {have(n)} no radiograph; in its place {name} takes the mean "
             "features of its training patients"
         )
-    said += other_greys(run, name, work) + too_early(run, name)
+    said += found_boxes(run, cohort, name, work) + other_greys(run, name, work) + too_early(run, name)
     met = met_by_id(run, cohort)
     if met is not None and (n := int(met.sum())):
         said.append(
@@ -52,10 +53,18 @@ def too_early(run: Path, name: str) -> list[str]:
         without = sum(not (each.baseline.time <= day).any() for each in read)
         if without:
             said.append(
-                f"probability_{day:.0f}: {without} of {counted(len(read), 'fold model')} saw no event by then in "
+                f"{probability_column(day)}: {without} of {counted(len(read), 'fold model')} saw no event by then in "
                 "training and give 0 to everybody"
             )
     return said
+
+
+def found_boxes(run: Path, cohort: Cohort, name: str, work: Path) -> list[str]:
+    """A line where a finder drew the boxes that the models were given, as `predict_cohort` left them in `work`."""
+    if not read_application(fold_folders(run, name)[0]).experiment.needs_boxes:
+        return []
+    located = locate_vertebrae(cohort, work, progress=False)
+    return [source_line(located)] if of_finder(located) else []
 
 
 def other_greys(run: Path, name: str, work: Path) -> list[str]:

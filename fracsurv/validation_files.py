@@ -19,7 +19,7 @@ from fracsurv.numerals import counted, have, was
 from fracsurv.overlap import met_by_id, met_by_row
 from fracsurv.predicting import other_than_training, some_experiments
 from fracsurv.recalibrating import METHODS
-from fracsurv.unlike import other_greys, unlike_training
+from fracsurv.unlike import found_boxes, other_greys, unlike_training
 from fracsurv.validating import Validated, outcome_faults, predictions_table, validate_experiment
 from fracsurv.validation_page import write_page
 from fracsurv.validation_words import Study, answer, cautions
@@ -94,6 +94,7 @@ def write_validation(
             validate_experiment(run, cohort, name, work, n_draws=n_draws, seed=seed, workers=workers)
             for name in names
         ]
+        warnings += dict.fromkeys(line for name in names for line in found_boxes(run, cohort, name, work))
         warnings += dict.fromkeys(line for name in names for line in other_greys(run, name, work))
         shutil.rmtree(work, ignore_errors=True)
         study = Study(run, cohort, validated, n_draws, seed, warnings)

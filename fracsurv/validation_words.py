@@ -262,7 +262,7 @@ def provenance_lines(study: Study) -> list[str]:
     lines = [
         f"Models trained on: {PROVENANCE[trained]}",
         *dict.fromkeys(
-            f"Of the models: {line}" for each in study.validated for line in each.models.applied[0].own_caveats
+            line for each in study.validated for applied in each.models.applied for line in applied.own_caveats
         ),
         f"Judged on: {PROVENANCE[judged]}",
         study.cohort.description,

@@ -115,9 +115,10 @@ def test_fit_writes_the_folds_files(monkeypatch, capsys, tmp_path):
 def test_run_refuses_an_experiment_that_the_cohort_cannot_feed(monkeypatch, capsys, tmp_path):
     write_cohort(tmp_path / "c", tabular(), covariates=KINDS)
     arguments = ("run", str(tmp_path / "c"), "--profile", "tiny", "--out", str(tmp_path / "r"))
-    code, _, err = call(monkeypatch, capsys, *arguments, "--experiments", "cox_ph,cds_full")
+    code, _, err = call(monkeypatch, capsys, *arguments, "--experiments", "cox_ph,cds_full,true_risk")
     assert code == 2
     assert "'cds_full' needs radiographs" in err
+    assert "'true_risk' needs radiographs, boxes, keypoints or a known true risk, which " in err
     # a misspelt one before vertebrae are looked for, or anything is written
     again = tmp_path / "again"
     code, _, err = call(

@@ -56,9 +56,13 @@ def test_nothing_is_said_of_a_sound_table(tmp_path):
 
 
 def test_factors_by_another_name_are_told(tmp_path):
-    table = sound().drop(columns="ferritin").rename(columns={"age": "Age", "t_score": "tscore"}).assign(hip=1.0)
+    table = sound().drop(columns="ferritin").rename(columns={"age": "Age", "t_score": "tscore"})
+    table.insert(0, "weight (kg)", 60.0)  # a unit is no hint
+    table = table.assign(hip=1.0)
     (told,) = table_oddities(read_cohort(write_cohort(tmp_path / "a", table)))
-    assert told.startswith("columns not read: Age (is age meant?), tscore (is t_score meant?), hip; factors of the")
+    assert told.startswith(
+        "columns not read: Age (is age meant?), tscore (is t_score meant?), weight (kg) and 1 more"
+    )
     assert "so that no model has them: age, prior_fracture, parental_hip_fracture, glucocorticoids" in told
     # who says which ones are covariates has chosen
     chosen = write_cohort(tmp_path / "b", table, covariates={"bmi": "continuous", "smoker": "binary"})

@@ -27,7 +27,7 @@ from fracsurv.predicting import default_experiment, experiments_of, predict_coho
 from fracsurv.results import read_metrics, read_predictions
 from fracsurv.run import open_run
 from fracsurv.simulate import simulate_cohort
-from fracsurv.unlike import doubts, too_early
+from fracsurv.unlike import doubts, found_boxes, too_early
 from fracsurv.validating import validate_experiment
 from tests.conftest import tabular, write_cohort
 
@@ -161,7 +161,23 @@ def test_nothing_of_the_training_patients_is_kept_but_numbers_of_all(made):
             record = json.loads(text)
             about = {"outcome", "time_unit", "horizons", "provenance", "windowed", "patients", "events", "ranges"}
             assert set(record["about"]) == about | {"competing_event", "permuted", "caveats"}
-            assert record["about"]["caveats"] == model_caveats(made, name)
+            assert record["about"]["caveats"] == model_caveats(made, name, int(path.parent.name[-1]))
+
+
+def test_whose_boxes_models_were_given_goes_with_them(made, tmp_path):
+    cohort = replace(made.cohort, boxes_from="finder of ours")
+    said = "Vertebra boxes and keypoints: finder of ours."
+    given = {"cds_crops": True, "cds_crops_lf": True, "cox_ph_vf": True, "cds_full_if": False, "cox_ph": False}
+    for name, told in given.items():
+        assert (said in model_caveats(replace(made, cohort=cohort), name, 0)) is told
+        assert found_boxes(made.out, cohort, name, tmp_path) == [said] * told
+        assert not any("boxes" in line for line in model_caveats(made, name, 0))
+        assert found_boxes(made.out, made.cohort, name, tmp_path) == []
+
+
+def test_the_protocol_in_full_is_nothing_to_warn_of(made):
+    assert model_caveats(made, "vit_crops_if", 0) != []
+    assert model_caveats(replace(made, profile=load_profile("paper")), "vit_crops_if", 0) == []
 
 
 def test_a_baseline_kept_is_breslows(made):
@@ -197,8 +213,8 @@ def test_the_command_writes_a_table_and_says_what_made_it(made, alone, tmp_path)
     assert kept[0].startswith(
         "Trained on: Simulated cohort: patients, radiographs and outcomes come from a simulator."
     )
-    assert kept[1].startswith("Profile tiny: ")
-    assert kept[2] == "Encoders actually used: ResNet-18 in the place of ResNet-50."
+    assert kept[1].startswith("Of the models: Profile tiny: ")
+    assert kept[2] == "Of the models: Encoders actually used: ResNet-18 in the place of ResNet-50."
     assert len(kept) == 3  # the boxes are given, and a model of full images takes none
     assert all(f"warning: {line}" in result.output for line in kept)
     found = pd.read_csv(out / "predictions.csv")
@@ -238,11 +254,11 @@ def test_what_makes_predictions_doubtful_is_told(made, alone, tmp_path):
     shutil.copytree(alone / "experiments" / "deepsurv", early / "experiments" / "deepsurv")
     for fold in (0, 1):
         record = read_json(alone / "experiments" / "deepsurv" / f"fold-{fold}" / "applying.json")
-        record["about"]["horizons"] = [1.0 if fold == 0 else 1826.0, 1826.0]
+        record["about"]["horizons"] = [0.5 if fold == 0 else 1826.0, 1826.0]
         record["baseline"]["time"] = [2.0 + fold, *record["baseline"]["time"][1:]]
         write_json(early / "experiments" / "deepsurv" / f"fold-{fold}" / "applying.json", record)
     assert too_early(early, "deepsurv") == [
-        "probability_1: 2 of 2 fold models saw no event by then in training and give 0 to everybody"
+        "probability_0.5: 2 of 2 fold models saw no event by then in training and give 0 to everybody"
     ]
     assert too_early(alone, "deepsurv") == []
     (line,) = doubts(alone, replace(cohort, resolution=1.0), "deepsurv", tmp_path, singled=True)

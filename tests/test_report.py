@@ -21,7 +21,7 @@ from fracsurv.curves import KAPLAN_MEIER, follow_up_groups, metrics_over_time
 from fracsurv.errors import UserError
 from fracsurv.files import write_json
 from fracsurv.metrics import brier_score, kaplan_meier
-from fracsurv.model_words import fitting_notes, fitting_said, names_said
+from fracsurv.model_words import fitting_notes, fitting_said, model_caveats, names_said
 from fracsurv.pages import notebook_html
 from fracsurv.pipeline import format_table
 from fracsurv.published import published, published_alpha, published_summary, thesis_order
@@ -82,9 +82,11 @@ def test_what_was_done_to_a_cox_regression_is_told(tmp_path):
     assert fitting_said(run, ["cox_ph", "deepsurv"]) == ""
     write_json(run.folder("cox_ph", 0) / "fit.json", {"key": "", "note": ""})
     write_json(run.folder("cox_ph", 1) / "fit.json", {"key": "", "note": "penalised: age"})
-    assert fitting_notes(run, "cox_ph") == ["fold 2: penalised: age"]
+    assert fitting_notes(run, "cox_ph", (0, 1)) == ["fold 1: penalised: age"]
+    assert fitting_notes(run, "cox_ph", [0]) == []
+    assert model_caveats(run, "cox_ph", 1)[-1] == "Cox regression, fold 1: penalised: age."
     assert fitting_said(run, ["true_risk", "deepsurv", "cox_ph"]).endswith(
-        "left it out or was penalised: Cox PH, fold 2: penalised: age."
+        "left it out or was penalised: Cox PH, fold 1: penalised: age."
     )
 
 

@@ -51,14 +51,15 @@ def find_vertebrae(
     faults: list[str] = []
     with _bar(len(patients), progress) as bar:
         for start in range(0, len(patients), PART):
-            path = parts / f"{start}.parquet" if parts is not None else None
+            end = min(start + PART, len(patients))
+            path = parts / f"{start}-{end}.parquet" if parts is not None else None
             if path is not None and path.exists():
                 tables.append(pd.read_parquet(path))
-                bar.update(min(PART, len(patients) - start))
+                bar.update(end - start)
                 continue
             rows = [
                 graded_table(patient, each, image.shape[0], cohort.resolution)
-                for names, images in _batches(cohort, patients.iloc[start : start + PART], bar, faults)
+                for names, images in _batches(cohort, patients.iloc[start:end], bar, faults)
                 for patient, image, each in zip(names, images, find(finder, images), strict=True)
             ]
             if faults:

@@ -122,6 +122,8 @@ def decision_curve(run: Run, table: pd.DataFrame, split: str, names: Sequence[st
         f"{_per_thousand(benefit(np.ones(len(time)), told))}, on nobody 0. By {at}, "
         f"{share_said(run, event, time, horizon)} have it."
     )
+    if 1000 * min(float(np.nanmin(each)) for each in (*curves.values(), everyone)) < figure.axes[0].get_ylim()[0]:
+        said += " The axis ends a little below 0; a line that goes on below it is worth less than acting on nobody."
     if {HEADLINE, REFERENCE} <= set(probability):
 
         def gain(rows):

@@ -43,7 +43,7 @@ def learning_curves(history: pd.DataFrame, *, title: str = "", provenance: str =
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     folds = sorted(history["fold"].unique())
-    handles = [Line2D([], [], color=COLOURS[int(fold) % len(COLOURS)], label=f"fold {fold + 1}") for fold in folds]
+    handles = [Line2D([], [], color=COLOURS[int(fold) % len(COLOURS)], label=f"fold {fold}") for fold in folds]
     handles += [
         Line2D([], [], color=GREY, label="validation"),
         Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="training (its loss: within batches)"),
