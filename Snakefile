@@ -265,7 +265,7 @@ rule explain:
     params:
         [settings(name) for name in NAMES],
     resources:
-        gpu=GPU,
+        gpu=GPU * bool(NETWORKS),
     shell:
         "{FRACSURV} explain {COHORT:q} --profile {PROFILE:q} --out {OUT:q} --threads {threads} > {log:q} 2>&1"
 

@@ -107,7 +107,9 @@ def _by_models(run: Run, rows: list[str], *, has_differences: bool, judged: bool
     networks, has_pictures = "network" in models, inputs != {"none"}
     sweeps = any(row.fusion == "alpha" for row in made)
     chosen = [f"Epochs{' and α' * sweeps} were chosen on validation."] * networks
-    chosen += ["Those held out were predicted once."] * judged
+    chosen += [
+        "Those held out were predicted once by each of these models; whether others came before is open."
+    ] * judged
     files = ["Weights of every fold's network (safetensors) with their settings"] if networks else []
     files += ["Cox regression's coefficients"] if "cox_ph" in models else []
     whose = "each radiograph" if run.profile.normalise == "patient" else "each fold's training patients"

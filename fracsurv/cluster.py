@@ -31,8 +31,8 @@ def read_profile(file: Path) -> dict[str, Any]:
     executor = settings.get("executor", "local")
     if executor != "local" and find_spec(f"snakemake_executor_plugin_{str(executor).replace('-', '_')}") is None:
         raise UserError(
-            f"{file}: executor {executor!r} is not installed; for slurm: pip install 'fracsurv[slurm]', for others "
-            f"the package snakemake-executor-plugin-{executor}"
+            f"{file}: executor {executor!r} is not installed; for slurm: pip install -e '.[slurm]' in the "
+            f"repository, for others the package snakemake-executor-plugin-{executor}"
         )
     if executor == "slurm" and shutil.which("sbatch") is None:
         raise UserError(f"{file}: executor slurm, but this machine has no `sbatch`; call this on a login node")

@@ -240,7 +240,7 @@ def own_or_protocols(horizons: Sequence[float]) -> NDArray:
     return np.array(horizons or [round(DAYS_A_YEAR * year) for year in HORIZONS_YEARS], dtype=float)
 
 
-def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
+def read_cohort(folder: str | Path, *, outcome: bool = True, learnt: bool = True) -> Cohort:
     """Read and check a cohort folder.
 
     Parameters
@@ -248,6 +248,8 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
     outcome : bool
         Whether the table must say what happened to the patients; if not, `time` is NaN and `event` False whatever it
         says.
+    learnt : bool
+        Whether models will be fitted to it, which takes radiographs of half of the patients at least.
 
     Raises
     ------
@@ -285,7 +287,7 @@ def read_cohort(folder: str | Path, *, outcome: bool = True) -> Cohort:
     if masks := missing_images == "mask":
         pictured = said_to_have(values)
         values["image"] = values["image"].where(pictured, "")
-        check_masked(values, pictured, file, faults, learnt=outcome)
+        check_masked(values, pictured, file, faults, learnt=learnt and outcome)
     check_images(folder, values, file, faults, empty_allowed=missing_images != "refuse")
     if "patient_id" not in values:
         raise UserError(faults)

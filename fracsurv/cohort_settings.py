@@ -52,7 +52,9 @@ def read_settings(folder: Path, faults: list[str]) -> dict[str, Any]:
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
-        faults.append(f"cohort.yaml: not readable as YAML{'' if line is None else f' (line {line + 1})'}")
+        where = " (must be UTF-8)" if isinstance(error, UnicodeDecodeError) else ""
+        where = where if line is None else f" (line {line + 1})"
+        faults.append(f"cohort.yaml: not readable as YAML{where}")
         return {}
     if not isinstance(settings, dict):
         faults.append("cohort.yaml: must hold `name: value` lines")

@@ -72,9 +72,11 @@ def counted_note(cohort: Cohort) -> str:
     return (
         f"A competing event ({cohort.competing_event}) is neither the event nor censoring. AUC counts who had it by "
         "the horizon among those without the event (definition ii of Blanche et al. 2013), the Brier score wants a "
-        "probability of 0 of them, Uno's C is that of Wolbers et al. (2014); Harrell's C and the loss take them as "
-        "censored. Probabilities are absolute risks (Benichou and Gail 1990): from the model's hazard of the event, "
-        "and that of the competing event by a Cox model of the clinical factors, the same for every row (where a "
+        "probability of 0 of them, Uno's C is that of Wolbers et al. (2014). AUC, that C and thirds of risk rank "
+        "patients by the predicted probability (by the horizon; by the last one); Harrell's C, which ranks by the "
+        "hazard, and the loss take them as censored. Probabilities are absolute risks (Benichou and Gail 1990): from "
+        "the model's hazard of the event, and that of the competing event by a Cox model of the clinical factors, "
+        "the same for every row (where a "
         f"fold's training patients have fewer than {EVENTS_A_FACTOR} of it a factor, the same for every patient)."
     )
 
@@ -86,8 +88,8 @@ def limit_note(cohort: Cohort) -> str:
     first = cohort.competing_event
     return (
         f"Who has {first} first never has {cohort.outcome}: shares and observed risk are cumulative incidences "
-        "(Aalen–Johansen), predicted probabilities absolute risks. C-index, log-rank test and hazard ratios are of "
-        f"the hazard among those free of both; {first} is predicted from the clinical factors alone."
+        "(Aalen–Johansen), predicted probabilities absolute risks. Harrell's C, log-rank test and hazard ratios are "
+        f"of the hazard among those free of both; {first} is predicted from the clinical factors alone."
     )
 
 

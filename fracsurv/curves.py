@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fracsurv.cohort import Cohort
+from fracsurv.cohort import Cohort, horizons
 from fracsurv.metrics import (
     brier_score,
     cumulative_dynamic_auc,
@@ -57,7 +57,8 @@ def metrics_over_time(run: Run, names: Iterable[str], split: str, last: float) -
             risk = risk_of(run, name, fold)
             other = of_train(competing_risk_of(run, name, fold), train, at)
             surv = predicted_survival(event[train], time[train], risk[train], risk[at], times, other)
-            found.setdefault((name, "auc"), []).append(cumulative_dynamic_auc(*known, risk[at], times)[0])
+            ranking = risk[at] if other is None else 1 - surv
+            found.setdefault((name, "auc"), []).append(cumulative_dynamic_auc(*known, ranking, times)[0])
             found.setdefault((name, "brier"), []).append(brier_score(*known, surv, times))
         same = np.broadcast_to(share_without(event[train], time[train], times), (len(at), len(times)))
         found.setdefault((KAPLAN_MEIER, "brier"), []).append(brier_score(*known, same, times))
@@ -75,13 +76,14 @@ def patient_predictions(run: Run, name: str, split: str, horizon: float | None =
     -------
     DataFrame
         `patient_id, event` (as `Cohort.status`), `time, rank` (mean over the models of the patient's rank among those
-        judged, 0 to 1, higher = riskier: risks of different models have no common scale) and, with a horizon,
+        judged, 0 to 1, higher = riskier: risks of different models have no common scale; with a competing event by
+        the probability of the event by the last horizon in the place of the hazard) and, with a horizon,
         `probability` of the event by then, the mean over the models.
     """
     parts = []
     for fold in range(run.profile.n_folds):
         part = read_predictions(run, name, fold).query("split == @split").copy()
-        part["rank"] = part["risk"].rank(pct=True)
+        part["rank"] = _ranking(run, part).rank(pct=True)
         part["event"] = status_of(part)
         if horizon is not None:
             part["probability"] = 1 - part[survival_column(horizon)]
@@ -89,6 +91,13 @@ def patient_predictions(run: Run, name: str, split: str, horizon: float | None =
     columns = {"event": "first", "time": "first", "rank": "mean"}
     columns |= {} if horizon is None else {"probability": "mean"}
     return pd.concat(parts).groupby("patient_id", sort=False).agg(columns).reset_index()
+
+
+def _ranking(run: Run, predictions: pd.DataFrame) -> pd.Series:
+    """What ranks patients by whether they will have the event, as AUC and Wolbers' C do (`metrics.evaluate`)."""
+    columns = [survival_column(day) for day in horizons(run.cohort)] if run.cohort.has_competing else []
+    known = [column for column in columns if predictions[column].notna().all()]
+    return 1 - predictions[known[-1]] if known else predictions["risk"]
 
 
 def follow_up_groups(cohort: Cohort) -> tuple[str, NDArray, dict[int, str]]:

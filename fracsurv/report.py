@@ -204,6 +204,8 @@ def _limits(run: Run) -> list[str]:
         _draws_said(run),
         f"Cox PH and the networks see the same covariates{_of_image_alone(run)}{_vertebral_rows(run)}. "
         f"{_scaled(run)}",
+        "Cox PH is linear in the covariates, and hazards are taken to be proportional at all times, by the networks "
+        "too; neither was tested.",
     ]
     if said := fitting_said(run, finished(run)):
         limits.append(said)

@@ -176,6 +176,8 @@ class Run:
         parts = [self.key(name, fold, alpha), list(self.cohort.horizons), APPLICATION_VERSION, *about]
         if alpha is not None:
             parts.append(list(self.profile.alphas))
+        if self.cohort.has_competing:
+            parts.append("ranked by absolute risk")
         if name == TRUE_RISK:
             parts.append(hashlib.sha256((self.cohort.folder / "truth.parquet").read_bytes()).hexdigest())
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

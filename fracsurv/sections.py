@@ -57,8 +57,8 @@ THESIS_AUC = (
     "“AUC, thesis's definition” leaves whoever was censored before the horizon out of every pair, and weights nobody."
 )
 FURTHER = (
-    "Uno's C weights pairs for censoring; mean AUC and integrated Brier score are taken over all times up to the "
-    "last horizon that follow-up reaches."
+    "Uno's C weights pairs for censoring, and is not truncated at any time; mean AUC and integrated Brier score are "
+    "taken over all times up to the last horizon that follow-up reaches."
 )
 MEANS = "mean ± SD over the fold models, and 95 % bootstrap interval"
 VERTEBRAL_TEXT = (

@@ -26,10 +26,12 @@ BEYOND = 0.1
 def doubts(run: Path, cohort: Cohort, name: str, work: Path, *, singled: bool) -> list[str]:
     """What makes predictions for these patients doubtful, a line each.
 
-    `unlike_training` (for `singled` see there); of a model of images, who has no radiograph; `found_boxes` and
-    `other_greys`, in what `predict_cohort` left in `work`; `too_early`; ids of patients whom models were trained on.
+    `unlike_training` (for `singled` see there); `left_out_or_filled`; of a model of images, who has no radiograph;
+    `found_boxes` and `other_greys`, in what `predict_cohort` left in `work`; `too_early`; ids of patients whom models
+    were trained on.
     """
     said, of = unlike_training(run, cohort, name, singled=singled), f"of {counted(len(cohort), 'patient')}"
+    said += left_out_or_filled(cohort)
     if read_application(fold_folders(run, name)[0]).masked and (n := int((~cohort.pictured).sum())):
         said.append(
             f"column image: {n:,} {of} {have(n)} no radiograph; in its place {name} takes the mean "
@@ -42,6 +44,24 @@ def doubts(run: Path, cohort: Cohort, name: str, work: Path, *, singled: bool) -
             f"column patient_id: {n:,} {of} {have(n)} the id of a patient whom the models were trained on; if they "
             "are the same people, this does not show what the models do in others"
         )
+    return said
+
+
+def left_out_or_filled(cohort: Cohort) -> list[str]:
+    """Lines of patients who are in no table since they have no radiograph, and of covariates that are not known."""
+    said = []
+    if n := cohort.without_image:
+        everybody = counted(len(cohort) + n, "patient")
+        said.append(
+            f"column image: {n:,} of {everybody} {have(n)} no radiograph and {be(n)} left out (`missing_images: "
+            "exclude`)"
+        )
+    empty = cohort.table[list(cohort.covariates)].isna().sum()
+    said += [
+        f"column {covariate}: not known of {n:,} of {counted(len(cohort), 'patient')}; in its place the models take "
+        "the median of their training patients (binary: the most frequent value)"
+        for covariate, n in empty[empty > 0].items()
+    ]
     return said
 
 

@@ -262,7 +262,8 @@ def outcome_faults(applied: Application, cohort: Cohort, left_out: int = 0) -> l
     if cohort.has_competing or applied.competing is not None:
         faults.append(
             f"{cohort.folder}: competing events (code 2), or models of a run with them; `validate` does not judge "
-            "these. `fracsurv run` does: give these patients the split `external` in its cohort"
+            "these. docs/validation.md says how to, from `predict`'s table; `fracsurv run` judges patients of the "
+            "split `external` in its cohort, but by models that it fits anew"
         )
     if cohort.outcome != about["outcome"]:
         faults.append(

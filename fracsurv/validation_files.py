@@ -70,7 +70,7 @@ def write_validation(
     check_outside(out, folder)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: is there already and not empty; give a new folder")
-    cohort = read_cohort(folder)
+    cohort = read_cohort(folder, learnt=False)
     known = some_experiments(run)
     if unknown := [name for name in names if name not in known]:
         raise UserError(f"--experiment {unknown[0]}: not of this run; it has {', '.join(known)}")

@@ -77,6 +77,13 @@ def test_networks_ask_for_a_gpu_unless_there_is_none(simulated, tmp_path, gpu):
     assert asked == ({"fit_alpha", "explain", "training_notebook_cds_crops_alpha"} if gpu else set())
 
 
+def test_tables_alone_ask_for_no_gpu(simulated, tmp_path):
+    here = profile_of(tmp_path / "p", config=["gpu=1"])
+    printed = snakemake(tmp_path, simulated, "--profile", here, "--dry-run", experiments="cox_ph,deepsurv")
+    assert "rule explain:" in printed
+    assert "gpu=1" not in printed
+
+
 def test_the_profile_tries_again_and_says_where_jobs_go():
     settings = read_profile(PROFILE) if shutil.which("sbatch") else yaml.safe_load(PROFILE.read_text())
     assert settings["executor"] == "slurm"

@@ -164,6 +164,8 @@ def test_unreadable_tables(tmp_path, table, file, content, said):
 def test_yaml_that_is_none(tmp_path, table):
     (write_cohort(tmp_path, table) / "cohort.yaml").write_text("a: [1\nb: 2")
     assert faults_of(tmp_path) == ["cohort.yaml: not readable as YAML (line 2)"]
+    (tmp_path / "cohort.yaml").write_bytes("columns: {age: Ålder}".encode("latin-1"))
+    assert faults_of(tmp_path) == ["cohort.yaml: not readable as YAML (must be UTF-8)"]
 
 
 def test_no_events(tmp_path, table):

@@ -195,7 +195,7 @@ def test_predictions_and_metrics_are_their_definitions(run, split):
         rows = found.loc[(fold, split)]
         own = dict(zip(rows.index, rows["value"], strict=True))
         assert own["c_index"] == pytest.approx(oracles.concordance(judged[0] == 1, *judged[1:3])[-1], rel=1e-12)
-        wolbers = oracles.wolbers(by[0], by[1], *judged[:3])
+        wolbers = oracles.wolbers(by[0], by[1], *judged[:2], 1 - judged[4][f"survival_{DAYS[-1]:g}d"].to_numpy())
         assert own["c_index_ipcw"] == pytest.approx(wolbers, rel=1e-10)
         assert len(rows.loc["auc"]) == len(DAYS)
         for day, auc, brier in zip(DAYS, rows.loc["auc", "value"], rows.loc["brier", "value"], strict=True):
@@ -205,7 +205,7 @@ def test_predictions_and_metrics_are_their_definitions(run, split):
                     train[0], train[1], train[2], train[3], judged[2][i], judged[3][i], day
                 )
                 assert 1 - surv[i] == pytest.approx(expected, rel=1e-9)
-            assert auc == pytest.approx(oracles.competing_auc(by[0], by[1], *judged[:3], day), rel=1e-10)
+            assert auc == pytest.approx(oracles.competing_auc(by[0], by[1], *judged[:2], 1 - surv, day), rel=1e-10)
             assert brier == pytest.approx(
                 oracles.competing_brier(by[0], by[1], *judged[:2], 1 - surv, day), rel=1e-10
             )
@@ -233,9 +233,8 @@ def test_intervals_are_those_of_the_metrics_in_the_draws(run):
     counts = draw_counts(len(time), run.profile.bootstrap_draws, bootstrap_seed(run, "external", [0, 1]))
     for at in (np.repeat(np.arange(len(time)), times) for times in counts.T):
         drawn = status, time, status[at], time[at]
-        risks = [part[2][at] for part in parts]
         incidences = [1 - part[4][f"survival_{DAYS[1]:g}d"].to_numpy()[at] for part in parts]
-        draws["auc"].append(np.mean([oracles.competing_auc(*drawn, risk, DAYS[1]) for risk in risks]))
+        draws["auc"].append(np.mean([oracles.competing_auc(*drawn, each, DAYS[1]) for each in incidences]))
         draws["brier"].append(np.mean([oracles.competing_brier(*drawn, each, DAYS[1]) for each in incidences]))
     for metric, values in draws.items():
         row = rows[(rows["metric"] == metric) & (rows["horizon_days"] == DAYS[1])].iloc[0]

@@ -281,7 +281,10 @@ class TestChecklist:
     def test_names_pictures_networks_and_alpha_where_there_are_some(self, tiny_run):
         made = _by_models(tiny_run, ["cox_ph", "cds_crops_alpha"], has_differences=True, judged=True)
         assert "crops of 13 vertebrae" in made["pictures"]
-        assert made["chosen"] == "Epochs and α were chosen on validation. Those held out were predicted once."
+        assert made["chosen"] == (
+            "Epochs and α were chosen on validation. Those held out were predicted once by each of these models; "
+            "whether others came before is open."
+        )
         assert "Holm" in made["paired"]
         assert made["weights"].startswith("Weights of every fold's network (safetensors) with their settings and Cox")
 

@@ -35,7 +35,7 @@ from fracsurv.stopwatch import Stopwatch
 from fracsurv.subgroups import all_groups
 from fracsurv.summary import missing_said, summary_table
 from fracsurv.training import predict
-from fracsurv.unlike import doubts
+from fracsurv.unlike import doubts, left_out_or_filled
 from fracsurv.validating import validate_experiment
 from fracsurv.wording import masked_told
 from tests.killing import killed_in
@@ -452,6 +452,36 @@ class TestApplied:
         written = pd.read_csv(tmp_path / "predictions.csv")
         assert written["patient_id"].tolist() == run.cohort.table["patient_id"].tolist()
         assert written["risk"].notna().all()
+
+    def test_who_was_left_out_of_the_predictions_is_counted(self, run, folder, tmp_path):
+        other = tmp_path / "cohort"
+        shutil.copytree(folder, other)
+        settings = (other / "cohort.yaml").read_text(encoding="utf-8")
+        settings = settings.replace("missing_images: mask", "missing_images: exclude\nmissing_covariates: impute")
+        (other / "cohort.yaml").write_text(settings, encoding="utf-8")
+        table = pd.read_csv(other / "cohort.csv")
+        with_picture = np.flatnonzero(table["image"].notna())[:2]
+        table.loc[with_picture, "bmi"] = np.nan
+        table.to_csv(other / "cohort.csv", index=False)
+        cohort = read_cohort(other, outcome=False)
+        assert left_out_or_filled(cohort) == [
+            "column image: 38 of 150 patients have no radiograph and are left out (`missing_images: exclude`)",
+            "column bmi: not known of 2 of 112 patients; in its place the models take the median of their training "
+            "patients (binary: the most frequent value)",
+        ]
+        told = doubts(run.out, cohort, "cds_full_if", tmp_path / "w", singled=False)
+        assert set(left_out_or_filled(cohort)) < set(told)
+        assert left_out_or_filled(read_cohort(folder, outcome=False)) == []
+
+    def test_any_share_of_those_judged_may_have_no_radiograph(self, folder, tmp_path):
+        table = pd.read_csv(folder / "cohort.csv")
+        there = np.flatnonzero(table["image"].notna())
+        few = masked(folder, tmp_path / "few", list(there[3:]), setting="mask")
+        settings = (few / "cohort.yaml").read_text(encoding="utf-8").replace("missing_images: mask\n", "", 1)
+        (few / "cohort.yaml").write_text(settings, encoding="utf-8")
+        with pytest.raises(UserError, match="at least half must have a radiograph"):
+            read_cohort(few)
+        assert read_cohort(few, learnt=False).pictured.sum() == 3
 
     def test_validation_judges_everybody(self, run, folder, tmp_path):
         cohort = read_cohort(folder)

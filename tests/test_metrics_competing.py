@@ -253,15 +253,16 @@ def test_without_competing_events_everything_is_as_it_was():
 def test_evaluate_is_the_metrics_one_by_one_and_the_bootstrap_its_loop():
     train, test = draw(8, 200), draw(9, 90)
     times, grid = np.array([1.0, 2.5, 4.0]), np.linspace(0.5, 4, 8)
-    other = (0.3 * train[2], 0.3 * test[2])
+    rng = np.random.default_rng(2)
+    other = rng.normal(size=200), rng.normal(size=90)  # so that probabilities rank otherwise than hazards
     found = metrics.evaluate(*train, *test, times, grid=grid, other_risk=other)
-    auc, _ = metrics.cumulative_dynamic_auc(*train[:2], *test, times)
     surv, fine = (metrics.predicted_survival(*train, test[2], at, other) for at in (times, grid))
+    auc = [oracles.competing_auc(*train[:2], *test[:2], 1 - each, t) for each, t in zip(surv.T, times, strict=True)]
     brier = metrics.brier_score(*train[:2], *test[:2], surv, times)
     expected = {
         ("c_index", None): metrics.concordance_index(test[0] == 1, *test[1:]),
-        ("c_index_ipcw", None): oracles.wolbers(*train[:2], *test),
-        ("mean_auc", None): metrics.cumulative_dynamic_auc(*train[:2], *test, grid)[1],
+        ("c_index_ipcw", None): oracles.wolbers(*train[:2], *test[:2], 1 - surv[:, -1]),
+        ("mean_auc", None): metrics.cumulative_dynamic_auc(*train[:2], *test[:2], 1 - fine, grid)[1],
         ("integrated_brier", None): metrics.integrated_brier_score(*train[:2], *test[:2], fine, grid),
     }
     for k, t in enumerate(times):
@@ -276,6 +277,39 @@ def test_evaluate_is_the_metrics_one_by_one_and_the_bootstrap_its_loop():
             *train, *(column[rows] for column in test), times, grid=grid, other_risk=(other[0], other[1][rows])
         )
         assert {key: values[number, 0] for key, values in drawn.items()} == pytest.approx(again, rel=1e-11)
+
+
+def test_who_will_have_the_event_is_ranked_by_probability():
+    """Frailty raises both hazards: who is frailest dies before the fracture, and is no likely case."""
+    rng = np.random.default_rng(4)
+    frailty, own = rng.normal(size=(2, 4000))
+    risk, other = 0.5 * own + 0.8 * frailty, 1.6 * frailty
+    first, second = (rng.exponential(8 * np.exp(-each)) for each in (risk, other))
+    time = np.min([first, second, np.full(4000, 12.0)], axis=0)
+    event = np.where(time == 12, 0, np.where(first < second, 1, 2))
+    outcome, at = (event, time), [8.0]
+    found = metrics.evaluate(*outcome, risk, *outcome, risk, at, other_risk=(other, other))
+    surv = metrics.predicted_survival(*outcome, risk, risk, at, (other, other))
+    by_hazard = metrics.evaluate(*outcome, risk, *outcome, risk, at)
+    for key in (("auc", 8.0), ("c_index_ipcw", None)):
+        assert found[key] > by_hazard[key] + 0.02
+    assert found["auc", 8.0] == metrics.cumulative_dynamic_auc(*outcome, *outcome, 1 - surv, at)[0]
+    assert found["c_index", None] == by_hazard["c_index", None]  # of the hazard among those free of both
+
+
+def test_a_score_for_each_time():
+    train, (event, time, risk) = draw(10, 200), draw(11, 90)
+    times, scores = np.array([0.5, 2.0, 3.5]), np.column_stack([risk, -risk, np.full(90, np.nan)])
+    found, mean = metrics.cumulative_dynamic_auc(*train[:2], event, time, scores, times)
+    up, _ = metrics.cumulative_dynamic_auc(*train[:2], event, time, risk, times)
+    assert found[0] == up[0]
+    assert found[1] == pytest.approx(1 - up[1], rel=1e-12)
+    assert np.isnan([found[2], mean]).all()
+    with pytest.raises(ValueError, match=r"risk must have shape \(90,\) or \(90, 3\), got \(90, 2\)"):
+        metrics.cumulative_dynamic_auc(*train[:2], event, time, scores[:, :2], times)
+    scores[4, 1] = np.nan
+    with pytest.raises(ValueError, match=r"risk must be finite, got risk\[4, 1\] = nan"):
+        metrics.cumulative_dynamic_auc(*train[:2], event, time, scores, times)
 
 
 def test_mean_auc_is_weighted_by_the_rise_of_the_incidence():

@@ -87,7 +87,8 @@ RANKS = (
 
 def test_yes_if_all_intervals_are_right_and_events_are_many():
     assert answer(study()) == (
-        f"Yes, as far as 150 events can tell: {RANKS}, and its risks agree with what happened ({ALL})."
+        f"Yes, as far as 150 events can tell: {RANKS}, and no disagreement of its risks with what happened was seen "
+        f"({ALL})."
     )
     assert answer(study(events=100)).startswith("Yes, as far as 100 events can tell: ")
 

@@ -48,6 +48,18 @@ def check_risk(risk: ArrayLike, n: int, name: str = "risk") -> NDArray:
     return risk
 
 
+def check_risk_by_time(risk: ArrayLike, n: int, n_times: int) -> NDArray:
+    """Risk as float64, one value a patient, or one a patient and time; there a column may be NaN."""
+    values = _plain(risk, "risk")
+    if values.ndim != 2:
+        return check_risk(risk, n)
+    if values.shape != (n, n_times):
+        raise ValueError(f"risk must have shape ({n},) or ({n}, {n_times}), got {values.shape}")
+    known = ~np.isnan(values.astype(np.float64)).all(axis=0)
+    check_finite(values[:, known], "risk")
+    return values.astype(np.float64)
+
+
 def check_times(times: ArrayLike, name: str = "times") -> NDArray:
     """Times as a float64 vector, strictly increasing, so that columns and times cannot be confused."""
     times = np.atleast_1d(check_finite(times, name))

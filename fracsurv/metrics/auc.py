@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_outcome, check_risk, check_survival, check_time, check_times
+from fracsurv.metrics._checks import (
+    check_outcome,
+    check_risk,
+    check_risk_by_time,
+    check_survival,
+    check_time,
+    check_times,
+)
 from fracsurv.metrics.censoring import hazard_steps, inverse_censoring_weights, reaches
 
 
@@ -33,8 +40,10 @@ def cumulative_dynamic_auc(
         Training fold, from which the censoring distribution G is estimated.
     event, time : arrays, shape (n,)
         Test fold: True where the event was observed, in either 2 where a competing event was; time >= 0.
-    risk : array, shape (n,)
-        Log hazard or any score, higher = riskier.
+    risk : array, shape (n,) or (n, n_times)
+        Log hazard or any score, higher = riskier; or one for each time, such as the probability of the event by
+        then (NaN in a column, where it is not known, makes that time's AUC NaN). With competing events the two rank
+        differently: who will soon die is at little risk of the event, however high its hazard.
     times : array, shape (n_times,)
         Strictly increasing, in the unit of `time`.
 
@@ -54,7 +63,8 @@ def cumulative_dynamic_auc(
         For unequal lengths, negative times, values that are not finite, times that do not increase.
     """
     event, time = check_outcome(event, time)
-    risk, times = check_risk(risk, len(time)), check_times(times)
+    times = check_times(times)
+    risk = check_risk_by_time(risk, len(time), len(times))
     weight = inverse_censoring_weights(event_train, time_train, time)
     common = inverse_censoring_weights(event_train, time_train, times)
     usable = reaches(event_train, time_train, time, times)
@@ -102,11 +112,19 @@ def auc_of_draws(
 ) -> NDArray:
     """AUC of each time and draw, shape (n_times, n_draws).
 
-    `weight` (n,) is each patient's as a case, `usable` (n_times,) says where to answer at all, and `counts`
-    (n, n_draws) how often each patient is there in each draw. In order of risk, one running sum over controls
-    tells every case how many controls lie below. Where `event` holds competing events (2), `common` (n_times,) is the
-    weight of who is followed beyond a time: a control of that kind counts once, the others in proportion.
+    `risk` is (n,), or (n, n_times), one for each time. `weight` (n,) is each patient's as a case, `usable` (n_times,)
+    says where to answer at all, and `counts` (n, n_draws) how often each patient is there in each draw. In order of
+    risk, one running sum over controls tells every case how many controls lie below. Where `event` holds competing
+    events (2), `common` (n_times,) is the weight of who is followed beyond a time: a control of that kind counts
+    once, the others in proportion.
     """
+    if risk.ndim == 2:
+        usable = usable & np.isfinite(risk).all(axis=0)
+        each = np.full((len(times), counts.shape[1]), np.nan)
+        for k in np.flatnonzero(usable):
+            at, mine = slice(k, k + 1), common if common is None else common[k : k + 1]
+            each[at] = auc_of_draws(event, time, risk[:, k], times[at], weight, usable[at], counts, mine)
+        return each
     order = np.argsort(risk, kind="stable")
     event, time, risk, weight = event[order], time[order], risk[order], weight[order]
     counts = counts[order]

@@ -52,7 +52,9 @@ def evaluate(
     The training fold gives Breslow's baseline, hence the probabilities that the Brier scores judge, and, unless
     `censoring` is given, the censoring distribution. Where any `event` holds 2, a competing event, probabilities are
     `absolute_risk`s, Uno's C is Wolbers', and AUC and Brier score are those for competing risks; Harrell's C and the
-    thesis's AUC take it for censoring.
+    thesis's AUC take it for censoring. With `other_risk` the former, which ask who will have the event, rank patients
+    by that probability: by the horizon for the AUC, by the last horizon that the fold's follow-up reaches for C. The
+    latter rank by `risk`: they judge the hazard among those free of both.
 
     Parameters
     ----------
@@ -121,23 +123,31 @@ def evaluate_draws(
     """As `evaluate`, an array of shape (n_draws,) a metric."""
     event, time, counts = sample.event, sample.time, sample.counts
     result: dict[Key, NDArray] = {}
-    own = inverse_censoring_weights(*censoring, time)
-    lower, comparable = pair_counts(event == 1, time, risk, counts)
-    result["c_index", None] = concordance_of_draws((event == 1).astype(float), counts, lower, comparable)
-    if (event == 2).any():
-        further = competing_pair_counts(event, time, risk, own, counts)
-        lower, comparable = lower + further[0], comparable + further[1]
-    uno = uno_weights(*censoring, event == 1, time)
-    result["c_index_ipcw", None] = concordance_of_draws(uno, counts, lower, comparable)
-
     times = np.union1d(horizons, grid)
     at_horizon, on_grid = np.searchsorted(times, horizons), np.searchsorted(times, grid)
     # beyond the training fold's follow-up there is no baseline, beyond `censoring`'s no weight
     usable = reaches(event_train, time_train, time, times) & reaches(*censoring, time, times)
-    common = inverse_censoring_weights(*censoring, times)
-    auc = auc_of_draws(event, time, risk, times, own, usable, counts, common)
-    thesis = auc_of_draws(event == 1, time, risk, horizons, np.ones(len(time)), np.ones(len(horizons), bool), counts)
     surv = predicted_survival(event_train, time_train, risk_train, risk, times, other_risk)
+    of_horizon = ranking = risk  # who will have the event: with a competing one, not whoever's hazard is highest
+    if other_risk is not None:
+        of_horizon = 1 - surv
+        known = at_horizon[np.isfinite(surv[:, at_horizon]).all(axis=0)]
+        ranking = of_horizon[:, known[-1]] if len(known) else risk
+
+    own = inverse_censoring_weights(*censoring, time)
+    lower, comparable = pair_counts(event == 1, time, risk, counts)
+    result["c_index", None] = concordance_of_draws((event == 1).astype(float), counts, lower, comparable)
+    if ranking is not risk:
+        lower, comparable = pair_counts(event == 1, time, ranking, counts)
+    if (event == 2).any():
+        further = competing_pair_counts(event, time, ranking, own, counts)
+        lower, comparable = lower + further[0], comparable + further[1]
+    uno = uno_weights(*censoring, event == 1, time)
+    result["c_index_ipcw", None] = concordance_of_draws(uno, counts, lower, comparable)
+
+    common = inverse_censoring_weights(*censoring, times)
+    auc = auc_of_draws(event, time, of_horizon, times, own, usable, counts, common)
+    thesis = auc_of_draws(event == 1, time, risk, horizons, np.ones(len(time)), np.ones(len(horizons), bool), counts)
     terms = brier_terms(*censoring, event, time, surv, times)
     brier = brier_of_draws(terms, time, times, usable, counts)
     for i, (horizon, k) in enumerate(zip(horizons, at_horizon, strict=True)):
