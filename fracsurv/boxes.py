@@ -111,7 +111,7 @@ def source_line(cohort: Cohort) -> str:
     if of_finder(cohort) and "simulated radiographs" in cohort.boxes_from and cohort.provenance != "simulated":
         line += (
             " It was trained on simulated radiographs, and nothing shows that it finds vertebrae in real ones: look "
-            "at notebook 02, or train a finder on radiographs like these (“fracsurv detect train”)."
+            "at them in notebook 02, or train a finder on radiographs like these (“fracsurv detect train”)."
         )
     return line
 

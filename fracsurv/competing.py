@@ -73,10 +73,11 @@ def counted_note(cohort: Cohort) -> str:
         f"A competing event ({cohort.competing_event}) is neither the event nor censoring. AUC counts who had it by "
         "the horizon among those without the event (definition ii of Blanche et al. 2013), the Brier score wants a "
         "probability of 0 of them, Uno's C is that of Wolbers et al. (2014). AUC, that C and thirds of risk rank "
-        "patients by the predicted probability (by the horizon; by the last one); Harrell's C, which ranks by the "
-        "hazard, and the loss take them as censored. Probabilities are absolute risks (Benichou and Gail 1990): from "
-        "the model's hazard of the event, and that of the competing event by a Cox model of the clinical factors, "
-        "the same for every row (where a "
+        "patients by the predicted probability (by the horizon; by the last that training reached), so that what "
+        "clinical factors say of the competing event counts in every row, and one that knows nothing need not get "
+        "0.5. Harrell's C and the thesis's AUC, which rank by the log hazard, and the loss take who had it as "
+        "censored. Probabilities are absolute risks (Benichou and Gail 1990): from the model's hazard of the event, "
+        "and that of the competing event by a Cox model of the clinical factors, the same for every row (where a "
         f"fold's training patients have fewer than {EVENTS_A_FACTOR} of it a factor, the same for every patient)."
     )
 

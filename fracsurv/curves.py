@@ -16,6 +16,7 @@ from fracsurv.metrics import (
     kaplan_meier,
     predicted_survival,
 )
+from fracsurv.metrics.competing import ranking_by_time
 from fracsurv.numerals import NOT_KNOWN
 from fracsurv.results import (
     censoring_rows,
@@ -57,7 +58,7 @@ def metrics_over_time(run: Run, names: Iterable[str], split: str, last: float) -
             risk = risk_of(run, name, fold)
             other = of_train(competing_risk_of(run, name, fold), train, at)
             surv = predicted_survival(event[train], time[train], risk[train], risk[at], times, other)
-            ranking = risk[at] if other is None else 1 - surv
+            ranking = risk[at] if other is None else ranking_by_time(surv, risk[at])
             found.setdefault((name, "auc"), []).append(cumulative_dynamic_auc(*known, ranking, times)[0])
             found.setdefault((name, "brier"), []).append(brier_score(*known, surv, times))
         same = np.broadcast_to(share_without(event[train], time[train], times), (len(at), len(times)))
@@ -97,7 +98,10 @@ def _ranking(run: Run, predictions: pd.DataFrame) -> pd.Series:
     """What ranks patients by whether they will have the event, as AUC and Wolbers' C do (`metrics.evaluate`)."""
     columns = [survival_column(day) for day in horizons(run.cohort)] if run.cohort.has_competing else []
     known = [column for column in columns if predictions[column].notna().all()]
-    return 1 - predictions[known[-1]] if known else predictions["risk"]
+    if not known:
+        return predictions["risk"]
+    ranking = ranking_by_time(predictions[known[-1:]].to_numpy(), predictions["risk"].to_numpy())
+    return pd.Series(ranking[:, 0], predictions.index)
 
 
 def follow_up_groups(cohort: Cohort) -> tuple[str, NDArray, dict[int, str]]:

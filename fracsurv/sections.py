@@ -33,6 +33,7 @@ from fracsurv.wording import (
     HEADLINE,
     REFERENCE,
     external_note,
+    few_followed,
     headline_horizon,
     judged_split,
     not_reported,
@@ -129,7 +130,7 @@ def _all_experiments(run: Run, table: pd.DataFrame, differences: pd.DataFrame, n
     absent = [name for name in run.runnable() if name not in names]
     missing = [f"Not run: {', '.join(absent)}."] if absent else []
     notes = [names_said(run, names), READING, counted_note(run.cohort), external_note(run), *missing]
-    notes += [*not_reported(run, table), *without_interval(run, table)]
+    notes += [*not_reported(run, table), *few_followed(run, table), *without_interval(run, table)]
     return Section(
         "results",
         "All experiments",

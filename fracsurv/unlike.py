@@ -31,7 +31,7 @@ def doubts(run: Path, cohort: Cohort, name: str, work: Path, *, singled: bool) -
     were trained on.
     """
     said, of = unlike_training(run, cohort, name, singled=singled), f"of {counted(len(cohort), 'patient')}"
-    said += left_out_or_filled(cohort)
+    said += left_out_or_filled(run, cohort, name)
     if read_application(fold_folders(run, name)[0]).masked and (n := int((~cohort.pictured).sum())):
         said.append(
             f"column image: {n:,} {of} {have(n)} no radiograph; in its place {name} takes the mean "
@@ -47,8 +47,8 @@ def doubts(run: Path, cohort: Cohort, name: str, work: Path, *, singled: bool) -
     return said
 
 
-def left_out_or_filled(cohort: Cohort) -> list[str]:
-    """Lines of patients who are in no table since they have no radiograph, and of covariates that are not known."""
+def left_out_or_filled(run: Path, cohort: Cohort, name: str) -> list[str]:
+    """Lines of patients who are in no table since they have no radiograph, and of covariates that are filled in."""
     said = []
     if n := cohort.without_image:
         everybody = counted(len(cohort) + n, "patient")
@@ -56,7 +56,9 @@ def left_out_or_filled(cohort: Cohort) -> list[str]:
             f"column image: {n:,} of {everybody} {have(n)} no radiograph and {be(n)} left out (`missing_images: "
             "exclude`)"
         )
-    empty = cohort.table[list(cohort.covariates)].isna().sum()
+    applied = read_application(fold_folders(run, name)[0])
+    heard = [] if applied.experiment.fusion == "none" and applied.experiment.needs_images else applied.scaling.kinds
+    empty = cohort.table[[covariate for covariate in heard if covariate in cohort.covariates]].isna().sum()
     said += [
         f"column {covariate}: not known of {n:,} of {counted(len(cohort), 'patient')}; in its place the models take "
         "the median of their training patients (binary: the most frequent value)"
@@ -84,7 +86,7 @@ def found_boxes(run: Path, cohort: Cohort, name: str, work: Path) -> list[str]:
     if not read_application(fold_folders(run, name)[0]).experiment.needs_boxes:
         return []
     located = locate_vertebrae(cohort, work, progress=False)
-    return [source_line(located)] if of_finder(located) else []
+    return [f"Of the new patients: {source_line(located)}"] if of_finder(located) else []
 
 
 def other_greys(run: Path, name: str, work: Path) -> list[str]:

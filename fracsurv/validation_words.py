@@ -24,7 +24,7 @@ RULE = (
     "The rule, fixed beforehand: it holds if the C-index's interval lies above 0.5 and those of observed / expected "
     "(at a horizon and over all follow-up) and of the calibration slope contain 1, and is called so only with 100 "
     "events or more within the models' training follow-up; an interval that contains 1 because it is wide is no "
-    "proof, and of three 95 % intervals one misses 1 in up to one of seven cohorts where all is right."
+    "proof, and of three 95 % intervals one misses 1 in about one of seven cohorts where all is right."
 )
 
 

@@ -209,6 +209,20 @@ def not_reported(run: Run, table: pd.DataFrame, only: str | None = None) -> list
     return sentences
 
 
+def few_followed(run: Run, table: pd.DataFrame) -> list[str]:
+    """A sentence a split of which fewer than `FEWEST_PATIENTS` are followed beyond a horizon that is reported."""
+    time, sentences = run.cohort.table["time"].to_numpy(), []
+    for split, rows in table[table["metric"] == "brier"].groupby("split", sort=False):
+        parts = []
+        for day in sorted(rows["horizon_days"].unique()):
+            n = min(int((time[run.rows(fold)[split]] > day).sum()) for fold in range(run.profile.n_folds))
+            if n < FEWEST_PATIENTS:
+                parts.append(f"{counted(n, 'patient')} beyond {horizon_label(day, run.cohort.time_unit)}")
+        if parts:
+            sentences.append(f"On {split} few are followed for long: {', '.join(parts)}; figures there rest on them.")
+    return sentences
+
+
 def without_interval(run: Run, table: pd.DataFrame) -> list[str]:
     """Which figures of an ablation table stand without an interval, and why; nothing where none does."""
     lacking = table[table["mean"].notna() & table["ci_low"].isna() & table["metric"].isin(METRICS_SAID)]

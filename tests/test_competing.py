@@ -15,7 +15,7 @@ from fracsurv.ablation import bootstrap_seed
 from fracsurv.cli import app
 from fracsurv.cohort import read_cohort
 from fracsurv.competing import competing_hazard
-from fracsurv.curves import KAPLAN_MEIER, metrics_over_time
+from fracsurv.curves import KAPLAN_MEIER, metrics_over_time, patient_predictions
 from fracsurv.errors import UserError
 from fracsurv.experiments import run_experiment
 from fracsurv.findings import clinical
@@ -249,6 +249,33 @@ def test_intervals_are_those_of_the_metrics_in_the_draws(run):
         same = np.full(len(judged[0]), share)
         expected.append(oracles.competing_brier(*judged[:2], *judged[:2], same, DAYS[-1]))
     assert reference == pytest.approx(np.mean(expected), rel=1e-10)
+
+
+def test_curves_over_time_and_thirds_rank_by_probability(run):
+    table, _ = report.write_ablation(run)
+    known = table.query("experiment == 'cox_ph' and split == 'external' and metric == 'auc'").set_index(
+        "horizon_days"
+    )
+    curves = metrics_over_time(run, ["cox_ph"], "external", DAYS[-1])
+    last = curves.query("experiment == 'cox_ph' and metric == 'auc'").iloc[-1]["value"]
+    assert last == pytest.approx(known.loc[DAYS[-1], "mean"], rel=1e-12)
+    found = patient_predictions(run, "cox_ph", "external").set_index("patient_id")["rank"]
+    parts = [columns(run, fold, "external")[4].set_index("patient_id") for fold in range(2)]
+    by_probability = np.mean([(-part[f"survival_{DAYS[-1]:g}d"]).rank(pct=True) for part in parts], axis=0)
+    np.testing.assert_allclose(found.loc[parts[0].index], by_probability)
+    by_hazard = np.mean([part["risk"].rank(pct=True) for part in parts], axis=0)
+    assert not np.allclose(by_probability, by_hazard)
+
+
+def test_ranks_where_training_does_not_reach_the_last_horizon(run, monkeypatch):
+    folds = {fold: read_predictions(run, "cox_ph", fold) for fold in range(2)}
+    folds[0][f"survival_{DAYS[-1]:g}d"] = np.nan  # its training ends before
+    folds[1][[f"survival_{day:g}d" for day in DAYS]] = 1.0  # and there nobody had the event
+    monkeypatch.setattr("fracsurv.curves.read_predictions", lambda run, name, fold: folds[fold])
+    found = patient_predictions(run, "cox_ph", "external").set_index("patient_id")["rank"]
+    first, second = (part.query("split == 'external'").set_index("patient_id") for part in folds.values())
+    expected = ((-first[f"survival_{DAYS[-2]:g}d"]).rank(pct=True) + second["risk"].rank(pct=True)) / 2
+    np.testing.assert_allclose(found.loc[first.index], expected)
 
 
 def test_the_report_shows_both_incidences_and_what_kaplan_meier_overstates(reported):

@@ -464,14 +464,15 @@ class TestApplied:
         table.loc[with_picture, "bmi"] = np.nan
         table.to_csv(other / "cohort.csv", index=False)
         cohort = read_cohort(other, outcome=False)
-        assert left_out_or_filled(cohort) == [
+        assert left_out_or_filled(run.out, cohort, "cds_full_if") == [
             "column image: 38 of 150 patients have no radiograph and are left out (`missing_images: exclude`)",
             "column bmi: not known of 2 of 112 patients; in its place the models take the median of their training "
             "patients (binary: the most frequent value)",
         ]
         told = doubts(run.out, cohort, "cds_full_if", tmp_path / "w", singled=False)
-        assert set(left_out_or_filled(cohort)) < set(told)
-        assert left_out_or_filled(read_cohort(folder, outcome=False)) == []
+        assert set(left_out_or_filled(run.out, cohort, "cds_full_if")) < set(told)
+        assert len(left_out_or_filled(run.out, cohort, "cds_crops")) == 1  # which takes no covariate
+        assert left_out_or_filled(run.out, read_cohort(folder, outcome=False), "cds_full_if") == []
 
     def test_any_share_of_those_judged_may_have_no_radiograph(self, folder, tmp_path):
         table = pd.read_csv(folder / "cohort.csv")

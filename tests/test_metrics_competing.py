@@ -299,17 +299,31 @@ def test_who_will_have_the_event_is_ranked_by_probability():
 
 def test_a_score_for_each_time():
     train, (event, time, risk) = draw(10, 200), draw(11, 90)
-    times, scores = np.array([0.5, 2.0, 3.5]), np.column_stack([risk, -risk, np.full(90, np.nan)])
+    times, scores = np.array([0.5, 2.0, 3.5]), np.column_stack([np.full(90, np.nan), risk, -risk])
     found, mean = metrics.cumulative_dynamic_auc(*train[:2], event, time, scores, times)
     up, _ = metrics.cumulative_dynamic_auc(*train[:2], event, time, risk, times)
-    assert found[0] == up[0]
-    assert found[1] == pytest.approx(1 - up[1], rel=1e-12)
-    assert np.isnan([found[2], mean]).all()
+    assert np.isnan([found[0], mean]).all()
+    assert found[1] == up[1]
+    assert found[2] == pytest.approx(1 - up[2], rel=1e-12)
     with pytest.raises(ValueError, match=r"risk must have shape \(90,\) or \(90, 3\), got \(90, 2\)"):
         metrics.cumulative_dynamic_auc(*train[:2], event, time, scores[:, :2], times)
+    with pytest.raises(ValueError, match=r"risk must be numbers"):
+        metrics.cumulative_dynamic_auc(*train[:2], event, time, np.full((90, 3), "high", object), times)
     scores[4, 1] = np.nan
     with pytest.raises(ValueError, match=r"risk must be finite, got risk\[4, 1\] = nan"):
         metrics.cumulative_dynamic_auc(*train[:2], event, time, scores, times)
+
+
+def test_before_the_training_folds_first_event_the_hazard_ranks():
+    train, test = draw(14, 200), draw(15, 120)
+    train[0][(train[1] < 1.5) & (train[0] == 1)] = 0
+    same = np.zeros(200), np.zeros(120)  # of dying: probabilities rank as hazards do
+    times, grid = np.array([1.0, 3.0]), np.linspace(0.25, 3, 12)
+    found = metrics.evaluate(*train, *test, times, grid=grid, other_risk=same)
+    assert (metrics.predicted_survival(*train, test[2], times[:1], same) == 1).all()
+    assert found == pytest.approx(metrics.evaluate(*train, *test, times, grid=grid), rel=1e-12)
+    early = metrics.evaluate(*train, *test, times[:1], grid=grid, other_risk=same)
+    assert early["c_index_ipcw", None] == pytest.approx(found["c_index_ipcw", None], rel=1e-12)
 
 
 def test_mean_auc_is_weighted_by_the_rise_of_the_incidence():

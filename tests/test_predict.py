@@ -170,7 +170,7 @@ def test_whose_boxes_models_were_given_goes_with_them(made, tmp_path):
     given = {"cds_crops": True, "cds_crops_lf": True, "cox_ph_vf": True, "cds_full_if": False, "cox_ph": False}
     for name, told in given.items():
         assert (said in model_caveats(replace(made, cohort=cohort), name, 0)) is told
-        assert found_boxes(made.out, cohort, name, tmp_path) == [said] * told
+        assert found_boxes(made.out, cohort, name, tmp_path) == [f"Of the new patients: {said}"] * told
         assert not any("boxes" in line for line in model_caveats(made, name, 0))
         assert found_boxes(made.out, made.cohort, name, tmp_path) == []
 

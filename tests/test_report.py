@@ -443,6 +443,22 @@ def test_not_reported_says_where_follow_up_ends(tmp_path):
     assert "AUC and Brier score at 5 years, 8 years are not reported on test: follow-up ends before." in said
 
 
+def test_few_followed_beyond_a_horizon_are_counted(tmp_path):
+    table = tabular(160, 7)
+    table["split"] = np.where(np.arange(160) < 120, "train", "test")
+    late = table.index[table["split"] == "test"]
+    table.loc[late, "event"] = np.where(table.loc[late, "time_days"] > 1500, 0, table.loc[late, "event"])
+    table.loc[late, "time_days"] = table.loc[late, "time_days"].clip(upper=1500)
+    table.loc[late[:3], ["time_days", "event"]] = [2990, 0]
+    made, found, _ = one_model(tmp_path, table)
+    assert wording.few_followed(made, found) == [
+        "On test few are followed for long: 3 patients beyond 5 years, 3 patients beyond 8 years; figures there "
+        "rest on them."
+    ]
+    page = report.write_report(made).read_text(encoding="utf-8")
+    assert "On test few are followed for long: 3 patients beyond 5 years" in page
+
+
 @pytest.mark.parametrize("n_test", [2, 6])
 def test_what_is_not_known_is_never_printed_as_nan(tmp_path, n_test):
     table = tabular(60, 3)

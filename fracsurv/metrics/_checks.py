@@ -55,9 +55,12 @@ def check_risk_by_time(risk: ArrayLike, n: int, n_times: int) -> NDArray:
         return check_risk(risk, n)
     if values.shape != (n, n_times):
         raise ValueError(f"risk must have shape ({n},) or ({n}, {n_times}), got {values.shape}")
-    known = ~np.isnan(values.astype(np.float64)).all(axis=0)
-    check_finite(values[:, known], "risk")
-    return values.astype(np.float64)
+    try:
+        values = values.astype(np.float64, copy=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"risk must be numbers: {error}") from None
+    check_finite(np.where(np.isnan(values).all(axis=0), 0.0, values), "risk")
+    return values
 
 
 def check_times(times: ArrayLike, name: str = "times") -> NDArray:

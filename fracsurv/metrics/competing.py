@@ -203,6 +203,16 @@ def predicted_survival(
     return 1 - absolute_risk(own, risk, rival, ours, times)
 
 
+def ranking_by_time(surv: NDArray, risk: NDArray) -> NDArray:
+    """What ranks patients by whether they will have the event by each time, (n, n_times), higher = sooner.
+
+    The probability, `1 − surv`; where it is 0 for all, since the training fold saw no event until then, `risk` (n,),
+    their order in the first moment after.
+    """
+    ranking = 1 - surv
+    return np.where((ranking == 0).all(axis=0), risk[:, None], ranking)
+
+
 def competing_pair_counts(
     event: NDArray, time: NDArray, risk: NDArray, own: NDArray, counts: NDArray
 ) -> tuple[NDArray, NDArray]:
