@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import sys
@@ -41,9 +42,19 @@ def execute(
     folders += [Path(profile).parent] if Path(profile).exists() else []
     try:
         papermill.execute_notebook(source, output, parameters, cwd=str(ROOT / "notebooks"), progress_bar=False)
+    except papermill.PapermillExecutionError as error:
+        raise (_full_disk(error) or error) from None
     finally:
         if output.exists():
             write_text(output, without_paths(output.read_text(encoding="utf-8"), folders))
+
+
+def _full_disk(error: papermill.PapermillExecutionError) -> OSError | None:
+    """The error of a disk that was full when a notebook's cell wrote to it, to be told as such; None for another."""
+    found = re.fullmatch(r"\[Errno (\d+)\] (.*?)(?:: '(.*)')?", error.evalue) if error.ename == "OSError" else None
+    if not found or int(found[1]) not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return OSError(int(found[1]), found[2], found[3])
 
 
 def without_paths(text: str, folders: list[Path]) -> str:

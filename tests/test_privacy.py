@@ -190,6 +190,18 @@ def test_a_notebook_that_fails_keeps_no_path_either(tmp_path):
     assert str(tmp_path) not in text
 
 
+def test_a_disk_that_was_full_in_a_notebook_is_told_in_one_line(tmp_path):
+    source = made_notebook(tmp_path / "n.ipynb", "raise OSError(28, 'No space left on device', 'out/x.safetensors')")
+    given = [source, tmp_path / "o.ipynb", "--cohort", tmp_path, "--profile", "tiny", "--out", tmp_path]
+    program = [sys.executable, "-m", "fracsurv.notebook_job"]
+    result = subprocess.run([*program, *map(str, given)], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == (
+        "error: out/x.safetensors: the disk is full; make room, then call the same again: what is whole is kept"
+    )
+    assert "Traceback" not in result.stderr
+
+
 def test_a_notebook_that_is_not_there_is_told_in_one_line(tmp_path):
     given = [
         tmp_path / "none.ipynb",
