@@ -13,7 +13,8 @@ setup: .venv/.complete
 	  "fracsurv needs Python 3.11 or later, $(PYTHON) is %d.%d; give another: make PYTHON=python3.12 setup" % v[:2])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.lock
+	@# compiled once here, not at every start where Python may not write beside the modules (PYTHONDONTWRITEBYTECODE)
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirement requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
