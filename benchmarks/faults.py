@@ -1,6 +1,6 @@
 """Fill the disk, and kill, at many moments of `prepare`, `run` and `report`; go on; compare with undisturbed ones.
 
-    python -m benchmarks.faults [--profile tiny --kills 10 --seed 0]
+    python -m benchmarks.faults [--profile tiny --kills 10 --seed 0 --only report]
 
 Needs root, to mount file systems in memory. The cohort is simulated. `prepare`, then `run` for a clinical and an
 image row, then `report` are done undisturbed. Then each again on a file system that has but a share of the room which
@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("--profile", default="tiny")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS), help="steps to disturb; all if none")
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
     with tempfile.TemporaryDirectory() as temporary:
@@ -155,9 +156,9 @@ def main() -> None:
                 flush=True,
             )
             place = here / "disk"
-            for share in SHARES[step]:
+            for share in SHARES[step] if step in arguments.only else ():
                 results.append(shown(filled(study, step, share, before, whole, place, said)))
-            if step != "run":
+            if step != "run" and step in arguments.only:
                 moments = rng.uniform(0, seconds, arguments.kills)
                 results.append(shown(killed(study, step, moments, before, whole, here / "killed" / "run", said)))
             before = whole
