@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shlex
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from fracsurv.cli_apply import predict, validate
 from fracsurv.cli_detect import app as detect
-from fracsurv.errors import UserError
+from fracsurv.errors import FULL_DISK, UserError
 
 # Imports stand inside the commands: torch and scikit-survival take seconds, `--help` and `check` should not.
 
@@ -274,7 +273,7 @@ def main(called: typer.Typer = app) -> None:
         sys.exit(2)
     except OSError as error:
         # full disks, missing permissions: the user's to mend, and the file is the thing to name
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL_DISK:
             said = "the disk is full; make room, then call the same again: what is whole is kept"
             typer.echo(f"error: {error.filename + ': ' if error.filename else ''}{said}", err=True)
         else:

@@ -43,6 +43,11 @@ class Experiment:
     bank: int = 0
 
     @property
+    def image_alone(self) -> bool:
+        """Whether a model of this row takes no clinical factor."""
+        return self.needs_images and self.fusion == "none"
+
+    @property
     def needs_boxes(self) -> bool:
         """Whether a model of this row is given vertebrae: their crops, or how they are fractured."""
         return self.input == "crops" or self.morphometry

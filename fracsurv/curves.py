@@ -16,7 +16,7 @@ from fracsurv.metrics import (
     kaplan_meier,
     predicted_survival,
 )
-from fracsurv.metrics.competing import ranking_by_time
+from fracsurv.metrics.competing import ranking_by_last, ranking_by_time
 from fracsurv.numerals import NOT_KNOWN
 from fracsurv.results import (
     censoring_rows,
@@ -96,12 +96,10 @@ def patient_predictions(run: Run, name: str, split: str, horizon: float | None =
 
 def _ranking(run: Run, predictions: pd.DataFrame) -> pd.Series:
     """What ranks patients by whether they will have the event, as AUC and Wolbers' C do (`metrics.evaluate`)."""
-    columns = [survival_column(day) for day in horizons(run.cohort)] if run.cohort.has_competing else []
-    known = [column for column in columns if predictions[column].notna().all()]
-    if not known:
+    if not run.cohort.has_competing:
         return predictions["risk"]
-    ranking = ranking_by_time(predictions[known[-1:]].to_numpy(), predictions["risk"].to_numpy())
-    return pd.Series(ranking[:, 0], predictions.index)
+    surv = predictions[[survival_column(day) for day in horizons(run.cohort)]].to_numpy()
+    return pd.Series(ranking_by_last(surv, predictions["risk"].to_numpy()), predictions.index)
 
 
 def follow_up_groups(cohort: Cohort) -> tuple[str, NDArray, dict[int, str]]:

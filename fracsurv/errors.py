@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+"""What the system calls a disk that is full, for all or for this user."""
 MOST_SPANS = 40
 """Rows, or stretches of rows, that are named before the others are counted."""
 

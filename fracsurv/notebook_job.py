@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import re
 import sys
@@ -15,7 +14,7 @@ import typer
 
 from fracsurv.cli import main
 from fracsurv.config import ROOT
-from fracsurv.errors import UserError
+from fracsurv.errors import FULL_DISK, UserError
 from fracsurv.files import write_text
 
 
@@ -52,7 +51,7 @@ def execute(
 def _full_disk(error: papermill.PapermillExecutionError) -> OSError | None:
     """The error of a disk that was full when a notebook's cell wrote to it, to be told as such; None for another."""
     found = re.fullmatch(r"\[Errno (\d+)\] (.*?)(?:: '(.*)')?", error.evalue) if error.ename == "OSError" else None
-    if not found or int(found[1]) not in (errno.ENOSPC, errno.EDQUOT):
+    if not found or int(found[1]) not in FULL_DISK:
         return None
     return OSError(int(found[1]), found[2], found[3])
 

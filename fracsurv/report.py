@@ -193,7 +193,7 @@ def _draws_said(run: Run) -> str:
 def _of_image_alone(run: Run) -> str:
     rows = [run.experiments[name] for name in finished(run) if name != TRUE_RISK]
     but = f", but for the probability of {run.cohort.competing_event}" if run.cohort.has_competing else ""
-    alone = any(row.needs_images and row.fusion == "none" for row in rows)
+    alone = any(row.image_alone for row in rows)
     return f" (those of the image alone see none{but})" if alone else ""
 
 

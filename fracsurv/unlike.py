@@ -57,7 +57,7 @@ def left_out_or_filled(run: Path, cohort: Cohort, name: str) -> list[str]:
             "exclude`)"
         )
     applied = read_application(fold_folders(run, name)[0])
-    heard = [] if applied.experiment.fusion == "none" and applied.experiment.needs_images else applied.scaling.kinds
+    heard = [] if applied.experiment.image_alone else applied.scaling.kinds
     empty = cohort.table[[covariate for covariate in heard if covariate in cohort.covariates]].isna().sum()
     said += [
         f"column {covariate}: not known of {n:,} of {counted(len(cohort), 'patient')}; in its place the models take "

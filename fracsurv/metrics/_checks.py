@@ -50,15 +50,11 @@ def check_risk(risk: ArrayLike, n: int, name: str = "risk") -> NDArray:
 
 def check_risk_by_time(risk: ArrayLike, n: int, n_times: int) -> NDArray:
     """Risk as float64, one value a patient, or one a patient and time; there a column may be NaN."""
-    values = _plain(risk, "risk")
+    values = _numbers(risk, "risk")
     if values.ndim != 2:
-        return check_risk(risk, n)
+        return check_risk(values, n)
     if values.shape != (n, n_times):
         raise ValueError(f"risk must have shape ({n},) or ({n}, {n_times}), got {values.shape}")
-    try:
-        values = values.astype(np.float64, copy=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"risk must be numbers: {error}") from None
     check_finite(np.where(np.isnan(values).all(axis=0), 0.0, values), "risk")
     return values
 
@@ -98,13 +94,18 @@ def _plain(values: ArrayLike, name: str) -> NDArray:
     return values
 
 
-def check_finite(values: ArrayLike, name: str) -> NDArray:
-    """Values as float64; NaN, infinity and what is no number are refused by name."""
+def _numbers(values: ArrayLike, name: str) -> NDArray:
+    """Values as float64, NaN and infinity too; what is no number is refused by name."""
     values = _plain(values, name)
     try:
-        values = values.astype(np.float64, copy=False)
+        return values.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be numbers: {error}") from None
+
+
+def check_finite(values: ArrayLike, name: str) -> NDArray:
+    """Values as float64; NaN, infinity and what is no number are refused by name."""
+    values = _numbers(values, name)
     finite = np.isfinite(values)
     if not finite.all():
         index = tuple(int(i) for i in np.argwhere(~finite)[0])

@@ -213,6 +213,12 @@ def ranking_by_time(surv: NDArray, risk: NDArray) -> NDArray:
     return np.where((ranking == 0).all(axis=0), risk[:, None], ranking)
 
 
+def ranking_by_last(surv: NDArray, risk: NDArray) -> NDArray:
+    """`ranking_by_time` by the last of the times at which `surv` is known, (n,); `risk` where it is at none."""
+    known = np.flatnonzero(np.isfinite(surv).all(axis=0))
+    return ranking_by_time(surv[:, known[-1:]], risk)[:, 0] if len(known) else risk
+
+
 def competing_pair_counts(
     event: NDArray, time: NDArray, risk: NDArray, own: NDArray, counts: NDArray
 ) -> tuple[NDArray, NDArray]:

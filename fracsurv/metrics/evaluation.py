@@ -12,7 +12,7 @@ from fracsurv.metrics._pairs import pair_counts
 from fracsurv.metrics.auc import auc_of_draws, mean_auc_of_draws, survival_of_draws
 from fracsurv.metrics.brier import brier_of_draws, brier_terms, integrate
 from fracsurv.metrics.censoring import inverse_censoring_weights, reaches
-from fracsurv.metrics.competing import competing_pair_counts, predicted_survival, ranking_by_time
+from fracsurv.metrics.competing import competing_pair_counts, predicted_survival, ranking_by_last, ranking_by_time
 from fracsurv.metrics.concordance import concordance_of_draws, uno_weights
 
 Key = tuple[str, float | None]
@@ -131,8 +131,7 @@ def evaluate_draws(
     of_horizon = ranking = risk  # who will have the event: with a competing one, not whoever's hazard is highest
     if other_risk is not None:
         of_horizon = ranking_by_time(surv, risk)
-        known = at_horizon[np.isfinite(surv[:, at_horizon]).all(axis=0)]
-        ranking = of_horizon[:, known[-1]] if len(known) else risk
+        ranking = ranking_by_last(surv[:, at_horizon], risk)
 
     own = inverse_censoring_weights(*censoring, time)
     lower, comparable = pair_counts(event == 1, time, risk, counts)
