@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from fracsurv.config import ROOT, TRUE_RISK, as_record
-from fracsurv.run import APPLICATION_VERSION, RESULTS_VERSION, open_run
+from fracsurv.run import BUNDLE_VERSION, RESULTS_VERSION, open_run
 from fracsurv.text_tables import TABLES as COHORT_TABLES
 
 COHORT, OUT, PROFILE = config["cohort"], config["out"], config["profile"]
@@ -21,7 +21,7 @@ CORES = int(config.get("cores", 1))
 GPU = int(config.get("gpu", 1))  # that a network's job asks for
 NOTEBOOKS = str(ROOT / "notebooks")
 FRACSURV = shlex.join([sys.executable, "-m", "fracsurv.cli"])
-EXECUTE = shlex.join([sys.executable, "-m", "fracsurv.notebook_job"])
+EXECUTE = shlex.join([sys.executable, "-m", "fracsurv.pipeline.notebook_job"])
 TABLES = [
     str(RUN.cohort.folder / file)
     for file in (*COHORT_TABLES, "cohort.yaml", "truth.parquet", "vertebrae.csv", "vertebrae_corrections.csv")
@@ -62,7 +62,7 @@ def settings(name, notebook=None):
     cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"] if notebook else []
     text = ["".join(cell["source"]) for cell in cells]
     row = as_record(row) if row else name
-    parts = (RESULTS_VERSION, APPLICATION_VERSION, as_record(RUN.profile), row, seen, text, CONTENT)
+    parts = (RESULTS_VERSION, BUNDLE_VERSION, as_record(RUN.profile), row, seen, text, CONTENT)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

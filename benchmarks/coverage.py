@@ -18,7 +18,7 @@ from tqdm import tqdm
 from benchmarks.detection import RESULTS
 from benchmarks.metrics import cohort
 from fracsurv import metrics
-from fracsurv.files import write_json
+from fracsurv.utils.files import write_json
 
 N, N_DRAWS = 303, 1000
 NOISE = 1.0

@@ -20,7 +20,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.perturbations import CHANGES
-from fracsurv.cohort import read_cohort
+from fracsurv.cohort.cohort import read_cohort
 from fracsurv.detection import (
     DetectorRecipe,
     Finder,
@@ -35,8 +35,8 @@ from fracsurv.detection import (
 from fracsurv.detection.evaluation import compare
 from fracsurv.detection.inference import detect
 from fracsurv.detection.scores import scores
-from fracsurv.files import write_json
 from fracsurv.simulate import simulate_cohort
+from fracsurv.utils.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -27,14 +27,19 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
 from benchmarks.detection import RESULTS, ROOT
-from fracsurv.detection import Detections, DetectorRecipe, VertebraDetector, read_labelled
+from fracsurv.detection import (
+    Detections,
+    DetectorRecipe,
+    VertebraDetector,
+    read_labelled,
+)
 from fracsurv.detection.inference import answer, as_input, decode
 from fracsurv.detection.network import FRAME
 from fracsurv.detection.scores import best_threshold, scores
 from fracsurv.detection.targets import detection_loss
 from fracsurv.detection.training import fit, training_frames
-from fracsurv.files import write_json
 from fracsurv.models import count_parameters
+from fracsurv.utils.files import write_json
 
 STRIDES = (4, 8, 16, 32, 64)
 SHOWN = ("epochs", "train_s", "images_per_s", "ap50", "ap50_95", "sensitivity_at_half")

@@ -16,14 +16,14 @@ import shutil
 from pathlib import Path
 
 from benchmarks.detection import RESULTS
-from fracsurv.ablation import metric_draws
-from fracsurv.cohort import read_cohort
+from fracsurv.cohort.cohort import read_cohort
 from fracsurv.detection.evaluation import compare
-from fracsurv.experiments import run_experiment
-from fracsurv.files import write_json
 from fracsurv.metrics import percentile_interval
-from fracsurv.results import read_metrics
-from fracsurv.run import Run, open_run
+from fracsurv.study.ablation import metric_draws
+from fracsurv.study.experiments import run_experiment
+from fracsurv.study.results import read_metrics
+from fracsurv.study.run import Run, open_run
+from fracsurv.utils.files import write_json
 
 EXPERIMENT = "cds_crops_if"
 

@@ -28,7 +28,7 @@ import psutil
 
 from benchmarks.detection import RESULTS
 from benchmarks.kills import broken_files, differences, kill, results_of
-from fracsurv.files import leftovers, write_json
+from fracsurv.utils.files import leftovers, write_json
 
 ROWS = "cox_ph,cds_crops_if"
 STEPS = {

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks.detection import RESULTS
-from fracsurv.files import write_json
+from fracsurv.utils.files import write_json
 from tests.hostile import CASES, sound
 
 LONGEST, MOST = 5.0, 1024.0

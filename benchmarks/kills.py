@@ -28,7 +28,7 @@ import psutil
 from safetensors import safe_open
 
 from benchmarks.detection import RESULTS
-from fracsurv.files import leftovers, write_json
+from fracsurv.utils.files import leftovers, write_json
 
 READERS = {
     ".json": lambda path: json.loads(path.read_text()),

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from benchmarks.detection import RESULTS
 from benchmarks.timing import medians
-from fracsurv.files import write_json
 from fracsurv.losses import cox_nll
+from fracsurv.utils.files import write_json
 
 warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
 warnings.filterwarnings("ignore", message="Ties in `time` detected")

@@ -23,11 +23,11 @@ import torch
 from benchmarks.detection import RESULTS
 from benchmarks.timing import measured_apart
 from fracsurv.config import load_profile
-from fracsurv.experiments import fit_fold
-from fracsurv.files import write_json
-from fracsurv.memory import peak_memory
-from fracsurv.run import open_run, prepare_store
 from fracsurv.simulate import simulate_cohort
+from fracsurv.study.experiments import fit_fold
+from fracsurv.study.run import open_run, prepare_store
+from fracsurv.utils.devices import peak_memory
+from fracsurv.utils.files import write_json
 
 PATIENTS, TIMES, ROW = 300, 10, "vit_crops_if"
 CASES = ("prepare png 300", "prepare dicom 300", "prepare png 3000", "fit png 300", "fit png 3000")

@@ -22,7 +22,7 @@ from sksurv.util import Surv
 from benchmarks.detection import RESULTS
 from benchmarks.timing import medians
 from fracsurv import metrics
-from fracsurv.files import write_json
+from fracsurv.utils.files import write_json
 
 AT = 1826.0
 TIMES = np.linspace(400.0, 2600.0, 8)

@@ -22,16 +22,16 @@ import torch
 from scipy.stats import binomtest
 
 from benchmarks.detection import RESULTS
-from fracsurv.ablation import ablation
-from fracsurv.answers import adds, against_clinical, answer
 from fracsurv.config import load_profile
-from fracsurv.experiments import run_experiment
-from fracsurv.files import read_json, write_json
-from fracsurv.memory import keep_freed_memory
-from fracsurv.run import open_run
+from fracsurv.report.answers import adds, against_clinical, answer
 from fracsurv.simulate import DEFAULT, simulate_cohort
-from fracsurv.wording import CLINICAL, HEADLINE
-from fracsurv.workers import process_pool
+from fracsurv.study.ablation import ablation
+from fracsurv.study.experiments import run_experiment
+from fracsurv.study.protocol import CLINICAL, HEADLINE
+from fracsurv.study.run import open_run
+from fracsurv.utils.devices import keep_freed_memory
+from fracsurv.utils.files import read_json, write_json
+from fracsurv.utils.workers import process_pool
 
 SIZE = {"patients": 500, "external": 1000}
 SPLIT = "external"

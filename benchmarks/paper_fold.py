@@ -22,10 +22,10 @@ import pandas as pd
 from benchmarks.detection import RESULTS
 from benchmarks.timing import device_name, measured_apart
 from fracsurv.config import TRUE_RISK, load_profile
-from fracsurv.experiments import fit_fold
-from fracsurv.files import read_json, write_json
-from fracsurv.run import Run, open_run, prepare_store
 from fracsurv.simulate import simulate_cohort
+from fracsurv.study.experiments import fit_fold
+from fracsurv.study.run import Run, open_run, prepare_store
+from fracsurv.utils.files import read_json, write_json
 
 PARTS = ("feeding_s", "augmentation_s", "model_s", "validation_s", "checkpoint_s")
 BESIDE = (TRUE_RISK, "cox_ph", "deepsurv")

@@ -20,14 +20,14 @@ import torch
 
 from benchmarks.timing import device_name, measured_apart
 from fracsurv.config import load_experiments, load_profile
-from fracsurv.experiments import make_network
-from fracsurv.feeding import RiskColumns
-from fracsurv.memory import peak_memory
 from fracsurv.models import build
-from fracsurv.run import Run, open_run
 from fracsurv.simulate import simulate_cohort
-from fracsurv.steps import forward, learn
-from fracsurv.training import precision_of, predict
+from fracsurv.study.experiments import make_network
+from fracsurv.study.run import Run, open_run
+from fracsurv.training.data import RiskColumns
+from fracsurv.training.loop import predict
+from fracsurv.training.steps import forward, learn
+from fracsurv.utils.devices import peak_memory, precision_of
 
 RESULTS = Path(__file__).parent / "results" / "paper_step.json"
 PATIENTS = 220

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from fracsurv.radiographs import resize
+from fracsurv.images.radiographs import resize
 
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, boxes (n, 4), keypoints (n, 6, 2)
 

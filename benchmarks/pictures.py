@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from fracsurv.config import ROOT
-from fracsurv.files import atomic_path
+from fracsurv.utils.files import atomic_path
 from tests.browser import Page, browser
 
 WIDTH, FIRST_SCREEN, MOST_BYTES = 1280, 1020, 300_000

@@ -27,10 +27,10 @@ from sksurv.util import Surv
 from tqdm import tqdm
 
 from fracsurv.config import load_experiments
-from fracsurv.files import write_json
 from fracsurv.metrics import concordance_index
 from fracsurv.models.deepsurv import DeepSurv
-from fracsurv.steps import forward, learn
+from fracsurv.training.steps import forward, learn
+from fracsurv.utils.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = range(5)

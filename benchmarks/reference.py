@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2 as transforms
 from torchvision.transforms.v2 import functional
 
-from fracsurv.augment import FullAugment
-from fracsurv.crop_augment import CropAugment
 from fracsurv.losses import cox_nll
+from fracsurv.training.augment import FullAugment
+from fracsurv.training.crop_augment import CropAugment
 
 CROPS, FULL = CropAugment(), FullAugment()
 

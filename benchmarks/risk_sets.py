@@ -21,14 +21,15 @@ from scipy.stats import t as student
 from tqdm import tqdm
 
 from benchmarks.detection import RESULTS
-from fracsurv.checkpoint import load_weights
 from fracsurv.config import load_profile
-from fracsurv.experiments import make_network, recipe_of
-from fracsurv.files import write_json
 from fracsurv.metrics import concordance_index
-from fracsurv.run import Run, open_run
 from fracsurv.simulate import simulate_cohort
-from fracsurv.training import fit, precision_of, predict
+from fracsurv.study.experiments import make_network, recipe_of
+from fracsurv.study.run import Run, open_run
+from fracsurv.training.loop import fit, predict
+from fracsurv.utils.devices import precision_of
+from fracsurv.utils.files import write_json
+from fracsurv.utils.weights import load_weights
 
 WAYS = {
     "protocol": {},

@@ -21,15 +21,15 @@ import yaml
 from benchmarks.detection import RESULTS
 from benchmarks.timing import clocked, device_name, measured_apart, print_growth
 from fracsurv import metrics
-from fracsurv.baselines import fit_cox
-from fracsurv.cohort import read_cohort
-from fracsurv.files import write_json
+from fracsurv.cohort.cohort import read_cohort
+from fracsurv.cohort.plausibility import implausible_values
+from fracsurv.cohort.splits import make_splits
 from fracsurv.losses import cox_nll
-from fracsurv.memory import peak_memory
-from fracsurv.oddities import table_oddities
-from fracsurv.scaling import standardise
+from fracsurv.models.cox import fit_cox
 from fracsurv.simulate.writer import simulate_tables
-from fracsurv.splits import make_splits
+from fracsurv.study.scaling import standardise
+from fracsurv.utils.devices import peak_memory
+from fracsurv.utils.files import write_json
 
 SIZES = (10_000, 100_000, 1_000_000)
 DAYS = [365.0, 1096.0, 1826.0]
@@ -51,7 +51,7 @@ def measure(n: int, folder: str) -> dict:
     with clocked(seconds, "read and check"):
         cohort = read_cohort(path)
     with clocked(seconds, "tell what is odd"):
-        table_oddities(cohort)
+        implausible_values(cohort)
     with clocked(seconds, "splits"):
         make_splits(cohort, n_folds=3, test_fraction=0.1, seed=0)
     event, time_ = cohort.table["event"].to_numpy(), cohort.table["time"].to_numpy()

@@ -25,11 +25,11 @@ from benchmarks.detection import RESULTS
 from benchmarks.memory import multiplied
 from benchmarks.timing import clocked, device_name, measured_apart, print_growth
 from fracsurv.config import load_profile
-from fracsurv.feeding import ImageFeed
-from fracsurv.files import write_json
-from fracsurv.memory import peak_memory
-from fracsurv.run import open_run, prepare_store
 from fracsurv.simulate import simulate_cohort
+from fracsurv.study.run import open_run, prepare_store
+from fracsurv.training.data import ImageFeed
+from fracsurv.utils.devices import peak_memory
+from fracsurv.utils.files import write_json
 
 DRAWN, TIMES = 400, (5, 16, 50)
 RESOLUTION, BATCH = 0.25, 128

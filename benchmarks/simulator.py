@@ -17,12 +17,23 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.metrics import concordance_index_censored
 from sksurv.util import Surv
 
-from fracsurv.files import write_json
-from fracsurv.simulate import COVARIATES, DEFAULT, LEVELS, simulate_tables
-from fracsurv.simulate.anatomy import FIRST, LAST, PICTURE_WIDTH, Spine, simulate_spine
+from fracsurv.simulate import (
+    COVARIATES,
+    DEFAULT,
+    LEVELS,
+    simulate_tables,
+)
+from fracsurv.simulate.anatomy import (
+    FIRST,
+    LAST,
+    PICTURE_WIDTH,
+    Spine,
+    simulate_spine,
+)
 from fracsurv.simulate.render import render
 from fracsurv.simulate.streams import stream
 from fracsurv.simulate.visibility import trabecular_contrast
+from fracsurv.utils.files import write_json
 
 RESULTS = Path(__file__).parent / "results" / "simulator.json"
 N = 3_028

@@ -18,17 +18,17 @@ from pathlib import Path
 from benchmarks.detection import RESULTS
 from benchmarks.timing import device_name, medians
 from fracsurv.config import ROOT
-from fracsurv.files import write_json
+from fracsurv.utils.files import write_json
 
 MODULES = {
     "pandas": "pandas alone",
     "torch, torchvision": "torch and torchvision alone",
-    "fracsurv.cohort": "check",
-    "fracsurv.run": "opening a run: prepare, run",
-    "fracsurv.notebook_job": "what executes a notebook",
-    "fracsurv.notebook": "the notebook itself",
-    "fracsurv.experiments": "fit",
-    "fracsurv.report": "report",
+    "fracsurv.cohort.cohort": "check",
+    "fracsurv.study.run": "opening a run: prepare, run",
+    "fracsurv.pipeline.notebook_job": "what executes a notebook",
+    "fracsurv.report.notebook": "the notebook itself",
+    "fracsurv.study.experiments": "fit",
+    "fracsurv.report.report": "report",
 }
 
 

@@ -7,7 +7,7 @@ patients a second of training; the first two take turns in one process, the last
 comes after them in another (together they would not fit into 24 GB):
 
 - the bare step: forward and backward pass, loss and optimiser on a batch that lies in memory already, same precision;
-- ours: an epoch of `fracsurv.training`, feeding and augmentation included (of whole batches alone);
+- ours: an epoch of `fracsurv.training.loop`, feeding and augmentation included (of whole batches alone);
 - the obvious program (`benchmarks.reference`): PNG files, torchvision's transforms, a DataLoader, float32 (so that
   what it is slower by is in part what bfloat16, and compiling, bring).
 
@@ -34,18 +34,17 @@ from benchmarks.detection import RESULTS
 from benchmarks.paper_step import FULL_BATCH_ON_CPU, N_COHORT, N_TRAIN, N_VALIDATION
 from benchmarks.reference import Pictures, train, write_pictures
 from benchmarks.timing import device_name, measured_apart
-from fracsurv.batches import batches
-from fracsurv.choices import RESNETS
-from fracsurv.config import Experiment, load_experiments, load_profile
-from fracsurv.experiments import make_network
-from fracsurv.files import write_json
+from fracsurv.config import RESNETS, Experiment, load_experiments, load_profile
 from fracsurv.losses import cox_nll
-from fracsurv.memory import keep_freed_memory, peak_memory
-from fracsurv.run import Run, open_run
 from fracsurv.simulate import simulate_cohort
-from fracsurv.steps import Steps, compiled
-from fracsurv.stopwatch import Stopwatch
-from fracsurv.training import Recipe, _train_epoch, precision_of, predict
+from fracsurv.study.experiments import make_network
+from fracsurv.study.run import Run, open_run
+from fracsurv.training.loop import Recipe, _train_epoch, predict
+from fracsurv.training.sampler import batches
+from fracsurv.training.steps import Steps, compiled
+from fracsurv.training.stopwatch import Stopwatch
+from fracsurv.utils.devices import keep_freed_memory, peak_memory, precision_of
+from fracsurv.utils.files import write_json
 
 ROWS = {"crops": "cds_crops_if", "full": "cds_full_if", "vit": "vit_crops_if"}
 CASES = {f"{size}-{kind}": (size, name) for size in ("demo", "paper") for kind, name in ROWS.items()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +9,7 @@ import typer
 
 from fracsurv.cli_apply import predict, validate
 from fracsurv.cli_detect import app as detect
-from fracsurv.errors import FULL_DISK, UserError
+from fracsurv.utils.errors import UserError, run_command
 
 # Imports stand inside the commands: torch and scikit-survival take seconds, `--help` and `check` should not.
 
@@ -43,11 +41,11 @@ def check(
     ] = True,
 ) -> None:
     """Read a cohort whole, every radiograph too; list every fault, or summarise it and warn of what is odd."""
-    from fracsurv.cohort import read_cohort
-    from fracsurv.image_oddities import image_oddities, unreadable
-    from fracsurv.numerals import counted
-    from fracsurv.oddities import table_oddities
-    from fracsurv.summary import missing_said, summary_table
+    from fracsurv.cohort.cohort import read_cohort
+    from fracsurv.cohort.plausibility import implausible_values
+    from fracsurv.cohort.summary import missing_summary, summary_table
+    from fracsurv.images.plausibility import implausible_radiographs, unreadable
+    from fracsurv.utils.formatting import counted
 
     try:
         try:
@@ -55,17 +53,19 @@ def check(
         except UserError as error:  # the radiographs are read all the same
             faults = [*error.faults, *unreadable(cohort, workers=workers, progress=True)]
             raise UserError(list(dict.fromkeys(faults))) from None
-        odd = table_oddities(checked, outcome=outcome) + image_oddities(checked, workers=workers, progress=True)
+        odd = implausible_values(checked, outcome=outcome) + implausible_radiographs(
+            checked, workers=workers, progress=True
+        )
     except UserError as error:
         if not summary:
             raise
         raise UserError(f"faults: {len(error.faults):,}; call without --summary to see them") from None
     typer.echo(summary_table(checked, outcome=outcome).to_string())
-    if said := missing_said(checked):
+    if said := missing_summary(checked):
         typer.echo(f"\n{said}")
     images = "with radiographs" if checked.has_images else "without radiographs: only tabular experiments can run"
-    if checked.has_images and not checked.pictured.all():
-        images = f"{counted(int(checked.pictured.sum()), 'patient')} of {len(checked):,} with a radiograph"
+    if checked.has_images and not checked.has_image.all():
+        images = f"{counted(int(checked.has_image.sum()), 'patient')} of {len(checked):,} with a radiograph"
     boxes = "none" if checked.vertebrae is None else f"{len(checked.vertebrae):,}"
     if checked.vertebrae is None and checked.has_images:
         boxes = "none, so `run` looks for vertebrae with the finder that ships with fracsurv"
@@ -96,8 +96,8 @@ def simulate(
 ) -> None:
     """Make a cohort with known true risk: clinical factors, radiographs, vertebra boxes, outcome."""
     from fracsurv.config import load_profile
-    from fracsurv.numerals import counted
     from fracsurv.simulate import DeathSettings, simulate_cohort
+    from fracsurv.utils.formatting import counted
 
     given = {"patients": patients, "external": external, "seed": seed}
     size = {**load_profile(profile).simulate, **{k: v for k, v in given.items() if v is not None}}
@@ -119,7 +119,7 @@ def import_yolo_command(
     seed: Annotated[int, typer.Option(help="Of the simulated clinical variables and outcome.", min=0)] = 0,
 ) -> None:
     """Turn real radiographs with vertebra boxes (YOLO format) into a semi-synthetic cohort."""
-    from fracsurv.import_yolo import import_yolo
+    from fracsurv.importers.yolo import import_yolo
 
     import_yolo(src, out, seed=seed)
     typer.echo(f"{out}: semi-synthetic cohort; radiographs are real, clinical factors and outcome simulated")
@@ -131,7 +131,7 @@ def import_survival_command(
     out: Annotated[Path, typer.Argument(help="New cohort folder.")],
 ) -> None:
     """Turn a public survival data set into a cohort without images."""
-    from fracsurv.import_survival import import_survival
+    from fracsurv.importers.survival import import_survival
 
     import_survival(source, out)
     typer.echo(f"{out}: cohort without radiographs")
@@ -146,7 +146,7 @@ def prepare(
     workers: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
     """Write the memory-mapped store of crops or full images that training reads."""
-    from fracsurv.run import open_run, prepare_store
+    from fracsurv.study.run import open_run, prepare_store
 
     typer.echo(prepare_store(open_run(cohort, out, profile), kind, workers=workers, progress=True))
 
@@ -167,9 +167,9 @@ def fit(
     """
     import torch
 
-    from fracsurv.experiments import fit_fold, open_fit
-    from fracsurv.memory import keep_freed_memory
-    from fracsurv.parallel import team
+    from fracsurv.study.experiments import fit_fold, open_fit
+    from fracsurv.training.parallel import team
+    from fracsurv.utils.devices import keep_freed_memory
 
     keep_freed_memory()
     if threads:
@@ -201,7 +201,7 @@ def run(
     ] = False,
 ) -> None:
     """Run the whole study on a cohort: every experiment, the notebooks, the report. Re-running does what is left."""
-    from fracsurv.pipeline import run_pipeline
+    from fracsurv.pipeline.pipeline import run_pipeline
 
     names = [name.strip() for name in experiments.split(",") if name.strip()]
     run_pipeline(cohort, profile, out, names, cores, per_fit, profile_dir, anew=anew)
@@ -223,11 +223,11 @@ def explain(
     """Find what fitted models look at: vertebrae, places in the picture, clinical factors. The report shows it."""
     import torch
 
-    from fracsurv.explain import PATIENTS, explainable
-    from fracsurv.explain.fold_models import explain as explain_one
-    from fracsurv.memory import keep_freed_memory
-    from fracsurv.results import finished
-    from fracsurv.run import open_run
+    from fracsurv.study.explain import explain as explain_one
+    from fracsurv.study.explanations import PATIENTS, explainable
+    from fracsurv.study.results import finished
+    from fracsurv.study.run import open_run
+    from fracsurv.utils.devices import keep_freed_memory
 
     if threads:
         torch.set_num_threads(threads)
@@ -249,36 +249,15 @@ def report(
     out: OutPath,
 ) -> None:
     """Write index.html and provenance.json from a run's results, and turn its notebooks into HTML."""
-    from fracsurv.report import write_report
-    from fracsurv.run import open_run
+    from fracsurv.report.report import write_report
+    from fracsurv.study.run import open_run
 
     typer.echo(write_report(open_run(cohort, out, profile)))
 
 
 def main(called: typer.Typer = app) -> None:
-    """Entry point of `fracsurv`, or of another app: faults are told, without a traceback."""
-    try:
-        called()
-    except SystemExit as end:
-        if end.code in (130, 143):  # typer's of Ctrl-C, and `run`'s of being told to end
-            program = sys.argv[:1] if Path(sys.argv[0]).name == "fracsurv" else [sys.executable, "-m", "fracsurv.cli"]
-            call = shlex.join([*program, *sys.argv[1:]])
-            typer.echo(f"\nstopped; called again, it goes on from what is finished: {call}", err=True)
-        raise
-    except UserError as error:
-        for fault in error.faults:
-            typer.echo(f"error: {fault}", err=True)
-        if len(error.faults) > 1:
-            typer.echo(f"{len(error.faults)} faults", err=True)
-        sys.exit(2)
-    except OSError as error:
-        # full disks, missing permissions: the user's to mend, and the file is the thing to name
-        if error.errno in FULL_DISK:
-            said = "the disk is full; make room, then call the same again: what is whole is kept"
-            typer.echo(f"error: {error.filename + ': ' if error.filename else ''}{said}", err=True)
-        else:
-            typer.echo(f"error: {error.filename or 'file'}: {error.strerror or error}", err=True)
-        sys.exit(2)
+    """Entry point of `fracsurv`."""
+    run_command(called)
 
 
 if __name__ == "__main__":

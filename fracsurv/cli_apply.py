@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fracsurv.errors import UserError
+from fracsurv.utils.errors import UserError
 
 
 class Overlap(StrEnum):
@@ -27,12 +27,18 @@ def predict(
     workers: Annotated[int, typer.Option(help="Processes that read radiographs.", min=1)] = 1,
 ) -> None:
     """Risk and probabilities of new patients by a run's fold models. Research only: no decision may rest on them."""
-    from fracsurv.applying import read_application
-    from fracsurv.cohort import read_cohort
-    from fracsurv.files import atomic_path, check_outside, write_text
-    from fracsurv.numerals import counted
-    from fracsurv.predicting import default_experiment, fold_folders, predict_cohort, told, trained_on
-    from fracsurv.unlike import doubts
+    from fracsurv.cohort.cohort import read_cohort
+    from fracsurv.predict.predict import (
+        default_experiment,
+        fold_folders,
+        predict_cohort,
+        told,
+        trained_on,
+    )
+    from fracsurv.predict.shift import doubts
+    from fracsurv.study.model_bundle import read_bundle
+    from fracsurv.utils.files import atomic_path, check_outside, write_text
+    from fracsurv.utils.formatting import counted
 
     check_outside(out, cohort)
     written = out / "predictions.csv"
@@ -41,7 +47,7 @@ def predict(
     patients = read_cohort(cohort, outcome=False)
     name = experiment or default_experiment(run)
     table = predict_cohort(run, patients, name, out / "prepared", workers=workers)
-    known = list(dict.fromkeys(line for each in fold_folders(run, name) for line in read_application(each).caveats))
+    known = list(dict.fromkeys(line for each in fold_folders(run, name) for line in read_bundle(each).caveats))
     for line in known + doubts(run, patients, name, out / "prepared", singled=True):
         typer.echo(f"warning: {line}", err=True)
     (out / "warnings.txt").unlink(missing_ok=True)  # of predictions that were deleted
@@ -77,7 +83,7 @@ def validate(
     workers: Annotated[int, typer.Option(help="Processes that read radiographs.", min=1)] = 1,
 ) -> None:
     """Does the model hold in another cohort: every metric, calibration, and what recalibration would make of it."""
-    from fracsurv.validation_files import write_validation
+    from fracsurv.report.validation_files import write_validation
 
     said = write_validation(
         run, cohort, out, experiment or [], overlap=overlap.value, n_draws=draws, seed=seed, workers=workers

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from fracsurv.errors import UserError
-from fracsurv.numerals import counted
+from fracsurv.utils.errors import UserError
+from fracsurv.utils.formatting import counted
 
 app = typer.Typer(
     help="Find vertebrae in radiographs: boxes, and keypoints where they can be learnt.", no_args_is_help=True
@@ -40,7 +40,13 @@ def train(
     """Train a finder from scratch on radiographs with boxes, and keypoints if the sources have them."""
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: must end in .safetensors")
-    from fracsurv.detection import DetectorRecipe, load_finder, read_all_labelled, save_finder, train_finder
+    from fracsurv.detection import (
+        DetectorRecipe,
+        load_finder,
+        read_all_labelled,
+        save_finder,
+        train_finder,
+    )
 
     known = load_finder(detector) if detector else None
     found, provenance = read_all_labelled(src)
@@ -59,16 +65,16 @@ def predict(
     ] = False,
 ) -> None:
     """Write a cohort's vertebrae.csv: boxes with scores, and keypoints if the finder knows them."""
-    from fracsurv.cohort import read_cohort
-    from fracsurv.files import atomic_path, write_json
-    from fracsurv.vertebra_tables import written_by
+    from fracsurv.cohort.annotations import written_by
+    from fracsurv.cohort.cohort import read_cohort
+    from fracsurv.utils.files import atomic_path, write_json
 
     checked = read_cohort(cohort)
     path = cohort / "vertebrae.csv"
     if path.exists() and not replace:
         raise UserError(f"{path}: is there already; give --replace to overwrite it")
-    from fracsurv.boxes import SHIPPED  # after what can be refused without torch
     from fracsurv.detection import find_vertebrae, load_finder
+    from fracsurv.detection.locate import SHIPPED  # after what can be refused without torch
 
     finder = load_finder(weights or SHIPPED)
     table = find_vertebrae(finder, checked)
@@ -87,7 +93,7 @@ def predict(
         cohort / "vertebrae.json",
         {"finder": finder.summary(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
     )
-    per_patient = table.groupby("patient_id").size().reindex(checked.of_pictured().table["patient_id"], fill_value=0)
+    per_patient = table.groupby("patient_id").size().reindex(checked.with_image().table["patient_id"], fill_value=0)
     typer.echo(f"finder: {finder.summary()}")
     if finder.about["provenance"] == "simulated" and checked.provenance != "simulated":
         typer.echo(
@@ -100,8 +106,8 @@ def predict(
 @app.command()
 def score(src: Source, weights: WeightsPath = None) -> None:
     """Judge a finder on radiographs with boxes that it was not trained on."""
-    from fracsurv.boxes import SHIPPED
     from fracsurv.detection import load_finder, read_labelled, score_finder
+    from fracsurv.detection.locate import SHIPPED
 
     found, provenance = read_labelled(src)
     typer.echo(f"{src}: {provenance}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -10,13 +11,19 @@ from typing import Any
 
 import yaml
 
-from fracsurv.choices import COMPILING, ENCODERS, PLACES, RESNETS, VITS
 from fracsurv.config_checks import type_fault, type_faults
-from fracsurv.errors import UserError
+from fracsurv.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
 TRUE_RISK = "true_risk"
+RESNETS = ("resnet50", "resnet18")
+VITS = ("vit_b_32", "vit_tiny")
+ENCODERS = (*RESNETS, *VITS)
+PLACES = ("auto", "resident", "streamed")
+"""Where pixels lie while training."""
+COMPILING = ("auto", "always", "never")
+"""When torch compiles a network."""
 
 
 @dataclass(frozen=True)
@@ -268,3 +275,9 @@ def _profile_faults(row: Mapping[str, Any]) -> list[str]:
 
 def _is_name(name: object) -> bool:
     return isinstance(name, str) and name != TRUE_RISK and re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed from (run seed, experiment, fold, α), the same on every machine; 63 bits."""
+    digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from fracsurv._cox_log_space import log_space_loss
-from fracsurv._cox_plain_sums import Rows, bounds_of, plain_sums, sorted_rows
+from fracsurv._cox_plain_sums import (
+    Rows,
+    bounds_of,
+    plain_sums,
+    sorted_rows,
+)
 
 WIDEST = 600.0
 """Between log hazards (with their weights) no further apart than this, exp does not vanish in float64."""

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from fracsurv.config import load_profile
-from fracsurv.run import Run, open_run
 from fracsurv.simulate import simulate_cohort
+from fracsurv.study.run import Run, open_run
 
 LONGEST = (
     "test_readme",

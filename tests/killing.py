@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fracsurv import files, training
+from fracsurv.training import loop as training
+from fracsurv.utils import files
 
 
 class Killed(Exception):

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from fracsurv.config import TRUE_RISK
-from fracsurv.files import write_json
-from fracsurv.results import write_predictions
-from fracsurv.run import Run, open_run
+from fracsurv.study.results import write_predictions
+from fracsurv.study.run import Run, open_run
+from fracsurv.utils.files import write_json
 from tests.conftest import tabular, write_cohort
 
 SCRIPT = "<script>alert('x')</script>"
@@ -44,7 +44,7 @@ def made_up_run(
     for name, noise in ((TRUE_RISK, 0.0), ("cox_ph", 0.3), ("deepsurv", 0.5)):
         for fold in range(made.profile.n_folds):
             place = made.folder(name, fold)
-            write_json(place / "applying.json", {})
+            write_json(place / "model.json", {})
             write_predictions(made, name, fold, log_hazard + noise * rng.normal(size=160))
             if name == "cox_ph":
                 coefficients = {"covariate": ["age", "smoker"], "log_hazard_ratio": [0.5 + 0.1 * fold, -0.1]}

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-from fracsurv.parallel import Team
+from fracsurv.training.parallel import Team
 
 
 def on_ranks(size: int, what: Callable[..., Any], *arguments: object) -> list[Any]:

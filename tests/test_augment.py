@@ -8,9 +8,23 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
-from fracsurv.augment import FullAugment, augment_full, normalise, pad_to, salt_and_pepper, transform
-from fracsurv.crop_augment import CropAugment, augment_crops, change_crops, draw_crops, inside, mask_padding
-from fracsurv.radiographs import full_image_shape
+from fracsurv.images.radiographs import full_image_shape
+from fracsurv.training.augment import (
+    FullAugment,
+    augment_full,
+    normalise,
+    pad_to,
+    salt_and_pepper,
+    transform,
+)
+from fracsurv.training.crop_augment import (
+    CropAugment,
+    augment_crops,
+    change_crops,
+    draw_crops,
+    inside,
+    mask_padding,
+)
 
 BILINEAR = InterpolationMode.BILINEAR
 CLOSE = {"rtol": 0, "atol": 2e-5}  # single precision, coordinates up to 1,000

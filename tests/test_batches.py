@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from fracsurv.batches import RiskBank, batches
-from fracsurv.errors import UserError
+from fracsurv.images.stored_array import StoredArray
 from fracsurv.losses import cox_nll
-from fracsurv.pixels import Pixels
-from fracsurv.steps import Steps, compiled, forward, learn, worth_compiling
-from fracsurv.stopwatch import Stopwatch
-from fracsurv.stored_array import StoredArray
+from fracsurv.training.pixels import Pixels
+from fracsurv.training.sampler import RiskBank, batches
+from fracsurv.training.steps import (
+    Steps,
+    compiled,
+    forward,
+    learn,
+    worth_compiling,
+)
+from fracsurv.training.stopwatch import Stopwatch
+from fracsurv.utils.errors import UserError
 
 CPU = torch.device("cpu")
 

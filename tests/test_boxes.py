@@ -16,19 +16,23 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
-from fracsurv import boxes as module
-from fracsurv.boxes import SHIPPED, boxes_line, correction_counts, locate_vertebrae
 from fracsurv.cli import app
-from fracsurv.cohort import read_cohort
-from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS
+from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS, LEVELS, overlapping_pairs
+from fracsurv.cohort.cohort import read_cohort
 from fracsurv.detection import load_finder, tables
+from fracsurv.detection import locate as module
 from fracsurv.detection.evaluation import compare
-from fracsurv.errors import UserError
-from fracsurv.morphometry import morphometry
-from fracsurv.scaling import standardise
+from fracsurv.detection.locate import (
+    SHIPPED,
+    boxes_line,
+    correction_counts,
+    locate_vertebrae,
+)
 from fracsurv.simulate import simulate_cohort
-from fracsurv.vertebrae import LEVELS, overlapping_pairs
-from fracsurv.vertebral import VERTEBRAL, slot_index, vertebral_covariates
+from fracsurv.study.scaling import standardise
+from fracsurv.utils.errors import UserError
+from fracsurv.vertebrae.covariates import VERTEBRAL, slot_index, vertebral_covariates
+from fracsurv.vertebrae.morphometry import morphometry
 from tests.conftest import tabular, write_cohort
 
 CORRECTIONS = "vertebrae_corrections.csv"
@@ -277,8 +281,9 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_table(located, plain, tmp
 def test_a_lesser_processor_finds_the_same_boxes(located, plain, tmp_path):
     cohort, _ = located
     find = (
-        "import sys; from pathlib import Path; from fracsurv.boxes import locate_vertebrae as find; "
-        "from fracsurv.cohort import read_cohort as read; find(read(sys.argv[1]), Path(sys.argv[2]), progress=False)"
+        "import sys; from pathlib import Path; from fracsurv.detection.locate import locate_vertebrae as find; "
+        "from fracsurv.cohort.cohort import read_cohort as read; "
+        "find(read(sys.argv[1]), Path(sys.argv[2]), progress=False)"
     )
     # oneDNN computes as a processor without AVX-512 and bfloat16 would
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}

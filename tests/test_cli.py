@@ -18,14 +18,14 @@ import pytest
 import yaml
 
 from fracsurv import cli
-from fracsurv.cohort import read_cohort
+from fracsurv.cohort.cohort import read_cohort
 from fracsurv.config import CONFIGS, ROOT
-from fracsurv.errors import UserError
-from fracsurv.files import is_alive
-from fracsurv.pipeline import _call, _last_words, _locked
-from fracsurv.progress import Progress
-from fracsurv.results import finished
-from fracsurv.run import open_run
+from fracsurv.pipeline.pipeline import _call, _last_words, _locked
+from fracsurv.pipeline.progress import Progress
+from fracsurv.study.results import finished
+from fracsurv.study.run import open_run
+from fracsurv.utils.errors import UserError
+from fracsurv.utils.files import is_alive
 from tests.conftest import tabular, write_cohort
 
 KINDS = {"age": "continuous", "smoker": "binary"}
@@ -107,7 +107,7 @@ def test_fit_writes_the_folds_files(monkeypatch, capsys, tmp_path):
     base = ("fit", str(tmp_path / "c"), "--profile", "tiny", "--out", str(tmp_path / "r"), "--experiment", "deepsurv")
     assert call(monkeypatch, capsys, *base, "--fold", "1")[0] == 0
     assert sorted(path.name for path in (tmp_path / "r" / "experiments" / "deepsurv" / "fold-1").iterdir()) == [
-        "applying.json", "best.safetensors", "fit.json", "history.csv", "last.safetensors", "metrics.json",
+        "model.json", "best.safetensors", "fit.json", "history.csv", "last.safetensors", "metrics.json",
         "predictions.parquet", "timing.csv",
     ]  # fmt: skip
 
@@ -219,8 +219,9 @@ STUBBORN = (
 def test_what_a_run_started_ends_with_it_and_frees_the_folder(run, told, on_cluster):
     """Snakemake, stood for by a process with a job, however the run ends; and the next run need not wait long."""
     code = (
-        "import sys; from fracsurv.run import open_run; from fracsurv.pipeline import _call, _last_words, _locked\n"
-        "from fracsurv.progress import Progress\n"
+        "import sys; from fracsurv.study.run import open_run\n"
+        "from fracsurv.pipeline.pipeline import _call, _last_words, _locked\n"
+        "from fracsurv.pipeline.progress import Progress\n"
         f"run = open_run({str(run.cohort.folder)!r}, {str(run.out)!r}, 'tiny')\n"
         "with _locked(run.out) as lock:\n"
         f"    _call([sys.executable, '-c', {STUBBORN!r}], run, Progress(run, [], 1), lock, {on_cluster})\n"

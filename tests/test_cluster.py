@@ -17,12 +17,12 @@ import pytest
 import torch
 import yaml
 
-from fracsurv.cluster import jobs_at_once, read_profile
 from fracsurv.config import CONFIGS, ROOT
-from fracsurv.errors import UserError
-from fracsurv.experiments import fit_fold
-from fracsurv.results import is_done
-from fracsurv.run import open_run
+from fracsurv.pipeline.cluster import jobs_at_once, read_profile
+from fracsurv.study.experiments import fit_fold
+from fracsurv.study.results import is_done
+from fracsurv.study.run import open_run
+from fracsurv.utils.errors import UserError
 from tests.conftest import tabular, write_cohort
 
 PROFILE = CONFIGS / "slurm" / "config.yaml"
@@ -111,8 +111,8 @@ def test_a_faulty_profile_is_told_in_a_line(tmp_path, text, said):
 
 
 def test_slurm_without_its_commands_is_told(monkeypatch):
-    monkeypatch.setattr("fracsurv.cluster.shutil.which", lambda name: None)
-    monkeypatch.setattr("fracsurv.cluster.find_spec", lambda name: name)
+    monkeypatch.setattr("fracsurv.pipeline.cluster.shutil.which", lambda name: None)
+    monkeypatch.setattr("fracsurv.pipeline.cluster.find_spec", lambda name: name)
     with pytest.raises(UserError, match="no `sbatch`"):
         read_profile(PROFILE)
 

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fracsurv.cohort import read_cohort
-from fracsurv.errors import UserError
-from fracsurv.run import open_run
-from fracsurv.splits import make_splits
-from fracsurv.summary import summary_table
+from fracsurv.cohort.cohort import read_cohort
+from fracsurv.cohort.splits import make_splits
+from fracsurv.cohort.summary import summary_table
+from fracsurv.study.run import open_run
+from fracsurv.utils.errors import UserError
 from tests.conftest import tabular, write_cohort
 
 KINDS = {"age": "continuous", "smoker": "binary"}

@@ -10,25 +10,31 @@ import yaml
 from scipy.stats import kstest
 from typer.testing import CliRunner
 
-from fracsurv import findings, metrics, report
-from fracsurv.ablation import bootstrap_seed
+from fracsurv import metrics
 from fracsurv.cli import app
-from fracsurv.cohort import read_cohort
-from fracsurv.competing import competing_hazard
-from fracsurv.curves import KAPLAN_MEIER, metrics_over_time, patient_predictions
-from fracsurv.errors import UserError
-from fracsurv.experiments import run_experiment
-from fracsurv.findings import clinical
+from fracsurv.cohort.cohort import read_cohort
+from fracsurv.cohort.plausibility import implausible_values
+from fracsurv.cohort.splits import make_splits
+from fracsurv.cohort.summary import summary_table
 from fracsurv.metrics.resampling import draw_counts
-from fracsurv.oddities import table_oddities
-from fracsurv.predicting import predict_cohort, told
-from fracsurv.results import read_metrics, read_predictions
-from fracsurv.run import open_run, permuted
-from fracsurv.scaling import standardise
-from fracsurv.simulate import DeathSettings, death_times, simulate_clinical, simulate_tables
-from fracsurv.splits import make_splits
-from fracsurv.subgroups import subgroup_table
-from fracsurv.summary import summary_table
+from fracsurv.predict.predict import predict_cohort, told
+from fracsurv.report import findings, report
+from fracsurv.report.findings import clinical
+from fracsurv.simulate import (
+    DeathSettings,
+    death_times,
+    simulate_clinical,
+    simulate_tables,
+)
+from fracsurv.study.ablation import bootstrap_seed
+from fracsurv.study.competing import competing_hazard
+from fracsurv.study.experiments import run_experiment
+from fracsurv.study.results import read_metrics, read_predictions
+from fracsurv.study.run import open_run, permuted
+from fracsurv.study.scaling import standardise
+from fracsurv.study.subgroups import subgroup_table
+from fracsurv.study.time_dependent import KAPLAN_MEIER, metrics_over_time, patient_predictions
+from fracsurv.utils.errors import UserError
 from tests import oracles
 from tests.conftest import tabular, write_cohort
 from tests.made_up import SCRIPT, made_up_run
@@ -89,7 +95,7 @@ def test_two_is_the_competing_event_once_it_has_a_name(tmp_path):
         .iloc[0]
         .startswith(f"{(table['event'] == 2).sum()} (")
     )
-    assert not any("column event" in line for line in table_oddities(cohort))
+    assert not any("column event" in line for line in implausible_values(cohort))
     shuffled = permuted(cohort, 1)
     assert sorted(zip(shuffled.status, shuffled.table["time"], strict=True)) == sorted(
         zip(cohort.status, cohort.table["time"], strict=True)
@@ -151,9 +157,13 @@ def test_what_is_odd_or_wrong_about_it_is_told(tmp_path):
     assert not cohort.has_competing
     assert cohort.fingerprint() == plain.fingerprint()
     assert cohort.status.dtype == bool
-    assert any("no 2, though `competing_event` says what it means (death)" in line for line in table_oddities(cohort))
+    assert any(
+        "no 2, though `competing_event` says what it means (death)" in line for line in implausible_values(cohort)
+    )
     both = table.assign(event=table["event"] + 1)
-    odd = table_oddities(read_cohort(write_cohort(tmp_path / "c", both, covariates=KINDS, competing_event="death")))
+    odd = implausible_values(
+        read_cohort(write_cohort(tmp_path / "c", both, covariates=KINDS, competing_event="death"))
+    )
     assert any("1 and 2 alone, so that nobody is censored; were 0 and 1 meant?" in line for line in odd)
     for folder, table_, settings, message in (
         ("d", table.assign(event=2), {"competing_event": "death"}, "no patient has an event"),
@@ -271,7 +281,7 @@ def test_ranks_where_training_does_not_reach_the_last_horizon(run, monkeypatch):
     folds = {fold: read_predictions(run, "cox_ph", fold) for fold in range(2)}
     folds[0][f"survival_{DAYS[-1]:g}d"] = np.nan  # its training ends before
     folds[1][[f"survival_{day:g}d" for day in DAYS]] = 1.0  # and there nobody had the event
-    monkeypatch.setattr("fracsurv.curves.read_predictions", lambda run, name, fold: folds[fold])
+    monkeypatch.setattr("fracsurv.study.time_dependent.read_predictions", lambda run, name, fold: folds[fold])
     found = patient_predictions(run, "cox_ph", "external").set_index("patient_id")["rank"]
     first, second = (part.query("split == 'external'").set_index("patient_id") for part in folds.values())
     expected = ((-first[f"survival_{DAYS[-2]:g}d"]).rank(pct=True) + second["risk"].rank(pct=True)) / 2

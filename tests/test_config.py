@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from fracsurv.config import load_experiments, load_profile
-from fracsurv.errors import UserError
-from fracsurv.published import published_hyperparameters
+from fracsurv.study.thesis_results import published_hyperparameters
+from fracsurv.utils.errors import UserError
 
 # protocol, Table A.1: lr, scheduler, epochs, batch size. The thesis marks the scheduler in both image-only rows.
 TABLE_A1 = {

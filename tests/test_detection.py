@@ -10,7 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fracsurv.detection import Detections, VertebraDetector, average_precision, one_column
+from fracsurv.detection import (
+    Detections,
+    VertebraDetector,
+    average_precision,
+    one_column,
+)
 from fracsurv.detection.augment import DetectorAugment, augment
 from fracsurv.detection.frames import into_frame
 from fracsurv.detection.inference import decode

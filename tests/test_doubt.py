@@ -10,19 +10,19 @@ import pandas as pd
 import pytest
 import yaml
 
-from fracsurv import findings, report
-from fracsurv.checklist import OPEN, _by_models, checklist
 from fracsurv.config import CONFIGS
-from fracsurv.doubt import _shared, leak_checks, permuted_ablation
-from fracsurv.explain import read_explanations
-from fracsurv.files import write_json
-from fracsurv.findings import clinical
-from fracsurv.further_tables import checks_table
 from fracsurv.metrics import concordance_index
-from fracsurv.results import write_predictions
-from fracsurv.run import open_run, permuted
-from fracsurv.table_files import to_latex, write_table
-from fracsurv.tables import frame_of
+from fracsurv.report import findings, report
+from fracsurv.report.checklist import OPEN, _by_models, checklist
+from fracsurv.report.findings import clinical
+from fracsurv.report.further_tables import checks_table
+from fracsurv.report.table_files import to_latex, write_table
+from fracsurv.report.tables import frame_of
+from fracsurv.study.explanations import read_explanations
+from fracsurv.study.leakage import _shared, leak_checks, permuted_ablation
+from fracsurv.study.results import write_predictions
+from fracsurv.study.run import open_run, permuted
+from fracsurv.utils.files import write_json
 from tests.conftest import tabular, write_cohort
 from tests.made_up import SCRIPT, made_up_run
 

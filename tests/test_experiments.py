@@ -14,24 +14,29 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.metrics import concordance_index_censored
 from sksurv.util import Surv
 
-import fracsurv.experiments as experiments
-from fracsurv.ablation import COLUMNS, ablation
-from fracsurv.answers import vertebral_says
-from fracsurv.baselines import fit_cox
-from fracsurv.cohort import read_cohort
+import fracsurv.study.experiments as experiments
+from fracsurv.cohort.cohort import read_cohort
 from fracsurv.config import TRUE_RISK, load_profile
-from fracsurv.errors import UserError
-from fracsurv.experiments import fit_fold, run_experiment
-from fracsurv.feeding import ImageFeed
-from fracsurv.files import locked, read_json, write_json
 from fracsurv.metrics import breslow_survival, concordance_index
-from fracsurv.numerals import signed
-from fracsurv.provenance import provenance
-from fracsurv.results import finished, read_metrics, read_predictions, risk_of
-from fracsurv.run import RUN_LOCK, open_run
-from fracsurv.scaling import standardise
-from fracsurv.tables import vertebral_table
-from fracsurv.vertebral import VERTEBRAL
+from fracsurv.models.cox import fit_cox
+from fracsurv.report.answers import vertebral_says
+from fracsurv.report.tables import vertebral_table
+from fracsurv.study.ablation import COLUMNS, ablation
+from fracsurv.study.experiments import fit_fold, run_experiment
+from fracsurv.study.provenance import provenance
+from fracsurv.study.results import (
+    finished,
+    read_metrics,
+    read_predictions,
+    risk_of,
+)
+from fracsurv.study.run import RUN_LOCK, open_run
+from fracsurv.study.scaling import standardise
+from fracsurv.training.data import ImageFeed
+from fracsurv.utils.errors import UserError
+from fracsurv.utils.files import locked, read_json, write_json
+from fracsurv.utils.formatting import signed
+from fracsurv.vertebrae.covariates import VERTEBRAL
 from tests.conftest import tabular, write_cohort
 
 KINDS = {"age": "continuous", "smoker": "binary"}

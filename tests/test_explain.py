@@ -8,16 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from fracsurv.cohort import read_cohort
-from fracsurv.errors import UserError
-from fracsurv.experiments import run_experiment
-from fracsurv.explain import explainable, factor_importance, fracture_auc, read_explanation, true_grades
-from fracsurv.explain.fold_models import explain
+from fracsurv.cohort.boxes import LEVELS
+from fracsurv.cohort.cohort import read_cohort
+from fracsurv.explain.factors import factor_importance
 from fracsurv.explain.maps import attention_rollout, grad_cam
 from fracsurv.explain.occlusion import occluded, vertebra_frames
+from fracsurv.explain.truth import fracture_auc, true_grades
 from fracsurv.metrics import concordance_index
 from fracsurv.models import build
-from fracsurv.vertebrae import LEVELS
+from fracsurv.study.experiments import run_experiment
+from fracsurv.study.explain import explain
+from fracsurv.study.explanations import explainable, read_explanation
+from fracsurv.utils.errors import UserError
 
 
 class SlotWeights(nn.Module):
@@ -215,7 +217,7 @@ def test_frames_follow_the_picture_through_resizing_and_padding(simulated):
     patient = cohort.table["patient_id"].iloc[4]
     boxes = cohort.vertebrae[cohort.vertebrae["patient_id"] == patient]
     frames = vertebra_frames(cohort, row, (100, 50), (120, 70))
-    from fracsurv.radiographs import read_radiograph
+    from fracsurv.images.radiographs import read_radiograph
 
     height, width = read_radiograph(cohort.folder / cohort.table["image"].iloc[4]).shape
     shown = frames[0][np.isfinite(frames[0]).all(axis=1)]
@@ -254,7 +256,7 @@ def test_an_explanation_is_written_whole_and_found_again(explained, name):
 
 
 def test_contributions_are_differences_of_the_networks_own_risks(explained):
-    from fracsurv.experiments import fitted_network
+    from fracsurv.study.experiments import fitted_network
 
     found = explain(explained, "cds_crops_if", "external")
     model, _, inputs = fitted_network(explained, "cds_crops_if", 1)

@@ -19,10 +19,15 @@ import torch
 from safetensors.torch import save_file
 
 from fracsurv import cli
-from fracsurv.checkpoint import load_weights, save_weights
-from fracsurv.errors import UserError
-from fracsurv.files import atomic_folder, atomic_path, leftovers, remove_leftovers
-from fracsurv.stored_array import create_array
+from fracsurv.images.stored_array import create_array
+from fracsurv.utils.errors import UserError
+from fracsurv.utils.files import (
+    atomic_folder,
+    atomic_path,
+    leftovers,
+    remove_leftovers,
+)
+from fracsurv.utils.weights import load_weights, save_weights
 
 
 def write_and_fail(path):
@@ -105,8 +110,8 @@ def test_what_bears_its_final_name_is_on_the_disk(tmp_path, monkeypatch):
         done.append(os.readlink(f"/proc/self/fd/{number}"))
         sync(number)
 
-    monkeypatch.setattr("fracsurv.files.os.fsync", synced)
-    monkeypatch.setattr("fracsurv.files.os.replace", lambda a, b: (done.append("renamed"), rename(a, b)))
+    monkeypatch.setattr("fracsurv.utils.files.os.fsync", synced)
+    monkeypatch.setattr("fracsurv.utils.files.os.replace", lambda a, b: (done.append("renamed"), rename(a, b)))
     with atomic_path(tmp_path / "a.txt") as file:
         file.write_text("1")
     assert done == [str(file), "renamed", str(tmp_path)]
@@ -126,7 +131,7 @@ def test_file_systems_that_sync_no_folders_will_do(tmp_path, monkeypatch, number
             raise OSError(number, "refused")
         sync(file)
 
-    monkeypatch.setattr("fracsurv.files.os.fsync", refused)
+    monkeypatch.setattr("fracsurv.utils.files.os.fsync", refused)
     will_do = nullcontext() if number == errno.EINVAL else pytest.raises(OSError, match="refused")
     with will_do, atomic_path(tmp_path / "a.txt") as file:
         file.write_text("1")

@@ -12,9 +12,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from fracsurv.boxes import SHIPPED
 from fracsurv.cli import app
-from fracsurv.cohort import read_cohort
+from fracsurv.cohort.boxes import CHI2_90
+from fracsurv.cohort.cohort import read_cohort
 from fracsurv.detection import (
     DetectorRecipe,
     Finder,
@@ -39,11 +39,11 @@ from fracsurv.detection.keypoints import (
     keypoint_loss,
     vertebra_picture,
 )
+from fracsurv.detection.locate import SHIPPED
 from fracsurv.detection.tables import graded_table
-from fracsurv.errors import UserError
-from fracsurv.radiographs import read_radiograph
+from fracsurv.images.radiographs import read_radiograph
 from fracsurv.simulate import simulate_cohort
-from fracsurv.vertebrae import CHI2_90
+from fracsurv.utils.errors import UserError
 
 N = 24
 

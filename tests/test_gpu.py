@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from fracsurv import training
-from fracsurv.crop_augment import CropAugment, augment_crops, change_crops, inside
+from fracsurv.images.stored_array import StoredArray
 from fracsurv.models import build
-from fracsurv.pixels import Pixels
-from fracsurv.steps import compiled, forward, learn
-from fracsurv.stored_array import StoredArray
-from fracsurv.training import Recipe, fit, predict, reproducible
+from fracsurv.training import loop as training
+from fracsurv.training.crop_augment import (
+    CropAugment,
+    augment_crops,
+    change_crops,
+    inside,
+)
+from fracsurv.training.loop import Recipe, fit, predict
+from fracsurv.training.pixels import Pixels
+from fracsurv.training.steps import compiled, forward, learn
+from fracsurv.utils.devices import reproducible
 from tests.killing import killed_in
 
 pytestmark = [

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sksurv.datasets import load_flchain
 
-from fracsurv.cohort import read_cohort
-from fracsurv.errors import UserError
-from fracsurv.import_survival import import_survival
-from fracsurv.run import open_run
+from fracsurv.cohort.cohort import read_cohort
+from fracsurv.importers.survival import import_survival
+from fracsurv.study.run import open_run
+from fracsurv.utils.errors import UserError
 
 
 @pytest.mark.parametrize(

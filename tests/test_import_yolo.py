@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fracsurv.cohort import read_cohort
-from fracsurv.errors import UserError
-from fracsurv.import_yolo import FEATURES, import_yolo, rank_normal
-from fracsurv.yolo import relative_box
+from fracsurv.cohort.cohort import read_cohort
+from fracsurv.importers.yolo import FEATURES, import_yolo, rank_normal
+from fracsurv.importers.yolo_labels import relative_box
+from fracsurv.utils.errors import UserError
 
 SHARED = Path(os.environ.get("FRACSURV_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 REAL = SHARED / "spine-region"

@@ -9,11 +9,11 @@ import sys
 import pandas as pd
 import pytest
 
-from fracsurv.choices import ENCODERS, VITS
-from fracsurv.experiments import run_experiment
+from fracsurv.config import ENCODERS, VITS
 from fracsurv.models.encoders import VIT_SIZES
-from fracsurv.run import open_run
-from fracsurv.wording import ENCODERS as TOLD
+from fracsurv.study.experiments import run_experiment
+from fracsurv.study.labels import ENCODERS as TOLD
+from fracsurv.study.run import open_run
 
 WITHOUT = ("cli", "cohort", "run", "store", "ablation", "progress", "pipeline", "notebook", "findings", "report")
 
@@ -28,7 +28,7 @@ def loaded_by(program: str, *arguments: object) -> set[str]:
 
 
 def test_the_look_into_modules_finds_what_is_there():
-    assert "torch" in loaded_by("import fracsurv.training")
+    assert "torch" in loaded_by("import fracsurv.training.loop")
 
 
 def test_what_reads_alone_imports_no_torch():
@@ -60,7 +60,7 @@ def test_boxes_that_were_found_before_are_taken_without_torch(simulated, tmp_pat
     for name in ("cohort.csv", "truth.parquet"):
         (cohort / name).unlink()
     pd.read_csv(simulated / "cohort.csv").head(24).to_csv(cohort / "cohort.csv", index=False)
-    program = "import sys; from fracsurv.run import open_run; open_run(*sys.argv[1:], 'tiny')"
+    program = "import sys; from fracsurv.study.run import open_run; open_run(*sys.argv[1:], 'tiny')"
     assert "torch" in loaded_by(program, cohort, out)
     assert loaded_by(program, cohort, out) == set()
 

@@ -15,29 +15,34 @@ from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner
 
-from fracsurv.applying import read_application
 from fracsurv.cli import app
-from fracsurv.cohort import read_cohort
+from fracsurv.cohort.cohort import read_cohort
+from fracsurv.cohort.summary import missing_summary, summary_table
 from fracsurv.config import load_profile
-from fracsurv.errors import UserError
-from fracsurv.experiments import fit_fold, make_network, recipe_of, run_experiment
-from fracsurv.explain.fold_models import explain
-from fracsurv.image_oddities import image_oddities
+from fracsurv.images.plausibility import implausible_radiographs
 from fracsurv.losses import cox_nll
 from fracsurv.metrics import concordance_index
 from fracsurv.models import MaskedEncoder, build, settle
-from fracsurv.predicting import predict_cohort
-from fracsurv.report import write_report
-from fracsurv.results import read_predictions, risk_of
-from fracsurv.run import Run, open_run
-from fracsurv.steps import Steps
-from fracsurv.stopwatch import Stopwatch
-from fracsurv.subgroups import all_groups
-from fracsurv.summary import missing_said, summary_table
-from fracsurv.training import predict
-from fracsurv.unlike import doubts, left_out_or_filled
-from fracsurv.validating import validate_experiment
-from fracsurv.wording import masked_told
+from fracsurv.predict.predict import predict_cohort
+from fracsurv.predict.shift import doubts, left_out_or_filled
+from fracsurv.predict.validate import validate_experiment
+from fracsurv.report.report import write_report
+from fracsurv.study.experiments import (
+    fit_fold,
+    make_network,
+    recipe_of,
+    run_experiment,
+)
+from fracsurv.study.explain import explain
+from fracsurv.study.labels import masked_summary
+from fracsurv.study.model_bundle import read_bundle
+from fracsurv.study.results import read_predictions, risk_of
+from fracsurv.study.run import Run, open_run
+from fracsurv.study.subgroups import all_groups
+from fracsurv.training.loop import predict
+from fracsurv.training.steps import Steps
+from fracsurv.training.stopwatch import Stopwatch
+from fracsurv.utils.errors import UserError
 from tests.killing import killed_in
 from tests.test_report import execute
 
@@ -89,14 +94,14 @@ class TestReading:
         whole, found = read_cohort(simulated), read_cohort(folder)
         gone = every_fourth(simulated)
         assert found.table["patient_id"].tolist() == whole.table["patient_id"].tolist()
-        assert np.flatnonzero(~found.pictured).tolist() == gone
+        assert np.flatnonzero(~found.has_image).tolist() == gone
         assert set(found.table["image"].iloc[gone]) == {""}
-        assert (found.masks, found.has_images, found.without_image) == (True, True, 0)
-        assert whole.pictured.all()
-        assert missing_said(found).startswith(f"{len(gone)} of {len(whole)} patients have no radiograph")
+        assert (found.masks, found.has_images, found.n_excluded) == (True, True, 0)
+        assert whole.has_image.all()
+        assert missing_summary(found).startswith(f"{len(gone)} of {len(whole)} patients have no radiograph")
         assert summary_table(found).iloc[:, 0]["With a radiograph"].startswith(f"{len(whole) - len(gone)} (")
         assert "With a radiograph" not in summary_table(whole).index
-        assert found.of_pictured().table["patient_id"].tolist() == whole.table["patient_id"].drop(gone).tolist()
+        assert found.with_image().table["patient_id"].tolist() == whole.table["patient_id"].drop(gone).tolist()
 
     @pytest.mark.parametrize(("n_gone", "refused"), [(75, False), (76, True)])
     def test_at_least_half_must_have_one(self, simulated, tmp_path, n_gone, refused):
@@ -105,13 +110,13 @@ class TestReading:
         gone = table.index[table["split"] == "external"].tolist() + table.index[table["split"] != "external"].tolist()
         there = masked(simulated, tmp_path / "c", gone[:n_gone])
         if not refused:
-            assert read_cohort(there).pictured.sum() == 75
+            assert read_cohort(there).has_image.sum() == 75
             return
         assert faults_of(there) == [
             "cohort.csv, column image: filled for 74 of 150 patients; with `missing_images: mask` at least half must "
             "have a radiograph; set it to exclude, and the others are left out"
         ]
-        assert read_cohort(there, outcome=False).pictured.sum() == 74  # nothing is learnt from them
+        assert read_cohort(there, outcome=False).has_image.sum() == 74  # nothing is learnt from them
 
     def test_at_least_half_of_those_to_train_on(self, simulated, tmp_path):
         table = pd.read_csv(simulated / "cohort.csv")
@@ -152,14 +157,14 @@ class TestReading:
         table = pd.read_csv(there / "cohort.csv", keep_default_na=False)
         shutil.copy(there / table["image"][2], there / table["image"][6])
         shutil.copy(there / table["image"][2], there / table["image"][8])
-        (line,) = [line for line in image_oddities(read_cohort(there)) if "the same pixels" in line]
+        (line,) = [line for line in implausible_radiographs(read_cohort(there)) if "the same pixels" in line]
         assert line.startswith("column image, rows 4, 8, 10:")
 
     def test_a_complete_cohort_that_would_mask_is_read_as_another(self, simulated, tmp_path):
         would, never = read_cohort(masked(simulated, tmp_path / "c", [])), read_cohort(simulated)
         assert would.masks
         assert would.fingerprint() == never.fingerprint()
-        assert missing_said(would) == ""
+        assert missing_summary(would) == ""
 
 
 def network(**how: object) -> nn.Module:
@@ -177,31 +182,31 @@ class TestEncoder:
         model = network(masks=True)
         shown = []
         model.encoder.encoder.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
-        images, pictured = pictures(3), torch.tensor([False, True, True, False, True])
+        images, has_image = pictures(3), torch.tensor([False, True, True, False, True])
         for mode in (True, False):
             model.train(mode)
-            assert model(torch.zeros(5, 3), images, pictured).shape == (5,)
+            assert model(torch.zeros(5, 3), images, has_image).shape == (5,)
         assert [torch.equal(each, images) for each in shown] == [True, True]
 
     def test_in_training_the_others_get_the_mean_of_the_batch(self):
         encoder, plain = network(masks=True).encoder.train(), network().encoder.train()
-        pictured = torch.tensor([False, True, True, False, True])
-        found, wanted = encoder(pictures(3), pictured), plain(pictures(3))
-        assert torch.equal(found[pictured], wanted)
+        has_image = torch.tensor([False, True, True, False, True])
+        found, wanted = encoder(pictures(3), has_image), plain(pictures(3))
+        assert torch.equal(found[has_image], wanted)
         for row in (0, 3):
             torch.testing.assert_close(found[row], wanted.mean(dim=0))
         assert not encoder.mean.any()
 
     @pytest.mark.parametrize("batch_size", [4, 128])
     def test_in_evaluation_that_of_the_training_patients_as_evaluation_sees_them(self, batch_size):
-        model, pictured = network(masks=True), np.arange(20) % 3 > 0
+        model, has_image = network(masks=True), np.arange(20) % 3 > 0
         model.train()
         for seed in range(3):
             model.encoder(pictures(6, seed), torch.ones(6, dtype=bool))  # so that batch norm differs from training's
         model.eval()
         images, train = pictures(20), np.r_[np.arange(2, 9), 0, 15]
-        settle(model, lambda rows, _: (None, images[rows[pictured[rows]]], None), train, batch_size=batch_size)
-        features = model.encoder.encoder(images[train[pictured[train]]]).double()
+        settle(model, lambda rows, _: (None, images[rows[has_image[rows]]], None), train, batch_size=batch_size)
+        features = model.encoder.encoder(images[train[has_image[train]]]).double()
         torch.testing.assert_close(model.encoder.mean, features.mean(dim=0).float())
         assert model.encoder.mean.dtype == torch.float32
         there = torch.tensor([False, True, False])
@@ -227,9 +232,9 @@ class TestEncoder:
     def test_no_gradient_goes_through_the_mean(self):
         """The encoder learns from those who have a picture: of their rows alone is its gradient."""
         event, time = torch.tensor([True, False, True, True]), torch.tensor([1.0, 2.0, 3.0, 4.0])
-        pictured, images = torch.tensor([True, True, False, True]), pictures(3)
+        has_image, images = torch.tensor([True, True, False, True]), pictures(3)
         model, plain = network(masks=True), network()
-        cox_nll(event, time, model(None, images, pictured)).backward()
+        cox_nll(event, time, model(None, images, has_image)).backward()
         features = plain.encoder(images)
         filled = torch.stack([features[0], features[1], features.mean(dim=0).detach(), features[2]])
         cox_nll(event, time, plain.head(filled).squeeze(1)).backward()
@@ -241,11 +246,11 @@ class TestEncoder:
     @pytest.mark.parametrize("fusion", ["none", "intermediate", "alpha"])
     def test_a_training_batch_with_less_than_two_pictures(self, fusion, n_pictured):
         model = network(fusion=fusion, masks=True, alpha=0.5)
-        tabular, pictured = torch.randn(4, 3), torch.arange(4) < n_pictured
+        tabular, has_image = torch.randn(4, 3), torch.arange(4) < n_pictured
         model.train()
         model(tabular, pictures(4), torch.ones(4, dtype=bool))
         before = {name: value.clone() for name, value in model.state_dict().items() if "encoder" in name}
-        risk = model(tabular, pictures(n_pictured), pictured)
+        risk = model(tabular, pictures(n_pictured), has_image)
         cox_nll(torch.tensor([True] * 4), torch.arange(1.0, 5.0), risk).backward()
         assert torch.isfinite(risk).all()
         assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
@@ -284,7 +289,7 @@ class TestTraining:
         plain.train()
         generator = torch.Generator().manual_seed(6)
         for part in parts:
-            plain(None, inputs.images(part[run.cohort.pictured[part]], generator))
+            plain(None, inputs.images(part[run.cohort.has_image[part]], generator))
         found = model.state_dict()
         for name, value in plain.state_dict().items():
             assert torch.equal(found[name.replace("encoder.", "encoder.encoder.", 1)], value), name
@@ -302,7 +307,7 @@ class TestTraining:
         model.train()
         model(*inputs(np.arange(20), torch.Generator().manual_seed(1)))
         assert torch.cat(seen).all()
-        assert len(torch.cat(seen)) == run.cohort.pictured.sum() + run.cohort.pictured[:20].sum()
+        assert len(torch.cat(seen)) == run.cohort.has_image.sum() + run.cohort.has_image[:20].sum()
 
     @pytest.mark.parametrize("name", ["cds_crops", "cds_crops_alpha"])
     def test_resumed_bit_for_bit(self, run, folder, tmp_path, monkeypatch, name):
@@ -324,15 +329,15 @@ class TestTraining:
 
 class TestRun:
     def test_from_the_image_alone_they_get_the_mean_log_hazard_of_training_patients_with_a_picture(self, run):
-        pictured = run.cohort.pictured
+        has_image = run.cohort.has_image
         for fold in range(run.profile.n_folds):
             risk, train = risk_of(run, "cds_crops", fold), run.rows(fold)["train"]
-            wanted = risk[train[pictured[train]]].mean()
-            np.testing.assert_allclose(risk[~pictured], wanted, rtol=0, atol=1e-5)
-            assert np.unique(risk[pictured]).size == pictured.sum()
+            wanted = risk[train[has_image[train]]].mean()
+            np.testing.assert_allclose(risk[~has_image], wanted, rtol=0, atol=1e-5)
+            assert np.unique(risk[has_image]).size == has_image.sum()
 
     def test_late_and_alpha_fusion_add_that_to_the_clinical_risk(self, run):
-        gone = ~run.cohort.pictured
+        gone = ~run.cohort.has_image
         for fold in range(run.profile.n_folds):
             clinical, image = risk_of(run, "deepsurv", fold)[gone], risk_of(run, "cds_crops", fold)[gone]
             weights = load_file(run.folder("cds_crops_lf", fold) / "best.safetensors")
@@ -350,7 +355,7 @@ class TestRun:
         shutil.copytree(folder, there)
         judged = np.r_[run.rows(0)["test"], run.rows(0)["external"]]
         table = pd.read_csv(folder / "cohort.csv", keep_default_na=False)
-        images = table["image"].iloc[judged][run.cohort.pictured[judged]]
+        images = table["image"].iloc[judged][run.cohort.has_image[judged]]
         turned = dict(zip(images, images[::-1], strict=True))
         for image, other in turned.items():
             shutil.copy(folder / other, there / image)
@@ -360,7 +365,7 @@ class TestRun:
         fit_fold(other, "cds_crops", 0, progress=False)
         mine, theirs = (load_file(each.folder("cds_crops", 0) / "best.safetensors") for each in (run, other))
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
-        gone = ~run.cohort.pictured
+        gone = ~run.cohort.has_image
         np.testing.assert_array_equal(risk_of(other, "cds_crops", 0)[gone], risk_of(run, "cds_crops", 0)[gone])
 
     def test_its_fits_are_not_taken_for_those_of_a_cohort_that_never_masks(self, run):
@@ -371,25 +376,25 @@ class TestRun:
             assert run.key(name, 0, None) != never.key(name, 0, None)
 
     def test_explanations_are_of_those_who_have_one(self, run):
-        pictured = set(run.cohort.table["patient_id"][run.cohort.pictured])
+        has_image = set(run.cohort.table["patient_id"][run.cohort.has_image])
         for name in ("cds_crops", "cds_full_if", "vit_crops_if", "cds_crops_alpha"):
             found = explain(run, name, "external", 10)
             assert len(found.patients) == 10
-            assert set(found.patients) <= pictured
+            assert set(found.patients) <= has_image
             assert np.isfinite(found.contributions).any(axis=2).all()
 
     def test_the_report_counts_them(self, run):
         explain(run, "cds_crops_alpha", "external", 4)
         page = write_report(run).read_text(encoding="utf-8")
-        table = run.cohort.table.assign(split=run.splits["split"], gone=~run.cohort.pictured)
+        table = run.cohort.table.assign(split=run.splits["split"], gone=~run.cohort.has_image)
         parts = [
             f"{split} {rows['gone'].sum()} of {len(rows)}"
             for split in ("train", "test", "external")
             for rows in [table[table["split"] == split]]
         ]
         said = f"Without a radiograph: {'; '.join(parts)}."
-        assert masked_told(run).startswith(said)
-        assert f"{missing_said(run.cohort)} {said}" in page
+        assert masked_summary(run).startswith(said)
+        assert f"{missing_summary(run.cohort)} {said}" in page
         for name in ("tripod_ai", "cds_crops_alpha"):
             assert said in (run.out / "pages" / f"{name}.html").read_text(encoding="utf-8")
         assert "Radiograph: yes" in page
@@ -408,13 +413,13 @@ class TestApplied:
         ]
         centred = [fold["risk"] - fold.loc[fold["split"] == "train", "risk"].mean() for fold in folds]
         np.testing.assert_allclose(found["risk"], np.mean(centred, axis=0), rtol=0, atol=1e-12)
-        n = int((~cohort.pictured).sum())
+        n = int((~cohort.has_image).sum())
         told = doubts(run.out, cohort, name, tmp_path, singled=False)
         assert any(line.startswith(f"column image: {n} of 150 patients have no") for line in told)
 
     def test_one_alone_without_a_radiograph(self, run, folder, tmp_path):
         cohort = read_cohort(folder, outcome=False)
-        row = int(np.flatnonzero(~cohort.pictured)[0])
+        row = int(np.flatnonzero(~cohort.has_image)[0])
         every = predict_cohort(run.out, cohort, "cds_crops_alpha", tmp_path / "a", progress=False)
         one = predict_cohort(
             run.out, cohort.of_rows(np.array([row])), "cds_crops_alpha", tmp_path / "b", progress=False
@@ -427,9 +432,9 @@ class TestApplied:
             source = run.folder("cds_crops", fold)
             target = out / "experiments" / "cds_crops" / source.name
             shutil.copytree(source, target)
-            record = json.loads((target / "applying.json").read_text())
+            record = json.loads((target / "model.json").read_text())
             assert record.pop("masked")
-            (target / "applying.json").write_text(json.dumps(record))
+            (target / "model.json").write_text(json.dumps(record))
         with pytest.raises(UserError) as caught:
             predict_cohort(out, read_cohort(folder, outcome=False), "cds_crops", tmp_path / "w", progress=False)
         assert caught.value.faults == [
@@ -444,7 +449,7 @@ class TestApplied:
         kept = (tmp_path / "warnings.txt").read_text(encoding="utf-8").splitlines()
         assert any(line.startswith("column image: 38 of 150 patients have no radiograph") for line in kept)
         cohort = read_cohort(folder, outcome=False)
-        known = read_application(run.folder("cds_crops_alpha_tab", 0)).caveats
+        known = read_bundle(run.folder("cds_crops_alpha_tab", 0)).caveats
         assert kept == known + doubts(run.out, cohort, "cds_crops_alpha_tab", tmp_path / "prepared", singled=False)
         told = doubts(run.out, cohort, "cds_crops_alpha_tab", tmp_path / "prepared", singled=True)
         assert len(known + told) == len(kept)
@@ -482,7 +487,7 @@ class TestApplied:
         (few / "cohort.yaml").write_text(settings, encoding="utf-8")
         with pytest.raises(UserError, match="at least half must have a radiograph"):
             read_cohort(few)
-        assert read_cohort(few, learnt=False).pictured.sum() == 3
+        assert read_cohort(few, learnt=False).has_image.sum() == 3
 
     def test_validation_judges_everybody(self, run, folder, tmp_path):
         cohort = read_cohort(folder)

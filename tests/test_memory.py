@@ -37,7 +37,7 @@ def test_freed_memory_is_kept():
 
 
 def test_other_platforms_are_left_alone(monkeypatch):
-    from fracsurv.memory import keep_freed_memory
+    from fracsurv.utils.devices import keep_freed_memory
 
     monkeypatch.setattr(sys, "platform", "darwin")
     assert keep_freed_memory() is False

@@ -9,8 +9,13 @@ import pandas as pd
 import pytest
 
 from fracsurv import metrics
-from fracsurv.metrics import breslow_baseline, cox_slope, events_ratio, validation_metrics
-from fracsurv.recalibrating import Prediction, cross_fitted, recalibrate
+from fracsurv.metrics import (
+    breslow_baseline,
+    cox_slope,
+    events_ratio,
+    validation_metrics,
+)
+from fracsurv.predict.recalibrate import Prediction, cross_fitted, recalibrate
 from tests import oracles
 
 REFERENCE = Path(__file__).parent / "reference"

@@ -15,23 +15,24 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner
 
-from fracsurv import findings, report
-from fracsurv.baselines import fit_cox
-from fracsurv.checklist import checklist
 from fracsurv.cli import app
-from fracsurv.cohort import read_cohort
-from fracsurv.curves import UNKNOWN, event_share, follow_up_groups
-from fracsurv.errors import UserError
-from fracsurv.experiments import run_experiment
-from fracsurv.explain import factor_importance, fold_models
-from fracsurv.explain.fold_models import explain
+from fracsurv.cohort.cohort import read_cohort
+from fracsurv.cohort.plausibility import implausible_values
+from fracsurv.cohort.summary import label, missing_summary, summary_table
+from fracsurv.explain.factors import factor_importance
 from fracsurv.models import DeepSurv
-from fracsurv.oddities import table_oddities
+from fracsurv.models.cox import fit_cox
 from fracsurv.plots import format_p
-from fracsurv.run import open_run
-from fracsurv.scaling import fit_scaling, standardise
-from fracsurv.subgroups import left_out, subgroups
-from fracsurv.summary import label, missing_said, summary_table
+from fracsurv.report import findings, report
+from fracsurv.report.checklist import checklist
+from fracsurv.study import explain as fold_models
+from fracsurv.study.experiments import run_experiment
+from fracsurv.study.explain import explain
+from fracsurv.study.run import open_run
+from fracsurv.study.scaling import fit_scaling, standardise
+from fracsurv.study.subgroups import left_out, subgroups
+from fracsurv.study.time_dependent import UNKNOWN, event_share, follow_up_groups
+from fracsurv.utils.errors import UserError
 from tests.conftest import tabular, write_cohort
 
 KINDS = {"age": "continuous", "score": "normalised", "smoker": "binary"}
@@ -194,7 +195,7 @@ def test_a_complete_cohort_is_as_before(tmp_path):
     assert asked.indicators == []
     assert asked.fingerprint() == kept.fingerprint()
     assert standardise(asked, np.arange(50)).shape == (160, 3)
-    assert missing_said(asked) == ""
+    assert missing_summary(asked) == ""
 
 
 def test_tables_and_groups_count_who_is_not_known(cohort):
@@ -207,9 +208,11 @@ def test_tables_and_groups_count_who_is_not_known(cohort):
     name, group, labels = follow_up_groups(cohort)
     assert (name, labels[UNKNOWN]) == ("smoker", "Current smoker: not known")
     np.testing.assert_array_equal(group == UNKNOWN, smoker.isna())
-    assert [line for line in table_oddities(cohort) if "not known" in line] == []
+    assert [line for line in implausible_values(cohort) if "not known" in line] == []
     cohort.table.loc[:100, "age"] = np.nan
-    assert any(re.match(r"column age: not known of 6\d % of the patients", line) for line in table_oddities(cohort))
+    assert any(
+        re.match(r"column age: not known of 6\d % of the patients", line) for line in implausible_values(cohort)
+    )
 
 
 def test_a_factor_is_permuted_together_with_where_it_is_not_known():
@@ -249,7 +252,7 @@ def test_models_take_the_indicators_and_the_report_says_so(run):
     factors = pd.read_csv(run.out / "explanations" / "deepsurv" / "factors.csv")
     assert set(factors["factor"]) == set(KINDS)
     page = (run.out / "index.html").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
-    said = missing_said(run.cohort)
+    said = missing_summary(run.cohort)
     assert said.startswith("Not known of 160 patients: Age, years of 20, Current smoker of 16. In their place stands")
     assert said.replace("'", "&#39;") in page
     checklist = (run.out / "pages" / "tripod_ai.html").read_text(encoding="utf-8")
@@ -284,8 +287,8 @@ def test_patients_without_a_radiograph_are_refused_or_left_out_and_counted(simul
     assert "column image: empty; give every patient an image, leave the column out, or set" in faults[0]
     (tmp_path / "cohort.yaml").write_text(settings + "missing_images: exclude\n")
     found, whole = read_cohort(tmp_path), read_cohort(simulated)
-    assert found.without_image == 3
-    assert missing_said(found) == "3 patients without a radiograph were left out."
+    assert found.n_excluded == 3
+    assert missing_summary(found) == "3 patients without a radiograph were left out."
     assert len(found) == len(whole) - 3
     ids = whole.table["patient_id"].drop(gone)
     assert found.table["patient_id"].tolist() == ids.tolist()

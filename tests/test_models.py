@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from fracsurv.config import load_experiments, load_profile
-from fracsurv.models import AlphaFusion, ConvDeepSurv, DeepSurv, ViTDeepSurv, build, count_parameters
+from fracsurv.models import (
+    AlphaFusion,
+    ConvDeepSurv,
+    DeepSurv,
+    ViTDeepSurv,
+    build,
+    count_parameters,
+)
 from fracsurv.models.encoders import PatchProjection
 
 PROTOCOL = load_experiments()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from fracsurv.morphometry import (
+from fracsurv.vertebrae.morphometry import (
     GENANT_TOLERANCES,
     THESIS_TOLERANCES,
     TYPES,

@@ -14,16 +14,16 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fracsurv.cli import app
-from fracsurv.cohort import read_cohort
-from fracsurv.doubt import grey_scales_told
-from fracsurv.errors import UserError
-from fracsurv.image_oddities import image_oddities, resolution_oddities
+from fracsurv.cohort.cohort import read_cohort
+from fracsurv.cohort.plausibility import implausible_values
+from fracsurv.images.plausibility import implausible_radiographs, resolution_warnings
+from fracsurv.images.radiographs import read_patient_radiograph, read_radiograph, resize
+from fracsurv.images.store import ImageStore, build_store
 from fracsurv.metrics import mean_weight
-from fracsurv.oddities import table_oddities
-from fracsurv.radiographs import read_radiograph, resize
-from fracsurv.run import open_run, prepare_store
 from fracsurv.simulate import simulate_cohort
-from fracsurv.store import ImageStore, build_store
+from fracsurv.study.leakage import grey_scale_warning
+from fracsurv.study.run import open_run, prepare_store
+from fracsurv.utils.errors import UserError
 from tests.conftest import write_cohort
 
 KINDS = {"age": "continuous", "bmi": "continuous", "t_score": "continuous", "ferritin": "continuous",
@@ -48,7 +48,7 @@ def sound(n: int = 200) -> pd.DataFrame:
 
 
 def odd(folder, table, **settings) -> list[str]:
-    return table_oddities(read_cohort(write_cohort(folder, table, covariates=KINDS, **settings)))
+    return implausible_values(read_cohort(write_cohort(folder, table, covariates=KINDS, **settings)))
 
 
 def test_nothing_is_said_of_a_sound_table(tmp_path):
@@ -59,14 +59,14 @@ def test_factors_by_another_name_are_told(tmp_path):
     table = sound().drop(columns="ferritin").rename(columns={"age": "Age", "t_score": "tscore"})
     table.insert(0, "weight (kg)", 60.0)  # a unit is no hint
     table = table.assign(hip=1.0)
-    (told,) = table_oddities(read_cohort(write_cohort(tmp_path / "a", table)))
+    (told,) = implausible_values(read_cohort(write_cohort(tmp_path / "a", table)))
     assert told.startswith(
         "columns not read: Age (is age meant?), tscore (is t_score meant?), weight (kg) and 1 more"
     )
     assert "so that no model has them: age, prior_fracture, parental_hip_fracture, glucocorticoids" in told
     # who says which ones are covariates has chosen
     chosen = write_cohort(tmp_path / "b", table, covariates={"bmi": "continuous", "smoker": "binary"})
-    assert table_oddities(read_cohort(chosen)) == []
+    assert implausible_values(read_cohort(chosen)) == []
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_months_that_say_so_are_months(tmp_path):
 
 
 @pytest.fixture
-def pictured(simulated, tmp_path):
+def has_image(simulated, tmp_path):
     """A copy of the simulated cohort whose radiographs a test may change."""
     folder = tmp_path / "cohort"
     shutil.copytree(simulated, folder)
@@ -183,8 +183,8 @@ def change(folder, row, how):
     Image.fromarray(np.ascontiguousarray(how(array)).astype(array.dtype)).save(path)
 
 
-def test_nothing_is_said_of_sound_radiographs(pictured):
-    assert image_oddities(read_cohort(pictured)) == []
+def test_nothing_is_said_of_sound_radiographs(has_image):
+    assert implausible_radiographs(read_cohort(has_image)) == []
 
 
 @pytest.mark.parametrize(
@@ -198,57 +198,60 @@ def test_nothing_is_said_of_sound_radiographs(pictured):
         (lambda a: a[: a.shape[0] // 3], "times as high as wide"),
     ],
 )
-def test_a_turned_or_lost_radiograph_is_told(pictured, how, told):
+def test_a_turned_or_lost_radiograph_is_told(has_image, how, told):
     for row in (4, 9, 11, 20):
-        change(pictured, row, how)
-    (pictured / "vertebrae.csv").unlink()  # of pictures as they were
-    lines = image_oddities(read_cohort(pictured))
+        change(has_image, row, how)
+    (has_image / "vertebrae.csv").unlink()  # of pictures as they were
+    lines = implausible_radiographs(read_cohort(has_image))
     assert any(told in line and "rows 6, 11, 13 and 1 more" in line for line in lines)
     assert all("rows 6, 11, 13 and 1 more" in line for line in lines)  # and nobody else
 
 
-def test_another_grey_scale_is_told_by_check_and_report(pictured, tmp_path):
+def test_another_grey_scale_is_told_by_check_and_report(has_image, tmp_path):
     """Eight bits among twelve in sixteen, as two hospitals send them."""
-    run = open_run(pictured, tmp_path / "before", "tiny")
+    run = open_run(has_image, tmp_path / "before", "tiny")
     prepare_store(run, "full")
-    assert grey_scales_told(run) == ""
+    assert grey_scale_warning(run) == ""
     for row in (4, 9):
-        path = image_of(pictured, row)
+        path = image_of(has_image, row)
         Image.fromarray((np.array(Image.open(path)) // 16).astype(np.uint8)).save(path)
-    (line,) = image_oddities(read_cohort(pictured))
+    (line,) = implausible_radiographs(read_cohort(has_image))
     assert line.startswith("column image, rows 6, 11: the brightest pixel has ")
     assert "(8 bits counted as 16); another grey scale" in line
-    run = open_run(pictured, tmp_path / "after", "tiny")
+    run = open_run(has_image, tmp_path / "after", "tiny")
     prepare_store(run, "full")
-    assert grey_scales_told(run).startswith(f"2 of {len(run.cohort)} radiographs are on another grey scale than most")
-    assert grey_scales_told(replace(run, profile=replace(run.profile, normalise="patient"))) == ""
+    assert grey_scale_warning(run).startswith(
+        f"2 of {len(run.cohort)} radiographs are on another grey scale than most"
+    )
+    assert grey_scale_warning(replace(run, profile=replace(run.profile, normalise="patient"))) == ""
 
 
-def test_a_tiny_radiograph_is_told(pictured):
-    change(pictured, 3, lambda a: a[::30, ::30])
-    (pictured / "vertebrae.csv").unlink()
+def test_a_tiny_radiograph_is_told(has_image):
+    change(has_image, 3, lambda a: a[::30, ::30])
+    (has_image / "vertebrae.csv").unlink()
     assert any(
-        "row 5: " in line and "no vertebra can be seen" in line for line in image_oddities(read_cohort(pictured))
+        "row 5: " in line and "no vertebra can be seen" in line
+        for line in implausible_radiographs(read_cohort(has_image))
     )
 
 
-def test_the_same_pixels_are_told_in_another_file_format_too(pictured):
-    table = pd.read_csv(pictured / "cohort.csv")
+def test_the_same_pixels_are_told_in_another_file_format_too(has_image):
+    table = pd.read_csv(has_image / "cohort.csv")
     copy = "images/copy.tif"
-    Image.open(image_of(pictured, 2)).save(pictured / copy)
+    Image.open(image_of(has_image, 2)).save(has_image / copy)
     table.loc[7, "image"] = copy
-    table.to_csv(pictured / "cohort.csv", index=False)
-    (line,) = image_oddities(read_cohort(pictured))
+    table.to_csv(has_image / "cohort.csv", index=False)
+    (line,) = implausible_radiographs(read_cohort(has_image))
     assert line.startswith("column image, rows 4, 9: the same pixels under several ids")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_every_radiograph_that_cannot_be_read_is_told(pictured, workers):
+def test_every_radiograph_that_cannot_be_read_is_told(has_image, workers):
     for row in (0, 30):
-        path = image_of(pictured, row)
+        path = image_of(has_image, row)
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError) as caught:
-        image_oddities(read_cohort(pictured), workers=workers)
+        implausible_radiographs(read_cohort(has_image), workers=workers)
     assert len(caught.value.faults) == 2
 
 
@@ -270,7 +273,7 @@ def hospital(tmp_path):
 
 
 def test_nothing_is_said_of_sound_headers(hospital):
-    assert image_oddities(read_cohort(hospital[0])) == []
+    assert implausible_radiographs(read_cohort(hospital[0])) == []
 
 
 @pytest.mark.parametrize(
@@ -285,7 +288,7 @@ def test_nothing_is_said_of_sound_headers(hospital):
 def test_what_headers_say_is_told_without_their_text(hospital, values, told):
     folder, set_header = hospital
     set_header([4, 9], **values)
-    (line,) = image_oddities(read_cohort(folder))
+    (line,) = implausible_radiographs(read_cohort(folder))
     assert line.startswith("column image, rows 6, 11: ")
     assert told in line
     assert "Berg" not in line
@@ -295,7 +298,7 @@ def test_what_headers_say_is_told_without_their_text(hospital, values, told):
 def test_one_number_for_everybody_is_nobodys(hospital):
     folder, set_header = hospital
     set_header(range(30), PatientID="ANON")
-    assert image_oddities(read_cohort(folder)) == []
+    assert implausible_radiographs(read_cohort(folder)) == []
 
 
 def test_windowed_radiographs_are_read_as_displayed_wherever_they_are_read(hospital, tmp_path):
@@ -308,8 +311,8 @@ def test_windowed_radiographs_are_read_as_displayed_wherever_they_are_read(hospi
     name = windowed.table["image"].iloc[0]
     wanted = read_radiograph(folder / name, windowed=True)
     assert not np.array_equal(wanted, read_radiograph(folder / name))
-    np.testing.assert_array_equal(windowed.radiograph(name), wanted)
-    np.testing.assert_array_equal(plain.radiograph(name), read_radiograph(folder / name))
+    np.testing.assert_array_equal(read_patient_radiograph(windowed, name), wanted)
+    np.testing.assert_array_equal(read_patient_radiograph(plain, name), read_radiograph(folder / name))
     assert windowed.image_fingerprint() != plain.image_fingerprint()
     stores = []
     for number, cohort in enumerate((plain, windowed)):
@@ -335,47 +338,47 @@ def test_a_spacing_that_is_no_number_is_nobodys_business(hospital):
     header.add_new("PixelSpacing", "LO", "Berg Anna")
     header.save_as(folder / name)
     assert raw != (folder / name).read_bytes()
-    assert image_oddities(read_cohort(folder)) == []
+    assert implausible_radiographs(read_cohort(folder)) == []
 
 
-def test_a_resolution_that_was_forgotten_is_told(pictured):
-    assert resolution_oddities(read_cohort(pictured)) == []
-    settings = (pictured / "cohort.yaml").read_text()
-    (pictured / "cohort.yaml").write_text("".join(
+def test_a_resolution_that_was_forgotten_is_told(has_image):
+    assert resolution_warnings(read_cohort(has_image)) == []
+    settings = (has_image / "cohort.yaml").read_text()
+    (has_image / "cohort.yaml").write_text("".join(
         line for line in settings.splitlines(keepends=True) if not line.startswith("resolution")
     ))  # fmt: skip
-    (line,) = image_oddities(read_cohort(pictured))
+    (line,) = implausible_radiographs(read_cohort(has_image))
     assert line.startswith("cohort.yaml, resolution: 1 makes the radiographs ")
 
 
-def test_boxes_beside_their_radiographs_are_faults_wherever_they_are_used(pictured, tmp_path):
-    cohort = read_cohort(pictured)
+def test_boxes_beside_their_radiographs_are_faults_wherever_they_are_used(has_image, tmp_path):
+    cohort = read_cohort(has_image)
     sides = ["x_min", "y_min", "x_max", "y_max"]
     boxes = cohort.vertebrae.copy()
     patient = cohort.table["patient_id"].iloc[3]
     boxes.loc[boxes["patient_id"] == patient, sides] *= 8  # in the pixels of the original
-    boxes.to_csv(pictured / "vertebrae.csv", index=False)
-    wrong = read_cohort(pictured)
+    boxes.to_csv(has_image / "vertebrae.csv", index=False)
+    wrong = read_cohort(has_image)
     with pytest.raises(UserError, match=r"vertebrae\.csv: boxes of which less than half .* in 1 of .* \(row 5 of"):
-        image_oddities(wrong)
+        implausible_radiographs(wrong)
     with pytest.raises(UserError, match=f"boxes of patient {patient}: less than half"):
         build_store(wrong, tmp_path / "store", scale=0.125, progress=False)
 
 
-def test_patients_without_boxes_are_counted(pictured):
-    boxes = read_cohort(pictured).vertebrae
+def test_patients_without_boxes_are_counted(has_image):
+    boxes = read_cohort(has_image).vertebrae
     kept = boxes[boxes["patient_id"].isin(boxes["patient_id"].unique()[:2])]
-    kept.to_csv(pictured / "vertebrae.csv", index=False)
-    (line,) = image_oddities(read_cohort(pictured))
+    kept.to_csv(has_image / "vertebrae.csv", index=False)
+    (line,) = implausible_radiographs(read_cohort(has_image))
     assert re.match(r"vertebrae\.csv: no box for \d+ of \d+ patients \(rows 4 to \d+ of", line)
 
 
-def test_unreadable_radiographs_are_told_beside_the_tables_faults(pictured):
-    table = pd.read_csv(pictured / "cohort.csv").astype({"age": object})
+def test_unreadable_radiographs_are_told_beside_the_tables_faults(has_image):
+    table = pd.read_csv(has_image / "cohort.csv").astype({"age": object})
     table.loc[4, "age"] = "old"
-    table.to_csv(pictured / "cohort.csv", index=False)
-    image_of(pictured, 7).write_bytes(b"no picture")
-    result = CliRunner().invoke(app, ["check", str(pictured)])
+    table.to_csv(has_image / "cohort.csv", index=False)
+    image_of(has_image, 7).write_bytes(b"no picture")
+    result = CliRunner().invoke(app, ["check", str(has_image)])
     assert isinstance(result.exception, UserError)
     first, second = result.exception.faults
     assert first == "cohort.csv row 6, column age: 'old'; must be a number"

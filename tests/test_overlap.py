@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fracsurv.overlap import alike
+from fracsurv.predict.train_overlap import alike
 
 
 def strangers(rng, n: int, *, binary: bool, unit: float):

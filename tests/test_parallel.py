@@ -19,21 +19,21 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
-from fracsurv import training
-from fracsurv.augment import augment_full
-from fracsurv.batches import RiskBank, Share
 from fracsurv.config import CONFIGS
-from fracsurv.crop_augment import augment_crops
-from fracsurv.errors import UserError
-from fracsurv.experiments import fit_fold
-from fracsurv.files import read_json
 from fracsurv.models import build, settle
-from fracsurv.parallel import Team
-from fracsurv.run import open_run
-from fracsurv.steps import Steps
-from fracsurv.stopwatch import Stopwatch
-from fracsurv.synchronised import SynchronisedBatchNorm, SynchronisedDropout, synchronise
-from fracsurv.training import Recipe, fit
+from fracsurv.study.experiments import fit_fold
+from fracsurv.study.run import open_run
+from fracsurv.training import loop as training
+from fracsurv.training.augment import augment_full
+from fracsurv.training.crop_augment import augment_crops
+from fracsurv.training.loop import Recipe, fit
+from fracsurv.training.parallel import Team
+from fracsurv.training.sampler import RiskBank, Share
+from fracsurv.training.steps import Steps
+from fracsurv.training.stopwatch import Stopwatch
+from fracsurv.training.synchronised import SynchronisedBatchNorm, SynchronisedDropout, synchronise
+from fracsurv.utils.errors import UserError
+from fracsurv.utils.files import read_json
 from tests.conftest import tabular, write_cohort
 from tests.killing import killed_in
 from tests.ranks import on_ranks
@@ -74,10 +74,10 @@ class Inputs:
 class MaskedInputs(Inputs):
     """Some without a picture, and nobody with one from row 18 to 26; as `NetworkInputs` gives them."""
 
-    pictured = (np.arange(N) % 3 > 0) & ((np.arange(N) < 18) | (np.arange(N) > 26))
+    has_image = (np.arange(N) % 3 > 0) & ((np.arange(N) < 18) | (np.arange(N) > 26))
 
     def __call__(self, rows, generator, mine=slice(None)):
-        there = self.pictured[rows]
+        there = self.has_image[rows]
         share = np.arange(len(rows))[mine]
         factors, _ = super().__call__(rows, None, mine)
         _, images = super().__call__(rows[there], generator, np.flatnonzero(np.isin(np.flatnonzero(there), share)))

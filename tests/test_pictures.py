@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from fracsurv import findings
-from fracsurv.cohort_checks import BOX_COLUMNS
-from fracsurv.findings import pictures
+from fracsurv.cohort.boxes import BOX_COLUMNS
+from fracsurv.images.radiographs import read_radiograph
 from fracsurv.plots import as_svg
-from fracsurv.radiographs import read_radiograph
+from fracsurv.report import findings
+from fracsurv.report.findings import pictures
 
 
 def boxes_drawn(axes):

@@ -13,22 +13,22 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fracsurv import predicting
 from fracsurv.cli import app
-from fracsurv.cohort import read_cohort
+from fracsurv.cohort.cohort import read_cohort
 from fracsurv.config import load_profile
-from fracsurv.errors import UserError
-from fracsurv.experiments import run_experiment
-from fracsurv.files import read_json, write_json
 from fracsurv.metrics import breslow_survival
-from fracsurv.model_words import model_caveats
-from fracsurv.notebook import ensure
-from fracsurv.predicting import default_experiment, experiments_of, predict_cohort
-from fracsurv.results import read_metrics, read_predictions
-from fracsurv.run import open_run
+from fracsurv.predict import predict as predicting
+from fracsurv.predict.predict import default_experiment, experiments_of, predict_cohort
+from fracsurv.predict.shift import doubts, found_boxes, too_early
+from fracsurv.predict.validate import validate_experiment
+from fracsurv.report.notebook import ensure
 from fracsurv.simulate import simulate_cohort
-from fracsurv.unlike import doubts, found_boxes, too_early
-from fracsurv.validating import validate_experiment
+from fracsurv.study.experiments import run_experiment
+from fracsurv.study.labels import model_caveats
+from fracsurv.study.results import read_metrics, read_predictions
+from fracsurv.study.run import open_run
+from fracsurv.utils.errors import UserError
+from fracsurv.utils.files import read_json, write_json
 from tests.conftest import tabular, write_cohort
 
 NAMES = [
@@ -62,7 +62,7 @@ def made(tmp_path_factory):
 def alone(made, tmp_path_factory) -> Path:
     """What of the run is needed elsewhere: no predictions, no store, no splits, nothing of a patient."""
     place = tmp_path_factory.mktemp("alone") / "run"
-    kept = ("applying.json", "fit.json", "best.safetensors", "coefficients.csv")
+    kept = ("model.json", "fit.json", "best.safetensors", "coefficients.csv")
     for path in made.out.glob("experiments/*/fold-*/*"):
         if path.name in kept:
             target = place / path.relative_to(made.out)
@@ -135,19 +135,19 @@ def test_broken_and_foreign_files_are_named(made, alone, tmp_path):
     (fold / "best.safetensors").write_bytes(b"\x80\x04\x95cos\nsystem\n")  # a pickle is not even tried
     with pytest.raises(UserError, match=r"best\.safetensors"):
         predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
-    record = json.loads((fold / "applying.json").read_text())
-    (fold / "applying.json").write_text(json.dumps(record | {"key": "of another fit"}))
-    with pytest.raises(UserError, match=r"applying\.json: not of the fit that lies beside it"):
+    record = json.loads((fold / "model.json").read_text())
+    (fold / "model.json").write_text(json.dumps(record | {"key": "of another fit"}))
+    with pytest.raises(UserError, match=r"model\.json: not of the fit that lies beside it"):
         predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
-    (fold / "applying.json").write_text(json.dumps(record | {"version": 99}))
+    (fold / "model.json").write_text(json.dumps(record | {"version": 99}))
     with pytest.raises(UserError, match="of another version"):
         predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
     for damaged in ("{", "[]", json.dumps({"version": record["version"]}), json.dumps(record | {"baseline": 3})):
-        (fold / "applying.json").write_text(damaged)
-        with pytest.raises(UserError, match=r"applying\.json: damaged \("):
+        (fold / "model.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"model\.json: damaged \("):
             predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
-    (fold / "applying.json").unlink()
-    with pytest.raises(UserError, match=r"applying\.json: not there"):
+    (fold / "model.json").unlink()
+    with pytest.raises(UserError, match=r"model\.json: not there"):
         predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
     with pytest.raises(UserError, match="no models to apply"):
         default_experiment(tmp_path / "empty")
@@ -155,7 +155,7 @@ def test_broken_and_foreign_files_are_named(made, alone, tmp_path):
 
 def test_nothing_of_the_training_patients_is_kept_but_numbers_of_all(made):
     for name in experiments_of(made.out):
-        for path in made.out.glob(f"experiments/{name}/fold-*/applying.json"):
+        for path in made.out.glob(f"experiments/{name}/fold-*/model.json"):
             text = path.read_text()
             assert not any(patient in text for patient in made.cohort.table["patient_id"])
             record = json.loads(text)
@@ -184,7 +184,7 @@ def test_a_baseline_kept_is_breslows(made):
     rows = made.rows(0)["train"]
     table, predictions = made.cohort.table, read_predictions(made, "deepsurv", 0).set_index("patient_id")
     risk = predictions.loc[table["patient_id"], "risk"].to_numpy()
-    applied = predicting.read_application(made.folder("deepsurv", 0))
+    applied = predicting.read_bundle(made.folder("deepsurv", 0))
     event, time = table["event"].to_numpy()[rows], table["time"].to_numpy()[rows]
     at = np.array([50.0, 700.0, 2000.0, 1e6])
     np.testing.assert_array_equal(
@@ -209,7 +209,7 @@ def test_the_command_writes_a_table_and_says_what_made_it(made, alone, tmp_path)
     assert "cds_full_if: 2 fold models, each trained on" in result.output
     assert "simulated patients or more; outcome: any fracture. Research only." in result.output
     kept = (out / "warnings.txt").read_text(encoding="utf-8").splitlines()
-    assert kept == predicting.read_application(made.folder("cds_full_if", 0)).caveats
+    assert kept == predicting.read_bundle(made.folder("cds_full_if", 0)).caveats
     assert kept[0].startswith(
         "Trained on: Simulated cohort: patients, radiographs and outcomes come from a simulator."
     )
@@ -253,10 +253,10 @@ def test_what_makes_predictions_doubtful_is_told(made, alone, tmp_path):
     early = tmp_path / "early"
     shutil.copytree(alone / "experiments" / "deepsurv", early / "experiments" / "deepsurv")
     for fold in (0, 1):
-        record = read_json(alone / "experiments" / "deepsurv" / f"fold-{fold}" / "applying.json")
+        record = read_json(alone / "experiments" / "deepsurv" / f"fold-{fold}" / "model.json")
         record["about"]["horizons"] = [0.5 if fold == 0 else 1826.0, 1826.0]
         record["baseline"]["time"] = [2.0 + fold, *record["baseline"]["time"][1:]]
-        write_json(early / "experiments" / "deepsurv" / f"fold-{fold}" / "applying.json", record)
+        write_json(early / "experiments" / "deepsurv" / f"fold-{fold}" / "model.json", record)
     assert too_early(early, "deepsurv") == [
         "probability_0.5: 2 of 2 fold models saw no event by then in training and give 0 to everybody"
     ]
@@ -332,14 +332,14 @@ def test_a_factor_unknown_of_one_who_trained_may_be_missing_later(tmp_path):
         run = open_run(cohort, tmp_path / f"r{fold}", "tiny")
         assert row in run.rows(fold)["validation"]
         run_experiment(run, "cox_ph", progress=False)
-        heard = [predicting.read_application(run.folder("cox_ph", of)).scaling.heard for of in (0, 1)]
+        heard = [predicting.read_bundle(run.folder("cox_ph", of)).scaling.heard for of in (0, 1)]
         assert [bool(each) for each in heard] == [fold != 0, fold != 1]
         found = predict_cohort(run.out, run.cohort, "cox_ph", tmp_path / "work", progress=False)
         assert found["risk"].notna().all()
 
 
 def test_ensure_makes_what_predict_needs(made):
-    path = made.folder("cox_ph", 0) / "applying.json"
+    path = made.folder("cox_ph", 0) / "model.json"
     before = path.read_bytes()
     path.unlink()
     ensure(made, ["cox_ph"])
@@ -347,7 +347,7 @@ def test_ensure_makes_what_predict_needs(made):
 
 
 def test_a_fit_without_what_predict_needs_gets_it(made):
-    path = made.folder("cox_ph", 0) / "applying.json"
+    path = made.folder("cox_ph", 0) / "model.json"
     before = path.read_bytes()
     path.unlink()
     run_experiment(made, "cox_ph", progress=False)

@@ -16,7 +16,7 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from fracsurv.config import ROOT
-from fracsurv.notebook_job import execute, without_paths
+from fracsurv.pipeline.notebook_job import execute, without_paths
 from fracsurv.simulate import simulate_cohort
 
 HEADER = {
@@ -193,7 +193,7 @@ def test_a_notebook_that_fails_keeps_no_path_either(tmp_path):
 def test_a_disk_that_was_full_in_a_notebook_is_told_in_one_line(tmp_path):
     source = made_notebook(tmp_path / "n.ipynb", "raise OSError(28, 'No space left on device', 'out/x.safetensors')")
     given = [source, tmp_path / "o.ipynb", "--cohort", tmp_path, "--profile", "tiny", "--out", tmp_path]
-    program = [sys.executable, "-m", "fracsurv.notebook_job"]
+    program = [sys.executable, "-m", "fracsurv.pipeline.notebook_job"]
     result = subprocess.run([*program, *map(str, given)], capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == (
@@ -213,7 +213,7 @@ def test_a_notebook_that_is_not_there_is_told_in_one_line(tmp_path):
         "--out",
         tmp_path,
     ]
-    program = [sys.executable, "-m", "fracsurv.notebook_job"]
+    program = [sys.executable, "-m", "fracsurv.pipeline.notebook_job"]
     result = subprocess.run([*program, *map(str, given)], capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr == f"error: {tmp_path / 'none.ipynb'}: no such notebook\n"

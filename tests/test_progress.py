@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fracsurv.board import Board
-from fracsurv.errors import UserError
-from fracsurv.experiments import fit_fold
-from fracsurv.files import write_json
-from fracsurv.progress import Progress, in_words, outdated
-from fracsurv.run import open_run
+from fracsurv.pipeline.progress import Progress, in_words, outdated
+from fracsurv.study.experiments import fit_fold
+from fracsurv.study.run import open_run
+from fracsurv.training.board import Board
+from fracsurv.utils.errors import UserError
+from fracsurv.utils.files import write_json
 
 
 @pytest.fixture

@@ -12,9 +12,14 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from fracsurv import dicom, radiographs
-from fracsurv.errors import UserError
-from fracsurv.radiographs import full_image_shape, read_radiograph, resize, source_kind
+from fracsurv.images import dicom, radiographs
+from fracsurv.images.radiographs import (
+    full_image_shape,
+    read_radiograph,
+    resize,
+    source_kind,
+)
+from fracsurv.utils.errors import UserError
 
 rng = np.random.default_rng(0)
 EIGHT = rng.integers(0, 256, (23, 17), dtype=np.uint8)

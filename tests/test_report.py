@@ -14,21 +14,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fracsurv import answers, findings, numerals, report, wording
-from fracsurv.ablation import ablation
-from fracsurv.config import CONFIGS, ROOT, TRUE_RISK, load_experiments
-from fracsurv.curves import KAPLAN_MEIER, follow_up_groups, metrics_over_time
-from fracsurv.errors import UserError
-from fracsurv.files import write_json
+from fracsurv.config import (
+    CONFIGS,
+    ROOT,
+    TRUE_RISK,
+    load_experiments,
+)
 from fracsurv.metrics import brier_score, kaplan_meier
-from fracsurv.model_words import fitting_notes, fitting_said, model_caveats, names_said
-from fracsurv.pages import notebook_html
-from fracsurv.pipeline import format_table
-from fracsurv.published import published, published_alpha, published_summary, thesis_order
-from fracsurv.results import read_metrics, write_predictions
-from fracsurv.run import open_run
-from fracsurv.table_files import to_html
-from fracsurv.tables import (
+from fracsurv.pipeline.pipeline import format_table
+from fracsurv.report import (
+    answers,
+    findings,
+    report,
+    wording,
+)
+from fracsurv.report.html import notebook_html
+from fracsurv.report.model_words import fitting_said, names_said
+from fracsurv.report.table_files import to_html
+from fracsurv.report.tables import (
     further_metrics,
     hyperparameters,
     in_thesis_order,
@@ -36,6 +39,20 @@ from fracsurv.tables import (
     results_table,
     way_to_true_risk,
 )
+from fracsurv.study.ablation import ablation
+from fracsurv.study.labels import fitting_notes, model_caveats
+from fracsurv.study.results import read_metrics, write_predictions
+from fracsurv.study.run import open_run
+from fracsurv.study.thesis_results import (
+    published,
+    published_alpha,
+    published_summary,
+    thesis_order,
+)
+from fracsurv.study.time_dependent import KAPLAN_MEIER, follow_up_groups, metrics_over_time
+from fracsurv.utils import formatting as numerals
+from fracsurv.utils.errors import UserError
+from fracsurv.utils.files import write_json
 from tests.conftest import tabular, write_cohort
 from tests.made_up import SCRIPT, made_up_run
 
@@ -690,7 +707,7 @@ def test_groups_without_prior_fracture_and_without_binary_covariates(tmp_path):
 def execute(stem, cohort, out, monkeypatch):
     """Run a notebook's cells in this process; what it displayed."""
     shown = []
-    monkeypatch.setattr("fracsurv.notebook.display", lambda data, **_: shown.append(data))
+    monkeypatch.setattr("fracsurv.report.notebook.display", lambda data, **_: shown.append(data))
     monkeypatch.chdir(ROOT / "notebooks")
     notebook = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", as_version=4)
     names = {}
@@ -707,7 +724,7 @@ def made_up_baselines(run, rng):
     for name in ("cox_ph", "deepsurv"):
         for fold in range(run.profile.n_folds):
             place = run.folder(name, fold)
-            write_json(place / "applying.json", {})
+            write_json(place / "model.json", {})
             write_predictions(run, name, fold, rng.normal(size=len(run.cohort)))
             write_json(
                 place / "fit.json", {"key": run.key(name, fold, None), "note": "", "seconds": 1.0, "threads": 1}
@@ -790,7 +807,7 @@ def test_committed_notebooks_carry_no_paths_and_stay_small():
 
 
 def test_provenance_names_the_commit_if_there_is_one():
-    from fracsurv.provenance import commit
+    from fracsurv.study.provenance import commit
 
     found = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     assert (commit() or "").removesuffix("+changes") == (found.stdout.strip() if found.returncode == 0 else "")

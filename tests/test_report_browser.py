@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from fracsurv import report
-from fracsurv.results import write_predictions
-from fracsurv.run import open_run
+from fracsurv.report import report
+from fracsurv.study.results import write_predictions
+from fracsurv.study.run import open_run
 from tests.browser import CHROMIUM, browser
 from tests.made_up import made_up_run
 

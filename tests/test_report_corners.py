@@ -8,19 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fracsurv import findings, report
-from fracsurv.checklist import checklist
-from fracsurv.cohort import read_cohort
-from fracsurv.curves import event_share
-from fracsurv.errors import UserError
-from fracsurv.explain import Explanation
+from fracsurv.cohort.cohort import read_cohort
+from fracsurv.cohort.summary import missing_summary
 from fracsurv.explain.factors import factor_importance
-from fracsurv.findings import clinical
-from fracsurv.findings.finding import share_said
-from fracsurv.run import open_run
-from fracsurv.scaling import standardise
-from fracsurv.summary import missing_said
-from fracsurv.wording import headline_horizon, judged_split
+from fracsurv.report import findings, report
+from fracsurv.report.checklist import checklist
+from fracsurv.report.findings import clinical
+from fracsurv.report.findings.finding import share_said
+from fracsurv.study.explanations import Explanation
+from fracsurv.study.protocol import evaluated_split, headline_horizon
+from fracsurv.study.run import open_run
+from fracsurv.study.scaling import standardise
+from fracsurv.study.time_dependent import event_share
+from fracsurv.utils.errors import UserError
 from tests import oracles
 from tests.conftest import tabular, write_cohort
 from tests.made_up import made_up_run
@@ -112,7 +112,7 @@ def test_external_patients_without_events_leave_the_test_patients_judged(tmp_pat
     page = report.write_report(run).read_text(encoding="utf-8")
     table, differences = report.read_ablation(run)
     assert "external" in set(table["split"])  # it has Brier scores
-    assert judged_split(table) == "test"
+    assert evaluated_split(table) == "test"
     parts = told(page)
     for part in ("time", "calibration", "decision", "groups", "subgroups"):
         assert "test patients" in parts[part]
@@ -205,6 +205,6 @@ def test_what_no_fold_can_learn_of_is_not_said_to_be_told(tmp_path, unknown_from
     run = open_run(cohort, tmp_path / "out", "tiny")
     indicator = [standardise(run.cohort, rows)[:, 2] for rows in run.trained_on()]
     assert any(column.any() for column in indicator) == told
-    said = missing_said(run.cohort, run.trained_on())
+    said = missing_summary(run.cohort, run.trained_on())
     assert ("no model is told where Age, years is not known" in said) != told
     assert said in report._limits(run)

@@ -14,15 +14,16 @@ from sklearn.linear_model import LogisticRegression
 from sksurv import metrics as sksurv
 from sksurv.util import Surv
 
-from fracsurv import findings, metrics, report
-from fracsurv.ablation import best_unimodal
-from fracsurv.doubt import least_visible
-from fracsurv.findings import chance_range, clinical, comparison
-from fracsurv.findings.clinical import TOLD_AT
+from fracsurv import metrics
+from fracsurv.config import derive_seed
 from fracsurv.metrics.resampling import draw_counts
-from fracsurv.run import open_run
-from fracsurv.seeds import derive_seed
-from fracsurv.subgroups import subgroup_table, subgroups
+from fracsurv.report import findings, report
+from fracsurv.report.findings import chance_range, clinical, comparison
+from fracsurv.report.findings.clinical import TOLD_AT
+from fracsurv.study.ablation import best_unimodal
+from fracsurv.study.leakage import minimal_detectable_difference
+from fracsurv.study.run import open_run
+from fracsurv.study.subgroups import subgroup_table, subgroups
 from tests.conftest import tabular, write_cohort
 from tests.made_up import made_up_run
 
@@ -355,6 +356,6 @@ def test_the_grey_band_holds_95_of_100_deals(run):
 def test_the_least_visible_difference_is_seen_four_times_in_five():
     rng = np.random.default_rng(1)
     se = 0.03
-    effect = least_visible(se)
+    effect = minimal_detectable_difference(se)
     seen = np.abs(rng.normal(effect, se, 20_000) / se) > 1.959964
     assert seen.mean() == pytest.approx(0.8, abs=0.01)

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from scipy.stats import binom, norm
 
-from fracsurv.errors import UserError
 from fracsurv.simulate import (
     COVARIATES,
     DEFAULT,
@@ -25,6 +24,7 @@ from fracsurv.simulate import (
     simulate_outcome,
     simulate_tables,
 )
+from fracsurv.utils.errors import UserError
 
 N = 3_028
 ALPHA = 1e-3

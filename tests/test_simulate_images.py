@@ -14,13 +14,18 @@ import pytest
 import yaml
 from PIL import Image
 
-from fracsurv.errors import UserError
-from fracsurv.simulate import DEFAULT, LEVELS, simulate_cohort, simulate_tables
+from fracsurv.simulate import (
+    DEFAULT,
+    LEVELS,
+    simulate_cohort,
+    simulate_tables,
+)
 from fracsurv.simulate.anatomy import FIRST, LAST, simulate_spine
 from fracsurv.simulate.boxes import KEYPOINTS, list_boxes
 from fracsurv.simulate.render import render
 from fracsurv.simulate.streams import stream
 from fracsurv.simulate.visibility import trabecular_contrast
+from fracsurv.utils.errors import UserError
 
 SMALL = 0.125
 

@@ -16,14 +16,16 @@ import psutil
 import pytest
 from PIL import Image
 
-from fracsurv import files, store_files, store_rows
-from fracsurv import store as store_module
-from fracsurv.cohort import Cohort
-from fracsurv.errors import UserError
-from fracsurv.radiographs import read_radiograph, resize
-from fracsurv.store import ImageStore, build_store
-from fracsurv.vertebrae import crop_stack, slots
-from fracsurv.workers import mapped
+from fracsurv.cohort.cohort import Cohort
+from fracsurv.images import store as store_module
+from fracsurv.images import store_files, store_rows
+from fracsurv.images.crops import crop_stack
+from fracsurv.images.radiographs import read_radiograph, resize
+from fracsurv.images.store import ImageStore, build_store
+from fracsurv.utils import files
+from fracsurv.utils.errors import UserError
+from fracsurv.utils.workers import mapped
+from fracsurv.vertebrae.slots import slots
 from tests.killing import left_by_the_dead
 
 RESOLUTION = 0.25
@@ -368,7 +370,7 @@ def test_what_a_killed_builder_left_behind_goes_with_the_next(cohort, tmp_path):
 def test_a_workers_process_ends_with_whoever_asked_for_it():
     program = '''
 import os, subprocess, sys
-child = """import os, time; from fracsurv.workers import _end_with
+child = """import os, time; from fracsurv.utils.workers import _end_with
 _end_with(os.getppid()); print(flush=True); time.sleep(60)"""
 process = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE)
 process.stdout.readline()

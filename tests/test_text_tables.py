@@ -10,9 +10,9 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from fracsurv import text_tables
-from fracsurv.cohort import read_cohort
-from fracsurv.errors import UserError
+from fracsurv.cohort import tables as text_tables
+from fracsurv.cohort.cohort import read_cohort
+from fracsurv.utils.errors import UserError
 from tests.conftest import tabular, write_cohort
 
 KINDS = {"age": "continuous", "smoker": "binary"}

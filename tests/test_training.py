@@ -10,15 +10,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import fracsurv.training as training
-from fracsurv.batches import RiskBank, batches
-from fracsurv.checkpoint import load_weights, save_weights
-from fracsurv.errors import UserError
+import fracsurv.training.loop as training
+from fracsurv.config import derive_seed
 from fracsurv.losses import cox_nll
 from fracsurv.metrics import concordance_index
 from fracsurv.models import ConvDeepSurv, DeepSurv
-from fracsurv.seeds import derive_seed
-from fracsurv.training import Recipe, fit, learning_rate, predict
+from fracsurv.training.loop import (
+    Recipe,
+    fit,
+    learning_rate,
+    predict,
+)
+from fracsurv.training.sampler import RiskBank, batches
+from fracsurv.utils.errors import UserError
+from fracsurv.utils.weights import load_weights, save_weights
 from tests.killing import Killed, killed_in, left_by_the_dead
 
 N = 200

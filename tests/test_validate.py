@@ -14,20 +14,20 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from fracsurv import validation_files
-from fracsurv.applying import read_application
 from fracsurv.cli import app
-from fracsurv.cohort import read_cohort
+from fracsurv.cohort.cohort import read_cohort
 from fracsurv.config import load_profile
-from fracsurv.errors import UserError
-from fracsurv.experiments import run_experiment
 from fracsurv.metrics import kaplan_meier
-from fracsurv.overlap import Alike
-from fracsurv.results import read_metrics
-from fracsurv.run import open_run
-from fracsurv.validating import COLUMNS, outcome_faults, validate_experiment
-from fracsurv.validation_files import others_only, write_validation
-from fracsurv.validation_words import found
+from fracsurv.predict.train_overlap import Alike
+from fracsurv.predict.validate import COLUMNS, outcome_faults, validate_experiment
+from fracsurv.report import validation_files
+from fracsurv.report.validation_files import others_only, write_validation
+from fracsurv.report.validation_words import found
+from fracsurv.study.experiments import run_experiment
+from fracsurv.study.model_bundle import read_bundle
+from fracsurv.study.results import read_metrics
+from fracsurv.study.run import open_run
+from fracsurv.utils.errors import UserError
 from tests.browser import CHROMIUM, browser
 from tests.conftest import write_cohort
 
@@ -356,7 +356,7 @@ class TestRefuses:
     def test_one_patient_who_has_had_the_event(self, made, others):
         cohort = read_cohort(others)
         one = cohort.of_rows(np.flatnonzero(cohort.table["event"])[:1])
-        assert outcome_faults(read_application(made.folder("cox_ph", 0)), one) == [
+        assert outcome_faults(read_bundle(made.folder("cox_ph", 0)), one) == [
             "patient_id: 1 patient; nothing can be validated on fewer than two"
         ]
 

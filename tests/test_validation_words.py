@@ -10,13 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fracsurv.calibration_words import panel, ratio_words
+from fracsurv.cohort.summary import followed
 from fracsurv.metrics import Estimate
-from fracsurv.numerals import bracketed
-from fracsurv.recalibrating import METHODS, Prediction, recalibrate
-from fracsurv.summary import followed
-from fracsurv.validating import ENSEMBLE, Validated, _recalibrated
-from fracsurv.validation_words import Study, answer, cautions, limits
+from fracsurv.predict.recalibrate import METHODS, Prediction, recalibrate
+from fracsurv.predict.validate import ENSEMBLE, Validated, _recalibrated
+from fracsurv.report.calibration_words import panel, ratio_words
+from fracsurv.report.validation_words import (
+    Study,
+    answer,
+    cautions,
+    limits,
+)
+from fracsurv.utils.formatting import bracketed
 
 RIGHT = {
     ("c_index", None): (0.70, 0.65, 0.75),

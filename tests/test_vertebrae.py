@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fracsurv.radiographs import resize
-from fracsurv.vertebrae import crop_shape, crop_stack, slots
+from fracsurv.images.crops import crop_shape, crop_stack
+from fracsurv.images.radiographs import resize
+from fracsurv.vertebrae.slots import slots
 
 
 def spine(n=13, *, top=100.0, first=50.0, growth=3.0, disc=0.25):

@@ -10,12 +10,11 @@ import torch
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from fracsurv.cohort import Cohort
-from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS
+from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS, LEVELS, overlapping_pairs
+from fracsurv.cohort.cohort import Cohort
 from fracsurv.detection.scores import KeypointErrors
-from fracsurv.morphometry import grade_probabilities, morphometry
-from fracsurv.vertebrae import LEVELS, overlapping_pairs
-from fracsurv.vertebral import slot_index, slot_values
+from fracsurv.vertebrae.covariates import slot_index, slot_values
+from fracsurv.vertebrae.morphometry import grade_probabilities, morphometry
 
 CALLS = {"any_fracture": 1, "grade_2_or_more": 2}
 """What is called, and the least grade that makes it true."""

@@ -15,7 +15,6 @@ from torch import nn
 from tqdm import tqdm
 
 from fracsurv import __version__
-from fracsurv.checkpoint import load_weights, read_about, save_weights
 from fracsurv.detection.inference import Detections, detect
 from fracsurv.detection.keypoint_training import (
     FEWEST,
@@ -30,7 +29,8 @@ from fracsurv.detection.network import VertebraDetector
 from fracsurv.detection.scores import KeypointErrors, matches, scores
 from fracsurv.detection.sources import Labelled
 from fracsurv.detection.training import DetectorRecipe, held_out, train_detector
-from fracsurv.errors import UserError
+from fracsurv.utils.errors import UserError
+from fracsurv.utils.weights import load_weights, read_about, save_weights
 
 FORMAT = "fracsurv vertebra finder"
 

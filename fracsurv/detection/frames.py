@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fracsurv.detection.network import FRAME
-from fracsurv.radiographs import resize
+from fracsurv.images.radiographs import resize
 
 PERCENTILES = (0.5, 99.5)
 """Grey levels that become 0 and 255: burnt-in marks and the collimator's edge shall not decide the contrast."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,19 +15,13 @@ from fracsurv.detection.column import one_column
 from fracsurv.detection.frames import into_frame
 from fracsurv.detection.network import VertebraDetector
 from fracsurv.detection.targets import boxes_around, cell_centres
+from fracsurv.utils.devices import reproducible
 
 LEAST_SCORE = 0.02
 """Below this nothing is listed at all."""
 OVERLAP = 0.45
 """Intersection over union from which the lower-scored of two boxes is a duplicate."""
 MOST = 100
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """A GPU's convolutions in float32 proper: by itself it rounds their factors to ten bits (TF32)."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        yield
 
 
 @dataclass(frozen=True)
@@ -81,7 +74,7 @@ def as_input(frames: np.ndarray) -> Tensor:
 def answer(model: VertebraDetector, image: Tensor) -> tuple[Tensor, Tensor]:
     """Centre scores and distances, in evaluation mode."""
     model.eval()
-    with torch.no_grad(), full_precision():
+    with torch.no_grad(), reproducible():
         logits, sides = model(image.contiguous(memory_format=torch.channels_last))
     return logits.sigmoid(), sides
 

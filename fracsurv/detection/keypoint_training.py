@@ -12,11 +12,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fracsurv.detection.augment import turn
-from fracsurv.detection.inference import full_precision
-from fracsurv.detection.keypoints import SIZE, KeypointNetwork, calibrate, keypoint_loss, vertebra_picture
+from fracsurv.detection.keypoints import (
+    SIZE,
+    KeypointNetwork,
+    calibrate,
+    keypoint_loss,
+    vertebra_picture,
+)
 from fracsurv.detection.sources import Labelled
-from fracsurv.errors import UserError
-from fracsurv.training import precision_of
+from fracsurv.utils.devices import precision_of, reproducible
+from fracsurv.utils.errors import UserError
 
 FEWEST = 200
 """Fewer vertebrae than this teach nothing that holds for another."""
@@ -91,7 +96,7 @@ def locate(
     dtype = precision_of(device, precision)
     model.eval()
     found = []
-    with torch.no_grad(), full_precision(), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+    with torch.no_grad(), reproducible(), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         for start in range(0, len(pictures), batch_size):
             batch = torch.from_numpy(pictures[start : start + batch_size]).unsqueeze(1).to(device)
             found.append(model(batch.contiguous(memory_format=torch.channels_last)))

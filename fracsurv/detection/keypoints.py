@@ -8,9 +8,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fracsurv.cohort.boxes import CHI2_90
 from fracsurv.detection.network import _convolution, _Residual
-from fracsurv.radiographs import resize
-from fracsurv.vertebrae import CHI2_90
+from fracsurv.images.radiographs import resize
 
 SIZE = (48, 64)
 """Height and width, in pixels, of the picture of one vertebra."""

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
+from fracsurv.cohort.boxes import CHI2_90
 from fracsurv.detection.inference import Detections
-from fracsurv.vertebrae import CHI2_90
 
 IOU_STEPS = tuple(np.arange(0.5, 1.0, 0.05).round(2))
 RECALL_GRID = np.linspace(0, 1, 101)

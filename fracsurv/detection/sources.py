@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fracsurv.cohort import Cohort, read_cohort
-from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS
-from fracsurv.errors import UserError
-from fracsurv.radiographs import read_radiograph
-from fracsurv.text_tables import TABLES
-from fracsurv.vertebrae import MAX_HEIGHT
-from fracsurv.yolo import read_yolo
+from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS
+from fracsurv.cohort.cohort import Cohort, read_cohort
+from fracsurv.cohort.tables import TABLES
+from fracsurv.images.radiographs import read_radiograph
+from fracsurv.importers.yolo_labels import read_yolo
+from fracsurv.utils.errors import UserError
+from fracsurv.vertebrae.slots import MAX_HEIGHT
 
 FEWEST = 20
 """Fewer radiographs than this teach nothing that holds for another."""

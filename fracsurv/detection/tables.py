@@ -10,13 +10,19 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from fracsurv.cohort import Cohort
-from fracsurv.cohort_checks import BOX_COLUMNS, KEYPOINT_COLUMNS, SCALE_COLUMNS
-from fracsurv.detection.finder import Finder, Vertebrae, find, find_keypoints
-from fracsurv.errors import UserError
-from fracsurv.files import atomic_path
-from fracsurv.morphometry import grade_probabilities, morphometry
-from fracsurv.vertebrae import LEVELS, MAX_HEIGHT, into_slots, slots
+from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS, LEVELS, SCALE_COLUMNS
+from fracsurv.cohort.cohort import Cohort
+from fracsurv.detection.finder import (
+    Finder,
+    Vertebrae,
+    find,
+    find_keypoints,
+)
+from fracsurv.images.radiographs import read_patient_radiograph
+from fracsurv.utils.errors import UserError
+from fracsurv.utils.files import atomic_path
+from fracsurv.vertebrae.morphometry import grade_probabilities, morphometry
+from fracsurv.vertebrae.slots import MAX_HEIGHT, into_slots, slots
 
 AT_ONCE = 8
 """Radiographs that are looked at together."""
@@ -46,7 +52,7 @@ def find_vertebrae(
     """
     if not cohort.has_images:
         raise UserError(f"{cohort.folder}: has no radiographs (no column `image`); there is nothing to look at")
-    patients = cohort.table.loc[cohort.pictured, "patient_id"]
+    patients = cohort.table.loc[cohort.has_image, "patient_id"]
     tables: list[pd.DataFrame] = []
     faults: list[str] = []
     with _bar(len(patients), progress) as bar:
@@ -119,7 +125,7 @@ def _batches(
         for patient in patients.iloc[start : start + AT_ONCE]:
             bar.update()
             try:
-                read[patient] = cohort.radiograph(name_of[patient])
+                read[patient] = read_patient_radiograph(cohort, name_of[patient])
             except UserError as error:
                 faults += error.faults
         if not faults:

@@ -15,13 +15,18 @@ from tqdm import tqdm
 
 from fracsurv.detection.augment import DetectorAugment, augment
 from fracsurv.detection.frames import into_frame
-from fracsurv.detection.inference import Detections, answer, as_input, decode
+from fracsurv.detection.inference import (
+    Detections,
+    answer,
+    as_input,
+    decode,
+)
 from fracsurv.detection.network import FRAME, VertebraDetector
 from fracsurv.detection.scores import best_threshold
 from fracsurv.detection.sources import Labelled
 from fracsurv.detection.targets import detection_loss
-from fracsurv.stored_array import create_array
-from fracsurv.training import precision_of
+from fracsurv.images.stored_array import create_array
+from fracsurv.utils.devices import precision_of
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fracsurv.cohort import Cohort
-from fracsurv.cohort_checks import BOX_COLUMNS
-from fracsurv.radiographs import source_kind
-from fracsurv.vertebrae import N_SLOTS, into_slots
-from fracsurv.vertebral import slot_index
+from fracsurv.cohort.boxes import BOX_COLUMNS, N_SLOTS
+from fracsurv.cohort.cohort import Cohort
+from fracsurv.images.radiographs import source_kind
+from fracsurv.vertebrae.covariates import slot_index
+from fracsurv.vertebrae.slots import into_slots
 
 
 def occluded(call: Callable[..., Tensor], tabular: Tensor, images: Tensor, frames: Tensor | None) -> Tensor:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fracsurv.cohort import Cohort
-from fracsurv.cohort_checks import BOX_COLUMNS
+from fracsurv.cohort.boxes import BOX_COLUMNS, LEVELS, N_SLOTS, overlapping_pairs
+from fracsurv.cohort.cohort import Cohort
 from fracsurv.metrics import percentile_interval, resampled
-from fracsurv.vertebrae import LEVELS, N_SLOTS, overlapping_pairs
-from fracsurv.vertebral import slot_index
+from fracsurv.vertebrae.covariates import slot_index
 
 
 def true_grades(cohort: Cohort, rows: NDArray) -> NDArray | None:

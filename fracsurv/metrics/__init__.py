@@ -11,7 +11,12 @@ is a ValueError that names the argument. `tests/README.md` says against what eac
 from fracsurv.metrics.auc import auc_censored_as_nonevent, cumulative_dynamic_auc
 from fracsurv.metrics.breslow import Baseline, breslow_baseline, breslow_survival
 from fracsurv.metrics.brier import brier_score, integrated_brier_score
-from fracsurv.metrics.censoring import censoring_survival, kaplan_meier, mean_weight, usable_horizons
+from fracsurv.metrics.censoring import (
+    censoring_survival,
+    kaplan_meier,
+    mean_weight,
+    usable_horizons,
+)
 from fracsurv.metrics.clinical import Calibration, calibration, net_benefit
 from fracsurv.metrics.comparison import Bootstrap, Metric, bootstrap
 from fracsurv.metrics.competing import (
@@ -38,7 +43,13 @@ from fracsurv.metrics.resampling import (
     resampled,
 )
 from fracsurv.metrics.smooth_calibration import SmoothCalibration, smooth_calibration
-from fracsurv.metrics.validation import Drawn, Estimate, cox_slope, events_ratio, validation_metrics
+from fracsurv.metrics.validation import (
+    Drawn,
+    Estimate,
+    cox_slope,
+    events_ratio,
+    validation_metrics,
+)
 
 __all__ = [
     "LEAST_ANSWERED",

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_finite, check_risk, check_survival, check_times
+from fracsurv.metrics._checks import (
+    check_finite,
+    check_risk,
+    check_survival,
+    check_times,
+)
 
 # exp of this is still finite and exp(-exp(·)) has long been 0.
 _LARGEST_EXPONENT = 700.0

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_finite, check_outcome, check_survival, check_times
+from fracsurv.metrics._checks import (
+    check_finite,
+    check_outcome,
+    check_survival,
+    check_times,
+)
 
 
 def kaplan_meier(event: ArrayLike, time: ArrayLike, *, censoring: bool = False) -> tuple[NDArray, NDArray]:

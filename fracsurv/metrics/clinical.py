@@ -9,7 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from fracsurv.metrics._checks import check_finite, check_outcome, check_time, check_whole
+from fracsurv.metrics._checks import (
+    check_finite,
+    check_outcome,
+    check_time,
+    check_whole,
+)
 from fracsurv.metrics.censoring import censoring_survival, kaplan_meier
 from fracsurv.metrics.competing import NORMAL_97_5, cumulative_incidence
 

@@ -9,7 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_risk, check_survival, check_time, check_whole
+from fracsurv.metrics._checks import (
+    check_risk,
+    check_survival,
+    check_time,
+    check_whole,
+)
 from fracsurv.metrics._pairs import pair_counts
 from fracsurv.metrics.auc import auc_of_draws
 from fracsurv.metrics.brier import brier_of_draws, brier_terms

@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
-from fracsurv.metrics._checks import check_finite, check_outcome, check_risk, check_times
+from fracsurv.metrics._checks import (
+    check_finite,
+    check_outcome,
+    check_risk,
+    check_times,
+)
 from fracsurv.metrics.breslow import Baseline, breslow_baseline, breslow_survival
 
 NORMAL_97_5 = float(norm.ppf(0.975))

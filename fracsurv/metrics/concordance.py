@@ -7,8 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_outcome, check_risk, check_survival, check_time
-from fracsurv.metrics._pairs import comparable_counts, lower_risk_counts, pair_counts, tied_risk_counts
+from fracsurv.metrics._checks import (
+    check_outcome,
+    check_risk,
+    check_survival,
+    check_time,
+)
+from fracsurv.metrics._pairs import (
+    comparable_counts,
+    lower_risk_counts,
+    pair_counts,
+    tied_risk_counts,
+)
 from fracsurv.metrics.censoring import inverse_censoring_weights
 from fracsurv.metrics.competing import competing_pair_counts
 

@@ -12,7 +12,12 @@ from fracsurv.metrics._pairs import pair_counts
 from fracsurv.metrics.auc import auc_of_draws, mean_auc_of_draws, survival_of_draws
 from fracsurv.metrics.brier import brier_of_draws, brier_terms, integrate
 from fracsurv.metrics.censoring import inverse_censoring_weights, reaches
-from fracsurv.metrics.competing import competing_pair_counts, predicted_survival, ranking_by_last, ranking_by_time
+from fracsurv.metrics.competing import (
+    competing_pair_counts,
+    predicted_survival,
+    ranking_by_last,
+    ranking_by_time,
+)
 from fracsurv.metrics.concordance import concordance_of_draws, uno_weights
 
 Key = tuple[str, float | None]

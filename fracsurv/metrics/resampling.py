@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fracsurv.metrics._checks import check_finite, check_outcome, check_times
-from fracsurv.metrics.evaluation import DrawnSample, Key, evaluate_draws, grid_for
+from fracsurv.metrics.evaluation import (
+    DrawnSample,
+    Key,
+    evaluate_draws,
+    grid_for,
+)
 
 # Arrays of (patients × draws) are the largest made; a chunk of draws keeps each at 32 MiB.
 _CHUNK_ELEMENTS = 4_194_304

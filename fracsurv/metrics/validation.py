@@ -11,7 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_finite, check_risk, check_survival, check_times
+from fracsurv.metrics._checks import (
+    check_finite,
+    check_risk,
+    check_survival,
+    check_times,
+)
 from fracsurv.metrics.auc import mean_auc_of_draws, survival_of_draws
 from fracsurv.metrics.brier import integrate
 from fracsurv.metrics.censoring import inverse_censoring_weights

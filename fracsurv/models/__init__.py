@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from fracsurv.choices import RESNETS
+from fracsurv.config import RESNETS
 from fracsurv.models.deepsurv import DeepSurv
 from fracsurv.models.encoders import ConvDeepSurv, ImageRisk, ViTDeepSurv
 from fracsurv.models.fusion import AlphaFusion, IntermediateFusion, LateFusion

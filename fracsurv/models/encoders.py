@@ -100,13 +100,13 @@ class ImageRisk(nn.Module):
         self.encoder = encoder
         self.head = nn.Linear(encoder.n_features, 1)
 
-    def features(self, image: Tensor, *pictured: Tensor) -> Tensor:
-        """(n, n_features) image features, the input of intermediate fusion; `pictured`: see `MaskedEncoder`."""
-        return self.encoder(image, *pictured)
+    def features(self, image: Tensor, *has_image: Tensor) -> Tensor:
+        """(n, n_features) image features, the input of intermediate fusion; `has_image`: see `MaskedEncoder`."""
+        return self.encoder(image, *has_image)
 
-    def forward(self, tabular: Tensor | None, image: Tensor, *pictured: Tensor) -> Tensor:
+    def forward(self, tabular: Tensor | None, image: Tensor, *has_image: Tensor) -> Tensor:
         """Log hazards, in float32 whatever the encoder's precision; `tabular` is not looked at."""
-        features = self.encoder(image, *pictured)
+        features = self.encoder(image, *has_image)
         with torch.autocast(features.device.type, enabled=False):
             return self.head(features.float()).squeeze(1)
 

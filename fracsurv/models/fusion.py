@@ -1,7 +1,7 @@
 """The protocol's ways of putting image and clinical risk together.
 
 Every model here maps `(tabular, image)` to (n,) log hazards in float32, higher = riskier. Where patients may be
-without a picture, a third argument, `pictured`, says who has one; see `masking.MaskedEncoder`.
+without a picture, a third argument, `has_image`, says who has one; see `masking.MaskedEncoder`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class IntermediateFusion(nn.Module):
             nn.Linear(128, 1),
         )
 
-    def image_part(self, image: Tensor, *pictured: Tensor) -> Tensor:
+    def image_part(self, image: Tensor, *has_image: Tensor) -> Tensor:
         """(n, n_features): all that the fusion sees of an image."""
-        return self.image(image, *pictured)
+        return self.image(image, *has_image)
 
     def with_image_part(self, tabular: Tensor, features: Tensor) -> Tensor:
         """Log hazards from covariates and image features that are already known."""
@@ -37,9 +37,9 @@ class IntermediateFusion(nn.Module):
             joint = torch.cat([features.float(), self.tabular(tabular)], dim=1)
             return self.head(joint).squeeze(1)
 
-    def forward(self, tabular: Tensor, image: Tensor, *pictured: Tensor) -> Tensor:
+    def forward(self, tabular: Tensor, image: Tensor, *has_image: Tensor) -> Tensor:
         """Log hazards from concatenated features; everything is trained end to end."""
-        return self.with_image_part(tabular, self.image_part(image, *pictured))
+        return self.with_image_part(tabular, self.image_part(image, *has_image))
 
 
 class _Frozen(nn.Module):
@@ -54,9 +54,9 @@ class _Frozen(nn.Module):
         self.module.eval()
         return self
 
-    def forward(self, tabular: Tensor, image: Tensor | None, *pictured: Tensor) -> Tensor:
+    def forward(self, tabular: Tensor, image: Tensor | None, *has_image: Tensor) -> Tensor:
         with torch.no_grad():
-            return self.module(tabular, image, *pictured)
+            return self.module(tabular, image, *has_image)
 
 
 class LateFusion(nn.Module):
@@ -73,9 +73,9 @@ class LateFusion(nn.Module):
         with torch.autocast(tabular_risk.device.type, enabled=False):
             return self.head(torch.stack([tabular_risk, image_risk], dim=1)).squeeze(1)
 
-    def forward(self, tabular: Tensor, image: Tensor, *pictured: Tensor) -> Tensor:
+    def forward(self, tabular: Tensor, image: Tensor, *has_image: Tensor) -> Tensor:
         """Log hazards from covariates and image, through both frozen models."""
-        return self.combine(self.tabular(tabular, None), self.image(tabular, image, *pictured))
+        return self.combine(self.tabular(tabular, None), self.image(tabular, image, *has_image))
 
 
 class AlphaFusion(nn.Module):
@@ -97,14 +97,14 @@ class AlphaFusion(nn.Module):
         self.tabular = _Frozen(tabular) if freeze_tabular else tabular
         self.alpha = alpha
 
-    def image_part(self, image: Tensor, *pictured: Tensor) -> Tensor:
+    def image_part(self, image: Tensor, *has_image: Tensor) -> Tensor:
         """(n,): the image's log hazards, all that the fusion sees of it."""
-        return self.image(None, image, *pictured)
+        return self.image(None, image, *has_image)
 
     def with_image_part(self, tabular: Tensor, image_risk: Tensor) -> Tensor:
         """Log hazards from covariates and the image's log hazards."""
         return self.alpha * self.tabular(tabular, None) + (1 - self.alpha) * image_risk
 
-    def forward(self, tabular: Tensor, image: Tensor, *pictured: Tensor) -> Tensor:
+    def forward(self, tabular: Tensor, image: Tensor, *has_image: Tensor) -> Tensor:
         """Log hazards from covariates and image."""
-        return self.with_image_part(tabular, self.image_part(image, *pictured))
+        return self.with_image_part(tabular, self.image_part(image, *has_image))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fracsurv.models.encoders import ConvEncoder, ViTEncoder
-from fracsurv.parallel import Team
+from fracsurv.training.parallel import Team
 
 FEWEST = 2
 """Pictures of which a training batch's statistics can be made: of a single one BatchNorm makes none."""
@@ -47,14 +47,14 @@ class MaskedEncoder(nn.Module):
         """The encoder's network."""
         return self.encoder.backbone
 
-    def forward(self, images: Tensor, pictured: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, has_image: Tensor | None = None) -> Tensor:
         """(n, n_features) float32 features of all patients.
 
         Parameters
         ----------
         images : Tensor (n_pictured, channels, H, W)
             Of those who have one, in order.
-        pictured : Tensor (n,), bool, on the host
+        has_image : Tensor (n,), bool, on the host
             Who that is; None: everybody. When several processes train, of the whole batch, of which `images` are
             this process's share.
 
@@ -63,10 +63,10 @@ class MaskedEncoder(nn.Module):
         A training batch with fewer than two pictures gives everybody the mean of evaluation and teaches the encoder
         nothing, as a last batch of one patient is left out elsewhere.
         """
-        if pictured is None:
+        if has_image is None:
             return self.encoder(images)
-        n_pictured = int(pictured.sum())
-        mine = pictured[self.team.share.mine] if self.training and not self.team.is_alone else pictured
+        n_pictured = int(has_image.sum())
+        mine = has_image[self.team.share.mine] if self.training and not self.team.is_alone else has_image
         if n_pictured < (FEWEST if self.training else 1):
             return self.mean.expand(len(mine), -1)
         features = self.encoder(images)

@@ -4,12 +4,25 @@ Each takes `provenance`, a few words such as 'simulated cohort', which it stamps
 figure that leaves its page still says what its numbers were made from.
 """
 
+from fracsurv.cohort.boxes import LEVELS
 from fracsurv.plots.ablation import forest, over_time, validation_against_test
 from fracsurv.plots.covariates import coefficient_forest, covariate_distributions
 from fracsurv.plots.explanation import contributions, factor_losses, heat_maps
-from fracsurv.plots.images import LEVELS, augmentation_samples, box_heights, crop_montage, radiograph_with_slots
+from fracsurv.plots.images import (
+    augmentation_samples,
+    box_heights,
+    crop_montage,
+    radiograph_with_slots,
+)
 from fracsurv.plots.incidence import incidence
-from fracsurv.plots.style import COLOURS, as_png, as_svg, horizon_label, set_style, spread
+from fracsurv.plots.style import (
+    COLOURS,
+    as_png,
+    as_svg,
+    horizon_label,
+    set_style,
+    spread,
+)
 from fracsurv.plots.subgroups import subgroups
 from fracsurv.plots.survival import (
     CalibrationPanel,
@@ -22,7 +35,12 @@ from fracsurv.plots.survival import (
 )
 from fracsurv.plots.training import alpha_sweep, late_fusion_weights, learning_curves
 from fracsurv.plots.validation import expected_and_observed
-from fracsurv.plots.vertebrae import boxes_per_patient, corrections, grade_matrix, keypoints
+from fracsurv.plots.vertebrae import (
+    boxes_per_patient,
+    corrections,
+    grade_matrix,
+    keypoints,
+)
 
 __all__ = [
     "COLOURS",

@@ -11,7 +11,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from fracsurv.config import TRUE_RISK
-from fracsurv.plots.style import COLOURS, GREY, label_ends, new_figure, time_axis
+from fracsurv.plots.style import (
+    COLOURS,
+    GREY,
+    label_ends,
+    new_figure,
+    time_axis,
+)
 
 INPUT_COLOURS = {"truth": "#000000", "none": COLOURS[0], "full": COLOURS[1], "crops": COLOURS[2]}
 INPUT_NAMES = {"truth": "true risk", "none": "clinical only", "full": "full image", "crops": "vertebra crops"}

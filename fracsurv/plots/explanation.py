@@ -10,7 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fracsurv.plots.style import COLOURS, GREY, broken, new_figure
+from fracsurv.plots.style import (
+    COLOURS,
+    GREY,
+    broken,
+    new_figure,
+)
 
 
 def contributions(

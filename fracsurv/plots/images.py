@@ -11,8 +11,13 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from fracsurv.plots.style import COLOURS, GREY, ink, new_figure
-from fracsurv.vertebrae import LEVELS
+from fracsurv.cohort.boxes import LEVELS
+from fracsurv.plots.style import (
+    COLOURS,
+    GREY,
+    ink,
+    new_figure,
+)
 
 STATES = {"used": COLOURS[2], "too tall": COLOURS[3], "topmost, dropped": COLOURS[1], "empty slot": COLOURS[9]}
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from fracsurv.cohort import DAYS_A_YEAR, HORIZONS_YEARS
+from fracsurv.cohort.cohort import DAYS_A_YEAR, HORIZONS_YEARS
 
 COLOURS = tuple(sns.color_palette("colorblind").as_hex())
 """Wong's palette, told apart by people with any of the common colour deficiencies."""

@@ -15,7 +15,16 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from fracsurv.metrics import Calibration, cumulative_incidence
-from fracsurv.plots.style import COLOURS, GREY, STAMP_INCHES, broken, horizon_label, ink, new_figure, time_axis
+from fracsurv.plots.style import (
+    COLOURS,
+    GREY,
+    STAMP_INCHES,
+    broken,
+    horizon_label,
+    ink,
+    new_figure,
+    time_axis,
+)
 
 
 def numbers_at_risk(time: NDArray, at: Sequence[float]) -> list[int]:

@@ -10,9 +10,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse, Rectangle
 from numpy.typing import NDArray
 
+from fracsurv.cohort.boxes import CHI2_90, N_SLOTS
 from fracsurv.plots.images import shortened
 from fracsurv.plots.style import COLOURS, GREY, new_figure
-from fracsurv.vertebrae import CHI2_90, N_SLOTS
 
 NINETY = CHI2_90**0.5
 """Half-axes of a two-dimensional normal's 90 % ellipse, in standard deviations."""

@@ -1,6 +1,6 @@
 """The simulated cohort: clinical variables, spine anatomy, radiographs, outcome with its true risk."""
 
-from fracsurv.vertebrae import LEVELS
+from fracsurv.cohort.boxes import LEVELS
 
 from .clinical import simulate_clinical
 from .death import DeathSettings, death_times, with_death

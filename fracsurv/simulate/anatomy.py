@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fracsurv.vertebrae import LEVELS
+from fracsurv.cohort.boxes import LEVELS
 
 from .settings import SimulationSettings
 

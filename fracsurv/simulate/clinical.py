@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
 
-from fracsurv.errors import UserError
+from fracsurv.utils.errors import UserError
 
 from .settings import BINARY, CONTINUOUS, COVARIATES, DEFAULT, SimulationSettings
 from .streams import rows

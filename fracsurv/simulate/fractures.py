@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from fracsurv.vertebrae import LEVELS
+from fracsurv.cohort.boxes import LEVELS
 
 from .settings import DEFAULT, SimulationSettings
 from .streams import rows

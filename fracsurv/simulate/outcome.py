@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 
-from fracsurv.errors import UserError
+from fracsurv.utils.errors import UserError
 
 from .settings import DEFAULT, SimulationSettings
 from .streams import rows

@@ -12,10 +12,10 @@ import pandas as pd
 import yaml
 from tqdm import tqdm
 
-from fracsurv.errors import UserError
-from fracsurv.files import atomic_folder
-from fracsurv.vertebrae import LEVELS
-from fracsurv.workers import mapped
+from fracsurv.cohort.boxes import LEVELS
+from fracsurv.utils.errors import UserError
+from fracsurv.utils.files import atomic_folder
+from fracsurv.utils.workers import mapped
 
 from .anatomy import simulate_spine
 from .boxes import COLUMNS, list_boxes

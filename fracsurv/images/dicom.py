@@ -1,0 +1,273 @@
+"""DICOM radiographs as hospitals have them: grey values with the header's transformations, and nothing else of it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import imagecodecs
+import numpy as np
+import pydicom
+from pydicom import Dataset, uid
+from pydicom.encaps import generate_frames
+from pydicom.pixels import apply_windowing
+
+from fracsurv.utils.errors import UserError
+
+MAX_PIXELS = 100_000_000
+"""A larger picture is taken for a decompression bomb: real whole-spine radiographs have under 20 million."""
+DECODERS: dict[str, Callable[[bytes], np.ndarray]] = {
+    uid.JPEGLossless: imagecodecs.jpegsof3_decode,
+    uid.JPEGLosslessSV1: imagecodecs.jpegsof3_decode,
+    uid.JPEGLSLossless: imagecodecs.jpegls_decode,
+    uid.JPEGLSNearLossless: imagecodecs.jpegls_decode,
+}
+"""Compressions that pydicom cannot decode with Pillow alone."""
+NO_FRAME_HEADERS = (0xC4, 0xC8, 0xCC)
+"""Markers among JPEG's frame headers (C0 to CF) that are none."""
+
+
+def is_dicom(path: Path, name: str) -> bool:
+    """By its mark or its suffix; a UserError where it cannot be opened."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(132)
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{name}: cannot be opened ({error.strerror})") from None
+    if not start:
+        raise UserError(f"{name}: the file is empty")
+    return start[128:132] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
+
+
+def read_dicom(path: Path, name: str, *, windowed: bool = False) -> np.ndarray:
+    """A single greyscale frame, uint8 or uint16 (H, W), brighter = denser; see `radiographs.read_radiograph`."""
+    with _quiet():
+        header = pydicom.dcmread(path)
+        _check(header, name)
+        stored = _without_other_bits(header, _decoded(header, name), name)
+        padding = _is_padding(header, stored)
+        if windowed:
+            values, low, high = _windowed(header, stored, name)
+        else:
+            values, low, high = _modality(header, stored)
+    if header.PhotometricInterpretation == "MONOCHROME1":
+        values = low + high - values
+    if padding.any() and not padding.all():
+        values = np.where(padding, values[~padding].min(), values)
+    if windowed:
+        if high <= low:
+            raise UserError(f"{name}: the VOI table of its header gives one value alone; export it again")
+        return np.rint((values - low) * (65535 / (high - low))).astype(np.uint16)
+    return _as_integers(header, values, (low, high), name)
+
+
+def dicom_kind(path: Path, name: str, *, windowed: bool = False) -> tuple[np.dtype, tuple[int, int]]:
+    """The dtype and the shape (H, W) of what `read_dicom` would give, from the header alone."""
+    with _quiet():
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        dtype = np.dtype(np.uint16) if windowed else _dtype(header)
+        return dtype, (int(header.Rows), int(header.Columns))
+
+
+class HeaderFacts(NamedTuple):
+    """What a header says that a check of a cohort needs, and no text of it: nothing here identifies anybody."""
+
+    frontal: bool
+    burnt_in: bool
+    spacing: float | None
+    person: str
+
+
+def header_facts(path: Path, name: str) -> HeaderFacts | None:
+    """The facts of a DICOM file; None of any other.
+
+    `frontal`: an anteroposterior or posteroanterior view; `burnt_in`: text is burnt into the picture; `spacing`: of
+    rows, mm a pixel; `person`: a hash of the patient's number, name and date of birth, '' where there are none.
+    """
+    if not is_dicom(path, name):
+        return None
+    with _quiet():
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        who = [str(header.get(name, "")).strip() for name in ("PatientID", "PatientName", "PatientBirthDate")]
+        return HeaderFacts(
+            str(header.get("ViewPosition", "")).strip().upper() in ("AP", "PA"),
+            str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES",
+            _spacing(header),
+            hashlib.sha256(repr(who).encode()).hexdigest() if any(who) else "",
+        )
+
+
+def _spacing(header: Any) -> float | None:
+    """Of rows, mm a pixel; None where the header has no such number."""
+    for name in ("PixelSpacing", "ImagerPixelSpacing"):
+        with suppress(TypeError, ValueError, IndexError, AttributeError):  # whatever else stands there
+            first = float(header[name].value[0]) if name in header else 0.0
+            if 0 < first < math.inf:
+                return first
+    return None
+
+
+@contextmanager
+def _quiet():
+    with warnings.catch_warnings():
+        # pydicom warns about odd header values and quotes them: a patient's name could reach the terminal.
+        warnings.filterwarnings("ignore", module=r"pydicom")
+        yield
+
+
+def _check(header: Any, name: str) -> None:
+    """Refuse what is no single greyscale frame, before decoding anything."""
+    if "PixelData" not in header:
+        raise UserError(f"{name}: this DICOM file holds no picture")
+    frames = int(header.get("NumberOfFrames", 1) or 1)
+    if frames > 1:
+        raise UserError(f"{name}: {frames} frames; expected a single radiograph: export one frame")
+    if header.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
+        raise UserError(f"{name}: colour DICOM; expected MONOCHROME1 or MONOCHROME2: export it as greyscale")
+    if int(header.Rows) * int(header.Columns) > MAX_PIXELS:
+        raise UserError(f"{name}: {header.Columns}×{header.Rows} pixels; at most {MAX_PIXELS:,} are read")
+
+
+def _decoded(header: Any, name: str) -> np.ndarray:
+    """Stored values, (H, W)."""
+    decode = DECODERS.get(header.file_meta.TransferSyntaxUID)
+    if decode is None:
+        stored = header.pixel_array
+    else:
+        frame = next(generate_frames(header.PixelData, number_of_frames=1))
+        if _frame_shape(frame) != (header.Rows, header.Columns):  # before room is made for it
+            raise UserError(f"{name}: its header and its compressed picture are not of the same size")
+        stored = decode(frame)
+        if header.PixelRepresentation:
+            stored = stored.view(f"i{stored.dtype.itemsize}")
+    if stored.ndim != 2:
+        raise UserError(f"{name}: expected one greyscale frame, got pixel data of shape {stored.shape}")
+    return stored
+
+
+def _frame_shape(frame: bytes) -> tuple[int, int] | None:
+    """Height and width that a JPEG or JPEG-LS stream says it has."""
+    at = 2
+    while at + 9 <= len(frame) and frame[at] == 0xFF:
+        marker, length = frame[at + 1], int.from_bytes(frame[at + 2 : at + 4], "big")
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in NO_FRAME_HEADERS):
+            return tuple(int.from_bytes(frame[at + k : at + k + 2], "big") for k in (5, 7))
+        at += 1 if marker == 0xFF else 2 + length  # 0xFF may be repeated before a marker
+    return None
+
+
+def _without_other_bits(header: Any, stored: np.ndarray, name: str) -> np.ndarray:
+    """Stored values without what lies in their unused bits: burnt-in overlays, in old files."""
+    if (high := header.get("HighBit", header.BitsStored - 1)) != header.BitsStored - 1:
+        raise UserError(f"{name}: the highest bit is {high} of {header.BitsStored}; export it again")
+    return _kept_bits(header, stored)
+
+
+def _kept_bits(header: Any, stored: np.ndarray) -> np.ndarray:
+    """The bits that the header calls stored; for signed values, the sign is taken along."""
+    spare = stored.dtype.itemsize * 8 - int(header.BitsStored)
+    return (stored << spare) >> spare if spare else stored
+
+
+def _is_padding(header: Any, stored: np.ndarray) -> np.ndarray:
+    """Pixels that the header calls padding: what surrounds the picture, often at an extreme value."""
+    value = header.get("PixelPaddingValue")
+    if value is None:
+        return np.zeros(stored.shape, bool)
+    limit = header.get("PixelPaddingRangeLimit")
+    # the header may have them unsigned where pixels are signed, and in bits that pixels do not have
+    ends = np.array([value, value if limit is None else limit], dtype=np.int64).astype(stored.dtype)
+    low, high = sorted(_kept_bits(header, ends).tolist())
+    return (stored >= low) & (stored <= high)
+
+
+def _modality(header: Any, stored: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Values after the modality's transformation, and the range that they can take."""
+    if header.get("ModalityLUTSequence"):
+        return _looked_up(header, header.ModalityLUTSequence[0], stored)
+    slope, intercept = _rescale(header)
+    ends = (_bottom_of(header) * slope + intercept, _top_of(header) * slope + intercept)
+    if (slope, intercept) == (1.0, 0.0):
+        return stored, *map(float, ends)
+    return stored * slope + intercept, min(ends), max(ends)
+
+
+def _windowed(header: Any, stored: np.ndarray, name: str) -> tuple[np.ndarray, float, float]:
+    """Values as the header has them displayed, by its first VOI table or window, and the range that they can take."""
+    values, _, _ = _modality(header, stored)
+    if header.get("VOILUTSequence"):
+        return _looked_up(header, header.VOILUTSequence[0], np.rint(values))
+    if header.get("WindowCenter") is None or header.get("WindowWidth") is None:
+        raise UserError(
+            f"{name}: no window or VOI table in its header; leave `dicom_values: windowed` out of cohort.yaml, or "
+            "export it as it is displayed"
+        )
+    # by itself pydicom takes the range of its answer from the header's bits and slope, which may be negative
+    window = Dataset()
+    window.BitsStored, window.PixelRepresentation, window.PhotometricInterpretation = 16, 0, "MONOCHROME2"
+    for element in ("WindowCenter", "WindowWidth", "VOILUTFunction"):
+        if element in header:
+            setattr(window, element, header[element].value)
+    return apply_windowing(values, window, index=0).astype(np.float64), 0.0, 65535.0
+
+
+def _as_integers(header: Any, values: np.ndarray, possible: tuple[float, float], name: str) -> np.ndarray:
+    if _dtype(header) == np.uint8:
+        return values.astype(np.uint8)
+    low, high = float(values.min()), float(values.max())
+    if low < -0.5 or high >= 65535.5:
+        raise UserError(
+            f"{name}: rescaled pixel values run from {low:g} to {high:g}; expected 0 to 65535: export "
+            "it again as unsigned 16 bit"
+        )
+    if possible[1] - possible[0] < 255:
+        raise UserError(
+            f"{name}: rescale slope {_rescale(header)[0]:g} leaves fewer than 256 grey levels; export it with slope 1"
+        )
+    return np.rint(values).clip(0, 65535).astype(np.uint16)
+
+
+def _looked_up(header: Any, table: Any, values: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Values through a table of the header, and the table's range.
+
+    Not pydicom's own: of version 3.0, the modality's tables of 10 to 15 bits fail there, and VOI tables of 8 bits are
+    read at the wrong places.
+    """
+    number, first, _ = table.LUTDescriptor
+    entries = table.LUTData
+    if isinstance(entries, bytes):  # words, as they lie in the file
+        if len(entries) in (n := number or 65536, n + n % 2):  # eight bits, a byte each, filled up to an even number
+            entries = np.frombuffer(entries, dtype=np.uint8)
+        else:
+            entries = np.frombuffer(entries, dtype="<u2" if header.original_encoding[1] else ">u2")
+    entries = np.asarray(entries, dtype=np.float64)[: number or 65536]
+    if len(entries) != (number or 65536):
+        raise ValueError("a table of another length than its descriptor says")
+    found = entries[(values.astype(np.int64) - first).clip(0, len(entries) - 1)]
+    return found, float(entries.min()), float(entries.max())
+
+
+def _rescale(header: Any) -> tuple[float, float]:
+    slope = header.get("RescaleSlope")
+    intercept = header.get("RescaleIntercept")
+    return (1.0 if slope is None else float(slope)), (0.0 if intercept is None else float(intercept))
+
+
+def _bottom_of(header: Any) -> int:
+    return -(2 ** (header.BitsStored - 1)) if header.PixelRepresentation else 0
+
+
+def _top_of(header: Any) -> int:
+    return 2 ** (header.BitsStored - bool(header.PixelRepresentation)) - 1
+
+
+def _dtype(header: Any) -> np.dtype:
+    plain = header.BitsStored <= 8 and not header.PixelRepresentation and _rescale(header) == (1.0, 0.0)
+    return np.dtype(np.uint8 if plain and not header.get("ModalityLUTSequence") else np.uint16)

@@ -1,0 +1,172 @@
+"""Radiograph files to arrays, and the shapes of the protocol's full image."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fracsurv.cohort.cohort import Cohort
+from fracsurv.images.dicom import (
+    MAX_PIXELS,
+    dicom_kind,
+    is_dicom,
+    read_dicom,
+)
+from fracsurv.utils.errors import UserError
+
+FULL_SHAPE = (1024, 512)
+"""Height and width of the protocol's full image before padding, pixels at scale 1."""
+ROTATION_DEGREES = 15.0
+"""Largest rotation the padding has room for."""
+
+_GREY_MODES = ("L", "LA", "RGB", "RGBA", "P", "PA", "1", "CMYK", "YCbCr")
+
+
+def read_radiograph(path: str | Path, *, name: str | None = None, windowed: bool = False) -> np.ndarray:
+    """Read a DICOM, PNG, TIFF or JPEG radiograph.
+
+    Parameters
+    ----------
+    path : path
+        The file. DICOM is told by its `DICM` mark or by the suffix `.dcm`, not by trust in the name.
+    name : str, optional
+        How messages name the file (say, relative to the cohort); by default the last part of `path`.
+    windowed : bool
+        DICOM as it is displayed: the first VOI table or window of the header is applied, and what it can give is
+        stretched over 0 to 65535. Otherwise the values before that. Other formats are read as they are.
+
+    Returns
+    -------
+    ndarray (H, W), uint8 or uint16
+        Brighter = denser, as in MONOCHROME2. 8-bit files give uint8, all others uint16 with the values of
+        the file (12 bits in 16 stay 0 to 4095). DICOM: unused bits are cleared, the modality's table or rescale
+        slope and intercept applied, MONOCHROME1 turned over within the range that this can give, and padding set to
+        the least value of the picture.
+        Colour PNG, TIFF and JPEG are taken for greyscale copies and reduced to their luma.
+
+    Raises
+    ------
+    UserError
+        Missing, unreadable or truncated file; several frames; colour DICOM; 16-bit colour, 32-bit or floating
+        point pixels; values outside 0 to 65535; over 100 million pixels. Never quotes a DICOM header.
+    """
+    path = Path(path)
+    name = name or path.name
+    dicom = is_dicom(path, name)
+    try:
+        return read_dicom(path, name, windowed=windowed) if dicom else _read_picture(path, name)
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise nearly any type on damaged data
+        # The decoder's own text may quote a DICOM header, so only its type is passed on.
+        raise UserError(
+            f"{name}: cannot be read as a radiograph ({type(error).__name__}); it may be truncated, "
+            "damaged or compressed in a way this installation cannot decode: export it again as uncompressed "
+            "DICOM or as PNG"
+        ) from None
+
+
+def read_patient_radiograph(cohort: Cohort, name: str) -> np.ndarray:
+    """Pixels (H, W), uint8 or uint16, brighter = denser, of an entry of a cohort's column `image`."""
+    return read_radiograph(cohort.folder / name, name=name, windowed=cohort.windowed)
+
+
+def source_kind(
+    path: str | Path, *, name: str | None = None, windowed: bool = False
+) -> tuple[np.dtype, tuple[int, int]]:
+    """The dtype and the shape (H, W) of what `read_radiograph` would give, from the file's header alone."""
+    path = Path(path)
+    name = name or path.name
+    dicom = is_dicom(path, name)
+    try:
+        if dicom:
+            return dicom_kind(path, name, windowed=windowed)
+        with _open_picture(path, name) as picture:
+            return np.dtype(np.uint16 if picture.mode.startswith("I") else np.uint8), picture.size[::-1]
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{name}: cannot be read as a radiograph ({type(error).__name__})") from None
+
+
+def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Resize to `shape` (height, width), bilinear, antialiased where it shrinks.
+
+    uint8 or uint16 in, the same dtype out; values stay within the source's range, since every output pixel is
+    a weighted mean with weights that are not negative.
+    """
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"image must be uint8 or uint16, got {image.dtype}")
+    if min(shape) < 1:
+        raise ValueError(f"shape must be positive, got {shape}")
+    if image.shape == tuple(shape):
+        return image.copy()
+    size = (shape[1], shape[0])
+    if image.dtype == np.uint8:
+        return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    # float32 holds every 16-bit value exactly.
+    small = Image.fromarray(image.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    return np.rint(np.asarray(small)).clip(image.min(), image.max()).astype(np.uint16)
+
+
+def full_image_shape(scale: float) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Shape of the resized full image and of the zero-padded one that loses nothing under ±15° rotation.
+
+    Returns ((h, w), (H, W)); at scale 1 the protocol's 1024×512 and 1121×759.
+    """
+    if not scale > 0:
+        raise ValueError(f"scale must be above 0, got {scale}")
+    h, w = (max(1, round(side * scale)) for side in FULL_SHAPE)
+    cos, sin = (f(math.radians(ROTATION_DEGREES)) for f in (math.cos, math.sin))
+    # Rounded down as in the protocol, but a very small picture must not come out smaller than itself.
+    return (h, w), (max(h, int(h * cos + w * sin)), max(w, int(w * cos + h * sin)))
+
+
+def _open_picture(path: Path, name: str) -> Image.Image:
+    with warnings.catch_warnings():
+        # Pillow warns at its own limit; ours is checked below, before any pixel is decoded.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            picture = Image.open(path)
+        except Image.DecompressionBombError:
+            raise UserError(f"{name}: more than {MAX_PIXELS:,} pixels; not read") from None
+    if picture.width * picture.height > MAX_PIXELS:
+        size = f"{picture.width}×{picture.height}"
+        picture.close()
+        raise UserError(f"{name}: {size} pixels; at most {MAX_PIXELS:,} are read")
+    return picture
+
+
+def _read_picture(path: Path, name: str) -> np.ndarray:
+    with _open_picture(path, name) as picture:
+        frames = getattr(picture, "n_frames", 1)
+        if frames > 1:
+            raise UserError(f"{name}: {frames} frames; expected a single radiograph: export one frame")
+        deep_colour = picture.mode in _GREY_MODES and any("16" in _raw_mode(tile) for tile in picture.tile)
+        # Pillow turns 8-bit TIFFs with "white is zero" over, 16-bit ones not.
+        tags = getattr(picture, "tag_v2", {})
+        white_is_zero = picture.mode.startswith("I") and tags.get(262) == 0
+        top = 2 ** min(16, tags.get(258, (16,))[0]) - 1
+        if deep_colour:
+            raise UserError(f"{name}: 16-bit colour; expected one channel: save it as 16-bit greyscale")
+        if picture.mode in _GREY_MODES:
+            grey = picture if picture.mode == "L" else picture.convert("RGB").convert("L")
+            return np.array(grey)
+        if not picture.mode.startswith("I"):
+            raise UserError(f"{name}: pixel type {picture.mode}; expected 8- or 16-bit greyscale")
+        values = np.array(picture)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise UserError(f"{name}: pixel values run from {low} to {high}; expected 0 to 65535")
+    values = values.astype(np.uint16)
+    return np.uint16(top) - values if white_is_zero else values
+
+
+def _raw_mode(tile: Any) -> str:
+    """Pillow's name for the pixels as they lie in the file (`RGB;16B`), which it may reduce on reading."""
+    return tile[3] if isinstance(tile[3], str) else str(tile[3][0])

@@ -1,0 +1,272 @@
+"""The study as one resumable pipeline: a checked cohort handed to the Snakefile."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from fracsurv.config import ROOT, TRUE_RISK, load_experiments
+from fracsurv.images.plausibility import resolution_warnings
+from fracsurv.pipeline.cluster import jobs_at_once, read_profile
+from fracsurv.pipeline.process_group import GRACE_SECONDS
+from fracsurv.pipeline.progress import Progress, in_words, outdated
+from fracsurv.study.ablation import metric_cell
+from fracsurv.study.labels import masked_summary, stamp
+from fracsurv.study.leakage import grey_scale_warning
+from fracsurv.study.run import RUN_LOCK, Run, open_run
+from fracsurv.utils.errors import UserError, closest
+from fracsurv.utils.files import (
+    check_outside,
+    is_alive,
+    read_json,
+    remove_leftovers,
+    write_json,
+)
+from fracsurv.utils.formatting import MISSING
+
+SNAKEFILE = ROOT / "Snakefile"
+MOST_FAULTS = 5
+"""Of a failed step that are shown; the others stand in its log."""
+QUIET_SECONDS = 60
+"""Between two lines of the progress bar in a file, where no model was fitted meanwhile."""
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # tqdm's own time left takes every fit for alike
+
+
+def run_pipeline(
+    cohort: Path,
+    profile: str,
+    out: Path,
+    experiments: list[str],
+    cores: int,
+    per_fit: bool = False,
+    profile_dir: Path | None = None,
+    *,
+    anew: bool = False,
+) -> None:
+    """Run what is not done yet and print the report's path and the ablation table.
+
+    Parameters
+    ----------
+    experiments : list of str
+        Names to run; those that they build on are run too. Empty: all that the cohort allows.
+    cores : int
+        Jobs at once; on a cluster the CPUs of a job that can use several.
+    per_fit : bool
+        One job an (experiment, fold, α) in the place of one an experiment; the results are the same.
+    profile_dir : Path, optional
+        Of a Snakemake profile, which says where the jobs run and how often they are tried; implies `per_fit`.
+    anew : bool
+        Whether fits of this cohort with other values, under other settings or by another version may be replaced.
+
+    Raises
+    ------
+    UserError
+        For a faulty cohort or profile, an unknown experiment, a path with braces, another run at work in `out`,
+        such fits in `out`, or a failed step.
+    """
+    paths = {"COHORT": cohort.resolve(), "--out": out.resolve(), "the repository": ROOT}
+    braced = [f"{what}: {path}; braces in a path mean something to Snakemake, choose another"
+              for what, path in paths.items() if set("{}") & set(str(path))]  # fmt: skip
+    if braced:
+        raise UserError(braced)
+    check_outside(out, cohort)
+    elsewhere = profile_dir and profile_dir.resolve() / "config.yaml"
+    cluster = read_profile(elsewhere) if elsewhere else None
+    known = [TRUE_RISK, *load_experiments()]
+    misspelt = [name for name in experiments if name not in known]
+    if misspelt:  # before the vertebrae are looked for
+        raise UserError(
+            [f"--experiments: {name!r} is unknown{closest(name, known)}; known are {', '.join(known)}"
+             for name in misspelt]
+        )  # fmt: skip
+    run = open_run(cohort, out, profile, progress=True)  # everything is checked before anything runs
+    impossible = [name for name in experiments if name not in run.runnable()]
+    if impossible:
+        raise UserError(
+            [f"--experiments: {name!r} needs radiographs, boxes, keypoints or a known true risk, which {cohort} does "
+             f"not have; choose {', '.join(run.runnable())}" for name in impossible]
+        )  # fmt: skip
+    for line in resolution_warnings(run.cohort):
+        print(f"warning: {line}", file=sys.stderr)
+    if said := masked_summary(run):
+        print(said, file=sys.stderr)
+    out = out.resolve()
+    with _locked(out) as lock:
+        remove_leftovers(out, below=True)
+        # as a file: on the command line Snakemake would read '#', ': ' and quotes of a path as YAML's
+        settings = out / "logs" / "snakemake-config.json"
+        write_json(settings, {
+            "cohort": str(cohort.resolve()), "out": str(out), "experiments": ",".join(experiments),
+            "profile": str(Path(profile).resolve()) if profile.endswith((".yaml", ".yml")) else profile,
+            "per_fit": per_fit or cluster is not None, "cores": cores,
+        })  # fmt: skip
+        on_gpu = run.device.type == "cuda"
+        where = (
+            ["--cores", str(cores), "--resources", "gpu=1" if on_gpu else f"gpu={cores}"]
+            if cluster is None
+            else ["--profile", str(elsewhere)]
+        )
+        command = [
+            sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out), *where,
+            "--nolock", "--rerun-incomplete", "--keep-going", "--configfile", str(settings),
+        ]  # fmt: skip
+        at_once = (1 if on_gpu else cores) if cluster is None else jobs_at_once(cluster)
+        if not anew and (former := outdated(run)):
+            raise UserError(
+                f"{out}: holds fits ({', '.join(former)}) of this cohort with other values, made under other "
+                "settings or by another version of fracsurv; give --anew to have those that you run made anew, what "
+                "is there being lost, or choose another --out"
+            )
+        progress = Progress(run, experiments or run.runnable(), at_once)
+        _call(command, run, progress, lock, on_cluster=cluster is not None)
+    if said := grey_scale_warning(run):
+        print(f"warning: {said}", file=sys.stderr)
+    print(format_table(pd.read_csv(out / "ablation.csv"), stamp(run)))
+    print(f"\nreport: {out / 'index.html'}")
+
+
+def _call(command: list[str], run: Run, progress: Progress, lock: IO[str], on_cluster: bool = False) -> None:
+    """Run Snakemake with a progress bar over the fits; what it prints goes to `logs/snakemake.log`.
+
+    It holds `lock` too, and ends with this process, however that ends; see `guard`.
+    """
+    log = run.out.resolve() / "logs" / "snakemake.log"
+    log.parent.mkdir(exist_ok=True)
+    with (
+        open(log, "w", encoding="utf-8") as output,
+        _stopped_with_us(command, run.out.resolve(), output, lock, on_cluster) as process,
+        tqdm(total=progress.total, desc="models fitted", bar_format=BAR) as bar,
+    ):
+        shown = time.monotonic()
+        while process.poll() is None:
+            new = progress.update() - bar.n
+            if sys.stderr.isatty() or new or time.monotonic() - shown > QUIET_SECONDS:
+                bar.update(new)
+                bar.set_postfix_str(in_words(progress))
+                shown = time.monotonic()
+            time.sleep(1)
+        bar.update(0 if process.returncode else progress.total - bar.n)
+    if process.returncode:
+        slurms = f", {run.out.resolve() / '.snakemake'}"  # the cluster's own log of a job stands behind the step's
+        failed = re.findall(
+            r"^\s+log: (.+) \(check log file\(s\)", log.read_text(encoding="utf-8"), flags=re.MULTILINE
+        )
+        raise UserError(
+            [
+                f"step failed; its last words: {_last_words(Path(path))} (all of them: {path})"
+                for path in dict.fromkeys(logs.partition(slurms)[0] for logs in failed)
+            ]
+            or [f"the pipeline failed; its last words: {_last_words(log)} (all of them: {log})"]
+        )
+
+
+@contextmanager
+def _stopped_with_us(
+    command: list[str], out: Path, output: IO[str], lock: IO[str], on_cluster: bool
+) -> Iterator[subprocess.Popen]:
+    """Run a command and its jobs as a process group, which ends when this process leaves the block, or dies.
+
+    Who they are stands in `.process` meanwhile.
+    """
+    guard = [sys.executable, "-m", "fracsurv.pipeline.process_group", *(["--interrupt"] if on_cluster else [])]
+    # one thread a job: two busy single-threaded jobs beat one job with two threads
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*guard, *command], env=environment, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
+        pass_fds=(lock.fileno(),), process_group=0,
+    )  # fmt: skip
+    number = out / ".process"
+    write_json(number, {"host": socket.gethostname(), "caller": os.getpid(), "group": process.pid})
+
+    def end(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield process
+    finally:
+        process.stdin.close()  # the guard then stops the others, and itself
+        try:
+            process.wait(3 * GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        signal.signal(signal.SIGTERM, before)
+        number.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[IO[str]]:
+    """Hold the folder's lock, which the system frees when all who hold it are dead; what is not, is waited for.
+
+    Raises
+    ------
+    UserError
+        Where another run is at work there.
+    """
+    with open(out / RUN_LOCK, "w") as lock:
+        deadline = time.monotonic() + 3 * GRACE_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                other = _at_work(out)
+                if not other.get("orphaned") or time.monotonic() > deadline:
+                    raise UserError(
+                        f"{out}: another run is at work there{_described(other)}; wait for it, stop it, or choose "
+                        "another --out"
+                    ) from None
+            time.sleep(0.2)  # the run before was killed, and its guard is stopping its jobs
+        yield lock
+
+
+def _at_work(out: Path) -> dict[str, Any]:
+    """Who holds the folder, where it is known; `orphaned`: whose `fracsurv run`, on this machine, is no more."""
+    try:
+        other = read_json(out / ".process")
+    except (OSError, ValueError):
+        return {}
+    return {**other, "orphaned": other["host"] == socket.gethostname() and not is_alive(other["caller"])}
+
+
+def _described(other: dict[str, Any]) -> str:
+    if not other:
+        return ""
+    return f" (on {other['host']}, process group {other['group']}: `kill -- -{other['group']}` stops it)"
+
+
+def _last_words(path: Path) -> str:
+    """The faults that a step's log ends with, a few of them, or else its last line."""
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.exists() else []
+    if not lines:
+        return "none, so the system ended it (for memory, perhaps)"
+    faults = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    if not faults or not (lines[-1].startswith("error: ") or lines[-1].endswith(" faults")):
+        return lines[-1]
+    more = f"; and {len(faults) - MOST_FAULTS:,} more" if len(faults) > MOST_FAULTS else ""
+    return "; ".join(faults[:MOST_FAULTS]) + more
+
+
+def format_table(table: pd.DataFrame, stamped: str) -> str:
+    """The ablation's C-index in plain text: a row an experiment, a column a split, mean ± SD [95 % interval].
+
+    `stamped` says what it was made from.
+    """
+    c_index = table[table["metric"] == "c_index"].copy()
+    c_index["text"] = [metric_cell(row, " ") for row in c_index.to_dict("records")]
+    wide = c_index.pivot(index="experiment", columns="split", values="text")
+    wide = wide.loc[c_index["experiment"].unique(), [s for s in ("validation", "test", "external") if s in wide]]
+    return f"C-index, mean ± SD over folds [95 % bootstrap interval]; {stamped}\n" + wide.fillna(MISSING).to_string()

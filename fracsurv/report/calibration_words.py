@@ -1,0 +1,65 @@
+"""What stands in a calibration panel and what is said of it: alike in a run's report and in a validation."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fracsurv import metrics, plots
+from fracsurv.utils.formatting import NOT_KNOWN, bracketed, number
+
+
+def panel(
+    event: NDArray, time: NDArray, probability: NDArray, horizon: float, bounds: tuple[float, float]
+) -> tuple[plots.CalibrationPanel, str, str]:
+    """Predicted against observed risk by `horizon`, and its words.
+
+    Parameters
+    ----------
+    event, time, probability : arrays, shape (n,)
+        As `metrics.calibration` takes them.
+    bounds : (float, float)
+        The slope's 95 % interval; NaN where there is none.
+
+    Returns
+    -------
+    panel : CalibrationPanel
+    slope : str
+        '0.93 [0.71, 1.15]', or that it is not known, and why.
+    gap : str
+        The ICI in percentage points, '2.1', or that it is not known.
+    """
+    made = metrics.calibration(event, time, probability, horizon)
+    smooth = metrics.smooth_calibration(event, time, probability, horizon)
+    slope, gap = bracketed(made.slope, *bounds), number(100 * smooth.ici, ".1f")
+    percent = " %" if np.isfinite(smooth.ici) else ""
+    words = f"slope {slope}\nintercept {number(made.intercept, '.2f')}\nICI {gap}{percent}"
+    why = "" if np.isfinite(made.slope) else f" ({no_slope(event, time, probability, horizon)})"
+    return plots.CalibrationPanel(made, smooth.predicted, smooth.observed, words), slope + why, gap
+
+
+def no_slope(event: NDArray, time: NDArray, probability: NDArray, horizon: float) -> str:
+    """Why no slope can be fitted."""
+    if np.ptp(probability) == 0:
+        return "all are given the same risk"
+    had = (event == 1) & (time <= horizon)
+    if not had.any():
+        return "nobody has had the event by then"
+    if not (((event > 0) | (time >= horizon)) & ~had).any():
+        return "nobody is known to be without the event by then"
+    return "the predictions part those with the event from those without, too few to fit one"
+
+
+def ratio_words(ratio: metrics.Estimate, n_events: int) -> str:
+    """Observed over expected events over all follow-up, '1.02 [0.91, 1.14]', or what is not known of it, and why.
+
+    Parameters
+    ----------
+    n_events : int
+        Observed within the follow-up for which any were expected.
+    """
+    if np.isnan(ratio.value):
+        return f"{NOT_KNOWN} (no event was expected)"
+    return bracketed(*ratio) + (
+        "" if n_events else " (nobody has had the event within the models' training follow-up)"
+    )

@@ -1,0 +1,132 @@
+"""What the notebooks share: the run that their parameters name, and showing figures, tables and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import HTML, Markdown, display
+from matplotlib.figure import Figure
+
+from fracsurv.config import ROOT, TRUE_RISK, load_profile
+from fracsurv.plots import as_png, as_svg, set_style
+from fracsurv.report.findings import Finding
+from fracsurv.report.table_files import to_html
+from fracsurv.report.wording import plain, provenance_lines
+from fracsurv.study.model_bundle import FILE as BUNDLE_FILE
+from fracsurv.study.results import finished, is_finished
+from fracsurv.study.run import Run, open_run
+from fracsurv.utils.devices import keep_freed_memory
+from fracsurv.utils.files import atomic_path, locked
+
+
+def open_notebook(cohort: str = "", profile: str = "tiny", out: str = "") -> Run:
+    """Open the run of a notebook's parameters and set the figures' style.
+
+    Parameters
+    ----------
+    cohort : str
+        Cohort folder. Empty: the profile's own simulated cohort, `data/PROFILE`, made if it is not there.
+    out : str
+        Folder of results. Empty: `reports/PROFILE` for the profile's own cohort, `reports/COHORT-PROFILE` else.
+    """
+    settings = load_profile(profile)
+    folder = Path(cohort) if cohort else ROOT / "data" / settings.name
+    if not cohort:
+        with locked(folder.with_name(f".{folder.name}.lock")):  # two notebooks may be opened at once
+            if not folder.exists():
+                from fracsurv.simulate import simulate_cohort
+
+                simulate_cohort(folder, **settings.simulate, resolution=settings.scale, progress=False)
+    own = folder.resolve() == (ROOT / "data" / settings.name).resolve()
+    name = settings.name if own else f"{folder.resolve().name}-{settings.name}"
+    set_style()
+    return open_run(folder, out or ROOT / "reports" / name, settings)
+
+
+def ensure(run: Run, names: Iterable[str]) -> None:
+    """Run whatever of these experiments is not done yet, without progress bars (notebooks are compared).
+
+    Several notebooks may run at once: each experiment is fitted by one of them while the others that need it wait.
+    """
+    names = [name for name in names if not _is_complete(run, name)]
+    if not names:
+        return
+    from fracsurv.study.experiments import run_experiment  # with torch: not for notebooks that show what is finished
+
+    keep_freed_memory()
+    for name in names:
+        row = None if name == TRUE_RISK else run.experiment(name)
+        if row is not None:
+            ensure(run, row.pretrained.values())
+            if row.needs_images:
+                run.store(row.input)
+        with locked(run.out / ".locks" / name):
+            run_experiment(run, name, progress=False)
+
+
+def _is_complete(run: Run, name: str) -> bool:
+    """Whether nothing of an experiment is left to do: it is finished, and can be applied to new patients."""
+    places = [run.folder(name, fold) for fold in range(run.profile.n_folds)]
+    return is_finished(run, name) and (name == TRUE_RISK or all((place / BUNDLE_FILE).exists() for place in places))
+
+
+def ensure_ablation(run: Run, names: Iterable[str] = (), *, everything: bool = False) -> tuple[list[str], list[str]]:
+    """Run `names`; with none given, everything if nothing is finished yet or if asked for.
+
+    Returns
+    -------
+    finished, missing : lists of str
+        The experiments whose every fold is evaluated, and the others that this cohort allows.
+    """
+    names = list(names)
+    if not names and (everything or not finished(run)):
+        names = run.runnable()
+    ensure(run, names)
+    done = finished(run)
+    return done, [name for name in run.runnable() if name not in done]
+
+
+def opening(run: Run, names: Iterable[str] = ()) -> None:
+    """Say what the cohort and the profile are, before any number; and the encoders of these experiments."""
+    say("\n>\n".join(f"> {plain(line)}" for line in provenance_lines(run, names)))
+
+
+def say(text: str) -> None:
+    """Show a sentence (Markdown). Text from a cohort goes through `wording.plain` first."""
+    display(Markdown(text))
+
+
+def show(figure: Figure, alt: str, save_as: Path | None = None, *, dpi: int = 110) -> None:
+    """Show a figure as PNG with the alternative text `alt`; save it as SVG and PNG too if `save_as` is given.
+
+    Parameters
+    ----------
+    save_as : Path, optional
+        Without suffix.
+    dpi : int
+        Dots an inch in the notebook; photographs need fewer, and notebooks with fewer stay small.
+    """
+    if save_as is not None:
+        for suffix, content in ((".svg", as_svg(figure)), (".png", as_png(figure, dpi=200))):
+            with atomic_path(save_as.with_name(save_as.name + suffix)) as temporary:
+                temporary.write_bytes(content)
+    data = {"image/png": as_png(figure, dpi=dpi), "text/plain": f"figure: {alt}"}
+    display(data, metadata={"image/png": {"alt": alt}}, raw=True)
+
+
+def tell(finding: Finding | None, folder: Path | None = None) -> None:
+    """Show a finding's figure, if it has one, and its sentence; save the figure into `folder` if given.
+
+    Nothing for None.
+    """
+    if finding is not None:
+        if finding.figure is not None:
+            show(finding.figure, finding.alt, None if folder is None else folder / finding.name)
+        say(plain(finding.said))
+
+
+def show_table(frame: pd.DataFrame, caption: str) -> None:
+    """Show a table of `fracsurv.report.tables` as plain HTML."""
+    display(HTML(to_html(frame, caption)))

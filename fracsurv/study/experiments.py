@@ -1,0 +1,305 @@
+"""An experiment over its folds and values of α: fitted, chosen on validation, evaluated once."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from fracsurv import __version__
+from fracsurv.cohort.covariates import label_of
+from fracsurv.config import RESNETS, TRUE_RISK, Experiment, derive_seed
+from fracsurv.images.store import ImageStore
+from fracsurv.models import build, count_parameters
+from fracsurv.models.cox import fit_cox
+from fracsurv.study.model_bundle import FILE as BUNDLE_FILE
+from fracsurv.study.model_bundle import write_bundle
+from fracsurv.study.provenance import commit
+from fracsurv.study.results import is_done, risk_of, write_predictions
+from fracsurv.study.run import Run, open_run
+from fracsurv.study.scaling import standardise
+from fracsurv.training.board import Board
+from fracsurv.training.checkpoint import load_best
+from fracsurv.training.data import ImageFeed, NetworkInputs, RiskColumns
+from fracsurv.training.loop import Recipe, fit, predict
+from fracsurv.training.parallel import Team
+from fracsurv.training.steps import worth_compiling
+from fracsurv.training.stopwatch import Stopwatch
+from fracsurv.utils.devices import device_name, peak_memory, precision_of
+from fracsurv.utils.errors import UserError
+from fracsurv.utils.files import (
+    atomic_path,
+    link_or_copy,
+    read_json,
+    write_json,
+)
+
+
+def run_experiment(run: Run, name: str, *, progress: bool = True) -> None:
+    """Do whatever of an experiment is not done yet: the models it builds on, every fold, every α, evaluation."""
+    if name != TRUE_RISK:
+        for other in run.experiment(name).pretrained.values():
+            run_experiment(run, other, progress=progress)
+    for fold in range(run.profile.n_folds):
+        for alpha in run.alphas(name):
+            fit_fold(run, name, fold, alpha, progress=progress)
+    if run.alphas(name) != (None,):
+        evaluate_best_alpha(run, name)
+
+
+def open_fit(cohort: Path, profile: str, out: Path, name: str, fold: int, alpha: float | None) -> Run:
+    """Open a run in which this can be fitted; a UserError where there is no such fold, or α."""
+    run = open_run(cohort, out, profile)
+    faults = []
+    if fold >= run.profile.n_folds:
+        faults.append(f"--fold {fold}: folds are 0 to {run.profile.n_folds - 1} in profile {run.profile.name}")
+    if alpha not in run.alphas(name):
+        wanted = ", ".join(f"{a:g}" for a in run.alphas(name) if a is not None) or "none"
+        faults.append(f"--alpha {alpha}: {name} takes {wanted}")
+    if faults:
+        raise UserError(faults)
+    return run
+
+
+def fit_fold(
+    run: Run, name: str, fold: int, alpha: float | None = None, *, progress: bool = True, team: Team | None = None
+) -> None:
+    """Fit one experiment on one fold and, unless α is still to be chosen, evaluate it. Done work is not repeated.
+
+    In a `team`, a network is trained by all of its processes; the first does the rest.
+    """
+    team = team or Team()
+    folder, key = run.folder(name, fold, alpha), team.in_turn(lambda: run.key(name, fold, alpha))
+    if team.leaders(alpha is None and _is_evaluated(run, name, fold, None)):
+        return
+    is_network = name != TRUE_RISK and run.experiment(name).model != "cox_ph"
+    if is_network and team.leaders(not is_done(folder / "fit.json", key)):
+        _fit_network(run, name, fold, alpha, key, progress, team)
+    if not team.leads:
+        return
+    if name == TRUE_RISK:
+        write_predictions(run, name, fold, _true_risk(run))
+    elif not is_network:
+        _fit_cox(run, name, fold, key)
+    elif alpha is None:
+        _evaluate(run, name, fold, None)
+
+
+def evaluate_best_alpha(run: Run, name: str) -> float:
+    """Choose the α with the best mean validation C-index over the folds and evaluate its models; returns it."""
+    folds = range(run.profile.n_folds)
+    sweep = pd.DataFrame(
+        [
+            {"alpha": alpha, "fold": fold, **_fit_record(run, name, fold, alpha)}
+            for alpha in run.profile.alphas
+            for fold in folds
+        ]
+    )
+    means = sweep.groupby("alpha")["validation_c_index"].mean()
+    best = float(means.idxmax())
+    sweep["selected"] = sweep["alpha"] == best
+    with atomic_path(run.folder(name) / "sweep.csv") as temporary:
+        sweep.to_csv(temporary, index=False)
+    for fold in folds:
+        source, folder = run.folder(name, fold, best), run.folder(name, fold)
+        if _is_evaluated(run, name, fold, best):
+            continue
+        _forget(folder)
+        for file in ("best.safetensors", "last.safetensors", "history.csv", "timing.csv", "fit.json"):
+            with atomic_path(folder / file) as temporary:
+                link_or_copy(source / file, temporary)
+        _evaluate(run, name, fold, best)
+    return best
+
+
+def _is_evaluated(run: Run, name: str, fold: int, alpha: float | None) -> bool:
+    """Whether a fold's predictions, metrics and `model.json` are there and current."""
+    folder = run.folder(name, fold)
+    if name != TRUE_RISK and not (folder / BUNDLE_FILE).exists():
+        return False
+    return is_done(folder / "metrics.json", run.evaluation_key(name, fold, alpha))
+
+
+def _fit_cox(run: Run, name: str, fold: int, key: str) -> None:
+    rows = run.rows(fold)["train"]
+    experiment = run.experiment(name)
+    tabular, covariates = standardise(run.cohort, rows, morphometry=experiment.morphometry), run.covariates(name)
+    outcome = run.cohort.table.iloc[rows]
+    cox = fit_cox(tabular[rows], outcome["event"].to_numpy(), outcome["time"].to_numpy())
+    folder = run.folder(name, fold)
+    coefficients = pd.DataFrame({"covariate": covariates, "log_hazard_ratio": cox.coefficients})
+    with atomic_path(folder / "coefficients.csv") as temporary:
+        coefficients.to_csv(temporary, index=False)
+    note = cox.note([label_of(each, run.cohort.labels) for each in covariates])
+    write_json(folder / "fit.json", {"key": key, "note": note})
+    risk = cox.risk(tabular)
+    write_bundle(run, name, fold, None, risk, None)
+    write_predictions(run, name, fold, risk)
+
+
+def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, progress: bool, team: Team) -> None:
+    experiment, folder, rows = run.experiment(name), run.folder(name, fold, alpha), run.rows(fold)
+    seed = derive_seed(run.profile.seed, name, fold, alpha)
+    watch, recipe = Stopwatch(run.device), recipe_of(run, experiment, seed, team)
+    compiled_for = recipe.batch_size if recipe.compiled else 0
+    model, call, inputs = make_network(run, experiment, fold, alpha, seed, watch, compiled_for)
+    dtype = precision_of(run.device, run.profile.precision)
+    told = (
+        Board(run.out / "tensorboard" / folder.relative_to(run.out / "experiments"))
+        if run.profile.tensorboard and team.leads
+        else None
+    )
+    if team.leads:
+        _forget(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+    event, time = (run.cohort.table[column].to_numpy() for column in ("event", "time"))
+    if run.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(run.device)
+    fitted = fit(
+        model, call, inputs, event, time, rows["train"], rows["validation"], folder, recipe,
+        dtype=dtype, key=key, watch=watch, told=told, progress=progress, team=team,
+    )  # fmt: skip
+    if not team.leads:
+        return
+    if told is not None:
+        told.close()
+    record = {
+        "key": key,
+        "encoder": experiment.encoder,
+        "alpha": alpha,
+        "best_epoch": fitted.best_epoch,
+        "validation_c_index": fitted.best_c_index,
+        "parameters": count_parameters(model),
+        "trainable_parameters": count_parameters(model, trainable=True),
+        "seed": seed,
+        "device": device_name(run.device),
+        "precision": str(dtype).removeprefix("torch."),
+        "compiled": recipe.compiled,
+        "threads": torch.get_num_threads(),
+        "processes": team.size,
+        "torch": version("torch"),
+        "fracsurv": __version__,
+        "commit": commit(),
+        "seconds": round(float(fitted.timing["whole_s"].sum()), 2),
+        "samples_per_s": round(float(fitted.timing["samples_per_s"].median()), 2),
+        "peak_memory_mib": peak_memory(run.device),
+    }
+    write_json(folder / "fit.json", record)
+
+
+def recipe_of(run: Run, experiment: Experiment, seed: int, team: Team | None = None) -> Recipe:
+    """How a run trains an experiment; several processes run what is not compiled, whose sums are taken in between."""
+    has_encoder = experiment.needs_images and experiment.fusion != "late"
+    n_steps = experiment.epochs * -(-len(run.rows(0)["train"]) // experiment.batch_size)
+    return Recipe(
+        lr=experiment.lr,
+        scheduler=experiment.scheduler,
+        epochs=experiment.epochs,
+        batch_size=experiment.batch_size,
+        seed=seed,
+        validate_every=run.profile.validate_every,
+        spread_events=experiment.spread_events,
+        bank=experiment.bank,
+        compiled=has_encoder
+        and (team is None or team.is_alone)
+        and not run.cohort.masks  # the number of pictures changes from batch to batch
+        and worth_compiling(run.profile.compile, run.device, n_steps),
+    )
+
+
+def _evaluate(run: Run, name: str, fold: int, alpha: float | None) -> None:
+    """Predict every patient with the best weights, once, and write predictions and metrics."""
+    model, call, inputs = fitted_network(run, name, fold, alpha)
+    dtype = precision_of(run.device, run.profile.precision)
+    risk = predict(model, call, inputs, np.arange(len(run.cohort)), dtype=dtype)
+    images = getattr(inputs, "images", None)  # late fusion is fed two columns of risks
+    write_bundle(run, name, fold, alpha, risk, images and images.limits)
+    write_predictions(run, name, fold, risk, alpha)
+
+
+def fitted_network(run: Run, name: str, fold: int, alpha: float | None = None):
+    """A fold's network with its best weights; model, what to call of it, and what feeds it, as `make_network`."""
+    seed = derive_seed(run.profile.seed, name, fold, alpha)
+    model, call, inputs = make_network(run, run.experiment(name), fold, alpha, seed)
+    load_best(model, run.folder(name, fold))
+    return model, call, inputs
+
+
+def make_network(
+    run: Run,
+    experiment: Experiment,
+    fold: int,
+    alpha: float | None,
+    seed: int,
+    watch: Stopwatch | None = None,
+    compiled_for: int = 0,
+):
+    """An experiment's model on the run's device, what to call of it, and what feeds it; see `ImageFeed`."""
+    train = run.rows(fold)["train"]
+    store = run.store(experiment.input) if experiment.needs_images else None
+    with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        model = untrained(experiment, len(run.covariates(experiment.name)), store, alpha, masks=run.cohort.masks)
+    for part, other in experiment.pretrained.items():
+        if not is_done(run.folder(other, fold) / "metrics.json", run.evaluation_key(other, fold)):
+            raise UserError(f"{experiment.name} takes over {other}, whose fold {fold} is not finished; run it first")
+        load_best(getattr(model, part).module, run.folder(other, fold))
+    if experiment.encoder in RESNETS:
+        model = model.to(memory_format=torch.channels_last)
+    model = model.to(run.device)
+    if experiment.fusion == "late":
+        risks = (risk_of(run, experiment.pretrained[part], fold) for part in ("tabular", "image"))
+        return model, model.combine, RiskColumns(*risks, run.device)
+    images = None
+    if store is not None:
+        kind = experiment.input
+        images = ImageFeed(
+            store, kind, train,
+            scale=run.profile.scale if kind == "crops" else run.profile.full_scale,
+            how=run.profile.normalise, square=experiment.encoder not in RESNETS, device=run.device,
+            place=run.profile.feeding, watch=watch, compiled_for=compiled_for,
+        )  # fmt: skip
+    tabular = standardise(run.cohort, train, morphometry=experiment.morphometry)
+    has_image = run.cohort.has_image if run.cohort.masks else None
+    return model, model, NetworkInputs(tabular, images, run.device, has_image)
+
+
+def untrained(
+    experiment: Experiment, n_covariates: int, store: ImageStore | None, alpha: float | None, *, masks: bool = False
+) -> nn.Module:
+    """An experiment's network, newly initialised, for so many covariates and the images of a store.
+
+    `masks`: whether patients may be without a picture.
+    """
+    return build(
+        fusion=experiment.fusion,
+        input=experiment.input,
+        encoder=experiment.encoder,
+        n_covariates=n_covariates,
+        image_size=store.crops.shape[3] if store is not None and experiment.input == "crops" else 0,
+        alpha=alpha,
+        frozen=tuple(experiment.pretrained),
+        masks=masks,
+    )
+
+
+def _forget(folder: Path) -> None:
+    """Take away what says that a fit is done, before its weights are overwritten."""
+    for file in ("metrics.json", "predictions.parquet", "fit.json"):
+        (folder / file).unlink(missing_ok=True)
+
+
+def _true_risk(run: Run) -> np.ndarray:
+    truth = run.cohort.truth()
+    if truth is None:
+        raise UserError(f"{TRUE_RISK}: {run.cohort.folder} has no truth.parquet; only simulated outcomes do")
+    return truth["log_hazard"].to_numpy(float)
+
+
+def _fit_record(run: Run, name: str, fold: int, alpha: float) -> dict[str, float]:
+    record = read_json(run.folder(name, fold, alpha) / "fit.json")
+    return {column: record[column] for column in ("validation_c_index", "best_epoch", "seconds")}

@@ -1,0 +1,96 @@
+"""Names of experiments, metrics and encoders, and the lines that go with a model wherever it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fracsurv.config import TRUE_RISK
+from fracsurv.detection.locate import boxes_line, of_finder
+from fracsurv.study.protocol import chosen_alpha
+from fracsurv.study.run import Run
+from fracsurv.utils.files import read_json
+
+ENCODERS = {"resnet50": "ResNet-50", "resnet18": "ResNet-18", "vit_b_32": "ViT-B/32", "vit_tiny": "a small ViT"}
+FUSIONS = {"intermediate": "IF-MLP", "late": "LF-FC", "alpha": "α"}
+METRIC_NAMES = {
+    "c_index": "C-index", "c_index_ipcw": "Uno's C", "auc": "AUC", "brier": "Brier score", "mean_auc": "mean AUC",
+    "integrated_brier": "integrated Brier score",
+}  # fmt: skip
+
+
+def stamp(run: Run) -> str:
+    """The few words that stand in every figure."""
+    return f"{run.cohort.provenance} cohort · profile {run.profile.name}"
+
+
+def replaced_encoders(run: Run, names: Iterable[str] | None = None) -> str:
+    """Which encoders this profile puts in the place of the protocol's, in words; '' if none (or no images).
+
+    Of these experiments, or of all that the cohort allows.
+    """
+    names = [name for name in (run.runnable() if names is None else names) if name != TRUE_RISK]
+    used = {run.experiments[name].encoder: run.experiment(name).encoder for name in names}
+    swapped = {old: new for old, new in used.items() if old != new}
+    if not swapped:
+        return ""
+    parts = [f"{ENCODERS.get(new, new)} in the place of {ENCODERS.get(old, old)}" for old, new in swapped.items()]
+    return f"Encoders actually used: {' and '.join(parts)}."
+
+
+def profile_line(run: Run) -> str:
+    """A profile that does not do the protocol in full, in its own words; '' for one that has none."""
+    return f"Profile {run.profile.name}: {run.profile.note}" if run.profile.note else ""
+
+
+def experiment_name(run: Run, name: str) -> str:
+    """A row's whole name: 'C-DS end to end, crops, IF-MLP'."""
+    if name == TRUE_RISK:
+        return "True risk (simulator)"
+    model, crops, fusion = experiment_columns(run, name)
+    if fusion == "tabular only":
+        return model
+    return f"{model}, {'crops' if crops else 'full'}, {fusion}"
+
+
+def experiment_columns(run: Run, name: str) -> tuple[str, str, str]:
+    """Model, crops ('✓' or '') and fusion, as the thesis's tables have them; an α-model with its chosen α."""
+    if name == TRUE_RISK:
+        return "True risk (simulator)", "", ""
+    row = run.experiments[name]
+    if row.fusion == "none":
+        fusion = "tabular only" if row.input == "none" else "image only"
+    elif row.fusion == "alpha":
+        alpha = chosen_alpha(run, name)
+        fusion = "α" if alpha is None else f"α ({alpha:g})"
+    else:
+        fusion = FUSIONS[row.fusion]
+    return row.title, "✓" if row.input == "crops" else "", fusion
+
+
+def masked_summary(run: Run) -> str:
+    """How many have no radiograph, by split; '' where all have one, or nobody."""
+    if not run.cohort.n_without_image:
+        return ""
+    split, has_image = run.splits["split"].to_numpy(), run.cohort.has_image
+    names = [name for name in ("train", "test", "external") if (split == name).any()]
+    parts = [f"{name} {(~has_image[split == name]).sum():,} of {(split == name).sum():,}" for name in names]
+    return f"Without a radiograph: {'; '.join(parts)}. All rows are judged on these patients too."
+
+
+def fitting_notes(run: Run, name: str, folds: Iterable[int]) -> list[str]:
+    """Of a Cox regression, fold by fold: covariates left out or penalised; empty where that was not needed."""
+    notes = []
+    for fold in folds:
+        path = run.folder(name, fold) / "fit.json"
+        if path.exists() and (note := read_json(path).get("note")):
+            notes.append(f"fold {fold}: {note}")
+    return notes
+
+
+def model_caveats(run: Run, name: str, fold: int) -> list[str]:
+    """What goes with a fold's model wherever it is applied: made small, another encoder, found boxes, Cox's notes."""
+    lines = [profile_line(run), replaced_encoders(run, [name])]
+    if run.experiments[name].needs_boxes and of_finder(run.cohort):
+        lines.append(boxes_line(run.cohort))
+    lines += [f"Cox regression, {note}." for note in fitting_notes(run, name, [fold])]
+    return [line for line in lines if line]
