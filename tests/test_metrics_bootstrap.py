@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fracsurv import metrics
-from fracsurv.metrics import resampling
+import sys
 
 HORIZONS = np.array([365.0, 1096.0, 1826.0, 2922.0])
 GRID = np.linspace(200.0, 1826.0, 9)
@@ -37,7 +37,7 @@ def run(models, **options):
 
 @pytest.mark.parametrize("chunk", [10**7, 80 * 4], ids=["one chunk", "four draws a chunk"])
 def test_is_the_loop_over_resampled_rows(models, monkeypatch, chunk):
-    monkeypatch.setattr(resampling, "_CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(sys.modules["fracsurv.metrics.bootstrap"], "_CHUNK_ELEMENTS", chunk)
     folds, event, time, risks = models
     found = run(models, grid=GRID, n_draws=15, seed=3)
     counts = metrics.draw_counts(80, 15, seed=3)

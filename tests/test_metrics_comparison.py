@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from sksurv.metrics import brier_score as sksurv_brier
@@ -9,7 +11,7 @@ from sksurv.metrics import concordance_index_censored, concordance_index_ipcw, c
 from sksurv.util import Surv
 
 from fracsurv import metrics
-from fracsurv.metrics import _pairs, bootstrap, draw_counts
+from fracsurv.metrics import bootstrap, concordance, draw_counts
 
 AT = 1200.0
 ASKED = ("c_index", "c_index_ipcw", ("auc", AT), ("auc_thesis", AT), ("brier", AT))
@@ -29,8 +31,8 @@ def draw(seed, n, *, tied=False):
 @pytest.mark.parametrize("route", ["matrix", "passes"])
 def test_every_draw_is_scikit_survivals_of_the_drawn_rows(tied, route, monkeypatch):
     if route == "passes":
-        monkeypatch.setattr(_pairs, "_SMALL", 0)
-        monkeypatch.setattr(_pairs, "_DENSE", 0)
+        monkeypatch.setattr(concordance, "_SMALL", 0)
+        monkeypatch.setattr(concordance, "_DENSE", 0)
     event, time, risks = draw(1, 90, tied=tied)
     train = draw(2, 300, tied=tied)[:2]
     train[1][0] = 3000.0  # scikit-survival wants training follow-up to reach further than the test's
@@ -58,10 +60,10 @@ def test_every_draw_is_scikit_survivals_of_the_drawn_rows(tied, route, monkeypat
 def test_the_matrix_and_the_passes_count_alike(n, monkeypatch):
     event, time, risks = draw(3, n, tied=True)
     counts = draw_counts(n, 20, 1).astype(float)
-    by_matrix = _pairs.pair_counts(event, time, risks["coarse"], counts)
-    monkeypatch.setattr(_pairs, "_SMALL", 0)
-    monkeypatch.setattr(_pairs, "_DENSE", 0)
-    by_passes = _pairs.pair_counts(event, time, risks["coarse"], counts)
+    by_matrix = concordance.pair_counts(event, time, risks["coarse"], counts)
+    monkeypatch.setattr(concordance, "_SMALL", 0)
+    monkeypatch.setattr(concordance, "_DENSE", 0)
+    by_passes = concordance.pair_counts(event, time, risks["coarse"], counts)
     for one, other in zip(by_matrix, by_passes, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -95,7 +97,7 @@ def test_models_share_the_draws_and_the_seed_decides_them():
 def test_draws_in_parts_are_the_same_draws(monkeypatch):
     event, time, risks = draw(6, 50)
     whole = bootstrap(event, time, risks, n_draws=25, seed=3)
-    monkeypatch.setattr(metrics.resampling, "_CHUNK_ELEMENTS", 50 * 7)
+    monkeypatch.setattr(sys.modules["fracsurv.metrics.bootstrap"], "_CHUNK_ELEMENTS", 50 * 7)
     np.testing.assert_array_equal(bootstrap(event, time, risks, n_draws=25, seed=3).draws, whole.draws)
 
 

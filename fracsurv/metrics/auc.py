@@ -13,7 +13,7 @@ from fracsurv.metrics._checks import (
     check_time,
     check_times,
 )
-from fracsurv.metrics.censoring import hazard_steps, inverse_censoring_weights, reaches
+from fracsurv.metrics.censoring import inverse_censoring_weights, reaches, survival_of_draws
 
 
 def cumulative_dynamic_auc(
@@ -144,22 +144,6 @@ def auc_of_draws(
         pairs = 2.0 * weighted[case].sum(axis=0) * below[-1]
         np.divide(np.einsum("ij,ij->j", weighted[case], lower), pairs, out=auc[k], where=pairs > 0)
     return auc
-
-
-def survival_of_draws(event: NDArray, time: NDArray, times: NDArray, counts: NDArray) -> NDArray:
-    """Kaplan-Meier P(T > t), or 1 − cumulative incidence, of each of `times` and each draw, (n_times, n_draws)."""
-    order = np.argsort(time, kind="stable")
-    starts = np.flatnonzero(np.diff(time[order], prepend=-1.0))
-    n_all = np.add.reduceat(counts[order], starts, axis=0)
-    n_events = np.add.reduceat(counts[order] * (event[order, None] == 1), starts, axis=0)
-    survival = np.ones((len(starts) + 1, counts.shape[1]))
-    if (event == 2).any():
-        n_either = np.add.reduceat(counts[order] * (event[order, None] > 0), starts, axis=0)
-        free = np.cumprod(1.0 - hazard_steps(n_either, n_all), axis=0)
-        survival[1:] -= np.cumsum(np.vstack([survival[:1], free[:-1]]) * hazard_steps(n_events, n_all), axis=0)
-    else:
-        np.cumprod(1.0 - hazard_steps(n_events, n_all), axis=0, out=survival[1:])
-    return survival[np.searchsorted(time[order][starts], times, side="right")]
 
 
 def mean_auc_of_draws(auc: NDArray, survival: NDArray) -> NDArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_outcome, check_times
+from fracsurv.metrics._checks import check_outcome, check_surv, check_times
 from fracsurv.metrics.censoring import inverse_censoring_weights, reaches_with
 
 
@@ -53,7 +53,7 @@ def brier_score(
     times = check_times(times)
     own, common = _weights(event_train, time_train, time, times)
     usable = reaches_with(common, time, times)
-    surv = _check_surv(surv, len(time), len(times), usable)
+    surv = check_surv(surv, len(time), usable)
     return np.where(usable, _terms(event, time, surv, times, own, common).mean(axis=0), np.nan)
 
 
@@ -120,16 +120,3 @@ def integrate(score: NDArray, times: NDArray) -> NDArray:
     if len(times) < 2:
         return np.full(score.shape[1], np.nan)
     return np.trapezoid(score, times, axis=0) / (times[-1] - times[0])
-
-
-def _check_surv(surv: ArrayLike, n: int, n_times: int, usable: NDArray) -> NDArray:
-    surv = np.asarray(surv, dtype=np.float64)
-    if surv.ndim == 1 and n_times == 1:
-        surv = surv[:, None]
-    if surv.shape != (n, n_times):
-        raise ValueError(f"surv must be of shape ({n}, {n_times}), a row a patient; got {surv.shape}")
-    wrong = usable & ~((surv >= 0) & (surv <= 1))
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise ValueError(f"surv must be in [0, 1], got surv[{row}, {column}] = {surv[row, column]}")
-    return surv

@@ -5,12 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import (
-    check_finite,
-    check_outcome,
-    check_survival,
-    check_times,
-)
+from fracsurv.metrics._checks import check_finite, check_outcome, check_survival, check_times
 
 
 def kaplan_meier(event: ArrayLike, time: ArrayLike, *, censoring: bool = False) -> tuple[NDArray, NDArray]:
@@ -46,6 +41,22 @@ def hazard_steps(n_events: NDArray, n_all: NDArray, censoring: bool = False) -> 
     else:
         leaving = n_events
     return np.divide(leaving, at_risk, out=np.zeros_like(at_risk), where=leaving > 0)
+
+
+def survival_of_draws(event: NDArray, time: NDArray, times: NDArray, counts: NDArray) -> NDArray:
+    """Kaplan-Meier P(T > t), or 1 − cumulative incidence, of each of `times` and each draw, (n_times, n_draws)."""
+    order = np.argsort(time, kind="stable")
+    starts = np.flatnonzero(np.diff(time[order], prepend=-1.0))
+    n_all = np.add.reduceat(counts[order], starts, axis=0)
+    n_events = np.add.reduceat(counts[order] * (event[order, None] == 1), starts, axis=0)
+    survival = np.ones((len(starts) + 1, counts.shape[1]))
+    if (event == 2).any():
+        n_either = np.add.reduceat(counts[order] * (event[order, None] > 0), starts, axis=0)
+        free = np.cumprod(1.0 - hazard_steps(n_either, n_all), axis=0)
+        survival[1:] -= np.cumsum(np.vstack([survival[:1], free[:-1]]) * hazard_steps(n_events, n_all), axis=0)
+    else:
+        np.cumprod(1.0 - hazard_steps(n_events, n_all), axis=0, out=survival[1:])
+    return survival[np.searchsorted(time[order][starts], times, side="right")]
 
 
 def censoring_survival(
