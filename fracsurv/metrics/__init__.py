@@ -5,8 +5,10 @@ on: arrays, lists or pandas Series, taken by position. `event` is True or 1 wher
 event was, 0 where follow-up was censored; functions that do not allow for competing events refuse a 2 (Harrell's C
 among them: give it `event == 1`). `time` is plain numbers >= 0, all in one unit (float32 times stay as they are: 0.7
 in float32 is a little less than the horizon 0.7). `risk` is a log hazard or any score, higher = riskier; `surv` are
-probabilities of no event, shape (n, n_times). A metric without an answer is NaN, never an error; wrong arguments are
-a ValueError that names the argument. `tests/README.md` lists what each function is tested against.
+probabilities of no event, shape (n, n_times), at `times`, strictly increasing. A metric without an answer is NaN,
+never an error. Every metric refuses unequal lengths, negative times, values that are not finite, times that do not
+increase and probabilities outside [0, 1], by a ValueError that names the argument. `tests/README.md` lists what each
+function is tested against.
 """
 
 from fracsurv.metrics.auc import auc_censored_as_nonevent, cumulative_dynamic_auc

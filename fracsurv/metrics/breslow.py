@@ -40,10 +40,6 @@ def breslow_survival(
         In [0, 1], never increasing along a row; 1 before the first event. NaN after the last training time,
         where nothing was observed (scikit-survival raises; R and lifelines may carry the last value on).
 
-    Raises
-    ------
-    ValueError
-        For unequal lengths, negative times, values that are not finite, times that do not increase.
 
     Examples
     --------

@@ -99,10 +99,6 @@ def calibration(
         the event. `mean_observed` is NaN likewise. Intercept and slope are NaN unless some patients are known to have
         had the event and some to be free of it; the slope also if all predictions are equal or separate the two.
 
-    Raises
-    ------
-    ValueError
-        For unequal lengths, negative times, values that are not finite, probabilities outside [0, 1].
 
     Examples
     --------
@@ -319,11 +315,6 @@ def cox_slope(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> Estimate:
     Estimate
         1 = right, below 1 = too extreme (over-fitted), 0 = uninformative. NaN without an event, with equal risks, and
         where the regression does not converge.
-
-    Raises
-    ------
-    ValueError
-        For unequal lengths, negative times, values that are not finite.
     """
     event, time = check_survival(event, time)
     risk = check_risk(risk, len(time))

@@ -61,7 +61,7 @@ def cumulative_incidence(
     Raises
     ------
     ValueError
-        For unequal lengths, negative times, codes other than 0, 1 and 2, times that do not increase, another cause.
+        For another cause, besides what every metric refuses.
 
     Examples
     --------

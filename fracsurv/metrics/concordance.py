@@ -70,11 +70,6 @@ def concordance_index(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> flo
     float
         In [0, 1]; NaN where no pair is comparable (no events, one patient, all events at one time).
 
-    Raises
-    ------
-    ValueError
-        For unequal lengths, negative times, or values that are not finite.
-
     Examples
     --------
     >>> concordance_index([True, True, False], [1.0, 2.0, 3.0], [0.5, 0.9, 0.1])
@@ -231,7 +226,7 @@ def lower_risk_counts(event: NDArray, time: NDArray, risk: NDArray, counts: NDAr
     rank of their risk. At that bit's turn, among rows that agree in all higher bits, each row with the bit set counts
     the rows after it without it. So log2(n) passes count every pair once.
     """
-    # Events of one time stand in ascending risk, so that none of them counts another.
+    # events of one time are in ascending risk, so that none of them counts another
     order = np.lexsort((np.where(event, risk, 0.0), ~event, time))
     _, rank = np.unique(risk, return_inverse=True)
     rank, counted = rank[order], event[order]
@@ -244,20 +239,8 @@ def lower_risk_counts(event: NDArray, time: NDArray, risk: NDArray, counts: NDAr
         counting = np.flatnonzero(~unset & counted[rows])
         below = _padded_cumsum(counts[order[rows[unset]]])
         result[order[rows[counting]]] += below[n_unset[group_end[counting]]] - below[n_unset[counting]]
-        rows = rows[_partition(unset, n_unset, group_end)]
+        rows = np.concatenate([rows[unset], rows[~unset]])  # rows that agree in all higher bits stay together
     return result
-
-
-def _partition(unset: NDArray, n_unset: NDArray, group_end: NDArray) -> NDArray:
-    """The order that puts rows without the bit first within each group, and else keeps the order."""
-    n = len(unset)
-    sizes = np.diff(np.concatenate([[0], np.unique(group_end)]))
-    start = np.repeat(np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes)
-    before = n_unset[:-1] - n_unset[start]
-    target = np.where(unset, start + before, np.arange(n) - before + n_unset[group_end] - n_unset[start])
-    source = np.empty(n, dtype=np.intp)
-    source[target] = np.arange(n)
-    return source
 
 
 def _run_ends(*keys: NDArray) -> NDArray:

@@ -82,11 +82,6 @@ def evaluate(
         ('c_index', None), ('c_index_ipcw', None), ('auc', h), ('auc_thesis', h), ('mean_auc', None), ('brier', h) and
         ('integrated_brier', None), a float each. NaN at a horizon that follow-up does not reach
         (`usable_horizons`), and for the integrated metrics if it does not reach the whole grid.
-
-    Raises
-    ------
-    ValueError
-        For unequal lengths, negative times, values that are not finite, horizons that do not increase.
     """
     event, time = check_outcome(event, time)
     risk, horizons = check_risk(risk, len(time)), check_times(horizons, "horizons")

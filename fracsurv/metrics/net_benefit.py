@@ -36,8 +36,7 @@ def net_benefit(
     Raises
     ------
     ValueError
-        For unequal lengths, negative times, values that are not finite, probabilities outside [0, 1], thresholds
-        outside (0, 1).
+        For probabilities outside [0, 1] or thresholds outside (0, 1), besides what every metric refuses.
 
     Examples
     --------
