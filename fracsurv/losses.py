@@ -1,4 +1,8 @@
-"""Cox negative log partial likelihood, with ties, strata and weights."""
+"""Cox negative log partial likelihood, with ties, strata and weights.
+
+`_log_likelihood` is its definition, in logarithms, differentiated by autograd. `_plain_sums` computes the same
+without strata for risks that are not far apart, and its gradient in the same pass; training always takes this way.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-
-from fracsurv._cox_log_space import log_space_loss
-from fracsurv._cox_plain_sums import (
-    Rows,
-    bounds_of,
-    plain_sums,
-    sorted_rows,
-)
 
 WIDEST = 600.0
 """Between log hazards (with their weights) no further apart than this, exp does not vanish in float64."""
+FEW = 1000
+"""Fewer times than this are sorted fastest by comparing them."""
+MANY = 8192
+"""Fewer numbers than this BLAS multiplies in the thread that it is called from."""
 
 
 def cox_nll(
@@ -52,7 +53,7 @@ def cox_nll(
     strata : Tensor, shape (n,), integer or bool, optional
         Risk sets stay within a stratum.
     weights : Tensor, shape (n,), real, optional
-        Case weights, >= 0, used as ``coxph(weights=)`` uses them; a weight of zero is an absent row.
+        Case weights, >= 0, as in R's ``coxph(weights=)``; a row of weight zero is absent.
     reduction : {"mean", "sum"}
         "mean" divides by the number of events (by their summed weights, where weights are given).
 
@@ -65,8 +66,8 @@ def cox_nll(
     Raises
     ------
     ValueError
-        For unequal lengths, an unknown option, a value that is not finite (its first index is named), or weights
-        that require a gradient: the loss is differentiated by `risk` alone, once, and not by `torch.func`.
+        For unequal lengths, an unknown option, a value that is not finite (the first index is named), or weights that
+        require a gradient: the loss is differentiated by `risk` alone, once, and not by `torch.func`.
 
     Examples
     --------
@@ -79,66 +80,63 @@ def cox_nll(
         raise ValueError(f"ties must be 'efron' or 'breslow', got {ties!r}")
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
-    event, risk, weights, bounds = _checked(event, time, risk, strata, weights)
-    if time.dtype in (torch.float16, torch.bfloat16):  # NumPy has no bfloat16, and float16 ends below 2^16
-        time = time.float()
-    wanted = risk.requires_grad and torch.is_grad_enabled()
-    values = (event, time, risk.detach(), strata, weights)
-    loss, gradient = _loss_and_gradient(*values, ties == "efron", reduction == "mean", wanted, bounds)
-    return _Known.apply(risk, loss, gradient) if wanted else loss
+    event, time, risk, weights, bounds = _checked(event, time, risk, strata, weights)
+    differentiate = risk.requires_grad and torch.is_grad_enabled()
+    values = (event, time.detach(), risk.detach(), strata, weights)
+    loss, gradient = _loss_and_gradient(*values, bounds, ties == "efron", reduction == "mean", differentiate)
+    return _WithGradient.apply(risk, loss, gradient) if differentiate else loss
 
 
 def _checked(
     event: Tensor, time: Tensor, risk: Tensor, strata: Tensor | None, weights: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None, tuple[float, float]]:
-    """Refuse what cannot be computed; event as bool, risk in at least float32 and its bounds, weights in float64."""
-    if not isinstance(risk, Tensor):
-        raise ValueError(f"risk must be a torch.Tensor, got {type(risk).__name__}")
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, tuple[float, float]]:
+    """Event as bool, time and risk in at least float32, weights in float64, and the bounds of risk."""
+    named = {"risk": risk, "event": event, "time": time, "strata": strata, "weights": weights}
+    named = {name: tensor for name, tensor in named.items() if tensor is not None}
+    for name, tensor in named.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
     if not risk.is_floating_point():
         raise ValueError(f"risk must be a floating tensor, got {risk.dtype}")
     if risk.ndim == 2 and risk.shape[1] == 1:
-        risk = risk[:, 0]
+        named["risk"] = risk = risk[:, 0]
     if risk.ndim != 1:
         raise ValueError(f"risk must have one value a patient, shape (n,) or (n, 1), got shape {tuple(risk.shape)}")
     bounds = (0.0, 0.0)
-    for name, tensor in (("event", event), ("time", time), ("risk", risk), ("strata", strata), ("weights", weights)):
-        if tensor is None:
-            continue
-        if not isinstance(tensor, Tensor):
-            raise ValueError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    for name, tensor in named.items():
         if tensor.ndim != 1 or len(tensor) != len(risk):
             shape = tuple(tensor.shape)
             raise ValueError(f"{name} must have one value a patient: {len(risk)} wanted, got shape {shape}")
         if len(tensor) and tensor.is_floating_point():
             low, high = (bound.item() for bound in tensor.detach().aminmax())  # NaN if any is
             if not (math.isfinite(low) and math.isfinite(high)):
-                raise ValueError(f"{name} must be finite, got {_first(name, tensor, ~torch.isfinite(tensor))}")
+                _refuse(name, tensor, ~torch.isfinite(tensor), "finite")
             if name == "risk":
                 bounds = (low, high)
     if strata is not None and (strata.is_floating_point() or strata.is_complex()):
         raise ValueError(f"strata must be whole numbers or bool, got {strata.dtype}")
     if event.dtype != torch.bool:
         if (wrong := (event != 0) & (event != 1)).any():
-            raise ValueError(f"event must be bool or 0/1, got {_first('event', event, wrong)}")
+            _refuse("event", event, wrong, "bool or 0/1")
         event = event.bool()
-    if risk.dtype in (torch.float16, torch.bfloat16):
-        risk = risk.float()
+    # NumPy has no bfloat16, and float16 ends below 2^16
+    time, risk = (each.float() if each.dtype in (torch.float16, torch.bfloat16) else each for each in (time, risk))
     if weights is not None:
         if weights.requires_grad:
             raise ValueError("weights must not require a gradient: the loss is differentiated by risk alone")
         if (weights < 0).any():
-            raise ValueError(f"weights must be >= 0, got {_first('weights', weights, weights < 0)}")
+            _refuse("weights", weights, weights < 0, ">= 0")
         weights = weights.double()
-    return event, risk, weights, bounds
+    return event, time, risk, weights, bounds
 
 
-def _first(name: str, tensor: Tensor, wrong: Tensor) -> str:
+def _refuse(name: str, tensor: Tensor, wrong: Tensor, rule: str) -> None:
     index = int(wrong.nonzero()[0])
-    return f"{name}[{index}] = {tensor[index].item()}"
+    raise ValueError(f"{name} must be {rule}, got {name}[{index}] = {tensor[index].item()}")
 
 
-class _Known(torch.autograd.Function):
-    """A value whose gradient by `risk` is known already: it comes from the same pass."""
+class _WithGradient(torch.autograd.Function):
+    """A value whose gradient by `risk` is known already, since it comes from the same pass."""
 
     @staticmethod
     def forward(ctx: Any, risk: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
@@ -158,32 +156,42 @@ def _loss_and_gradient(
     risk: Tensor,
     strata: Tensor | None,
     weights: Tensor | None,
+    bounds: tuple[float, float],
     efron: bool,
     mean: bool,
-    wanted: bool,
-    bounds: tuple[float, float],
+    differentiate: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """The loss in the precision of `risk`, and its gradient if wanted."""
     on_cpu = _is_on_cpu(risk)
-    xp = np if on_cpu else torch
-    values = [time.detach(), event, risk, weights]
+    xp = np if on_cpu else torch  # for a batch, NumPy's calls cost a third of torch's
+    given = (time, event, risk, weights, strata)
     if on_cpu:
-        values = [None if each is None else each.numpy() for each in values]
-    order, rows = sorted_rows(xp, *values)
-    lowest, highest = bounds if weights is None else bounds_of(xp, rows)
+        given = tuple(None if each is None else each.numpy() for each in given)
+    order = _longest_first(given[0]) if on_cpu else torch.argsort(time, descending=True)
+    if weights is not None:  # a weight of zero is an absent row
+        order = order[given[3][order] > 0]
+    times, events, hazards, own, strata = (None if each is None else each[order] for each in given)
+    log_hazard = xp.asarray(hazards, dtype=xp.float64)  # indexed by an array: a copy, ours to change
+    lowest, highest = bounds
+    if own is not None:
+        total = log_hazard + xp.log(own)
+        lowest, highest = (float(total.min()), float(total.max())) if len(times) else (0.0, 0.0)
     if strata is None and highest - lowest <= WIDEST:
-        loss, slope = plain_sums(xp, rows, highest, efron, wanted)
+        loss, slope = _plain_sums(xp, times, events, log_hazard, own, highest, efron, differentiate)
     else:
-        if strata is not None:
-            strata = strata[torch.from_numpy(order.copy()) if on_cpu else order]
-        loss, slope = _logarithms(rows, strata, efron, wanted)
+        rows = (None if each is None else torch.as_tensor(each) for each in (events, times, own, strata))
+        with torch.enable_grad():
+            leaf = torch.as_tensor(log_hazard).requires_grad_(differentiate)
+            loss = _log_likelihood(leaf, *rows, efron)
+            slope = torch.autograd.grad(loss, leaf)[0] if differentiate else None
+        loss = loss.detach()
     share = 1.0
     if mean:
-        share = float(xp.count_nonzero(rows.event) if weights is None else rows.weights[rows.event].sum()) or 1.0
+        share = float(xp.count_nonzero(events) if own is None else own[events].sum()) or 1.0
     loss = (
         torch.tensor(float(loss) / share, dtype=risk.dtype, device="cpu") if on_cpu else (loss / share).to(risk.dtype)
     )
-    if not wanted:
+    if not differentiate:
         return loss, None
     if share != 1:
         slope /= share
@@ -191,7 +199,7 @@ def _loss_and_gradient(
         gradient = torch.zeros_like(risk)
         gradient[order] = slope.to(risk.dtype)
         return loss, gradient
-    gradient = np.zeros(len(risk), values[2].dtype)  # torch's own scattering takes ten times as long for a batch
+    gradient = np.zeros(len(risk), given[2].dtype)  # torch's own scattering takes ten times as long for a batch
     gradient[order] = slope
     return loss, torch.from_numpy(gradient)
 
@@ -200,11 +208,164 @@ def _is_on_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def _logarithms(rows: Rows, strata: Tensor | None, efron: bool, wanted: bool) -> tuple[Tensor, Tensor | None]:
-    """As `plain_sums`, for strata and for risks however far apart."""
-    time, event, log_hazard, weights = (None if each is None else torch.as_tensor(each) for each in rows)
-    with torch.enable_grad():
-        leaf = log_hazard.requires_grad_(wanted)
-        loss = log_space_loss(event, time, leaf, strata, weights, efron)
-        slope = torch.autograd.grad(loss, leaf)[0] if wanted else None
-    return loss.detach(), slope
+def _log_likelihood(
+    risk: Tensor, event: Tensor, time: Tensor, weights: Tensor | None, strata: Tensor | None, efron: bool
+) -> Tensor:
+    """Negative log partial likelihood, the sum over events; weights are above 0.
+
+    The l-th of d tied events, l = 0 … d - 1, has the denominator of those at risk without the d, plus the share 1 -
+    l/d (Efron) or 1 (Breslow) of the d. Each counts by the mean weight of the d. No sum is less another: nothing
+    cancels.
+    """
+    order = _by_stratum(event, time, strata)
+    event, time, risk = event[order], time[order], risk[order]
+    strata = None if strata is None else strata[order]
+    weights = torch.ones_like(risk) if weights is None else weights[order]
+    log_hazard = risk + weights.log()
+
+    new = torch.ones_like(event)  # whether a row begins a group of tied times
+    new[1:] = time[1:] != time[:-1]
+    if strata is not None:
+        new[1:] |= strata[1:] != strata[:-1]
+    group, n_groups = new.cumsum(0) - 1, int(new.sum())
+    member = group[event]
+    n_tied = torch.bincount(member, minlength=n_groups)
+    # events are last in their group, so the rows before the first of them are everyone else at risk
+    first = torch.bincount(group, minlength=n_groups).cumsum(0) - n_tied
+    others = _log_sums_before(log_hazard, strata)[first[member]]
+    tied = _log_sum_by_group(log_hazard[event], member, n_groups)[member]
+    turn = (event.nonzero()[:, 0] - first[member]) * efron
+    share = 1 - turn.to(risk.dtype) / n_tied[member]
+    mean_weight = weights.new_zeros(n_groups).index_add(0, member, weights[event])[member] / n_tied[member]
+    return (mean_weight * torch.logaddexp(others, tied + share.log())).sum() - (weights * risk)[event].sum()
+
+
+def _by_stratum(event: Tensor, time: Tensor, strata: Tensor | None) -> Tensor:
+    """The order of rows by stratum, then longest time first, then censored before event."""
+    order = torch.argsort(event.to(torch.uint8), stable=True)
+    order = order[torch.argsort(time[order], descending=True, stable=True)]
+    return order if strata is None else order[torch.argsort(strata[order], stable=True)]
+
+
+def _log_sums_before(values: Tensor, strata: Tensor | None) -> Tensor:
+    """Log-sum-exp of the rows before each row, in its stratum; log 0 for the first.
+
+    Strata are kept apart by doubling steps (Hillis and Steele 1986), not by subtracting one stratum's total from the
+    next: that difference loses all digits where risks are far apart.
+    """
+    nothing = values.new_full((1,), -torch.inf)
+    if strata is None:
+        return torch.cat([nothing, torch.logcumsumexp(values, 0)[:-1]])
+    step = 1
+    while step < len(values):
+        same = strata[step:] == strata[:-step]
+        joined = torch.where(same, torch.logaddexp(values[step:], values[:-step]), values[step:])
+        values = torch.cat([values[:step], joined])
+        step *= 2
+    same = torch.cat([strata.new_zeros(1, dtype=torch.bool), strata[1:] == strata[:-1]])
+    return torch.where(same, torch.cat([nothing, values[:-1]]), nothing)
+
+
+def _log_sum_by_group(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
+    """Log-sum-exp of each group that occurs; log 0 where none does."""
+    top = values.detach().new_zeros(n_groups)
+    top = top.scatter_reduce(0, group, values.detach(), "amax", include_self=False)
+    total = values.new_zeros(n_groups).index_add(0, group, (values - top[group]).exp())
+    return top + total.log()
+
+
+def _longest_first(time: NDArray) -> NDArray:
+    """The order of rows by falling time."""
+    if len(time) < FEW or time.min() < 0:
+        return np.argsort(time)[::-1]
+    whole = time.astype(np.uint16) if time.max() < 2**16 else None
+    if whole is not None and (whole == time).all():  # days of follow-up: one pass of a radix sort
+        return np.argsort(whole, kind="stable")[::-1]
+    # numbers >= 0 (+ 0, since there is a -0.0) are ordered as their bits are: 16 of them at a time, in linear time
+    bits, order = (time + time.dtype.type(0)).view(f"u{time.itemsize}"), None
+    for shift in range(0, 8 * time.itemsize, 16):
+        part = (bits >> bits.dtype.type(shift)).astype(np.uint16)
+        step = np.argsort(part if order is None else part[order], kind="stable")
+        order = step if order is None else order[step]
+    return order[::-1]
+
+
+def _plain_sums(
+    xp: Any, time: Any, event: Any, log_hazard: Any, weights: Any, highest: float, efron: bool, differentiate: bool
+) -> tuple[Any, Any]:
+    """Sum over events and its gradient (n,), by plain sums in float64; rows by falling time.
+
+    `xp` is NumPy or torch. `highest` is the maximum log hazard, with its weight: less it, no exponential overflows.
+    `log_hazard` is written over, as are all arrays that are not needed again: in a large cohort, fetching new memory
+    takes longer than the arithmetic. Only positive terms are added. Nothing cancels but the share of tied events,
+    which costs as many times the rounding error of float64 as there are events at one time.
+    """
+    event = xp.asarray(event, dtype=xp.float64)
+    if len(event) == 0:
+        return event.sum(), event
+    own = event
+    log_hazard -= highest
+    if weights is None:
+        hazard = xp.exp(log_hazard)
+    else:
+        hazard, own = xp.exp(log_hazard + xp.log(weights)), event * weights
+    denominator, counted = xp.cumsum(hazard, 0), own
+    new = time[1:] != time[:-1]
+    groups = None if bool(new.all()) else _Groups(new)
+    several = False
+    if groups:
+        # who has the same time is at risk: the sum at the last of them
+        denominator = groups.spread(denominator[groups.last])
+        n_tied = groups.sums(event)
+        several = efron and bool(n_tied.max() > 1)
+    if several:
+        # the l-th of d tied events sees those d by a share of 1 - l/d, l = 0 … d - 1
+        before = xp.cumsum(event, 0) - event
+        share = event * (before - groups.spread(before[groups.first])) / groups.spread(n_tied.clip(1))
+        denominator -= share * groups.spread(groups.sums(event * hazard))
+        counted = event * groups.spread(groups.sums(own) / n_tied.clip(1))
+    loss = _dot(counted, xp.log(denominator)) - _dot(own, log_hazard)
+    if not differentiate:
+        return loss, None
+    step = xp.divide(counted, denominator, out=denominator)  # of the cumulative hazard, at each event
+    later = _reversed(xp.cumsum(_reversed(step), 0))
+    if groups:
+        later = groups.spread(later[groups.first])
+    if several:
+        later -= event * groups.spread(groups.sums(step * share))
+    hazard *= later
+    hazard -= own
+    return loss, hazard
+
+
+def _reversed(values: Any) -> Any:
+    return values[::-1] if isinstance(values, np.ndarray) else values.flip(0)
+
+
+def _dot(a: Any, b: Any) -> Any:
+    """The dot product; of many numbers not by BLAS, whose own threads get in the way of torch's."""
+    if isinstance(a, np.ndarray) and len(a) >= MANY:
+        return np.einsum("i,i->", a, b)
+    return a @ b
+
+
+class _Groups:
+    """Runs of rows with equal times, from where a row's time differs from that of the row before, bool (n - 1,)."""
+
+    def __init__(self, new: Any) -> None:
+        self.xp = np if isinstance(new, np.ndarray) else torch
+        end = np.flatnonzero(new) if self.xp is np else new.nonzero()[:, 0]
+        zero = np.zeros(1, end.dtype) if self.xp is np else end.new_zeros(1)
+        self.first = self.xp.concatenate([zero, end + 1])
+        self.last = self.xp.concatenate([end, zero + len(new)])
+        self.size = self.last - self.first + 1
+
+    def sums(self, values: Any) -> Any:
+        """Sum over each group."""
+        if self.xp is np:
+            return np.add.reduceat(values, self.first)
+        return torch.segment_reduce(values, "sum", lengths=self.size)
+
+    def spread(self, values: Any) -> Any:
+        """Each group's value at each of its rows."""
+        return np.repeat(values, self.size) if self.xp is np else values.repeat_interleave(self.size)

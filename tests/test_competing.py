@@ -16,7 +16,7 @@ from fracsurv.cohort.cohort import read_cohort
 from fracsurv.cohort.plausibility import implausible_values
 from fracsurv.cohort.splits import make_splits
 from fracsurv.cohort.summary import summary_table
-from fracsurv.metrics.resampling import draw_counts
+from fracsurv.metrics import draw_counts
 from fracsurv.predict.predict import predict_cohort, told
 from fracsurv.report import findings, report
 from fracsurv.report.findings import clinical

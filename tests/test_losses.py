@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fracsurv import _cox_plain_sums, losses
+from fracsurv import losses
 from fracsurv.losses import cox_nll
 from tests import oracles
 
@@ -231,33 +231,28 @@ GOOD = {"event": torch.tensor([1, 0, 1]), "time": torch.ones(3), "risk": torch.z
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "named"),
     [
-        ({"ties": "exact"}, "ties must be 'efron' or 'breslow', got 'exact'"),
-        ({"reduction": "none"}, "reduction must be 'mean' or 'sum', got 'none'"),
-        ({"risk": torch.tensor([1, 2, 3])}, "risk must be a floating tensor, got torch.int64"),
-        (
-            {"risk": torch.zeros(3, 2)},
-            r"risk must have one value a patient, .* got shape \(3, 2\)",
-        ),
-        ({"time": torch.ones(2)}, r"time must have one value a patient: 3 wanted, got shape \(2,\)"),
-        ({"event": torch.tensor([0, 2, 1])}, r"event must be bool or 0/1, got event\[1\] = 2"),
-        ({"risk": torch.tensor([0.0, 1.0, torch.nan])}, r"risk must be finite, got risk\[2\] = nan"),
-        ({"time": torch.tensor([0.0, torch.inf, 1.0])}, r"time must be finite, got time\[1\] = inf"),
-        ({"weights": torch.tensor([1.0, -1.0, 1.0])}, r"weights must be >= 0, got weights\[1\] = -1.0"),
-        ({"weights": torch.tensor([1, -1, 1])}, r"weights must be >= 0, got weights\[1\] = -1"),
-        (
-            {"risk": torch.zeros(1, 3)},
-            r"risk must have one value a patient, .* got shape \(1, 3\)",
-        ),
-        ({"strata": torch.zeros(3)}, "strata must be whole numbers or bool, got torch.float32"),
-        ({"strata": [0, 1, 1]}, "strata must be a torch.Tensor, got list"),
-        ({"weights": 2.0}, "weights must be a torch.Tensor, got float"),
-        ({"strata": torch.zeros(4)}, r"strata must have one value a patient: 3 wanted, got shape \(4,\)"),
+        ({"ties": "exact"}, "ties.*'exact'"),
+        ({"reduction": "none"}, "reduction.*'none'"),
+        ({"risk": torch.tensor([1, 2, 3])}, "risk.*torch.int64"),
+        ({"risk": torch.zeros(3, 2)}, r"risk.*\(3, 2\)"),
+        ({"risk": torch.zeros(1, 3)}, r"risk.*\(1, 3\)"),
+        ({"risk": torch.tensor([0.0, 1.0, torch.nan])}, r"risk\[2\] = nan"),
+        ({"time": torch.ones(2)}, r"time.*3 wanted.*\(2,\)"),
+        ({"time": torch.tensor([0.0, torch.inf, 1.0])}, r"time\[1\] = inf"),
+        ({"event": torch.tensor([0, 2, 1])}, r"0/1, got event\[1\] = 2"),
+        ({"weights": torch.tensor([1.0, -1.0, 1.0])}, r">= 0, got weights\[1\] = -1.0"),
+        ({"weights": torch.tensor([1, -1, 1])}, r"weights\[1\] = -1"),
+        ({"weights": 2.0}, "weights.*float"),
+        ({"weights": torch.ones(3, requires_grad=True)}, "weights.*gradient"),
+        ({"strata": torch.zeros(3)}, "strata.*torch.float32"),
+        ({"strata": [0, 1, 1]}, "strata.*list"),
+        ({"strata": torch.zeros(4)}, r"strata.*3 wanted.*\(4,\)"),
     ],
 )
-def test_refuses(change, message):
-    with pytest.raises(ValueError, match=message):
+def test_refuses(change, named):
+    with pytest.raises(ValueError, match=named):
         cox_nll(**GOOD | change)
 
 
@@ -333,13 +328,11 @@ def test_without_a_gradient_the_value_is_the_same():
         assert cox_nll(event, time, risk.clone().requires_grad_()).item() == value.item()
 
 
-def test_gradients_by_weights_are_refused_and_a_second_derivative_too():
-    event, time, risk = torch.tensor([1, 0, 1]), torch.arange(3.0), torch.zeros(3, requires_grad=True)
-    with pytest.raises(ValueError, match="weights must not require a gradient"):
-        cox_nll(event, time, risk, weights=torch.ones(3, requires_grad=True))
-    for strata in (None, torch.zeros(3, dtype=torch.bool)):
-        with pytest.raises(RuntimeError, match="can be differentiated once"):
-            torch.autograd.grad(cox_nll(event, time, risk, strata=strata), risk, create_graph=True)
+@pytest.mark.parametrize("strata", [None, torch.zeros(3, dtype=torch.bool)])
+def test_a_second_derivative_is_refused(strata):
+    risk = torch.zeros(3, requires_grad=True)
+    with pytest.raises(RuntimeError, match="differentiated once"):
+        torch.autograd.grad(cox_nll(GOOD["event"], GOOD["time"], risk, strata=strata), risk, create_graph=True)
 
 
 @given(batch=batches(), ties=st.sampled_from(TIES), parts=st.sets(st.sampled_from(["strata", "weights"])))
@@ -406,7 +399,7 @@ def test_times_are_sorted_whatever_they_are():
     wide, half = rng.integers(-(10**6), 10**6, 500), rng.integers(0, 10, 500) + 0.5
     for time in (days, days.astype(np.float32), rng.normal(size=500), wide, half, np.zeros(5), np.zeros(0)):
         for many in (time, np.tile(time, 3), np.tile(time, 3).astype(np.float32)):  # another way from FEW on
-            order = _cox_plain_sums.longest_first(many)
+            order = losses._longest_first(many)
             assert sorted(order) == list(range(len(many)))
             assert (np.diff(many[order]) <= 0).all()
     extreme = np.abs(rng.normal(size=1500)) * 10.0 ** rng.integers(-310, 308, 1500)
@@ -418,9 +411,9 @@ def test_times_are_sorted_whatever_they_are():
         np.r_[close, np.float32(1)],
         (1 << 40) + days.repeat(3),
     ):
-        assert (np.diff(time[_cox_plain_sums.longest_first(time)]) <= 0).all()
+        assert (np.diff(time[losses._longest_first(time)]) <= 0).all()
     narrow = rng.integers(-128, 128, 2000).astype(np.int8)
-    assert (np.diff(narrow[_cox_plain_sums.longest_first(narrow)].astype(int)) <= 0).all()
+    assert (np.diff(narrow[losses._longest_first(narrow)].astype(int)) <= 0).all()
 
 
 @pytest.mark.parametrize("ties", ["efron", "breslow"])

@@ -186,57 +186,50 @@ def test_everybody_fractured_in_training_leaves_no_censoring_to_correct():
 
 E, T, R = [1, 0, 1], [1.0, 2.0, 3.0], [0.1, 0.2, 0.3]
 S = [[0.9], [0.8], [0.7]]
+DAYS = pd.to_timedelta(T, "D")
+C, UNO, AUC, THESIS, BRIER = (
+    metrics.concordance_index,
+    metrics.concordance_index_ipcw,
+    metrics.cumulative_dynamic_auc,
+    metrics.auc_censored_as_nonevent,
+    metrics.brier_score,
+)
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("metric", "arguments", "named"),
     [
-        (lambda: metrics.concordance_index(E, T, [0.0, np.nan, 1.0]), r"risk must be finite, got risk\[1\] = nan"),
-        (lambda: metrics.concordance_index(E, [1.0, 2.0, np.inf], R), r"time must be finite, got time\[2\] = inf"),
-        (lambda: metrics.concordance_index(E, [1.0, -2.0, 3.0], R), r"time must be >= 0, got time\[1\] = -2.0"),
-        (lambda: metrics.concordance_index([0, 2, 1], T, R), r"event must be bool or 0/1, got event\[1\] = 2"),
-        (lambda: metrics.concordance_index(E, T, [0.1, 0.2]), r"risk must have one value a patient: shape \(3,\)"),
-        (lambda: metrics.concordance_index(E[:2], T, R), r"got shapes \(2,\) and \(3,\)"),
-        (lambda: metrics.concordance_index([], [], []), "at least one patient"),
-        (lambda: metrics.concordance_index_ipcw(E, [1.0, 2.0, -1.0], E, T, R), r"time_train\[2\] = -1.0"),
-        (lambda: metrics.cumulative_dynamic_auc(E, T, E, T, R, [2.0, 1.0]), "times must be .* strictly increasing"),
-        (lambda: metrics.auc_censored_as_nonevent(E, T, R, np.nan), "at must be one finite time, got nan"),
-        (lambda: metrics.brier_score(E, T, E, T, [[0.9], [1.8], [0.7]], [1.5]), r"\[0, 1\], got surv\[1, 0\] = 1.8"),
-        (lambda: metrics.brier_score(E, T, E, T, S[:2], [1.5]), r"surv must be of shape \(3, 1\).* got \(2, 1\)"),
-        (lambda: metrics.integrated_brier_score(E, T, E, T, S, [1.5]), "at least two to integrate over"),
-        (lambda: metrics.breslow_survival(E, T, R, [[0.0]], [1.0]), r"risk must have one value a patient, got shape"),
-        (lambda: metrics.breslow_survival(E, T, R[:2], R, [1.0]), r"risk_train must have one value a patient"),
-        (lambda: metrics.usable_horizons(E, T, T, []), "horizons must be at least one time"),
-        (lambda: metrics.integration_grid([0.0, 1.0]), "horizons above 0"),
-        (
-            lambda: metrics.concordance_index(E, pd.to_timedelta(T, "D"), R),
-            "time must be plain numbers, got dates or",
-        ),
-        (
-            lambda: metrics.brier_score(E, T, E, pd.Timestamp("2020-01-01") + pd.to_timedelta(T, "D"), S, [1.5]),
-            "time must be plain numbers, got dates or durations",
-        ),
-        (lambda: metrics.concordance_index(E, ["1", "2", "3"], R), "time must be plain numbers, got <U1"),
-        (lambda: metrics.concordance_index(E, T, [1j, 2, 3]), "risk must be plain numbers, got complex128"),
-        (
-            lambda: metrics.concordance_index(E, [1.0, "b", None], R),
-            "time must be plain numbers|time must be numbers",
-        ),
-        (lambda: metrics.concordance_index(E, T, torch.zeros(3, dtype=torch.bfloat16)), "risk must be numbers that"),
-        (lambda: metrics.concordance_index(E, T, torch.zeros(3, requires_grad=True)), "risk must be numbers that"),
-        (
-            lambda: metrics.concordance_index(pd.array([True, None, False], dtype="boolean"), T, R),
-            "event must be numbers: ",
-        ),
-        (lambda: metrics.concordance_index(np.zeros(3, [("e", bool), ("t", float)]), T, R), "event must be plain"),
-        (
-            lambda: metrics.concordance_index_ipcw(E, T, E, T, R, tau=[1, 2]),
-            r"tau must be one finite time, got \[1, 2",
-        ),
-        (lambda: metrics.auc_censored_as_nonevent(E, T, R, "2"), "at must be plain numbers, got <U1"),
-        (lambda: metrics.auc_censored_as_nonevent(E, T, R, None), "at must be one finite time, got None"),
+        (C, (E, T, [0.0, np.nan, 1.0]), r"finite, got risk\[1\] = nan"),
+        (C, (E, [1.0, 2.0, np.inf], R), r"finite, got time\[2\] = inf"),
+        (C, (E, [1.0, -2.0, 3.0], R), r">= 0, got time\[1\] = -2.0"),
+        (C, ([0, 2, 1], T, R), r"bool or 0/1, got event\[1\] = 2"),
+        (C, (E, T, [0.1, 0.2]), r"risk.*\(3,\).*\(2,\)"),
+        (C, (E[:2], T, R), r"event and time.*\(2,\) and \(3,\)"),
+        (C, ([], [], []), "at least one patient"),
+        (C, (E, DAYS, R), "time.*durations"),
+        (C, (E, ["1", "2", "3"], R), "time.*<U1"),
+        (C, (E, T, [1j, 2, 3]), "risk.*complex128"),
+        (C, (E, [1.0, "b", None], R), "time must be"),
+        (C, (E, T, torch.zeros(3, dtype=torch.bfloat16)), "risk must be numbers"),
+        (C, (E, T, torch.zeros(3, requires_grad=True)), "risk must be numbers"),
+        (C, (pd.array([True, None, False], dtype="boolean"), T, R), "event must be numbers"),
+        (C, (np.zeros(3, [("e", bool), ("t", float)]), T, R), "event must be plain"),
+        (UNO, (E, [1.0, 2.0, -1.0], E, T, R), r"time_train\[2\] = -1.0"),
+        (UNO, (E, T, E, T, R, [1, 2]), r"tau.*\[1, 2"),
+        (AUC, (E, T, E, T, R, [2.0, 1.0]), r"times.*increasing"),
+        (THESIS, (E, T, R, np.nan), "at must.*nan"),
+        (THESIS, (E, T, R, "2"), "at must.*<U1"),
+        (THESIS, (E, T, R, None), "at must.*None"),
+        (BRIER, (E, T, E, T, [[0.9], [1.8], [0.7]], [1.5]), r"\[0, 1\], got surv\[1, 0\] = 1.8"),
+        (BRIER, (E, T, E, T, S[:2], [1.5]), r"surv.*\(3, 1\).*\(2, 1\)"),
+        (BRIER, (E, T, E, pd.Timestamp("2020-01-01") + DAYS, S, [1.5]), "time.*dates"),
+        (metrics.integrated_brier_score, (E, T, E, T, S, [1.5]), "times.*two"),
+        (metrics.breslow_survival, (E, T, R, [[0.0]], [1.0]), r"risk must.*\(1, 1\)"),
+        (metrics.breslow_survival, (E, T, R[:2], R, [1.0]), "risk_train"),
+        (metrics.usable_horizons, (E, T, T, []), "horizons"),
+        (metrics.integration_grid, ([0.0, 1.0],), "horizons above 0"),
     ],
 )
-def test_refuses(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
+def test_refuses(metric, arguments, named):
+    with pytest.raises(ValueError, match=named):
+        metric(*arguments)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -122,3 +124,30 @@ def test_breslow(train, risk):
 def test_usable_horizons(train, test):
     expected = [t for t in TIMES if reached(train, test, t)]
     assert metrics.usable_horizons(train[0], train[1], test[1], TIMES).tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied times"])
+def test_spread_by_chance_is_that_of_all_orders(seed, tied):
+    rng = np.random.default_rng(seed)
+    event, time = rng.random(6) < 0.6, rng.integers(1, 4, 6).astype(float) if tied else rng.random(6)
+    event[np.argmin(time)] = True
+    values = [metrics.concordance_index(event, time, order) for order in itertools.permutations(range(6))]
+    if np.isnan(values).any():
+        assert np.isnan(metrics.concordance_sd_by_chance(event, time))
+    else:
+        assert np.mean(values) == pytest.approx(0.5, abs=1e-12)
+        assert metrics.concordance_sd_by_chance(event, time) == pytest.approx(np.std(values), abs=1e-12)
+
+
+def test_95_of_100_deals_fall_within():
+    rng = np.random.default_rng(0)
+    time, event = rng.exponential(size=300), rng.random(300) < 0.4
+    sd = metrics.concordance_sd_by_chance(event, time)
+    values = np.array([metrics.concordance_index(event, time, rng.permutation(300)) for _ in range(2000)])
+    assert 0.93 < (np.abs(values - 0.5) < 1.96 * sd).mean() < 0.97
+
+
+def test_no_pair_no_spread():
+    assert np.isnan(metrics.concordance_sd_by_chance([False, False], [1.0, 2.0]))
+    assert np.isnan(metrics.concordance_sd_by_chance([True, True], [1.0, 1.0]))

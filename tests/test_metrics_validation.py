@@ -1,4 +1,4 @@
-"""What a validation judges: against R, against a loop over resampled rows, and on patients whose risk is known."""
+"""External validation's metrics against R, a loop over resampled rows, and on patients whose risk is known."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ import pandas as pd
 import pytest
 
 from fracsurv import metrics
-from fracsurv.metrics import (
-    breslow_baseline,
-    cox_slope,
-    events_ratio,
-    validation_metrics,
-)
+from fracsurv.metrics import breslow_baseline, cox_slope, events_ratio, validation_metrics
 from fracsurv.predict.recalibrate import Prediction, cross_fitted, recalibrate
 from tests import oracles
 
@@ -30,8 +25,8 @@ def draw(seed, n=300, rate=0.1, strength=0.8):
     return died <= left, np.minimum(died, left), risk
 
 
-def judged(risk, time, rate=0.1):
-    """What a model says that knows the hazard to be rate · exp(risk)."""
+def predicted(risk, time, rate=0.1):
+    """Predictions of a model whose hazard is rate · exp(risk)."""
     return Prediction(risk, np.exp(-rate * np.outer(np.exp(risk), TIMES)), rate * np.exp(risk) * time)
 
 
@@ -72,7 +67,7 @@ def test_recalibrations_are_those_of_r(r):
     event, time, risk, values = r
     one = Prediction(np.array([0.3]), np.full((1, 2), 0.5), np.array([1.0]))
     for method, name, rtol in (("baseline", "baseline", 1e-9), ("slope", "slope_and_baseline", 1e-6)):
-        fitted = recalibrate(method, event, time, judged(risk, time, 0.12))
+        fitted = recalibrate(method, event, time, predicted(risk, time, 0.12))
         np.testing.assert_allclose(fitted(one, np.array([4.0]), TIMES).surv[0], values[name], rtol=rtol)
 
 
@@ -127,7 +122,7 @@ def test_the_true_risk_is_calibrated_and_a_doubled_one_has_half_the_slope():
 
 def test_twice_the_hazard_is_twice_the_events_and_recalibration_takes_it_back():
     event, time, risk = draw(3, 4_000, rate=0.2)
-    given = judged(risk, time)
+    given = predicted(risk, time)
     assert events_ratio(event, given.hazard).value == pytest.approx(2, abs=0.1)
     for method in ("intercept", "baseline", "slope"):
         crossed = cross_fitted(method, event, time, given, TIMES, 0)
@@ -142,7 +137,7 @@ def test_twice_the_hazard_is_twice_the_events_and_recalibration_takes_it_back():
 
 def test_cross_fitting_gives_no_patient_a_prediction_from_her_own_outcome():
     event, time, risk = draw(4, 200)
-    given = judged(risk, time)
+    given = predicted(risk, time)
     before = cross_fitted("slope", event, time, given, TIMES, 7)
     other = time.copy()
     other[0] = time[0] * 1.02  # no matter to the parts, which are drawn by event
@@ -178,7 +173,7 @@ def test_what_cannot_be_told_is_nan_and_makes_no_recalibration():
     none = events_ratio(np.zeros(50, bool), np.ones(50))
     assert none.value == 0
     assert np.isnan([none.low, none.high]).all()
-    backwards = judged(-risk * 5, time)
+    backwards = predicted(-risk * 5, time)
     assert recalibrate("slope", event, time, backwards) is None
     assert cross_fitted("slope", event, time, backwards, TIMES, 0) is None
 
@@ -191,18 +186,18 @@ def test_small_differences_in_risk_have_a_slope():
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("metric", "arguments", "named"),
     [
-        (lambda: events_ratio([1, 0], [0.1, -0.2]), "expected must be >= 0, got -0.2"),
-        (lambda: events_ratio([1, 0], [0.1]), "event and time must hold one value a patient"),
-        (lambda: events_ratio([1, 0], [0.1, np.nan]), r"expected must be finite, got expected\[1\] = nan"),
-        (lambda: cox_slope([1, 0], [1, 2], [0.1]), r"risk must have one value a patient: shape \(2,\) wanted"),
-        (lambda: cox_slope([1, 0], [1, -2], [0.1, 0.2]), r"time must be >= 0, got time\[1\] = -2"),
+        (events_ratio, ([1, 0], [0.1, -0.2]), r">= 0.*-0.2"),
+        (events_ratio, ([1, 0], [0.1]), "event and time"),
+        (events_ratio, ([1, 0], [0.1, np.nan]), r"expected\[1\] = nan"),
+        (cox_slope, ([1, 0], [1, 2], [0.1]), r"risk.*\(2,\)"),
+        (cox_slope, ([1, 0], [1, -2], [0.1, 0.2]), r"time\[1\] = -2"),
     ],
 )
-def test_refuses(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
+def test_refuses(metric, arguments, named):
+    with pytest.raises(ValueError, match=named):
+        metric(*arguments)
 
 
 def test_own_hazard_is_the_survival_at_each_patients_own_time():

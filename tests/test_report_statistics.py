@@ -16,7 +16,7 @@ from sksurv.util import Surv
 
 from fracsurv import metrics
 from fracsurv.config import derive_seed
-from fracsurv.metrics.resampling import draw_counts
+from fracsurv.metrics import draw_counts
 from fracsurv.report import findings, report
 from fracsurv.report.findings import chance_range, clinical, comparison
 from fracsurv.report.findings.clinical import TOLD_AT

@@ -1,4 +1,4 @@
-"""What every metric refuses, said once: unequal lengths, values that are not finite, negative times."""
+"""What every metric refuses, each with a ValueError that names the argument and the value."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def check_survival(event: ArrayLike, time: ArrayLike, suffix: str = "") -> tuple[NDArray, NDArray]:
-    """Event as bool, time as float64; a day-0 time is accepted, a negative one is not."""
+    """Event as bool, time as float64; a time of 0 is accepted, a negative one is not."""
     event, time = _check_outcome(event, time, suffix, (0, 1))
     return event.astype(bool), time
 
@@ -28,20 +28,14 @@ def _check_outcome(event: ArrayLike, time: ArrayLike, suffix: str, codes: tuple[
     if event.dtype != np.bool_:
         if event.dtype == object:  # say, pandas' nullable booleans
             event = check_finite(event, f"event{suffix}")
-        wrong = np.flatnonzero(~np.isin(event, codes))
-        if len(wrong):
-            allowed = "/".join(map(str, codes))
-            raise ValueError(
-                f"event{suffix} must be bool or {allowed}, got event{suffix}[{wrong[0]}] = {event[wrong[0]]}"
-            )
-    if (time < 0).any():
-        index = np.flatnonzero(time < 0)[0]
-        raise ValueError(f"time{suffix} must be >= 0, got time{suffix}[{index}] = {time[index]}")
+        allowed = "/".join(map(str, codes))
+        _refuse(~np.isin(event, codes), event, f"event{suffix}", f"bool or {allowed}")
+    _refuse(time < 0, time, f"time{suffix}", ">= 0")
     return event, time
 
 
 def check_risk(risk: ArrayLike, n: int, name: str = "risk") -> NDArray:
-    """Risk as float64, one value a patient."""
+    """Values as float64, finite, one a patient."""
     risk = check_finite(risk, name)
     if risk.shape != (n,):
         raise ValueError(f"{name} must have one value a patient: shape ({n},) wanted, got {risk.shape}")
@@ -57,6 +51,26 @@ def check_risk_by_time(risk: ArrayLike, n: int, n_times: int) -> NDArray:
         raise ValueError(f"risk must have shape ({n},) or ({n}, {n_times}), got {values.shape}")
     check_finite(np.where(np.isnan(values).all(axis=0), 0.0, values), "risk")
     return values
+
+
+def check_probability(probability: ArrayLike, n: int) -> NDArray:
+    """Probabilities as float64, one a patient."""
+    probability = check_risk(probability, n, "probability")
+    _refuse((probability < 0) | (probability > 1), probability, "probability", "in [0, 1]")
+    return probability
+
+
+def check_surv(surv: ArrayLike, n: int, usable: NDArray, name: str = "surv") -> NDArray:
+    """Probabilities as float64, shape (n, n_times); columns that are not `usable` (n_times,) are not checked."""
+    surv = np.asarray(surv, dtype=np.float64)
+    if surv.ndim == 1 and len(usable) == 1:
+        surv = surv[:, None]
+    if surv.shape != (n, len(usable)):
+        raise ValueError(
+            f"{name} must have a row a patient, a column a time: shape ({n}, {len(usable)}) wanted, got {surv.shape}"
+        )
+    _refuse(usable & ~((surv >= 0) & (surv <= 1)), surv, name, "in [0, 1]")
+    return surv
 
 
 def check_times(times: ArrayLike, name: str = "times") -> NDArray:
@@ -75,11 +89,27 @@ def check_time(value: float, name: str, *, above: float = -np.inf) -> float:
     return float(number)
 
 
-def check_whole(value: int, name: str, least: int) -> int:
-    """One whole number from `least` up."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r}")
+def check_whole(value: int, name: str, minimum: int) -> int:
+    """One whole number, at least `minimum`."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < minimum:
+        raise ValueError(f"{name} must be a whole number, at least {minimum}, got {value!r}")
     return int(value)
+
+
+def check_finite(values: ArrayLike, name: str) -> NDArray:
+    """Values as float64; NaN, infinity and what is no number are refused by name."""
+    values = _numbers(values, name)
+    _refuse(~np.isfinite(values), values, name, "finite")
+    return values
+
+
+def _numbers(values: ArrayLike, name: str) -> NDArray:
+    """Values as float64, NaN and infinity too; what is no number is refused by name."""
+    values = _plain(values, name)
+    try:
+        return values.astype(np.float64, copy=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers: {error}") from None
 
 
 def _plain(values: ArrayLike, name: str) -> NDArray:
@@ -94,21 +124,9 @@ def _plain(values: ArrayLike, name: str) -> NDArray:
     return values
 
 
-def _numbers(values: ArrayLike, name: str) -> NDArray:
-    """Values as float64, NaN and infinity too; what is no number is refused by name."""
-    values = _plain(values, name)
-    try:
-        return values.astype(np.float64, copy=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be numbers: {error}") from None
-
-
-def check_finite(values: ArrayLike, name: str) -> NDArray:
-    """Values as float64; NaN, infinity and what is no number are refused by name."""
-    values = _numbers(values, name)
-    finite = np.isfinite(values)
-    if not finite.all():
-        index = tuple(int(i) for i in np.argwhere(~finite)[0])
+def _refuse(wrong: NDArray, values: NDArray, name: str, rule: str) -> None:
+    """Name the first of the values that are `wrong`, if any is."""
+    if wrong.any():
+        index = tuple(int(i) for i in np.argwhere(wrong)[0])
         where = "" if not index else f"[{', '.join(map(str, index))}]"
-        raise ValueError(f"{name} must be finite, got {name}{where} = {values[index]}")
-    return values
+        raise ValueError(f"{name} must be {rule}, got {name}{where} = {values[index]}")

@@ -13,7 +13,7 @@ from fracsurv.metrics._checks import (
     check_time,
     check_times,
 )
-from fracsurv.metrics.censoring import hazard_steps, inverse_censoring_weights, reaches
+from fracsurv.metrics.censoring import inverse_censoring_weights, reaches, survival_of_draws
 
 
 def cumulative_dynamic_auc(
@@ -26,41 +26,35 @@ def cumulative_dynamic_auc(
 ) -> tuple[NDArray, float]:
     """AUC(t) with inverse-probability-of-censoring weights (Uno et al. 2007), and its mean over times.
 
-    At time t a case is an event at or before t, weighted by 1 / G of its own time; a control is anyone
-    followed beyond t. Equal risks (exactly equal) count one half. G is taken at the event's time, as scikit-survival
-    does, not just before it: where many events and censorings share a time (times in years), late events weigh a
-    little too much.
+    At time t a case is an event at or before t, weighted by 1 / G of its own time; a control is anyone followed
+    beyond t. Exactly equal risks count one half. G is taken at the event's time, as in scikit-survival, not just
+    before it: where many events and censorings share a time, late events weigh too much.
 
-    Who had a competing event by t is a control too, weighted by 1 / G of the own time, those followed beyond t by
-    1 / G(t): definition ii of Blanche et al. (2013), as in R's `riskRegression::Score(cause = 1)`.
+    A patient with a competing event by t is a control too, weighted by 1 / G of the own time, those followed beyond t
+    by 1 / G(t): definition ii of Blanche et al. (2013), as in R's `riskRegression::Score(cause = 1)`.
 
     Parameters
     ----------
     event_train, time_train : arrays, shape (n_train,)
         Training fold, from which the censoring distribution G is estimated.
     event, time : arrays, shape (n,)
-        Test fold: True where the event was observed, in either 2 where a competing event was; time >= 0.
+        Test fold, True where the event was observed, in either fold 2 where a competing one was; time >= 0.
     risk : array, shape (n,) or (n, n_times)
-        Log hazard or any score, higher = riskier; or one for each time, such as the probability of the event by
-        then (NaN in a column, where it is not known, makes that time's AUC NaN). With competing events the two rank
-        differently: who will soon die is at little risk of the event, however high its hazard.
+        Log hazard or any score, higher = riskier; or one for each time, such as the probability of the event by then.
+        A column of NaN makes that time's AUC NaN. With competing events the two rank differently: who will soon die
+        has a low probability of the event, however high its hazard.
     times : array, shape (n_times,)
         Strictly increasing, in the unit of `time`.
 
     Returns
     -------
     auc : array, shape (n_times,)
-        NaN where there is no case or no control, or where the training follow-up does not reach; there
-        scikit-survival raises. `usable_horizons` tells beforehand.
+        NaN where there is no case or no control, or where follow-up does not reach (`usable_horizons`);
+        scikit-survival raises.
     mean_auc : float
-        Mean weighted by the fall of the test fold's Kaplan-Meier curve between times (Lambert and Chevret
-        2016), as in scikit-survival; with competing events, by the rise of the cumulative incidence. Times before the
-        first event have no weight; any other NaN makes it NaN.
-
-    Raises
-    ------
-    ValueError
-        For unequal lengths, negative times, values that are not finite, times that do not increase.
+        Mean weighted by the fall of the test fold's Kaplan–Meier curve between times (Lambert and Chevret 2016), as
+        in scikit-survival; with competing events, by the rise of the cumulative incidence. Times before the first
+        event have no weight; any other NaN makes it NaN.
     """
     event, time = check_outcome(event, time)
     times = check_times(times)
@@ -74,13 +68,12 @@ def cumulative_dynamic_auc(
 
 
 def auc_censored_as_nonevent(event: ArrayLike, time: ArrayLike, risk: ArrayLike, at: float) -> float:
-    """The AUC that the reference study describes (Blomqvist 2025, section 2.6.2), without weights.
+    """AUC at a time without weights, as the reference study describes it (Blomqvist 2025, section 2.6.2).
 
-    Its text: censoring is "a non-event", and pairs of a censoring and an event are omitted, "no matter the
-    order of the event and the censoring happening". Read so: a case is an event at or before `at`; a patient
-    censored at or before `at` is never a case and is in no pair; the controls are those followed beyond `at`.
-    Later events weigh too little in it, since censoring removes them first; `cumulative_dynamic_auc` corrects
-    for that.
+    Its text: censoring is "a non-event", and pairs of a censoring and an event are omitted, "no matter the order of
+    the event and the censoring happening". So a case is an event at or before `at`, a control is followed beyond
+    `at`, and a patient censored at or before `at` is in no pair. Later events weigh too little, since censoring
+    removes them first; `cumulative_dynamic_auc` corrects for that.
 
     Parameters
     ----------
@@ -112,11 +105,10 @@ def auc_of_draws(
 ) -> NDArray:
     """AUC of each time and draw, shape (n_times, n_draws).
 
-    `risk` is (n,), or (n, n_times), one for each time. `weight` (n,) is each patient's as a case, `usable` (n_times,)
-    says where to answer at all, and `counts` (n, n_draws) how often each patient is there in each draw. In order of
-    risk, one running sum over controls tells every case how many controls lie below. Where `event` holds competing
-    events (2), `common` (n_times,) is the weight of who is followed beyond a time: a control of that kind counts
-    once, the others in proportion.
+    `risk` is (n,), or (n, n_times). `weight` (n,) is that of a case, `usable` (n_times,) says which times to compute,
+    `counts` (n, n_draws) how often each draw holds each patient. `common` (n_times,) is the weight of those followed
+    beyond a time, needed with competing events (2): such a control counts once, one with a competing event in
+    proportion. In order of risk, one running sum over the controls gives every case the number of controls below.
     """
     if risk.ndim == 2:
         usable = usable & np.isfinite(risk).all(axis=0)
@@ -144,22 +136,6 @@ def auc_of_draws(
         pairs = 2.0 * weighted[case].sum(axis=0) * below[-1]
         np.divide(np.einsum("ij,ij->j", weighted[case], lower), pairs, out=auc[k], where=pairs > 0)
     return auc
-
-
-def survival_of_draws(event: NDArray, time: NDArray, times: NDArray, counts: NDArray) -> NDArray:
-    """Kaplan-Meier P(T > t), or 1 − cumulative incidence, of each of `times` and each draw, (n_times, n_draws)."""
-    order = np.argsort(time, kind="stable")
-    starts = np.flatnonzero(np.diff(time[order], prepend=-1.0))
-    n_all = np.add.reduceat(counts[order], starts, axis=0)
-    n_events = np.add.reduceat(counts[order] * (event[order, None] == 1), starts, axis=0)
-    survival = np.ones((len(starts) + 1, counts.shape[1]))
-    if (event == 2).any():
-        n_either = np.add.reduceat(counts[order] * (event[order, None] > 0), starts, axis=0)
-        free = np.cumprod(1.0 - hazard_steps(n_either, n_all), axis=0)
-        survival[1:] -= np.cumsum(np.vstack([survival[:1], free[:-1]]) * hazard_steps(n_events, n_all), axis=0)
-    else:
-        np.cumprod(1.0 - hazard_steps(n_events, n_all), axis=0, out=survival[1:])
-    return survival[np.searchsorted(time[order][starts], times, side="right")]
 
 
 def mean_auc_of_draws(auc: NDArray, survival: NDArray) -> NDArray:

@@ -1,4 +1,4 @@
-"""From risk to probability: Breslow's baseline."""
+"""Survival probability from a log hazard, by Breslow's baseline."""
 
 from __future__ import annotations
 
@@ -7,15 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import (
-    check_finite,
-    check_risk,
-    check_survival,
-    check_times,
-)
+from fracsurv.metrics._checks import check_finite, check_risk, check_survival, check_times
 
-# exp of this is still finite and exp(-exp(·)) has long been 0.
 _LARGEST_EXPONENT = 700.0
+"""exp of this is still finite, and exp(-exp(·)) has long been 0."""
 
 
 def breslow_survival(
@@ -26,9 +21,9 @@ def breslow_survival(
     .. math:: S(t \mid \eta) = \exp(-H_0(t) e^\eta), \quad
               H_0(t) = \sum_{t_i \le t} \delta_i \Big/ \sum_{j : t_j \ge t_i} e^{\eta_j}
 
-    Computed in logarithms: risks of ±1e4 neither overflow nor underflow, and a constant added to all risks
-    changes nothing. Its denominators are Breslow's also for a model fitted with Efron's ties, as in scikit-survival;
-    it knows neither strata nor weights.
+    Computed in logarithms: risks of ±1e4 neither overflow nor underflow, and a constant added to all risks changes
+    nothing. The denominators are Breslow's also for a model fitted with Efron's ties, as in scikit-survival. There
+    are no strata and no weights.
 
     Parameters
     ----------
@@ -45,10 +40,6 @@ def breslow_survival(
         In [0, 1], never increasing along a row; 1 before the first event. NaN after the last training time,
         where nothing was observed (scikit-survival raises; R and lifelines may carry the last value on).
 
-    Raises
-    ------
-    ValueError
-        For unequal lengths, negative times, values that are not finite, times that do not increase.
 
     Examples
     --------
@@ -60,22 +51,33 @@ def breslow_survival(
 
 @dataclass(frozen=True)
 class Baseline:
-    """Breslow's baseline: log H0 after each event's time (m,), increasing, and the last time that was observed."""
+    """Breslow's baseline of a training fold.
+
+    Attributes
+    ----------
+    time, log_hazard : arrays, shape (n_events,)
+        Times of the events, increasing, and the logarithm of the cumulative hazard after each, at log hazard 0.
+    last : float
+        The last training time, of an event or a censoring.
+    """
 
     time: NDArray
     log_hazard: NDArray
     last: float
 
     def survival(self, risk: ArrayLike, times: ArrayLike) -> NDArray:
-        """Probabilities (n, n_times), as `breslow_survival` gives them."""
+        """Probabilities of no event by `times`, shape (n, n_times), as `breslow_survival` gives them."""
         times, risk = check_times(times), check_finite(risk, "risk")
         if risk.ndim != 1:
             raise ValueError(f"risk must have one value a patient, got shape {risk.shape}")
-        exponent = np.minimum(self._log_hazard(times) + risk[:, None], _LARGEST_EXPONENT)
-        return np.where(times > self.last, np.nan, np.exp(-np.exp(exponent)))
+        return np.where(times > self.last, np.nan, np.exp(-self.hazard(risk, times)))
+
+    def hazard(self, risk: NDArray, times: NDArray) -> NDArray:
+        """Cumulative hazard of each patient until each of `times`, shape (n, n_times); beyond `last` as at `last`."""
+        return np.exp(np.minimum(self._log_hazard(times) + risk[:, None], _LARGEST_EXPONENT))
 
     def own_hazard(self, risk: ArrayLike, time: ArrayLike) -> NDArray:
-        """Cumulative hazard (n,) of each patient until a time of her own (n,); NaN after the last training time."""
+        """Cumulative hazard of each patient until the own `time`, all of shape (n,); NaN beyond `last`."""
         time = check_finite(time, "time")
         risk = check_risk(risk, len(time))
         exponent = np.minimum(self._log_hazard(time) + risk, _LARGEST_EXPONENT)
@@ -87,12 +89,12 @@ class Baseline:
 
 
 def breslow_baseline(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> Baseline:
-    """The baseline of a training fold (n,), to be kept and applied to others; see `breslow_survival`."""
+    """Breslow's baseline of a training fold of n patients, to apply to others; see `breslow_survival`."""
     event, time = check_survival(event, time, "_train")
     risk = check_risk(risk, len(time), "risk_train")
     order = np.argsort(time, kind="stable")
     event, time, risk = event[order], time[order], risk[order]
     log_at_risk = np.logaddexp.accumulate(risk[::-1])[::-1]
-    # Whoever shares the event's time is at risk: the sum starts at the first row of that time.
+    # who shares the event's time is at risk, so the sum starts at the first row of that time
     steps = -log_at_risk[np.searchsorted(time, time[event], side="left")]
     return Baseline(time[event], np.logaddexp.accumulate(steps), float(time.max()))

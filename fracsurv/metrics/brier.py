@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_outcome, check_times
-from fracsurv.metrics.censoring import inverse_censoring_weights, reaches_with
+from fracsurv.metrics._checks import check_outcome, check_surv, check_times
+from fracsurv.metrics.censoring import inverse_censoring_weights, reaches
 
 
 def brier_score(
@@ -19,20 +19,19 @@ def brier_score(
 ) -> NDArray:
     """Brier score with inverse-probability-of-censoring weights (Graf et al. 1999).
 
-    At time t an event by then contributes surv² / G(own time), a patient followed beyond t contributes
-    (1 - surv)² / G(t), and one censored before contributes nothing; the sum is divided by n. G is taken at the
-    event's time, as scikit-survival does, not just before it: where many events and censorings share a time (times in
-    years), late events weigh a little too much.
+    At time t an event by then contributes surv² / G(own time), a patient followed beyond t contributes (1 - surv)² /
+    G(t), and one censored before contributes nothing; the sum is divided by n. G is taken at the event's time, as in
+    scikit-survival, not just before it: where many events and censorings share a time, late events weigh too much.
 
-    Who had a competing event by t will never have the event, and contributes (1 - surv)² / G(own time), as in R's
-    `riskRegression::Score(cause = 1)`; `surv` is then 1 − the probability of the event by t (`absolute_risk`).
+    A patient with a competing event by t will never have the event and contributes (1 - surv)² / G(own time), as in
+    R's `riskRegression::Score(cause = 1)`; `surv` is then 1 − the probability of the event by t (`absolute_risk`).
 
     Parameters
     ----------
     event_train, time_train : arrays, shape (n_train,)
         Training fold, from which the censoring distribution G is estimated.
     event, time : arrays, shape (n,)
-        Test fold: True where the event was observed, in either 2 where a competing event was; time >= 0.
+        Test fold, True where the event was observed, in either fold 2 where a competing one was; time >= 0.
     surv : array, shape (n, n_times), or (n,) for one time
         Predicted probability, in [0, 1], of no event by each of `times`.
     times : array, shape (n_times,)
@@ -46,15 +45,13 @@ def brier_score(
     Raises
     ------
     ValueError
-        For unequal lengths, negative times, values that are not finite, probabilities outside [0, 1] or
-        missing at a usable time, times that do not increase.
+        For probabilities outside [0, 1] or missing at a usable time, besides what every metric refuses.
     """
     event, time = check_outcome(event, time)
     times = check_times(times)
-    own, common = _weights(event_train, time_train, time, times)
-    usable = reaches_with(common, time, times)
-    surv = _check_surv(surv, len(time), len(times), usable)
-    return np.where(usable, _terms(event, time, surv, times, own, common).mean(axis=0), np.nan)
+    usable = reaches(event_train, time_train, time, times)
+    surv = check_surv(surv, len(time), usable)
+    return np.where(usable, brier_terms(event_train, time_train, event, time, surv, times).mean(axis=0), np.nan)
 
 
 def integrated_brier_score(
@@ -67,8 +64,8 @@ def integrated_brier_score(
 ) -> float:
     """Mean of `brier_score` from the first to the last of `times`, by the trapezoidal rule.
 
-    The arguments are those of `brier_score`; at least two times. NaN if the score is NaN at any of them: cap
-    the times first (`usable_horizons`), and say so.
+    The arguments are those of `brier_score`; at least two times. NaN if the score is NaN at any of them: cap the
+    times first (`usable_horizons`).
     """
     times = check_times(times)
     if len(times) < 2:
@@ -86,28 +83,18 @@ def brier_terms(
     times: NDArray,
 ) -> NDArray:
     """Each patient's contribution at each time, shape (n, n_times); the score is the mean over patients."""
-    return _terms(event, time, surv, times, *_weights(event_train, time_train, time, times))
-
-
-def _weights(event_train: ArrayLike, time_train: ArrayLike, time: NDArray, times: NDArray) -> tuple[NDArray, NDArray]:
-    """1 / G at each patient's own time and at each of `times`; 0 where G is zero or unknown."""
-    both = inverse_censoring_weights(event_train, time_train, np.concatenate([time, times]))
-    return both[: len(time)], both[len(time) :]
-
-
-def _terms(event: NDArray, time: NDArray, surv: NDArray, times: NDArray, own: NDArray, common: NDArray) -> NDArray:
+    own, common = (inverse_censoring_weights(event_train, time_train, at) for at in (time, times))
     beyond = time[:, None] > times
-    missed = surv - (beyond | (event == 2)[:, None])
-    missed *= missed
-    missed *= np.where(beyond, common, (own * (event > 0))[:, None])  # who was censored by then weighs nothing
-    return missed
+    terms = surv - (beyond | (event == 2)[:, None])
+    terms *= terms
+    terms *= np.where(beyond, common, (own * (event > 0))[:, None])  # who was censored by then has no weight
+    return terms
 
 
 def brier_of_draws(terms: NDArray, time: NDArray, times: NDArray, usable: NDArray, counts: NDArray) -> NDArray:
     """Brier score of each time and draw, shape (n_times, n_draws), from `brier_terms`.
 
-    `usable` (n_times,) says where to answer at all. A draw in which nobody is followed beyond a time says as little
-    there as a whole group would: NaN.
+    NaN at times that are not `usable` (n_times,), and in draws in which nobody is followed beyond the time.
     """
     score = (terms.T @ counts) / counts.sum(axis=0)
     followed = (time[:, None] > times).T.astype(float) @ counts
@@ -120,16 +107,3 @@ def integrate(score: NDArray, times: NDArray) -> NDArray:
     if len(times) < 2:
         return np.full(score.shape[1], np.nan)
     return np.trapezoid(score, times, axis=0) / (times[-1] - times[0])
-
-
-def _check_surv(surv: ArrayLike, n: int, n_times: int, usable: NDArray) -> NDArray:
-    surv = np.asarray(surv, dtype=np.float64)
-    if surv.ndim == 1 and n_times == 1:
-        surv = surv[:, None]
-    if surv.shape != (n, n_times):
-        raise ValueError(f"surv must be of shape ({n}, {n_times}), a row a patient; got {surv.shape}")
-    wrong = usable & ~((surv >= 0) & (surv <= 1))
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise ValueError(f"surv must be in [0, 1], got surv[{row}, {column}] = {surv[row, column]}")
-    return surv

@@ -5,12 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import (
-    check_finite,
-    check_outcome,
-    check_survival,
-    check_times,
-)
+from fracsurv.metrics._checks import check_finite, check_outcome, check_survival, check_times
 
 
 def kaplan_meier(event: ArrayLike, time: ArrayLike, *, censoring: bool = False) -> tuple[NDArray, NDArray]:
@@ -23,8 +18,8 @@ def kaplan_meier(event: ArrayLike, time: ArrayLike, *, censoring: bool = False) 
     time : array, shape (n,), float
         Time of event or of censoring, >= 0, in any one unit.
     censoring : bool
-        Estimate the distribution of the censoring time instead. An event and a censoring at one time: the
-        event comes first, as in scikit-survival.
+        Estimate the distribution of the censoring time instead. Of an event and a censoring at one time the event
+        comes first, as in scikit-survival.
 
     Returns
     -------
@@ -48,6 +43,22 @@ def hazard_steps(n_events: NDArray, n_all: NDArray, censoring: bool = False) -> 
     return np.divide(leaving, at_risk, out=np.zeros_like(at_risk), where=leaving > 0)
 
 
+def survival_of_draws(event: NDArray, time: NDArray, times: NDArray, counts: NDArray) -> NDArray:
+    """Kaplan-Meier P(T > t), or 1 − cumulative incidence, of each of `times` and each draw, (n_times, n_draws)."""
+    order = np.argsort(time, kind="stable")
+    starts = np.flatnonzero(np.diff(time[order], prepend=-1.0))
+    n_all = np.add.reduceat(counts[order], starts, axis=0)
+    n_events = np.add.reduceat(counts[order] * (event[order, None] == 1), starts, axis=0)
+    survival = np.ones((len(starts) + 1, counts.shape[1]))
+    if (event == 2).any():
+        n_either = np.add.reduceat(counts[order] * (event[order, None] > 0), starts, axis=0)
+        free = np.cumprod(1.0 - hazard_steps(n_either, n_all), axis=0)
+        survival[1:] -= np.cumsum(np.vstack([survival[:1], free[:-1]]) * hazard_steps(n_events, n_all), axis=0)
+    else:
+        np.cumprod(1.0 - hazard_steps(n_events, n_all), axis=0, out=survival[1:])
+    return survival[np.searchsorted(time[order][starts], times, side="right")]
+
+
 def censoring_survival(
     event_train: ArrayLike, time_train: ArrayLike, at: ArrayLike, *, just_before: bool = False
 ) -> NDArray:
@@ -56,24 +67,22 @@ def censoring_survival(
     Parameters
     ----------
     event_train, time_train : arrays, shape (n_train,)
-        Training fold: True where the event was observed (2 where a competing one was: nobody is censored by it);
-        time >= 0.
+        Training fold: True where the event was observed, 2 where a competing one was (nobody is censored by it).
     at : array of any shape, or a number
-        Times at which G is wanted.
+        Times at which to give G.
     just_before : bool
-        The limit from the left.
+        Give the limit from the left.
 
     Returns
     -------
     array, shape of `at`
-        G at each time, G(t) rather than its limit from the left, as scikit-survival has it (with `just_before`, that
-        limit). It is 0 after the last training time as well, where scikit-survival raises: nothing is known there, so
-        nothing may be weighted by it. Callers give such a patient no weight, or the whole horizon the value NaN.
+        G(t) at each time, as in scikit-survival. After the last training time, where G is unknown and scikit-survival
+        raises, it is 0: such a patient gets no weight, and a horizon there the value NaN.
     """
     event_train, time_train = check_outcome(event_train, time_train, "_train")
     at = check_finite(at, "at")
     times, survival = kaplan_meier(event_train != 0, time_train, censoring=True)
-    order = np.argsort(at, axis=None)  # many times are found faster one after the other than here and there
+    order = np.argsort(at, axis=None)  # many times are found faster in their order
     index = np.searchsorted(times, at.ravel()[order], side="left" if just_before else "right")
     g = np.empty(at.shape)
     g.ravel()[order] = np.concatenate([[1.0], survival])[index]
@@ -89,8 +98,8 @@ def inverse_censoring_weights(event_train: NDArray, time_train: NDArray, at: NDA
 def mean_weight(event: ArrayLike, time: ArrayLike, at: float) -> float:
     """Mean inverse-censoring weight of patients by their own censoring distribution, at the horizon `at`.
 
-    It is 1 unless events and censorings fall on the same times, as they do where times are whole years: weights by
-    G(t), scikit-survival's, are then too large, and what they weight with them; NaN beyond the follow-up.
+    It is 1 unless events and censorings share times, as with times in whole years. Weights by G(t),
+    scikit-survival's, are then too large, and so are weighted metrics. NaN beyond the follow-up.
     """
     event, time = check_outcome(event, time)
     by = np.where(time <= at, time, at)
@@ -105,8 +114,8 @@ def usable_horizons(
 ) -> NDArray:
     """The horizons that both follow-ups reach.
 
-    A horizon is kept where the training fold's censoring distribution is known and above zero, and someone in
-    the test fold is followed beyond it. At any other, the weighted metrics are NaN.
+    There the training fold's censoring distribution is known and above zero, and somebody in the test fold is
+    followed further. At any other horizon the weighted metrics are NaN.
 
     Parameters
     ----------
@@ -120,7 +129,7 @@ def usable_horizons(
     Returns
     -------
     array
-        Those of `horizons` that can be used, perhaps none. The caller says which were left out.
+        Those of `horizons` that can be used, perhaps none.
 
     Examples
     --------
@@ -133,10 +142,5 @@ def usable_horizons(
 
 
 def reaches(event_train: ArrayLike, time_train: ArrayLike, time_test: NDArray, times: NDArray) -> NDArray:
-    """Whether both follow-ups reach each of `times`."""
-    return reaches_with(censoring_survival(event_train, time_train, times), time_test, times)
-
-
-def reaches_with(censoring: NDArray, time_test: NDArray, times: NDArray) -> NDArray:
-    """As `reaches`, where G (or 1 / G, 0 where it is unknown) at each of `times` is at hand."""
-    return (censoring > 0) & (times < time_test.max())
+    """Whether both follow-ups reach each of `times`, bool (n_times,)."""
+    return (censoring_survival(event_train, time_train, times) > 0) & (times < time_test.max())

@@ -1,4 +1,4 @@
-"""Competing events: who dies first never has the fracture, and is not merely somebody of whom no more is known."""
+"""Competing events: cumulative incidence, and predicted probability from two cause-specific hazards."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
-from fracsurv.metrics._checks import (
-    check_finite,
-    check_outcome,
-    check_risk,
-    check_times,
-)
+from fracsurv.metrics._checks import check_finite, check_outcome, check_risk, check_times
 from fracsurv.metrics.breslow import Baseline, breslow_baseline, breslow_survival
+from fracsurv.metrics.censoring import kaplan_meier
 
 NORMAL_97_5 = float(norm.ppf(0.975))
-_LARGEST_EXPONENT = 700.0  # exp of it is still finite
 _CHUNK_ELEMENTS = 4_194_304  # 32 MiB an array
 
 
@@ -39,9 +34,9 @@ def cumulative_incidence(
     .. math:: F_1(t) = \sum_{s \le t} S(s-) \, d_1(s) / r(s), \quad
               S(t) = \prod_{s \le t} (1 - (d_1(s) + d_2(s)) / r(s))
 
-    At every distinct time s, :math:`d_k` had event k and r were at risk, those censored at s among them. The two
-    incidences and S add up to 1. Without competing events it is 1 − Kaplan–Meier, which else overstates it: there,
-    who dies is taken to go on being at risk as others are.
+    At each distinct time s, :math:`d_k` had event k and r were at risk, those censored at s among them. The two
+    incidences and S add up to 1. Without competing events it is 1 − Kaplan–Meier. With them, 1 − Kaplan–Meier
+    overstates it, since it treats those who had the competing event as still at risk.
 
     Parameters
     ----------
@@ -58,15 +53,15 @@ def cumulative_incidence(
     -------
     CumulativeIncidence
         The variance is that of R's `cmprsk::cuminc` (Aalen 1978, with Gray's correction for ties). The interval is
-        the log–log one, :math:`F^{\exp(\pm 1.96 \sqrt{V} / (F \log F))}`; where nobody has had the event, its upper
-        bound is Clopper and Pearson's for as many as are still at risk (or, once nobody is, as had the other event),
-        and where everybody has, its lower bound is theirs for as many as had it. NaN after the last time, unless
-        nobody was then left free of both events.
+        the log–log one, :math:`F^{\exp(\pm 1.96 \sqrt{V} / (F \log F))}`. Where F is 0, the upper bound is Clopper
+        and Pearson's for as many as are still at risk (or, if nobody is, as had the other event). Where F is 1, the
+        lower bound is theirs for as many as had the event. NaN after the last time, unless nobody was then free of
+        both.
 
     Raises
     ------
     ValueError
-        For unequal lengths, negative times, codes other than 0, 1 and 2, times that do not increase, another cause.
+        For another cause, besides what every metric refuses.
 
     Examples
     --------
@@ -100,7 +95,7 @@ def cumulative_incidence(
 def _variance(
     curve: NDArray, free: NDArray, before: NDArray, d1: NDArray, d2: NDArray, at_risk: NDArray, until: NDArray
 ) -> NDArray:
-    """Sums over all times s until t of w1 (1 + (F(s) − F(t)) / S(s))² + w2 ((F(s) − F(t)) / S(s))², squared out.
+    """Sums over s ≤ t of w1 (1 + (F(s) − F(t)) / S(s))² + w2 ((F(s) − F(t)) / S(s))², with the squares expanded.
 
     w = S(s−)² d / r² · (r − d) / (r − 1). Where S(s) is 0 nothing follows, and F(s) = F(t).
     """
@@ -131,9 +126,9 @@ def absolute_risk(
 
     .. math:: F_1(t \mid \eta) = \int_0^t S(s- \mid \eta) \, dH_1(s \mid \eta), \quad S = \exp(-H_1 - H_2)
 
-    Within each step of the hazards both are taken to stand in one ratio, so that :math:`F_1 + F_2 + S = 1` exactly
-    and, without competing events, :math:`F_1 = 1 - \exp(-H_1)`: that of `breslow_survival`. R's
-    `riskRegression::CSC` takes :math:`S(s-) dH_1`, which is larger by terms of the order of one step of the hazard.
+    The ratio of the two hazards is constant within each step, so that :math:`F_1 + F_2 + S = 1` exactly and, without
+    competing events, :math:`F_1 = 1 - \exp(-H_1)`, as in `breslow_survival`. R's `riskRegression::CSC` takes
+    :math:`S(s-) dH_1`, which is larger by terms of the order of one step of the hazard.
 
     Parameters
     ----------
@@ -158,7 +153,7 @@ def absolute_risk(
     size = max(1, _CHUNK_ELEMENTS // max(1, len(steps)))
     for start in range(0, len(risk), size):
         part = slice(start, start + size)
-        own, rival = (_hazard(b, r[part], steps) for b, r in ((baseline, risk), (other, other_risk)))
+        own, rival = (b.hazard(r[part], steps) for b, r in ((baseline, risk), (other, other_risk)))
         own_step, rival_step = (np.diff(h, axis=1, prepend=0.0) for h in (own, rival))
         both = own_step + rival_step
         share = np.divide(own_step, both, out=np.zeros_like(both), where=both > 0)
@@ -169,15 +164,6 @@ def absolute_risk(
     return np.where(times > last, np.nan, result.clip(0.0, 1.0))
 
 
-def _hazard(baseline: Baseline, risk: NDArray, at: NDArray) -> NDArray:
-    """Cumulative hazards (n, n_at)."""
-    if not len(at):
-        return np.zeros((len(risk), 0))
-    known = np.concatenate([[-np.inf], baseline.log_hazard])
-    log_hazard = known[np.searchsorted(baseline.time, at, side="right")]
-    return np.exp(np.minimum(log_hazard + risk[:, None], _LARGEST_EXPONENT))
-
-
 def predicted_survival(
     event_train: NDArray,
     time_train: NDArray,
@@ -186,18 +172,20 @@ def predicted_survival(
     times: NDArray,
     other_risk: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> NDArray:
-    """1 − the probability of the event by each of `times`, (n, n_times): `breslow_survival`, or 1 − `absolute_risk`.
+    """Predicted probability of no event by each of `times`, shape (n, n_times).
 
-    The former where the training fold holds no competing event.
+    `breslow_survival`, or, where the training fold holds competing events, 1 − `absolute_risk`.
 
     Parameters
     ----------
     event_train, time_train, risk_train : arrays, shape (n_train,)
-        0, 1 or 2 as for `cumulative_incidence`; times; the model's log hazards of the event.
+        Training fold, event 0, 1 or 2 as for `cumulative_incidence`, and the model's log hazards of the event.
     risk : array, shape (n,)
-        The model's log hazards of those to predict.
+        The model's log hazards of the patients to predict, higher = riskier.
+    times : array, shape (n_times,)
+        Strictly increasing, in the unit of `time_train`.
     other_risk : (array of shape (n_train,), array of shape (n,)), optional
-        Log hazards of the competing event.
+        Log hazards of the competing event in the two groups; the same for all if not given.
     """
     event_train, time_train = check_outcome(event_train, time_train, "_train")
     if not (event_train == 2).any():
@@ -209,39 +197,40 @@ def predicted_survival(
 
 
 def ranking_by_time(surv: NDArray, risk: NDArray) -> NDArray:
-    """What ranks patients by whether they will have the event by each time, (n, n_times), higher = sooner.
+    """Score of having the event by each time, shape (n, n_times), higher = sooner: the probability 1 − `surv`.
 
-    The probability, `1 − surv`; where it is 0 for all, since the training fold saw no event until then, `risk` (n,),
-    their order in the first moment after.
+    Where it is 0 for all, since the training fold had no event until then, `risk` (n,), their order just after.
     """
     ranking = 1 - surv
     return np.where((ranking == 0).all(axis=0), risk[:, None], ranking)
 
 
 def ranking_by_last(surv: NDArray, risk: NDArray) -> NDArray:
-    """`ranking_by_time` by the last of the times at which `surv` is known, (n,); `risk` where it is at none."""
+    """`ranking_by_time` at the last time at which `surv` is known, shape (n,); `risk` if it is known at none."""
     known = np.flatnonzero(np.isfinite(surv).all(axis=0))
     return ranking_by_time(surv[:, known[-1:]], risk)[:, 0] if len(known) else risk
 
 
-def competing_pair_counts(
-    event: NDArray, time: NDArray, risk: NDArray, own: NDArray, counts: NDArray
-) -> tuple[NDArray, NDArray]:
-    """What `pair_counts` leaves out: of each event, those who had a competing event before it (n, n_draws).
+def event_share(event: NDArray, time: NDArray, at: float) -> tuple[float, float, float]:
+    """1 − Kaplan–Meier, or with competing events the cumulative incidence, at a time, and its 95 % interval.
 
-    They will never have the event, so they stay comparable (Wolbers et al. 2009, 2014). Each counts by 1 / G of the
-    own time, `own` (n,), over that of the event's, so that 1 / G² of the event's time in front gives their weight.
-    Returns the lower in risk plus half of those tied, and all.
+    NaN beyond the last time, unless everybody has had an event.
     """
-    lower, comparable = np.zeros(counts.shape), np.zeros(counts.shape)
-    rival = np.flatnonzero(event == 2)
-    rows = np.flatnonzero((event == 1) & (own > 0))
-    there = own[rival, None] * counts[rival]
-    size = max(1, _CHUNK_ELEMENTS // max(1, len(rival)))
-    for start in range(0, len(rows), size):
-        at = rows[start : start + size]
-        earlier = time[rival] < time[at, None]
-        higher = (risk[rival] < risk[at, None]) + 0.5 * (risk[rival] == risk[at, None])
-        comparable[at] = earlier @ there / own[at, None]
-        lower[at] = (earlier * higher) @ there / own[at, None]
-    return lower, comparable
+    if (event == 2).any():
+        found = cumulative_incidence(event, time, [at])
+        return float(found.incidence[0]), float(found.low[0]), float(found.high[0])
+    event = event == 1
+    times, survival = kaplan_meier(event, time)
+    if at > times[-1] and survival[-1] > 0:
+        return np.nan, np.nan, np.nan
+    n_until = np.searchsorted(times, at, side="right")
+    alive = float(survival[n_until - 1]) if n_until else 1.0
+    if alive == 1:
+        return 0.0, 0.0, 1 - 0.025 ** (1 / np.count_nonzero(time >= at))
+    if alive == 0:
+        return 1.0, 0.025 ** (1 / np.count_nonzero(event & (time <= at))), 1.0
+    at_risk = len(time) - np.searchsorted(np.sort(time), times[:n_until], side="left")
+    n_events = np.bincount(np.searchsorted(times, time[event]), minlength=len(times))[:n_until]
+    variance = np.sum(n_events / (at_risk * (at_risk - n_events))) / np.log(alive) ** 2
+    width = NORMAL_97_5 * np.sqrt(variance)
+    return 1 - alive, 1 - alive ** np.exp(-width), 1 - alive ** np.exp(width)

@@ -7,28 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import (
-    check_outcome,
-    check_risk,
-    check_survival,
-    check_time,
-)
-from fracsurv.metrics._pairs import (
-    comparable_counts,
-    lower_risk_counts,
-    pair_counts,
-    tied_risk_counts,
-)
+from fracsurv.metrics._checks import check_outcome, check_risk, check_survival, check_time
 from fracsurv.metrics.censoring import inverse_censoring_weights
-from fracsurv.metrics.competing import competing_pair_counts
+
+_SMALL, _DENSE, _MANY_DRAWS = 512, 4096, 16
+"""Up to `_SMALL` patients, or `_DENSE` with at least `_MANY_DRAWS` draws, a matrix of all pairs is the fastest."""
+_CHUNK_ELEMENTS = 4_194_304  # 32 MiB an array
 
 
 @dataclass(frozen=True)
 class ConcordanceCounts:
-    """Comparable pairs, counted; the names are scikit-survival's.
+    """Numbers of comparable pairs; the names are scikit-survival's.
 
-    `tied_time` are the comparable pairs (an event and a censoring) that share a time; each is also counted
-    under one of the other three.
+    `tied_time` counts the pairs of an event and a censoring at one time; each is also in one of the other three.
     """
 
     concordant: int
@@ -44,14 +35,14 @@ class ConcordanceCounts:
 
 
 def concordance_counts(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> ConcordanceCounts:
-    """Count the pairs behind `concordance_index`, which describes the arguments."""
+    """Numbers of pairs behind `concordance_index`, which describes the arguments."""
     event, time = check_survival(event, time)
     risk = check_risk(risk, len(time))
     ones = np.ones((len(time), 1))
     comparable = comparable_counts(event, time, ones)[event].sum()
     concordant = lower_risk_counts(event, time, risk, ones)[event].sum()
     tied = tied_risk_counts(event, time, risk, ones)[event].sum()
-    # Of a time's rows, every event is compared with every censoring.
+    # at one time every event is compared with every censoring
     _, position = np.unique(time, return_inverse=True)
     n_events = np.bincount(position, weights=event)
     tied_time = (n_events * (np.bincount(position) - n_events)).sum()
@@ -61,10 +52,9 @@ def concordance_counts(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> Co
 def concordance_index(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> float:
     """Harrell's concordance index (Harrell et al. 1996), in O(n log n).
 
-    A pair is comparable if the patient with the shorter time had the event, or if at equal times one had it
-    and the other was censored; two events at one time are not. It is concordant if the earlier event has the
-    higher risk. Equal risks count one half: exactly equal ones, where scikit-survival takes a difference of
-    1e-8 for a tie.
+    A pair is comparable if the patient with the shorter time had the event, or if at equal times one had it and the
+    other was censored. Two events at one time are not. It is concordant if the earlier event has the higher risk.
+    Exactly equal risks count one half; scikit-survival takes a difference of 1e-8 for a tie.
 
     Parameters
     ----------
@@ -80,11 +70,6 @@ def concordance_index(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> flo
     float
         In [0, 1]; NaN where no pair is comparable (no events, one patient, all events at one time).
 
-    Raises
-    ------
-    ValueError
-        For unequal lengths, negative times, or values that are not finite.
-
     Examples
     --------
     >>> concordance_index([True, True, False], [1.0, 2.0, 3.0], [0.5, 0.9, 0.1])
@@ -94,12 +79,12 @@ def concordance_index(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> flo
 
 
 def concordance_sd_by_chance(event: ArrayLike, time: ArrayLike) -> float:
-    """SD of Harrell's C over all orders in which risks, all different, could be dealt out to these patients.
+    """Standard deviation of Harrell's C over all orders of different risks among these patients.
 
-    Such a C is 0.5 on average, so 0.5 ± 1.96 SD is about where a model that knows nothing of the patients falls in 95
-    of 100 cohorts with these outcomes. Exact: of two comparable pairs, the chance that both are concordant is 1/4 if
-    they share nobody, 1/3 if somebody is the earlier, or the later, in both, and 1/6 if somebody is the later in one
-    and the earlier in the other. Equal risks, and the mean over several models, vary less.
+    Such a C is 0.5 on average, so 0.5 ± 1.96 SD holds the C of a model that knows nothing in 95 of 100 cohorts with
+    these outcomes. Exact: the chance that two comparable pairs are both concordant is 1/4 if they share nobody, 1/3
+    if somebody is the earlier, or the later, in both, and 1/6 if somebody is the later in one and the earlier in the
+    other. Equal risks, and the mean over several models, vary less.
 
     Returns
     -------
@@ -114,9 +99,7 @@ def concordance_sd_by_chance(event: ArrayLike, time: ArrayLike) -> float:
     event, time = check_survival(event, time)
     earlier = np.where(event, comparable_counts(event, time, np.ones((len(time), 1)))[:, 0], 0.0)
     events = np.sort(time[event])
-    later = np.where(event, np.searchsorted(events, time, "left"), np.searchsorted(events, time, "right")).astype(
-        float
-    )
+    later = np.where(event, np.searchsorted(events, time), np.searchsorted(events, time, "right")).astype(float)
     pairs = earlier.sum()
     if not pairs:
         return float("nan")
@@ -134,18 +117,18 @@ def concordance_index_ipcw(
 ) -> float:
     """Uno's concordance index (Uno et al. 2011): pairs weighted by 1 / G(t)² of the earlier event.
 
-    With competing events it is that of Wolbers et al. (2014): who had one before another's event will never have the
-    event, so that the two are comparable, weighted by 1 / (G(t) G(s)) for the event at t and the competing one at s.
+    With competing events it is that of Wolbers et al. (2014): a patient with a competing event at s will never have
+    the event, so the pair with a later event at t is comparable, weighted by 1 / (G(t) G(s)).
 
     Parameters
     ----------
     event_train, time_train : arrays, shape (n_train,)
         Training fold, from which the censoring distribution G is estimated.
     event, time, risk : arrays, shape (n,)
-        As for `concordance_index`; in `event` and `event_train` 2 is a competing event.
+        As for `concordance_index`, higher risk = riskier; 2 in `event` or `event_train` is a competing event.
     tau : float, optional
-        Only events before it count (``time < tau``). Without it, all do for which G is known and above zero:
-        scikit-survival raises if a test event lies after the training follow-up, here it gets no weight.
+        Only events with ``time < tau`` count. Without it, all count for which G is known and above zero. An event
+        after the training follow-up gets no weight; scikit-survival raises.
 
     Returns
     -------
@@ -180,3 +163,120 @@ def concordance_of_draws(weight: NDArray, counts: NDArray, lower: NDArray, compa
     total = np.einsum("ij,ij->j", weighted, comparable)
     found = np.einsum("ij,ij->j", weighted, lower)
     return np.divide(found, total, out=np.full(counts.shape[1], np.nan), where=total > 0)
+
+
+# The functions below count pairs in bootstrap draws. `counts`, shape (n, n_draws), says how often each draw holds
+# each patient (once, for a plain estimate). They return arrays of that shape, 0 in the rows of patients without the
+# event. A patient drawn twice is not comparable with the own copy: two events at one time are not.
+
+
+def pair_counts(event: NDArray, time: NDArray, risk: NDArray, counts: NDArray) -> tuple[NDArray, NDArray]:
+    """Each event's concordant pairs plus half of those tied in risk, and its comparable pairs."""
+    n, n_draws = counts.shape
+    if n <= _SMALL or (n <= _DENSE and n_draws >= _MANY_DRAWS):
+        lower = _lower_by_matrix(event, time, risk, counts)
+    else:
+        lower = lower_risk_counts(event, time, risk, counts)
+        lower += 0.5 * tied_risk_counts(event, time, risk, counts)
+    return lower, comparable_counts(event, time, counts)
+
+
+def _lower_by_matrix(event: NDArray, time: NDArray, risk: NDArray, counts: NDArray) -> NDArray:
+    """Number of comparable patients of lower risk, and half of those of equal risk."""
+    result = np.zeros_like(counts, dtype=float)  # float32 below: whole and half numbers under 2^23 are exact in it
+    at = np.flatnonzero(event)
+    own_time, own_risk = time[at, None], risk[at, None]
+    comparable = (time > own_time) | ((time == own_time) & ~event)
+    pairs = (risk < own_risk).astype(np.float32)
+    pairs += np.float32(0.5) * (risk == own_risk)
+    pairs *= comparable
+    result[at] = pairs @ counts.astype(np.float32)
+    return result
+
+
+def comparable_counts(event: NDArray, time: NDArray, counts: NDArray) -> NDArray:
+    """Number of patients with a longer time, or censored at the same time."""
+    order = np.lexsort((~event, time))
+    run_end = _run_ends(time[order], event[order])
+    below = _padded_cumsum(counts[order])
+    result = np.empty_like(counts)
+    result[order] = below[-1] - below[run_end]
+    result[~event] = 0.0
+    return result
+
+
+def tied_risk_counts(event: NDArray, time: NDArray, risk: NDArray, counts: NDArray) -> NDArray:
+    """Number of comparable patients of exactly the same risk."""
+    order = np.lexsort((~event, time, risk))
+    result = np.zeros_like(counts)
+    risk_end = _run_ends(risk[order])
+    if risk_end[-1] == len(risk) and (np.diff(risk_end) > 0).all():
+        return result
+    run_end = _run_ends(risk[order], time[order], event[order])
+    below = _padded_cumsum(counts[order])
+    result[order] = below[risk_end] - below[run_end]
+    result[~event] = 0.0
+    return result
+
+
+def lower_risk_counts(event: NDArray, time: NDArray, risk: NDArray, counts: NDArray) -> NDArray:
+    """Number of comparable patients of strictly lower risk.
+
+    Rows are sorted so that "comparable and lower" means "later and lower". Two rows differ first in some bit of the
+    rank of their risk. At that bit's turn, among rows that agree in all higher bits, each row with the bit set counts
+    the rows after it without it. So log2(n) passes count every pair once.
+    """
+    # events of one time are in ascending risk, so that none of them counts another
+    order = np.lexsort((np.where(event, risk, 0.0), ~event, time))
+    _, rank = np.unique(risk, return_inverse=True)
+    rank, counted = rank[order], event[order]
+    result = np.zeros_like(counts)
+    rows = np.arange(len(risk))
+    for bit in reversed(range(int(rank.max()).bit_length())):
+        group_end = _run_ends(rank[rows] >> (bit + 1))
+        unset = (rank[rows] >> bit) & 1 == 0
+        n_unset = np.concatenate([[0], np.cumsum(unset)])
+        counting = np.flatnonzero(~unset & counted[rows])
+        below = _padded_cumsum(counts[order[rows[unset]]])
+        result[order[rows[counting]]] += below[n_unset[group_end[counting]]] - below[n_unset[counting]]
+        rows = np.concatenate([rows[unset], rows[~unset]])  # rows that agree in all higher bits stay together
+    return result
+
+
+def _run_ends(*keys: NDArray) -> NDArray:
+    """One past the end of the run of equal keys that each of the sorted rows is in."""
+    new = np.zeros(len(keys[0]) - 1, dtype=bool)
+    for key in keys:
+        new |= key[1:] != key[:-1]
+    ends = np.concatenate([np.flatnonzero(new) + 1, [len(keys[0])]])
+    return np.repeat(ends, np.diff(ends, prepend=0))
+
+
+def _padded_cumsum(values: NDArray) -> NDArray:
+    """Sum of the first k rows, k = 0 … n."""
+    result = np.empty((len(values) + 1, values.shape[1]))
+    result[0] = 0.0
+    np.cumsum(values, axis=0, out=result[1:])
+    return result
+
+
+def competing_pair_counts(
+    event: NDArray, time: NDArray, risk: NDArray, own: NDArray, counts: NDArray
+) -> tuple[NDArray, NDArray]:
+    """As `pair_counts`, each event's pairs with those who had a competing event before it.
+
+    They will never have the event, so they stay comparable (Wolbers et al. 2009, 2014). Each counts by its `own` 1 /
+    G, shape (n,), over that of the event; times 1 / G² of the event, that is the weight of the pair.
+    """
+    lower, comparable = np.zeros(counts.shape), np.zeros(counts.shape)
+    rival = np.flatnonzero(event == 2)
+    rows = np.flatnonzero((event == 1) & (own > 0))
+    there = own[rival, None] * counts[rival]
+    size = max(1, _CHUNK_ELEMENTS // max(1, len(rival)))
+    for start in range(0, len(rows), size):
+        at = rows[start : start + size]
+        earlier = time[rival] < time[at, None]
+        higher = (risk[rival] < risk[at, None]) + 0.5 * (risk[rival] == risk[at, None])
+        comparable[at] = earlier @ there / own[at, None]
+        lower[at] = (earlier * higher) @ there / own[at, None]
+    return lower, comparable

@@ -188,7 +188,7 @@ def _sd(values: list[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
 
 
-def _over_folds(drawn: dict[metrics.validation.Key, Drawn], folds: list[str]) -> list[dict[str, Any]]:
+def _over_folds(drawn: dict[metrics.ValidationKey, Drawn], folds: list[str]) -> list[dict[str, Any]]:
     """A row a model and metric, the fold models as their mean with its SD, by the order of what was drawn."""
     rows, wanted = [], dict.fromkeys((FOLD_MEAN if key[0] in folds else key[0], *key[1:]) for key in drawn)
     for model, metric, horizon, threshold in wanted:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from fracsurv.cohort.cohort import horizons
 from fracsurv.detection.locate import boxes_line
-from fracsurv.metrics import LEAST_ANSWERED, usable_horizons
+from fracsurv.metrics import MIN_SHARE_OF_DRAWS, usable_horizons
 from fracsurv.plots import horizon_label
 from fracsurv.study.labels import METRIC_NAMES, masked_summary, profile_line, replaced_encoders
 from fracsurv.study.protocol import FEWEST_PATIENTS, HELD_OUT_ORDER, PROVENANCE, evaluated_split, split_counts
@@ -121,8 +121,8 @@ def without_interval(run: Run, table: pd.DataFrame) -> list[str]:
         ]
         parts.append(f"{', '.join(named)} on {split}")
     return [
-        f"Without an interval: {'; '.join(parts)}. Fewer than {100 * LEAST_ANSWERED:g} % of the bootstrap samples "
-        "have a value: too few patients, events among them, or patients followed beyond the horizon."
+        f"Without an interval: {'; '.join(parts)}. Fewer than {100 * MIN_SHARE_OF_DRAWS:g} % of the bootstrap "
+        "samples have a value: too few patients, events among them, or patients followed beyond the horizon."
     ]
 
 

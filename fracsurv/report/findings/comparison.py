@@ -9,8 +9,7 @@ import pandas as pd
 
 from fracsurv import plots
 from fracsurv.config import TRUE_RISK
-from fracsurv.metrics import concordance_sd_by_chance
-from fracsurv.metrics.competing import NORMAL_97_5
+from fracsurv.metrics import NORMAL_97_5, concordance_sd_by_chance
 from fracsurv.plots import horizon_label
 from fracsurv.report.findings.finding import (
     PATIENTS,

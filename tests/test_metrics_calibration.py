@@ -1,4 +1,4 @@
-"""Calibration and net benefit against their definitions, lifelines, scikit-learn and numbers from R."""
+"""Calibration and net benefit against their definitions, lifelines, scikit-learn, numbers from R and known truth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
-from fracsurv.metrics import calibration, net_benefit
+from fracsurv.metrics import calibration, net_benefit, smooth_calibration
 from tests import oracles
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -179,109 +179,180 @@ def test_row_order_and_unit_of_time_do_not_matter(seed):
     )
 
 
-class TestCorners:
-    def test_no_events(self):
-        found = calibration(np.zeros(6, bool), np.arange(1.0, 7), np.linspace(0.1, 0.6, 6), 3.0, n_groups=1)
-        assert found.mean_observed == 0
-        assert np.isnan([found.intercept, found.slope]).all()
+def test_net_benefit_of_true_probabilities_has_a_closed_form():
+    rng = np.random.default_rng(4)
+    rate = 0.08 * np.exp(0.8 * rng.normal(size=60_000))
+    died, left = rng.exponential(1 / rate), rng.uniform(2, 14, rate.size)
+    probability = 1 - np.exp(-5 * rate)  # of the event by 5
+    thresholds = np.array([0.1, 0.2, 0.35, 0.5])
+    found = net_benefit(died <= left, np.minimum(died, left), probability, 5.0, thresholds)
+    for threshold, benefit in zip(thresholds, found, strict=True):
+        gain = np.where(probability >= threshold, probability - (1 - probability) * threshold / (1 - threshold), 0.0)
+        assert benefit == pytest.approx(gain.mean(), abs=0.005)
 
-    def test_nobody_followed_that_far(self):
-        found = calibration([1, 0, 0], [1.0, 2.0, 3.0], [0.2, 0.3, 0.9], 5.0)
-        assert found.n.sum() == 3
-        assert np.isnan(found.observed).all()
-        assert np.isnan([found.mean_observed, found.intercept, found.slope]).all()
-        assert np.isnan(net_benefit([1, 0, 0], [1.0, 2.0, 3.0], [0.2, 0.3, 0.9], 5.0, [0.1])).all()
 
-    def test_a_group_whose_follow_up_ends_early_stays_without_an_answer(self):
-        """Among the low risks somebody is lost before the horizon, and nobody is followed to it."""
-        event, time = [1, 1, 1, 0, 0, 0, 0, 0], [1, 2, 9, 9, 1, 2, 3, 3]
-        found = calibration(event, time, [0.9] * 4 + [0.1] * 4, 5.0, n_groups=2)
-        assert found.n.tolist() == [4, 4]
-        assert np.isnan(found.observed).tolist() == [True, False]
-        assert found.observed[1] == pytest.approx(0.5)
-        assert np.isnan(found.low).tolist() == np.isnan(found.high).tolist() == [True, False]
+def spline(x, knots):
+    """Harrell's restricted cubic spline with three knots, written out."""
 
-    def test_nobody_left_is_known(self):
-        """The last one at risk has the event before the horizon: Kaplan–Meier is 0 from there on."""
-        event, time = [1] * 4 + [0] * 4, [1, 2, 3, 3.5, 6, 7, 8, 9.0]
-        found = calibration(event, time, [0.9] * 4 + [0.1] * 4, 4.0, n_groups=2)
-        assert found.observed.tolist() == [0, 1]
-        assert net_benefit(event, time, [0.9] * 4 + [0.1] * 4, 4.0, [0.5]) == pytest.approx([0.5])
-        assert calibration([1, 1], [1, 2], [0.5, 0.6], 4).mean_observed == 1
+    def plus(v):
+        return np.where(v > 0, v, 0.0) ** 3
 
-    def test_all_followed_to_the_horizon_and_no_further(self):
-        """A study's end is a horizon: who is free of the event then is known to be."""
-        event, time, probability = draw(8)
-        event, time = event & (time <= 4), np.minimum(time, 4.0)
-        other_event, other_time = event, np.where(event | (time < 4), time, 5.0)
-        one, other = (calibration(e, t, probability, 4.0) for e, t in ((event, time), (other_event, other_time)))
-        assert (one.intercept, one.slope) == pytest.approx((other.intercept, other.slope), rel=1e-9)
+    a, b, c = knots
+    return np.stack([x, plus(x - a) - plus(x - b) * (c - a) / (c - b) + plus(x - c) * (b - a) / (c - b)], axis=1)
 
-    @pytest.mark.parametrize("unit", [0.5, 1.0, 2.0])
-    def test_coarse_times_are_no_bias(self, unit):
-        rng = np.random.default_rng(9)
-        rate = 0.1 * np.exp(0.9 * rng.normal(size=60_000))
-        died, left = (np.ceil(each / unit) * unit for each in (rng.exponential(1 / rate), rng.uniform(1, 12, 60_000)))
-        found = calibration(died <= left, np.minimum(died, left), 1 - np.exp(-4 * rate), 4.0)
-        assert found.intercept == pytest.approx(0, abs=0.04)
-        assert found.slope == pytest.approx(1, abs=0.04)
 
-    @pytest.mark.parametrize(("prediction", "n_events"), [(0.0, 17), (1.0, 3), (0.0, 1)])
-    def test_certain_predictions_count_as_one_in_a_thousand_million(self, prediction, n_events):
-        time = np.where(np.arange(20) < n_events, 1.0, 5.0)
-        found = calibration(time < 3, time, np.full(20, prediction), 3.0)
-        certain = np.log(1e-9) - np.log1p(-1e-9)
-        wanted = np.log(n_events / (20 - n_events)) - (certain if prediction == 0 else -certain)
-        assert found.intercept == pytest.approx(wanted, rel=1e-6)
-        assert np.isnan(found.slope)
-
-    @pytest.mark.parametrize("sign", [1, -1])
-    def test_separated_predictions_have_no_slope(self, sign):
-        time = np.array([1.0, 2, 1, 5, 6, 7])
-        found = calibration(time < 3, time, 0.5 + sign * np.array([0.3, 0.2, 0.1, -0.1, -0.2, -0.3]), 3.0)
-        assert np.isfinite(found.intercept)
-        assert np.isnan(found.slope)
-
-    def test_a_threshold_that_is_just_reached_treats(self):
-        event, time = [1, 0], [1.0, 5.0]
-        for dtype in (np.float32, np.float64):
-            assert net_benefit(event, time, np.array([0.7, 0.1], dtype), 3.0, [0.7]) == pytest.approx([0.5])
-
-    def test_one_patient(self):
-        found = calibration([0], [5.0], [0.2], 3.0)
-        assert found.n.tolist() == [1]
-        assert found.observed.tolist() == [0.0]
-
-    def test_equal_predictions_have_an_intercept_and_no_slope(self):
-        found = calibration([1, 0, 1, 0], [1.0, 5.0, 2.0, 6.0], [0.2] * 4, 3.0)
-        assert found.intercept == pytest.approx(np.log(0.5 / 0.5) - np.log(0.2 / 0.8))
-        assert np.isnan(found.slope)
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"probability": [0.1, 1.2]}, r"probability must be in \[0, 1\], got probability\[1\] = 1.2"),
-            ({"probability": [0.1, np.nan]}, r"probability must be finite, got probability\[1\] = nan"),
-            ({"probability": [0.1]}, r"probability must have one value a patient: shape \(2,\) wanted, got \(1,\)"),
-            ({"time": [1.0, -2.0]}, r"time must be >= 0, got time\[1\] = -2.0"),
-            ({"at": np.inf}, "at must be one finite time above 0, got inf"),
-            ({"at": 0}, "at must be one finite time above 0, got 0"),
-            ({"at": [1.5]}, r"at must be one finite time above 0, got \[1.5\]"),
-        ],
+@pytest.mark.parametrize("seed", range(3))
+def test_is_lifelines_cox_on_the_spline(seed):
+    event, time, probability = draw(seed, 400)
+    found = smooth_calibration(event, time, probability, 4.0)
+    x = np.log(-np.log(1 - probability))
+    knots = np.quantile(x, [0.1, 0.5, 0.9])
+    columns = pd.DataFrame(spline(x, knots), columns=["x", "bent"])
+    fitted = lifelines.CoxPHFitter().fit(
+        columns.assign(time=time, event=event), "time", "event", fit_options={"precision": 1e-12}
     )
-    def test_refuses(self, change, message):
-        good = {"event": [1, 0], "time": [1.0, 2.0], "probability": [0.1, 0.2], "at": 1.5} | change
-        with pytest.raises(ValueError, match=message):
-            calibration(**good)
-        with pytest.raises(ValueError, match=message):
-            net_benefit(**good, thresholds=[0.1])
+    at = pd.DataFrame(spline(np.log(-np.log(1 - found.predicted)), knots), columns=["x", "bent"])
+    hazard = fitted.baseline_cumulative_hazard_.loc[:4.0].iloc[-1, 0]  # a step; lifelines' predictions interpolate
+    np.testing.assert_allclose(found.observed, 1 - np.exp(-hazard * fitted.predict_partial_hazard(at)), atol=1e-6)
+    own = 1 - np.exp(-hazard * fitted.predict_partial_hazard(columns).to_numpy())
+    gaps = np.abs(own - probability)
+    assert (found.ici, found.e50, found.e90) == pytest.approx(
+        (gaps.mean(), np.median(gaps), np.quantile(gaps, 0.9)), abs=1e-6
+    )
 
-    @pytest.mark.parametrize("threshold", [0.0, 1.0, -0.1])
-    def test_refuses_impossible_thresholds(self, threshold):
-        with pytest.raises(ValueError, match="thresholds must be a vector of probabilities"):
-            net_benefit([1, 0], [1.0, 2.0], [0.1, 0.2], 1.5, [threshold])
 
-    @pytest.mark.parametrize("n_groups", [0, 2.5])
-    def test_refuses_impossible_groups(self, n_groups):
-        with pytest.raises(ValueError, match="n_groups must be a whole number, at least 1"):
-            calibration([1, 0], [1.0, 2.0], [0.1, 0.2], 1.5, n_groups=n_groups)
+def test_true_probabilities_lie_on_the_diagonal_and_have_slope_1():
+    event, time, probability = draw(7, 20_000)
+    found = smooth_calibration(event, time, probability, 4.0)
+    assert found.ici < 0.01
+    np.testing.assert_allclose(found.observed, found.predicted, atol=0.03)
+    slopes = [calibration(*draw(seed, 1000), 4.0, n_groups=1).slope for seed in range(40)]
+    assert abs(np.mean(slopes) - 1) < 3 * np.std(slopes, ddof=1) / 40**0.5
+
+
+def test_too_extreme_probabilities_leave_the_diagonal():
+    event, time, probability = draw(8, 5000)
+    extreme = 1 / (1 + (1 / probability - 1) ** 2)
+    found = smooth_calibration(event, time, extreme, 4.0)
+    assert found.ici > 0.04
+    assert (found.observed - found.predicted)[0] > 0 > (found.observed - found.predicted)[-1]
+
+
+@pytest.mark.parametrize(
+    ("event", "probability", "at"),
+    [
+        (np.zeros(50, bool), np.linspace(0.1, 0.9, 50), 5.0),  # no event
+        (np.ones(50, bool), np.full(50, 0.3), 5.0),  # no knots
+        (np.ones(50, bool), np.linspace(0.1, 0.9, 50), 99.0),  # nobody followed so far
+    ],
+)
+def test_no_curve_where_there_is_none(event, probability, at):
+    found = smooth_calibration(event, np.arange(1.0, 51), probability, at)
+    assert np.isnan([found.ici, found.e50, found.e90, *found.observed]).all()
+
+
+def test_no_events_and_nobody_followed_that_far():
+    found = calibration(np.zeros(6, bool), np.arange(1.0, 7), np.linspace(0.1, 0.6, 6), 3.0, n_groups=1)
+    assert found.mean_observed == 0
+    assert np.isnan([found.intercept, found.slope]).all()
+    patients = [1, 0, 0], [1.0, 2.0, 3.0], [0.2, 0.3, 0.9]
+    found = calibration(*patients, 5.0)
+    assert found.n.sum() == 3
+    assert np.isnan([*found.observed, found.mean_observed, found.intercept, found.slope]).all()
+    assert np.isnan(net_benefit(*patients, 5.0, [0.1])).all()
+    one = calibration([0], [5.0], [0.2], 3.0)
+    assert (one.n.tolist(), one.observed.tolist()) == ([1], [0.0])
+
+
+def test_a_group_whose_follow_up_ends_early_stays_without_an_answer():
+    """Among the low risks somebody is lost before the horizon, and nobody is followed to it."""
+    event, time = [1, 1, 1, 0, 0, 0, 0, 0], [1, 2, 9, 9, 1, 2, 3, 3]
+    found = calibration(event, time, [0.9] * 4 + [0.1] * 4, 5.0, n_groups=2)
+    assert found.n.tolist() == [4, 4]
+    assert np.isnan(found.observed).tolist() == [True, False]
+    assert found.observed[1] == pytest.approx(0.5)
+    assert np.isnan(found.low).tolist() == np.isnan(found.high).tolist() == [True, False]
+
+
+def test_nobody_left_is_known():
+    """The last one at risk has the event before the horizon: Kaplan–Meier is 0 from there on."""
+    event, time = [1] * 4 + [0] * 4, [1, 2, 3, 3.5, 6, 7, 8, 9.0]
+    found = calibration(event, time, [0.9] * 4 + [0.1] * 4, 4.0, n_groups=2)
+    assert found.observed.tolist() == [0, 1]
+    assert net_benefit(event, time, [0.9] * 4 + [0.1] * 4, 4.0, [0.5]) == pytest.approx([0.5])
+    assert calibration([1, 1], [1, 2], [0.5, 0.6], 4).mean_observed == 1
+
+
+def test_all_followed_to_the_horizon_and_no_further():
+    """A study's end is a horizon: who is free of the event then is known to be."""
+    event, time, probability = draw(8)
+    event, time = event & (time <= 4), np.minimum(time, 4.0)
+    other_event, other_time = event, np.where(event | (time < 4), time, 5.0)
+    one, other = (calibration(e, t, probability, 4.0) for e, t in ((event, time), (other_event, other_time)))
+    assert (one.intercept, one.slope) == pytest.approx((other.intercept, other.slope), rel=1e-9)
+
+
+@pytest.mark.parametrize("unit", [0.5, 1.0, 2.0])
+def test_coarse_times_are_no_bias(unit):
+    rng = np.random.default_rng(9)
+    rate = 0.1 * np.exp(0.9 * rng.normal(size=60_000))
+    died, left = (np.ceil(each / unit) * unit for each in (rng.exponential(1 / rate), rng.uniform(1, 12, 60_000)))
+    found = calibration(died <= left, np.minimum(died, left), 1 - np.exp(-4 * rate), 4.0)
+    assert found.intercept == pytest.approx(0, abs=0.04)
+    assert found.slope == pytest.approx(1, abs=0.04)
+
+
+@pytest.mark.parametrize(("prediction", "n_events"), [(0.0, 17), (1.0, 3), (0.0, 1)])
+def test_certain_predictions_count_as_one_in_a_thousand_million(prediction, n_events):
+    time = np.where(np.arange(20) < n_events, 1.0, 5.0)
+    found = calibration(time < 3, time, np.full(20, prediction), 3.0)
+    certain = np.log(1e-9) - np.log1p(-1e-9)
+    wanted = np.log(n_events / (20 - n_events)) - (certain if prediction == 0 else -certain)
+    assert found.intercept == pytest.approx(wanted, rel=1e-6)
+    assert np.isnan(found.slope)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_separated_predictions_have_no_slope(sign):
+    time = np.array([1.0, 2, 1, 5, 6, 7])
+    found = calibration(time < 3, time, 0.5 + sign * np.array([0.3, 0.2, 0.1, -0.1, -0.2, -0.3]), 3.0)
+    assert np.isfinite(found.intercept)
+    assert np.isnan(found.slope)
+
+
+def test_a_threshold_that_is_just_reached_treats():
+    event, time = [1, 0], [1.0, 5.0]
+    for dtype in (np.float32, np.float64):
+        assert net_benefit(event, time, np.array([0.7, 0.1], dtype), 3.0, [0.7]) == pytest.approx([0.5])
+
+
+def test_equal_predictions_have_an_intercept_and_no_slope():
+    found = calibration([1, 0, 1, 0], [1.0, 5.0, 2.0, 6.0], [0.2] * 4, 3.0)
+    assert found.intercept == pytest.approx(np.log(0.5 / 0.5) - np.log(0.2 / 0.8))
+    assert np.isnan(found.slope)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"probability": [0.1, 1.2]}, r"\[0, 1\], got probability\[1\] = 1.2"),
+        ({"probability": [0.1, np.nan]}, r"probability\[1\] = nan"),
+        ({"probability": [0.1]}, r"probability.*\(2,\).*\(1,\)"),
+        ({"time": [1.0, -2.0]}, r"time\[1\] = -2.0"),
+        ({"at": np.inf}, r"at must.*above 0.*inf"),
+        ({"at": 0}, r"at must.*above 0.*0"),
+        ({"at": [1.5]}, r"at must.*\[1.5\]"),
+    ],
+)
+def test_refuses(change, named):
+    good = {"event": [1, 0], "time": [1.0, 2.0], "probability": [0.1, 0.2], "at": 1.5}
+    with pytest.raises(ValueError, match=named):
+        calibration(**good | change)
+    with pytest.raises(ValueError, match=named):
+        net_benefit(**good | change, thresholds=[0.1])
+    for threshold in (0.0, 1.0, -0.1):
+        with pytest.raises(ValueError, match="thresholds"):
+            net_benefit(**good, thresholds=[threshold])
+    for n_groups in (0, 2.5):
+        with pytest.raises(ValueError, match="n_groups"):
+            calibration(**good, n_groups=n_groups)
