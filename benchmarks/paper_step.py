@@ -20,13 +20,12 @@ import torch
 
 from benchmarks.timing import device_name, measured_apart
 from fracsurv.config import load_experiments, load_profile
-from fracsurv.models import build
+from fracsurv.models import build_model
 from fracsurv.simulate import simulate_cohort
 from fracsurv.study.experiments import make_network
 from fracsurv.study.run import Run, open_run
 from fracsurv.training.data import RiskColumns
-from fracsurv.training.loop import predict
-from fracsurv.training.steps import forward, learn
+from fracsurv.training.loop import Network, forward, predict, train_step
 from fracsurv.utils.devices import peak_memory, precision_of
 
 RESULTS = Path(__file__).parent / "results" / "paper_step.json"
@@ -35,17 +34,17 @@ N_COHORT, N_TRAIN, N_VALIDATION = 3028, 1817, 908  # the thesis's cohort, and a 
 FULL_BATCH_ON_CPU = 8  # 32 full images do not fit into 24 GB
 
 
-def network(run: Run, name: str):
+def row_network(run: Run, name: str) -> Network:
     """A row's network as `experiments` makes it; frozen parts are as initialised, their risks are drawn."""
     experiment, alpha = run.experiment(name), run.alphas(name)[0]
     if experiment.fusion != "late":
         made = make_network(run, replace(experiment, pretrained={}), 0, alpha, seed=0)
         if "tabular" in experiment.pretrained:
-            made[0].tabular.requires_grad_(False)
+            made.model.tabular.requires_grad_(False)
         return made
-    model = build(fusion="late", input=experiment.input, encoder=experiment.encoder).to(run.device)
+    model = build_model(fusion="late", input=experiment.input, encoder=experiment.encoder).to(run.device)
     risks = np.random.default_rng(0).normal(size=(2, len(run.cohort)))
-    return model, model.combine, RiskColumns(*risks, run.device)
+    return Network(model, model.combine, RiskColumns(*risks, run.device))
 
 
 def measure(cohort: str, out: str, name: str) -> dict[str, float]:
@@ -55,7 +54,8 @@ def measure(cohort: str, out: str, name: str) -> dict[str, float]:
     batch = experiment.batch_size
     if experiment.input == "full" and experiment.fusion != "late" and run.device.type == "cpu":
         batch = FULL_BATCH_ON_CPU
-    model, call, inputs = network(run, name)
+    network = row_network(run, name)
+    model, call, inputs = network
     dtype = precision_of(run.device, run.profile.precision)
     event, days = (torch.tensor(run.cohort.table[c].to_numpy()) for c in ("event", "time"))
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=experiment.lr, fused=True)
@@ -65,7 +65,7 @@ def measure(cohort: str, out: str, name: str) -> dict[str, float]:
 
     def step() -> None:
         model.train()
-        learn(forward(call, inputs(at, generator), dtype), event[index], days[index], optimiser)
+        train_step(forward(call, inputs(at, generator), dtype), event[index], days[index], optimiser)
 
     def seconds(work) -> float:
         start = time.perf_counter()
@@ -77,7 +77,7 @@ def measure(cohort: str, out: str, name: str) -> dict[str, float]:
     step()
     train = seconds(step)
     some = rows["validation"][: max(8, batch // 2)]
-    validate = seconds(lambda: predict(model, call, inputs, some, dtype=dtype)) / len(some)
+    validate = seconds(lambda: predict(network, some, dtype=dtype)) / len(some)
     per_sample = train / len(at)
     fits = run.profile.n_folds * len(run.alphas(name))
     hours = experiment.epochs * (N_TRAIN * per_sample + N_VALIDATION * validate / 2) * fits / 3600

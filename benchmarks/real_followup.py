@@ -29,7 +29,7 @@ from tqdm import tqdm
 from fracsurv.config import load_experiments
 from fracsurv.metrics import concordance_index
 from fracsurv.models.deepsurv import DeepSurv
-from fracsurv.training.steps import forward, learn
+from fracsurv.training.loop import forward, train_step
 from fracsurv.utils.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,7 +149,7 @@ def epochs(train: Part, validation: Part | None, seed: int, setting: Setting, n_
         for _ in range(n_epochs):
             model.train()
             for rows in torch.randperm(len(x)).split(setting.batch):
-                learn(forward(model, (x[rows],), torch.float32), event[rows], time[rows], optimiser)
+                train_step(forward(model, (x[rows],), torch.float32), event[rows], time[rows], optimiser)
             yield model, float("nan") if validation is None else c_index(model, validation)
 
 

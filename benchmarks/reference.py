@@ -19,8 +19,7 @@ from torchvision.transforms import v2 as transforms
 from torchvision.transforms.v2 import functional
 
 from fracsurv.losses import cox_nll
-from fracsurv.training.augment import FullAugment
-from fracsurv.training.crop_augment import CropAugment
+from fracsurv.training.augmentation import CropAugment, FullAugment
 
 CROPS, FULL = CropAugment(), FullAugment()
 

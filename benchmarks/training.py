@@ -39,10 +39,9 @@ from fracsurv.losses import cox_nll
 from fracsurv.simulate import simulate_cohort
 from fracsurv.study.experiments import make_network
 from fracsurv.study.run import Run, open_run
-from fracsurv.training.loop import Recipe, _train_epoch, predict
-from fracsurv.training.sampler import batches
-from fracsurv.training.steps import Steps, compiled
-from fracsurv.training.stopwatch import Stopwatch
+from fracsurv.training.data import draw_batches
+from fracsurv.training.loop import Patients, Recipe, Training, predict, train_epoch
+from fracsurv.training.monitor import Stopwatch
 from fracsurv.utils.devices import keep_freed_memory, peak_memory, precision_of
 from fracsurv.utils.files import write_json
 
@@ -61,7 +60,7 @@ def opened(case: str, cohort: str, out: str) -> tuple[Run, Experiment, Tensor, T
     experiment = replace(run.experiment(name), pretrained={})
     batch = FULL_BATCH_ON_CPU if case == "paper-full" and not ON_GPU else experiment.batch_size
     event, days = (torch.tensor(run.cohort.table[column].to_numpy()) for column in ("event", "time"))
-    drawn = batches(run.rows(0)["train"], event.numpy(), batch, 0)
+    drawn = draw_batches(run.rows(0)["train"], batch, 0)
     return run, experiment, event, days, [rows for rows in drawn if len(rows) == batch][: SIZES[size][1]]
 
 
@@ -74,30 +73,31 @@ def measure(case: str, cohort: str, out: str) -> dict:
     keep_freed_memory()  # as a fit does
     watch, dtype = Stopwatch(device), precision_of(device, run.profile.precision)
     compiled_for = batch if ON_GPU and size == "paper" else 0
-    model, call, inputs = make_network(run, experiment, 0, None, 0, watch, compiled_for)
+    network = make_network(run, experiment, 0, None, 0, watch, compiled_for)
+    model, inputs = network.model, network.inputs
     adam = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=experiment.lr, fused=True)
-    if compiled_for:
-        call = compiled(call, batch, mode="reduce-overhead")
+    recipe = Recipe(
+        lr=experiment.lr, scheduler="none", epochs=1, batch_size=batch, seed=0, dtype=dtype, compiled=compiled_for > 0
+    )
+    patients = Patients(event.numpy(), days.numpy(), np.concatenate(parts), np.arange(0))
+    training = Training(network, patients, adam, recipe, watch)
     ready = [inputs(rows, None) for rows in parts]
 
     def bare() -> None:
         model.train()
         for images, rows in zip(ready, parts, strict=True):
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                risk = call(*images).float()
+                risk = training.call(*images).float()
             loss = cox_nll(event[rows].to(device), days[rows].to(device), risk)
             adam.zero_grad()
             loss.backward()
             adam.step()
 
-    recipe = Recipe(lr=experiment.lr, scheduler="none", epochs=1, batch_size=batch, seed=0)
-    steps = Steps(model, call, inputs, event, days, adam, dtype, watch)
-
     def ours() -> None:
-        _train_epoch(steps, parts, recipe, 0)
+        train_epoch(training, parts, 0)
 
     rows = np.concatenate(parts)
-    predict(model, model, inputs, rows[:batch], dtype=dtype)
+    predict(network, rows[:batch], dtype=dtype)
     took: dict[str, list[float]] = {"bare": [], "ours": []}
     rng, order = np.random.default_rng(0), []
     for _ in range(turns + 1):  # in changing order: what ran before has filled the caches
@@ -117,7 +117,7 @@ def measure(case: str, cohort: str, out: str) -> dict:
     took = {what: seconds[1:] for what, seconds in took.items()}  # the first warms up
     speed = {what: n / float(np.median(seconds)) for what, seconds in took.items()}
     start = time.perf_counter()
-    predict(model, model, inputs, rows, dtype=dtype)
+    predict(network, rows, dtype=dtype)
     speed["validation"] = len(rows) / (time.perf_counter() - start)
     flops = 3 * _flops(model, ready[0]) / batch  # backward takes two forward passes
     most = _matrix_flops(device, dtype) if ON_GPU else None

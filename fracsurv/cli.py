@@ -161,24 +161,18 @@ def fit(
     alpha: Annotated[float | None, typer.Option(help="Weight of the clinical risk, for α-models.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all if not given.")] = None,
 ) -> None:
-    """Fit one experiment on one fold. What is done already is not done again; what was interrupted resumes.
-
-    Under torchrun its processes share the work: docs/cluster.md.
-    """
+    """Fit one experiment on one fold. What is done already is not done again; what was interrupted resumes."""
     import torch
 
     from fracsurv.study.experiments import fit_fold, open_fit
-    from fracsurv.training.parallel import team
     from fracsurv.utils.devices import keep_freed_memory
 
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
-    with team() as processes:
-        run = processes.in_turn(lambda: open_fit(cohort, profile, out, experiment, fold, alpha))
-        fit_fold(run, experiment, fold, alpha, team=processes)
-        if processes.leads:
-            typer.echo(f"{run.folder(experiment, fold, alpha)}: fitted")
+    run = open_fit(cohort, profile, out, experiment, fold, alpha)
+    fit_fold(run, experiment, fold, alpha)
+    typer.echo(f"{run.folder(experiment, fold, alpha)}: fitted")
 
 
 @app.command()

@@ -31,7 +31,6 @@ class Experiment:
     """A row of the ablation: what goes in, what is trained and how (`configs/experiments.yaml`).
 
     With `morphometry`, vertebral fractures graded from keypoints (`vertebral.VERTEBRAL`) join the clinical factors.
-    `spread_events` and `bank` are of the training; see `training.Recipe`.
     """
 
     name: str
@@ -46,8 +45,6 @@ class Experiment:
     scheduler: str = "none"
     epochs: int = 0
     batch_size: int = 0
-    spread_events: bool = False
-    bank: int = 0
 
     @property
     def image_alone(self) -> bool:
@@ -196,14 +193,10 @@ def _faults(row: Experiment, others: Mapping[str, Experiment]) -> list[str]:
         faults.append("an image model without fusion takes no covariates, so no `morphometry`")
     if row.model == "cox_ph" and row.input != "none":
         faults.append("cox_ph takes no image")
-    if row.model == "cox_ph" and (row.spread_events or row.bank):
-        faults.append("cox_ph is fitted on all patients at once, so no `spread_events` and no `bank`")
     if row.input == "none" and row.fusion != "none":
         faults.append("fusion needs an image input")
     if row.model == "network" and not (row.lr > 0 and row.epochs > 0 and row.batch_size > 1):
         faults.append("a network needs lr > 0, epochs > 0 and batch_size > 1")
-    if row.bank < 0:
-        faults.append(f"bank: {row.bank}; must be a number of batches, 0 or above")
     if row.fusion == "late" and set(row.pretrained) != {"image", "tabular"}:
         faults.append("late fusion needs `pretrained: {image: …, tabular: …}`")
     if row.fusion in ("none", "intermediate") and row.pretrained:

@@ -1,4 +1,4 @@
-"""Processes and fits that die, and what they leave behind."""
+"""Processes and fits that are killed, and the files that they leave."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fracsurv.training import loop as training
+from fracsurv.training import loop
 from fracsurv.utils import files
 
 
@@ -19,7 +19,7 @@ class Killed(Exception):
 
 def killed_in(monkeypatch: pytest.MonkeyPatch, epoch: int, what: Callable, *arguments: object, **options: object):
     """Run a fit that dies when it begins `epoch` (0, 1, …)."""
-    whole = training._train_epoch
+    whole = loop.train_epoch
 
     def dies(*given):
         if given[-1] == epoch:
@@ -27,7 +27,7 @@ def killed_in(monkeypatch: pytest.MonkeyPatch, epoch: int, what: Callable, *argu
         return whole(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_train_epoch", dies)
+        patch.setattr(loop, "train_epoch", dies)
         with pytest.raises(Killed):
             what(*arguments, **options)
 

@@ -9,21 +9,19 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
 from fracsurv.images.radiographs import full_image_shape
-from fracsurv.training.augment import (
-    FullAugment,
-    augment_full,
-    normalise,
-    pad_to,
-    salt_and_pepper,
-    transform,
-)
-from fracsurv.training.crop_augment import (
+from fracsurv.training.augmentation import (
     CropAugment,
+    FullAugment,
     augment_crops,
+    augment_full,
     change_crops,
     draw_crops,
     inside,
     mask_padding,
+    normalise,
+    pad_to,
+    salt_and_pepper,
+    transform,
 )
 
 BILINEAR = InterpolationMode.BILINEAR

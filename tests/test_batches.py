@@ -1,4 +1,4 @@
-"""Who meets in a batch, whom its risk sets hold, where its pixels come from, and what it costs."""
+"""Batches of rows, the way of their pixels to the device, compiling, and the stopwatch."""
 
 from __future__ import annotations
 
@@ -10,69 +10,26 @@ import pytest
 import torch
 
 from fracsurv.images.stored_array import StoredArray
-from fracsurv.losses import cox_nll
-from fracsurv.training.pixels import Pixels
-from fracsurv.training.sampler import RiskBank, batches
-from fracsurv.training.steps import (
-    Steps,
-    compiled,
-    forward,
-    learn,
-    worth_compiling,
-)
-from fracsurv.training.stopwatch import Stopwatch
+from fracsurv.training.compilation import compiled, worth_compiling
+from fracsurv.training.data import Pixels, draw_batches
+from fracsurv.training.loop import Network, Patients, Recipe, Training, train_batches
+from fracsurv.training.monitor import Stopwatch
 from fracsurv.utils.errors import UserError
 
 CPU = torch.device("cpu")
 
 
-def outcome(n=400, share=0.1, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.random(n) < share, rng.exponential(size=n)
-
-
-@pytest.mark.parametrize("spread", [False, True])
-def test_every_training_row_is_in_one_batch(spread):
-    event, _ = outcome()
+def test_every_training_row_is_in_one_batch():
     train = np.arange(3, 300)
-    parts = batches(train, event, 32, 7, spread_events=spread)
-    assert [len(part) for part in parts] == [32] * 9 + [9]
-    assert sorted(np.concatenate(parts)) == sorted(train)
-    again, other = (batches(train, event, 32, seed, spread_events=spread) for seed in (7, 8))
-    assert all((a == b).all() for a, b in zip(parts, again, strict=True))
-    assert any((a != b).any() for a, b in zip(parts, other, strict=True))
+    first, again, other = (draw_batches(train, 32, seed) for seed in (7, 7, 8))
+    assert [len(rows) for rows in first] == [32] * 9 + [9]
+    assert sorted(np.concatenate(first)) == sorted(train)
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert any((a != b).any() for a, b in zip(first, other, strict=True))
 
 
 def test_a_single_patient_is_no_batch():
-    event, _ = outcome()
-    assert [len(part) for part in batches(np.arange(65), event, 32, 0)] == [32, 32]
-
-
-def test_spread_events_are_as_even_as_whole_numbers_allow():
-    """By chance a tenth of these batches would have none, and the fullest four times its share."""
-    event, _ = outcome(2000)
-    by_chance, spread = [], []
-    for seed in range(20):
-        for found, how in ((by_chance, False), (spread, True)):
-            found += [event[part].sum() for part in batches(np.arange(2000), event, 20, seed, spread_events=how)]
-    assert min(by_chance) == 0
-    assert np.mean(spread) == np.mean(by_chance)
-    assert min(spread) >= 1
-    assert max(spread) <= np.ceil(20 * event.mean()) + 1
-
-
-def test_spread_order_is_still_drawn():
-    """Each patient, with an event or without, may come in any batch."""
-    event, _ = outcome(200, share=0.3)
-    first = np.zeros(200)
-    for seed in range(400):
-        first[batches(np.arange(200), event, 50, seed, spread_events=True)[0]] += 1
-    assert (abs(first / 400 - 0.25) < 0.11).all()  # five standard errors
-
-
-@pytest.mark.parametrize("event", [np.zeros(40, bool), np.ones(40, bool)])
-def test_spreading_nothing_or_everything_changes_no_count(event):
-    assert [len(part) for part in batches(np.arange(40), event, 16, 0, spread_events=True)] == [16, 16, 8]
+    assert [len(rows) for rows in draw_batches(np.arange(65), 32, 0)] == [32, 32]
 
 
 @pytest.mark.parametrize(
@@ -95,27 +52,6 @@ def test_only_whole_batches_go_through_the_compiled_code(monkeypatch):
     assert either(torch.zeros(3), 1, more=2) == ("plain", 2)
 
 
-def test_a_bank_enlarges_risk_sets_and_scales_the_gradient():
-    """The last of three steps has the gradient of all 60 patients by the last 20, times three."""
-    event, days = (torch.from_numpy(part) for part in outcome(60, share=0.4))
-    x = torch.randn(60, generator=torch.Generator().manual_seed(0))
-    weight = torch.nn.Parameter(torch.tensor(0.5))
-    still = torch.optim.SGD([weight], lr=0.0)
-    bank = RiskBank(2)
-    for start in (0, 20, 40):
-        rows = slice(start, start + 20)
-        begun = forward(lambda part: weight * part, (x[rows],), torch.float32)
-        loss, risk = learn(begun, event[rows], days[rows], still, bank=bank)
-        assert len(risk) == 20
-    leaf = (0.5 * x).requires_grad_()
-    whole = cox_nll(event, days, leaf)
-    (slope,) = torch.autograd.grad(whole, leaf)
-    assert loss.item() == pytest.approx(whole.item(), rel=1e-6)
-    assert weight.grad.item() == pytest.approx(3 * (slope[40:] * x[40:]).sum().item(), rel=1e-5)
-    bank.add(event[:20], days[:20], x[:20])  # the oldest is forgotten
-    assert [len(part) for part in bank.joined(event[:5], days[:5], x[:5])] == [45] * 3
-
-
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_resident_and_streamed_pixels_are_the_stores(dtype, tmp_path):
     rng = np.random.default_rng(0)
@@ -127,15 +63,15 @@ def test_resident_and_streamed_pixels_are_the_stores(dtype, tmp_path):
         pixels = Pixels(stored, CPU, place)
         assert pixels.resident == resident
         assert pixels.shape == array.shape
-        for told in (None, rows, rows[::-1].copy()):  # not announced, announced, something else announced
-            if told is not None:
-                pixels.expect(told)
+        for expected in (None, rows, rows[::-1].copy()):  # not announced, announced, something else announced
+            if expected is not None:
+                pixels.expect(expected)
             found = pixels[rows]
             assert found.numpy().dtype == dtype
             np.testing.assert_array_equal(found.numpy(), array[rows])
 
 
-def test_a_store_cut_short_is_told(tmp_path):
+def test_a_store_cut_short_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((30, 5, 5), np.uint8))
     pixels = Pixels(StoredArray(tmp_path / "a.npy"), CPU)
     os.truncate(tmp_path / "a.npy", 400)
@@ -144,7 +80,7 @@ def test_a_store_cut_short_is_told(tmp_path):
         pixels[np.array([29])]
 
 
-def test_pixels_that_do_not_fit_are_told(monkeypatch, tmp_path):
+def test_pixels_that_do_not_fit_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10, 100))
     np.save(tmp_path / "a.npy", np.zeros((4, 4), np.uint8))
     array = StoredArray(tmp_path / "a.npy")
@@ -164,7 +100,7 @@ def test_a_stored_array_is_read_whole_however_little_a_read_gives(tmp_path, monk
     np.testing.assert_array_equal(stored.read(np.array([8, 0, 3])), values[[8, 0, 3]])
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts a process's open files as Linux tells them")
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts a process's open files as Linux lists them")
 def test_a_stored_array_closes_its_file(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((9, 4), np.uint8))
     before = len(os.listdir("/proc/self/fd"))
@@ -175,29 +111,27 @@ def test_a_stored_array_closes_its_file(tmp_path):
 
 
 def test_batches_are_announced_before_they_are_asked_for():
-    told = []
+    calls = []
 
     class Inputs:
         def __call__(self, rows, generator):
-            told.append(("asked", rows.tolist()))
+            calls.append(("asked", rows.tolist()))
             return (torch.zeros(len(rows), 1),)
 
         def expect(self, rows):
-            told.append(("expect", rows.tolist()))
+            calls.append(("expect", rows.tolist()))
 
     model = torch.nn.Linear(1, 1)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    event, days = torch.ones(7, dtype=torch.bool), torch.arange(7.0)
-    steps = Steps(
-        model, lambda x: model(x)[:, 0], Inputs(), event, days, optimiser, torch.float32, Stopwatch(CPU)
-    )  # fmt: skip
-    parts = [np.array([4, 1, 0]), np.array([2, 3]), np.array([5, 6])]
-    losses, risks = steps.epoch(parts, torch.Generator())
-    expected = [list(part) for part in parts]
-    assert told == [
-        ("asked", expected[0]), ("expect", expected[1]), ("asked", expected[1]), ("expect", expected[2]),
-        ("asked", expected[2]),
-    ]  # fmt: skip
+    training = Training(
+        Network(model, lambda x: model(x)[:, 0], Inputs()),
+        Patients(np.ones(7, bool), np.arange(7.0), np.arange(7), np.arange(0)),
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        Recipe(lr=0.1, scheduler="none", epochs=1, batch_size=3, seed=0),
+        Stopwatch(CPU),
+    )
+    one, two, three = [4, 1, 0], [2, 3], [5, 6]
+    losses, risks = train_batches(training, [np.array(rows) for rows in (one, two, three)], torch.Generator())
+    assert calls == [("asked", one), ("expect", two), ("asked", two), ("expect", three), ("asked", three)]
     assert [len(risk) for risk in risks] == [3, 2, 2]
     assert len(losses) == 3
 

@@ -92,7 +92,7 @@ def test_a_new_row_is_a_new_entry(tmp_path):
         ),
         ({"fusion": "alpha", "pretrained": {"tabular": "mine"}}, "pretrained tabular model 'mine' is not a network"),
         ({"model": "cox_ph"}, "cox_ph takes no image"),
-        ({"model": "cox_ph", "bank": 2}, "cox_ph is fitted on all patients at once"),
+        ({"bank": 2, "spread_events": True}, "unknown bank, spread_events"),
         ({"morphometry": True}, "an image model without fusion takes no covariates"),
         ({"morphometry": 1}, "morphometry: 1; must be true or false"),
     ],

@@ -15,7 +15,7 @@ from fracsurv.explain.maps import attention_rollout, grad_cam
 from fracsurv.explain.occlusion import occluded, vertebra_frames
 from fracsurv.explain.truth import fracture_auc, true_grades
 from fracsurv.metrics import concordance_index
-from fracsurv.models import build
+from fracsurv.models import build_model
 from fracsurv.study.experiments import run_experiment
 from fracsurv.study.explain import explain
 from fracsurv.study.explanations import explainable, read_explanation
@@ -78,7 +78,7 @@ def test_grad_cam_finds_the_place_that_raises_the_risk():
 
 def test_rollout_of_even_attention_is_even_and_of_marked_patches_is_not():
     torch.manual_seed(0)
-    model = build(fusion="none", input="crops", encoder="vit_tiny", image_size=64).eval()
+    model = build_model(fusion="none", input="crops", encoder="vit_tiny", image_size=64).eval()
     transformer = model.encoder.backbone
     for block in transformer.encoder.layers:  # every query equal: all tokens are attended to alike
         nn.init.zeros_(block.self_attention.in_proj_weight)
@@ -96,7 +96,7 @@ def test_rollout_of_even_attention_is_even_and_of_marked_patches_is_not():
 
 def test_rollout_is_the_product_of_the_layers_attention():
     torch.manual_seed(1)
-    model = build(fusion="none", input="crops", encoder="vit_tiny", image_size=64).eval()
+    model = build_model(fusion="none", input="crops", encoder="vit_tiny", image_size=64).eval()
     transformer, image = model.encoder.backbone, torch.rand(2, 13, 64, 64)
     with torch.no_grad():
         tokens = transformer._process_input(image)

@@ -7,17 +7,12 @@ import pytest
 import torch
 
 from fracsurv.images.stored_array import StoredArray
-from fracsurv.models import build
-from fracsurv.training import loop as training
-from fracsurv.training.crop_augment import (
-    CropAugment,
-    augment_crops,
-    change_crops,
-    inside,
-)
-from fracsurv.training.loop import Recipe, fit, predict
-from fracsurv.training.pixels import Pixels
-from fracsurv.training.steps import compiled, forward, learn
+from fracsurv.models import build_model
+from fracsurv.training import checkpoint
+from fracsurv.training.augmentation import CropAugment, augment_crops, change_crops, inside
+from fracsurv.training.compilation import compiled
+from fracsurv.training.data import Pixels
+from fracsurv.training.loop import Network, Patients, Recipe, fit, forward, predict, train_step
 from fracsurv.utils.devices import reproducible
 from tests.killing import killed_in
 
@@ -70,15 +65,15 @@ def test_a_step_is_the_cpus(encoder):
     results = []
     for device in (CPU, GPU):
         torch.manual_seed(0)
-        model = build(fusion="intermediate", input="crops", encoder=encoder, image_size=34).eval()
+        model = build_model(fusion="intermediate", input="crops", encoder=encoder, image_size=34).eval()
         for weights in model.parameters():
             if not weights.any():  # a fresh transformer's last layer: nothing before it would have a gradient
                 torch.nn.init.normal_(weights, std=0.02)
         model.to(device)
         still = torch.optim.SGD(model.parameters(), lr=0.0)
         with reproducible():
-            begun = forward(model, (tabular.to(device), image.to(device)), torch.float32)
-            loss, risk = learn(begun, event, time, still)
+            output = forward(model, (tabular.to(device), image.to(device)), torch.float32)
+            loss, risk = train_step(output, event, time, still)
         gradients = [weights.grad.cpu() for weights in model.parameters() if weights.grad is not None]
         results.append((loss, risk, *gradients))
     assert sum(bool(gradient.any()) for gradient in results[0][2:]) == len(results[0]) - 2
@@ -86,14 +81,14 @@ def test_a_step_is_the_cpus(encoder):
         assert float((ours - theirs).abs().max()) <= 1e-4 * float(ours.abs().max()) + 1e-7
 
 
-def run(folder, encoder="resnet18", dtype=torch.float32, **options):
+def run(folder, encoder="resnet18", **options):
     rng = np.random.default_rng(0)
     n = 90
     tabular = torch.from_numpy(rng.normal(size=(n, 10)).astype(np.float32)).to(GPU)
     image = torch.from_numpy(rng.random((n, 13, 34, 34)).astype(np.float32)).to(GPU)
     time = rng.exponential(size=n) * np.exp(-2 * tabular[:, 0].cpu().numpy())
     torch.manual_seed(0)
-    model = build(fusion="intermediate", input="crops", encoder=encoder, image_size=34).to(GPU)
+    model = build_model(fusion="intermediate", input="crops", encoder=encoder, image_size=34).to(GPU)
     if encoder == "resnet18":
         model = model.to(memory_format=torch.channels_last)
 
@@ -102,11 +97,9 @@ def run(folder, encoder="resnet18", dtype=torch.float32, **options):
         return tabular[at], image[at]
 
     recipe = Recipe(lr=1e-4, scheduler="none", epochs=4, batch_size=25, seed=1, validate_every=1, **options)
-    fitted = fit(
-        model, model, inputs, time < 1, time, np.arange(60), np.arange(60, n), folder, recipe, dtype=dtype,
-        progress=False,
-    )  # fmt: skip
-    return fitted, predict(model, model, inputs, np.arange(n), dtype=dtype)
+    network, patients = Network(model, model, inputs), Patients(time < 1, time, np.arange(60), np.arange(60, n))
+    fitted = fit(network, patients, folder, recipe, progress=False)
+    return fitted, predict(network, np.arange(n), dtype=recipe.dtype)
 
 
 @pytest.mark.parametrize("encoder", ["resnet18", "vit_tiny"])
@@ -116,14 +109,14 @@ def test_two_fits_are_the_same_bit_for_bit(tmp_path, encoder, compiled):
     (first, one), (_, two) = run(tmp_path / "a", **options), run(tmp_path / "b", **options)
     np.testing.assert_array_equal(one, two)
     assert first.history["train_loss"].iloc[-1] < first.history["train_loss"].iloc[0]
-    assert {"feeding_s", "augmentation_s"}.isdisjoint(first.timing)  # these inputs tell of none
+    assert {"feeding_s", "augmentation_s"}.isdisjoint(first.timing)  # these inputs time none
     assert (first.timing["model_s"] > 0).all()
 
 
 def test_compiled_is_the_plain_one():
     """In evaluation, for the dropped units are drawn in another order; other sizes of batch are not compiled."""
     torch.manual_seed(0)
-    model = build(fusion="intermediate", input="crops", encoder="resnet18").to(GPU).eval()
+    model = build_model(fusion="intermediate", input="crops", encoder="resnet18").to(GPU).eval()
     batch = torch.randn(12, 10, device=GPU), torch.rand(12, 13, 34, 34, device=GPU)
     fast = compiled(model, 12, mode="reduce-overhead")
     for _ in range(3):
@@ -148,7 +141,7 @@ def test_compiled_augmentation_is_the_plain_one():
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_killed_fit_resumes(tmp_path, monkeypatch, compiled):
     _, expected = run(tmp_path / "a", compiled=compiled)
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     killed_in(monkeypatch, 2, run, tmp_path / "b", compiled=compiled)
     _, resumed = run(tmp_path / "b", compiled=compiled)
     np.testing.assert_array_equal(resumed, expected)

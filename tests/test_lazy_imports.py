@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from fracsurv.config import ENCODERS, VITS
-from fracsurv.models.encoders import VIT_SIZES
+from fracsurv.models.vit_deepsurv import VIT_SIZES
 from fracsurv.study.experiments import run_experiment
 from fracsurv.study.labels import ENCODERS as TOLD
 from fracsurv.study.run import open_run

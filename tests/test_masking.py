@@ -22,7 +22,7 @@ from fracsurv.config import load_profile
 from fracsurv.images.plausibility import implausible_radiographs
 from fracsurv.losses import cox_nll
 from fracsurv.metrics import concordance_index
-from fracsurv.models import MaskedEncoder, build, settle
+from fracsurv.models import MaskedEncoder, build_model, update_mean_features
 from fracsurv.predict.predict import predict_cohort
 from fracsurv.predict.shift import doubts, left_out_or_filled
 from fracsurv.predict.validate import validate_experiment
@@ -39,9 +39,8 @@ from fracsurv.study.model_bundle import read_bundle
 from fracsurv.study.results import read_predictions, risk_of
 from fracsurv.study.run import Run, open_run
 from fracsurv.study.subgroups import all_groups
-from fracsurv.training.loop import predict
-from fracsurv.training.steps import Steps
-from fracsurv.training.stopwatch import Stopwatch
+from fracsurv.training.loop import Patients, Recipe, Training, predict, train_batches
+from fracsurv.training.monitor import Stopwatch
 from fracsurv.utils.errors import UserError
 from tests.killing import killed_in
 from tests.test_report import execute
@@ -170,7 +169,7 @@ class TestReading:
 def network(**how: object) -> nn.Module:
     torch.manual_seed(1)
     given = {"fusion": "none", "input": "crops", "encoder": "resnet18", "n_covariates": 3, "image_size": 64}
-    return build(**given | how)
+    return build_model(**given | how)
 
 
 def pictures(n: int, seed: int = 0) -> torch.Tensor:
@@ -205,7 +204,9 @@ class TestEncoder:
             model.encoder(pictures(6, seed), torch.ones(6, dtype=bool))  # so that batch norm differs from training's
         model.eval()
         images, train = pictures(20), np.r_[np.arange(2, 9), 0, 15]
-        settle(model, lambda rows, _: (None, images[rows[has_image[rows]]], None), train, batch_size=batch_size)
+        update_mean_features(
+            model, lambda rows, _: (None, images[rows[has_image[rows]]], None), train, batch_size=batch_size
+        )
         features = model.encoder.encoder(images[train[has_image[train]]]).double()
         torch.testing.assert_close(model.encoder.mean, features.mean(dim=0).float())
         assert model.encoder.mean.dtype == torch.float32
@@ -218,7 +219,7 @@ class TestEncoder:
 
     def test_a_frozen_part_keeps_the_mean_that_it_came_with(self):
         model = network(fusion="late", masks=True)
-        settle(model, lambda *_: pytest.fail("its pictures are not looked at"), np.arange(5))
+        update_mean_features(model, lambda *_: pytest.fail("its pictures are not looked at"), np.arange(5))
         assert not next(value for name, value in model.named_buffers() if name.endswith("encoder.mean")).any()
 
     def test_nobody_s_features_depend_on_who_else_is_judged(self):
@@ -278,14 +279,14 @@ class TestTraining:
     def test_batch_norm_s_statistics_are_those_of_the_pictured_alone(self, run):
         """Weights kept (a rate of 0), an epoch leaves the same statistics, bit for bit, as one without the others."""
         experiment = run.experiment("cds_crops")
-        model, _, inputs = make_network(run, experiment, 0, None, seed=3)
-        rows = run.rows(0)["train"]
+        network = make_network(run, experiment, 0, None, seed=3)
+        model, inputs, rows = network.model, network.inputs, run.rows(0)["train"]
         parts = [rows[start : start + 16] for start in range(0, len(rows), 16)]
-        outcome = (torch.tensor(run.cohort.table[name].to_numpy()) for name in ("event", "time"))
+        patients = Patients(*(run.cohort.table[name].to_numpy() for name in ("event", "time")), rows, rows[:0])
         optimiser = torch.optim.SGD(model.parameters(), lr=0.0)
-        steps = Steps(model, model, inputs, *outcome, optimiser, torch.float32, Stopwatch(CPU))
-        steps.epoch(parts, torch.Generator().manual_seed(6))
-        plain = make_network(replace(run, cohort=replace(run.cohort, masks=False)), experiment, 0, None, seed=3)[0]
+        training = Training(network, patients, optimiser, Recipe(0.0, "none", 1, 16, seed=0), Stopwatch(CPU))
+        train_batches(training, parts, torch.Generator().manual_seed(6))
+        plain = make_network(replace(run, cohort=replace(run.cohort, masks=False)), experiment, 0, None, seed=3).model
         plain.train()
         generator = torch.Generator().manual_seed(6)
         for part in parts:
@@ -299,13 +300,14 @@ class TestTraining:
         if name == "cds_crops_lf":
             pytest.skip("is fed with two columns of numbers")
         alpha = 0.3 if "alpha" in name else None
-        model, _, inputs = make_network(run, run.experiment(name), 0, alpha, seed=3)
+        network = make_network(run, run.experiment(name), 0, alpha, seed=3)
+        model = network.model
         (encoder,) = [layer for layer in model.modules() if isinstance(layer, MaskedEncoder)]
         seen = []
         encoder.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1).any(dim=1)))
-        predict(model, model, inputs, np.arange(len(run.cohort)))
+        predict(network, np.arange(len(run.cohort)))
         model.train()
-        model(*inputs(np.arange(20), torch.Generator().manual_seed(1)))
+        model(*network.inputs(np.arange(20), torch.Generator().manual_seed(1)))
         assert torch.cat(seen).all()
         assert len(torch.cat(seen)) == run.cohort.has_image.sum() + run.cohort.has_image[:20].sum()
 

@@ -152,7 +152,7 @@ def test_one_pattern_of_missing_values_is_one_covariate_to_cox(tmp_path):
     x = standardise(cohort, np.arange(len(cohort)))
     event, time = cohort.table["event"].to_numpy(), cohort.table["time"].to_numpy()
     fitted = fit_cox(x, event, time)
-    assert fitted.note([*KINDS, *cohort.indicators]) == "said by others before, left out: score_missing"
+    assert fitted.note([*KINDS, *cohort.indicators]) == "linear combination of earlier ones, left out: score_missing"
     alone = CoxPHFitter().fit(pd.DataFrame(x[:, :4], dtype=float).assign(time=time, event=event), "time", "event")
     np.testing.assert_allclose(fitted.coefficients, [*alone.params_, 0], atol=1e-4)
     sums = np.column_stack([x[:, 0], x[:, 1], x[:, 0] - 2 * x[:, 1] + 3, np.ones(len(x)), x[:, 2]])

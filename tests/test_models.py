@@ -12,10 +12,10 @@ from fracsurv.models import (
     ConvDeepSurv,
     DeepSurv,
     ViTDeepSurv,
-    build,
+    build_model,
     count_parameters,
 )
-from fracsurv.models.encoders import PatchProjection
+from fracsurv.models.vit_deepsurv import PatchProjection
 
 PROTOCOL = load_experiments()
 NETWORKS = [name for name, row in PROTOCOL.items() if row.model == "network"]
@@ -31,7 +31,7 @@ DEEPSURV = (10 * 64 + 64) + (64 * 128 + 128) + (128 + 1)
 def small(name: str, alpha: float | None = None) -> nn.Module:
     """A row of the protocol with the tiny profile's encoders."""
     row = load_profile("tiny").apply(PROTOCOL[name])
-    return build(
+    return build_model(
         fusion=row.fusion,
         input=row.input,
         encoder=row.encoder,
@@ -58,7 +58,7 @@ def test_deepsurv_layer_by_layer():
         (10, 64), (64, 128), (128, 1),
     ]  # fmt: skip
     assert count_parameters(model) == DEEPSURV
-    assert model.features(torch.zeros(5, 10)).shape == (5, 128)
+    assert model.body(torch.zeros(5, 10)).shape == (5, 128)
     assert model(torch.zeros(5, 10)).shape == (5,)
 
 
@@ -68,7 +68,7 @@ def test_conv_deepsurv_at_the_protocols_size(channels, frame):
     assert count_parameters(model) == RESNET50_BODY + 64 * channels * 49 + 2048 + 1
     with torch.no_grad():
         image = torch.zeros(1, channels, *frame)
-        assert model.features(image).shape == (1, 2048)
+        assert model.encoder(image).shape == (1, 2048)
         assert model(None, image).shape == (1,)
 
 
@@ -81,7 +81,7 @@ def test_vit_deepsurv_at_the_protocols_size():
     expected = VIT_B_32_BODY + (768 * 13 * 32**2 + 768) + 65 * 768 + (1000 + 1)
     assert count_parameters(model) == expected
     with torch.no_grad():
-        assert model.features(torch.zeros(1, 13, 272, 272)).shape == (1, 1000)
+        assert model.encoder(torch.zeros(1, 13, 272, 272)).shape == (1, 1000)
         assert model(None, torch.zeros(1, 13, 272, 272)).shape == (1,)
 
 
@@ -116,7 +116,7 @@ def test_a_vision_transformer_has_64_patches_at_every_size(image_size, patch):
 @pytest.mark.parametrize(("name", "width"), [("cds_full_if", 2048), ("cds_crops_if", 2048), ("vit_crops_if", 1000)])
 def test_intermediate_fusion_head(name, width):
     row = PROTOCOL[name]
-    model = build(fusion=row.fusion, input=row.input, encoder=row.encoder)
+    model = build_model(fusion=row.fusion, input=row.input, encoder=row.encoder)
     first, norm, relu, last = model.head
     assert (first.in_features, first.out_features) == (width + 128, 128)
     assert isinstance(norm, nn.BatchNorm1d)

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fracsurv.pipeline.progress import Progress, in_words, outdated
+from fracsurv.pipeline.progress import Progress, outdated, time_left_text
 from fracsurv.study.experiments import fit_fold
 from fracsurv.study.run import open_run
-from fracsurv.training.board import Board
+from fracsurv.training.monitor import Board
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import write_json
 
@@ -32,45 +32,34 @@ def done(run, name, fold, alpha=None, seconds=None):
         write_json(folder / "metrics.json", {})
 
 
-def test_what_is_left_comes_from_fits_alike_and_from_arithmetic(run):
-    profile = run.profile
-    n_folds, n_alphas = profile.n_folds, len(profile.alphas)
+def test_time_left_comes_from_finished_fits_and_epochs(run):
+    n_folds, n_alphas = run.profile.n_folds, len(run.profile.alphas)
     progress = Progress(run, ["true_risk", "cox_ph", "vit_crops_if", "cds_crops_lf", "cds_crops_alpha"], at_once=2)
     assert progress.total == n_folds * (6 + n_alphas)  # late fusion brings cds_crops and deepsurv along
     assert progress.update() == 0
     assert progress.seconds_left() is None
-    assert in_words(progress) == ""
+    assert time_left_text(progress) == ""
     for name in ("true_risk", "cox_ph"):
         for fold in range(n_folds):
             done(run, name, fold)
     done(run, "cds_crops", 0, seconds=40)
     assert progress.update() == 2 * n_folds + 1
-    # other folds of the same row take as long; the others go by epochs and by the arithmetic of a step
-    crops, vit, alpha = (run.experiment(name) for name in ("cds_crops", "vit_crops_if", "cds_crops_alpha"))
-    step = {"resnet18": 20.0, "vit_tiny": 4.4}
-    work = {row.name: row.epochs * step[row.encoder] for row in (crops, vit, alpha)}
-    others = n_folds * (work["vit_crops_if"] + n_alphas * work["cds_crops_alpha"]) * 40 / work["cds_crops"]
+    # other folds of a row take as long; other rows go by their epochs; late fusion and tables count as 0
+    crops, vit, alpha = (run.experiment(name).epochs for name in ("cds_crops", "vit_crops_if", "cds_crops_alpha"))
+    others = n_folds * (vit + n_alphas * alpha) * 40 / crops
     assert progress.seconds_left() == pytest.approx(((n_folds - 1) * 40 + others) / 2)
     for fold in range(n_folds):
-        for value, seconds in zip(profile.alphas, (10, 30), strict=False):
-            done(run, "cds_crops_alpha", fold, value, seconds=seconds)
+        for value in run.profile.alphas:
+            done(run, "cds_crops_alpha", fold, value, seconds=30)
+        done(run, "vit_crops_if", fold, seconds=5)
+        done(run, "deepsurv", fold, seconds=1)
+        done(run, "cds_crops_lf", fold, seconds=1)
     progress.update()
-    done(run, "cds_crops", 1, seconds=70)
-    done(run, "vit_crops_if", 0, seconds=5)
-    progress.update()
-    left = (n_folds - 2) * 55 + (n_folds - 1) * 5
-    assert progress.seconds_left() == pytest.approx(left / 2)
+    assert progress.seconds_left() == pytest.approx((n_folds - 1) * 40 / 2)
     for fold in range(n_folds):
-        for name in ("cds_crops", "vit_crops_if"):
-            done(run, name, fold, seconds=5)
-    progress.update()
-    assert progress.seconds_left() == 0  # fits in columns of numbers take no time worth telling
-    assert in_words(progress) == "about a minute of fitting left"
-    for fold in range(n_folds):
-        for name in ("deepsurv", "cds_crops_lf"):
-            done(run, name, fold, seconds=1)
+        done(run, "cds_crops", fold, seconds=1)
     assert progress.update() == progress.total
-    assert in_words(progress) == "fits done, writing the report"
+    assert time_left_text(progress) == "fits done, writing the report"
 
 
 def test_only_what_is_current_counts_as_done_from_the_start(run):
@@ -92,7 +81,7 @@ def test_only_what_is_current_counts_as_done_from_the_start(run):
     assert not (run.out / "prepared" / "crops").exists()
 
 
-def test_fits_under_other_settings_are_told(run):
+def test_fits_under_other_settings_are_outdated(run):
     for name in ("deepsurv", "cox_ph"):
         fit_fold(run, name, 0, progress=False)
     assert outdated(run) == []
@@ -121,7 +110,7 @@ def test_fits_under_other_settings_are_told(run):
 )
 def test_time_left_in_words(run, monkeypatch, seconds, words):
     monkeypatch.setattr(Progress, "seconds_left", lambda _: seconds)
-    assert in_words(Progress(run, ["deepsurv"], at_once=1)) == words
+    assert time_left_text(Progress(run, ["deepsurv"], at_once=1)) == words
 
 
 def test_learning_curves_are_the_fits_tables(simulated, tmp_path):
@@ -147,7 +136,7 @@ def test_learning_curves_are_the_fits_tables(simulated, tmp_path):
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_a_missing_tensorboard_is_told(tmp_path, monkeypatch):
+def test_a_missing_tensorboard_is_reported(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match="package tensorboard is not installed; `pip install tensorboard`"):
         Board(tmp_path)

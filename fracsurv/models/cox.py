@@ -10,15 +10,15 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
 RIDGE = 0.1
-SAID_BEFORE = 1e-6
-"""Share of a covariate's length, beside what those before it say, under which it says nothing of its own."""
+DEPENDENT = 1e-6
+"""A covariate counts as a linear combination of earlier ones if less than this share of its length remains."""
 RUNAWAY = 10.0
-"""A log hazard ratio over a covariate's whole range beyond which the likelihood is taken to have no maximum."""
+"""Log hazard ratio over a covariate's whole range above which the likelihood is taken to have no maximum."""
 
 
 @dataclass(frozen=True)
 class CoxFit:
-    """Log hazard ratios (p,) float64, per SD for continuous covariates; what was left out or penalised, by number."""
+    """Log hazard ratios (p,) float64, per SD for continuous covariates; columns left out or penalised, by number."""
 
     coefficients: np.ndarray
     constant: tuple[int, ...]
@@ -30,12 +30,12 @@ class CoxFit:
         return tabular.astype(float) @ self.coefficients
 
     def note(self, names: list[str]) -> str:
-        """What a reader of the coefficients must know; empty where nothing was done to any."""
+        """Which covariates were left out or penalised, in words; empty if none was."""
         parts = [
             f"{what}: {', '.join(names[i] for i in which)}"
             for what, which in (
                 ("constant, left out", self.constant),
-                ("said by others before, left out", self.repeated),
+                ("linear combination of earlier ones, left out", self.repeated),
                 ("penalised", self.penalised),
             )
             if which
@@ -46,10 +46,9 @@ class CoxFit:
 def fit_cox(tabular: np.ndarray, event: np.ndarray, time: np.ndarray) -> CoxFit:
     """Fit Cox PH (Efron ties) to covariates (n, p), without a penalty wherever the likelihood has a maximum.
 
-    A covariate that is constant among these patients is left out (coefficient 0), and so is one that is a linear
-    combination of those before it, as R's `coxph` does. One that separates the events
-    (a rare factor whose few carriers all were, or all were not, censored) has no finite estimate: it gets a ridge
-    penalty of `RIDGE`, it alone.
+    A covariate that is constant, or a linear combination of earlier ones, is left out (coefficient 0), as R's `coxph`
+    does. One that separates the events (a rare factor whose few carriers all were, or all were not, censored) has no
+    finite estimate; it alone gets a ridge penalty of `RIDGE`.
     """
     outcome = Surv.from_arrays(event, time)
     constant = np.ptp(tabular, axis=0) == 0
@@ -70,7 +69,7 @@ def fit_cox(tabular: np.ndarray, event: np.ndarray, time: np.ndarray) -> CoxFit:
 
 
 def _repeated(values: np.ndarray) -> np.ndarray:
-    """Which columns (n, p) vary, and are a constant and a linear combination of columns before them; (p,) bool."""
+    """Which columns of (n, p) are linear combinations of a constant and earlier columns, and vary; (p,) bool."""
     centred = values - values.mean(axis=0)
     repeated = np.zeros(values.shape[1], bool)
     basis = np.zeros((len(values), 0))
@@ -78,14 +77,14 @@ def _repeated(values: np.ndarray) -> np.ndarray:
         rest = centred[:, column] / np.linalg.norm(centred[:, column])
         for _ in range(2):  # once leaves rounding errors
             rest = rest - basis @ (basis.T @ rest)
-        repeated[column] = np.linalg.norm(rest) < SAID_BEFORE
+        repeated[column] = np.linalg.norm(rest) < DEPENDENT
         if not repeated[column]:
             basis = np.column_stack([basis, rest / np.linalg.norm(rest)])
     return repeated
 
 
 def _newton(values: np.ndarray, outcome: np.ndarray, penalty: np.ndarray) -> np.ndarray:
-    """Coefficients of scikit-survival's fit; of every unpenalised one infinite where it breaks down."""
+    """Coefficients of scikit-survival's fit; where it breaks down, infinite for every unpenalised covariate."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:

@@ -20,8 +20,7 @@ class DeepSurv(nn.Module):
 
     Notes
     -----
-    Katzman et al., BMC Med Res Methodol 2018;18:24. As a feature extractor (`features`) the last layer is
-    left out: 128 features.
+    Katzman et al., BMC Med Res Methodol 2018;18:24. Intermediate fusion takes the 128 features of `body`.
     """
 
     def __init__(self, *, n_inputs: int = 10, dropout: float = 0.2) -> None:
@@ -36,12 +35,10 @@ class DeepSurv(nn.Module):
         )
         self.head = nn.Linear(N_FEATURES, 1)
 
-    def features(self, tabular: Tensor) -> Tensor:
-        """(n, n_inputs) covariates to (n, 128) features, in float32 under any autocast."""
-        with torch.autocast(tabular.device.type, enabled=False):
-            return self.body(tabular)
-
     def forward(self, tabular: Tensor, image: Tensor | None = None) -> Tensor:
-        """(n, n_inputs) float32 covariates to (n,) log hazards, higher = riskier; `image` is not looked at."""
+        """(n, n_inputs) float32 covariates to (n,) log hazards, higher = riskier, in float32 under any autocast.
+
+        `image` is ignored.
+        """
         with torch.autocast(tabular.device.type, enabled=False):
-            return self.head(self.features(tabular)).squeeze(1)
+            return self.head(self.body(tabular)).squeeze(1)

@@ -22,7 +22,7 @@ from fracsurv.config import ROOT, TRUE_RISK, load_experiments
 from fracsurv.images.plausibility import resolution_warnings
 from fracsurv.pipeline.cluster import jobs_at_once, read_profile
 from fracsurv.pipeline.process_group import GRACE_SECONDS
-from fracsurv.pipeline.progress import Progress, in_words, outdated
+from fracsurv.pipeline.progress import Progress, outdated, time_left_text
 from fracsurv.study.ablation import metric_cell
 from fracsurv.study.labels import masked_summary, stamp
 from fracsurv.study.leakage import grey_scale_warning
@@ -155,7 +155,7 @@ def _call(command: list[str], run: Run, progress: Progress, lock: IO[str], on_cl
             new = progress.update() - bar.n
             if sys.stderr.isatty() or new or time.monotonic() - shown > QUIET_SECONDS:
                 bar.update(new)
-                bar.set_postfix_str(in_words(progress))
+                bar.set_postfix_str(time_left_text(progress))
                 shown = time.monotonic()
             time.sleep(1)
         bar.update(0 if process.returncode else progress.total - bar.n)

@@ -1,4 +1,4 @@
-"""How far a run is: which fits are done, and about how long the others will take."""
+"""Which fits of a run are done, and about how long the others will take."""
 
 from __future__ import annotations
 
@@ -14,17 +14,7 @@ from fracsurv.study.run import Run
 from fracsurv.utils.files import read_json
 
 CLOCKS_APART_S = 2.0
-"""How far the clocks of this machine and of the file system may disagree."""
-
-GFLOP = {
-    ("crops", "resnet50"): 35.1,
-    ("crops", "vit_b_32"): 37.5,
-    ("full", "resnet50"): 416.0,
-    ("crops", "resnet18"): 20.0,
-    ("crops", "vit_tiny"): 4.4,
-    ("full", "resnet18"): 200.0,
-}
-"""Of a patient's training step at the protocol's resolution, as `benchmarks.training` counts them."""
+"""How much the clocks of this machine and of the file system may differ."""
 
 
 class Progress:
@@ -49,13 +39,13 @@ class Progress:
         self._current = {fit for fit in self._open if self._is_current(*fit)}
 
     def update(self) -> int:
-        """Look what is there by now; returns how many fits are done.
+        """Number of fits that are done.
 
-        Done is what was there when this began, if made under the run's settings, and whatever was written since.
+        A fit is done if it was there at the start, under the run's settings, or was written since.
         """
         for fit in list(self._open):
             path = self._path(*fit)
-            with suppress(FileNotFoundError):  # not there, or just making way for another: seen at the next look
+            with suppress(FileNotFoundError):  # missing, or just being replaced: seen next time
                 changed = path.stat().st_mtime
                 if fit in self._current or changed > self._began - CLOCKS_APART_S:
                     self._open.remove(fit)
@@ -69,20 +59,17 @@ class Progress:
         return not self._open
 
     def seconds_left(self) -> float | None:
-        """About how long the open fits will take; None while no network has been fitted.
+        """Estimated seconds until the open fits are done; None while no network with images has been fitted.
 
-        A fit takes what other fits of its experiment took or, if there are none, as much longer or shorter than the
-        fits that are done as its arithmetic is more or less.
+        A fit takes the median of its experiment's finished fits. Without any, it takes the median seconds per epoch
+        of the other experiments with images; fits without images, or of late fusion, then count as 0.
         """
-        done = sum(sum(seconds) for seconds in self._seconds.values())
-        work = sum(len(seconds) * self._work(name) for name, seconds in self._seconds.items())
-        if not work:
+        found = {name: median(seconds) for name, seconds in self._seconds.items() if seconds}
+        per_epoch = [seconds / epochs for name, seconds in found.items() if (epochs := self._image_epochs(name))]
+        if not per_epoch:
             return None
-        each = {
-            name: median(self._seconds[name]) if self._seconds.get(name) else self._work(name) * done / work
-            for name, _, _ in self._open
-        }
-        return sum(each[name] for name, _, _ in self._open) / self._at_once
+        left = (found.get(name, self._image_epochs(name) * median(per_epoch)) for name, _, _ in self._open)
+        return sum(left) / self._at_once
 
     def _path(self, name: str, fold: int, alpha: float | None) -> Path:
         return self._run.folder(name, fold, alpha) / ("metrics.json" if alpha is None else "fit.json")
@@ -94,21 +81,18 @@ class Progress:
         key = self._run.evaluation_key(name, fold) if alpha is None else self._run.key(name, fold, alpha)
         return is_done(path, key)
 
-    def _work(self, name: str) -> float:
-        """A fit's arithmetic, in any one unit."""
+    def _image_epochs(self, name: str) -> int:
+        """Epochs in which an experiment trains on images."""
         if name == TRUE_RISK:
-            return 0.0
-        row, profile = self._run.experiment(name), self._run.profile
-        if not row.needs_images or row.fusion == "late":
-            return 0.0
-        scale = profile.scale if row.input == "crops" else profile.full_scale
-        return row.epochs * GFLOP[row.input, row.encoder] * scale**2
+            return 0
+        row = self._run.experiment(name)
+        return row.epochs if row.needs_images and row.fusion != "late" else 0
 
 
 def outdated(run: Run) -> list[str]:
-    """Experiments some of whose fits lie there, made of another cohort, under other settings or by a former version.
+    """Experiments with fits of another cohort, under other settings or by a former version.
 
-    Also such as are not asked for now: the ablation and the report would lose them.
+    Includes those not to be run now: the ablation and the report would lose them.
     """
     folds = range(run.profile.n_folds)
     return [
@@ -123,8 +107,8 @@ def outdated(run: Run) -> list[str]:
     ]
 
 
-def in_words(progress: Progress) -> str:
-    """About how long the fits will take, as coarse as it is known."""
+def time_left_text(progress: Progress) -> str:
+    """About how long the fits will take, rounded; empty if unknown."""
     seconds = progress.seconds_left()
     if progress.is_complete:
         return "fits done, writing the report"

@@ -21,7 +21,7 @@ from fracsurv.study.model_bundle import ModelBundle, read_bundle
 from fracsurv.study.protocol import HEADLINE
 from fracsurv.training.checkpoint import load_best
 from fracsurv.training.data import ImageFeed, NetworkInputs, RiskColumns
-from fracsurv.training.loop import predict
+from fracsurv.training.loop import Network, predict
 from fracsurv.utils.devices import precision_of
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.formatting import counted, have
@@ -258,10 +258,11 @@ def _risk(run: Path, folder: Path, applied: ModelBundle, cohort: Cohort, stores:
         for part in ("tabular", "image"):
             place = run / "experiments" / row.pretrained[part] / folder.name
             parts.append(_risk(run, place, read_bundle(place), cohort, stores))
-        return predict(model, model.combine, RiskColumns(*parts, device), rows, dtype=dtype)
+        return predict(Network(model, model.combine, RiskColumns(*parts, device)), rows, dtype=dtype)
     images = _feed(store, applied, device) if store is not None else None
     has_image = cohort.has_image if applied.masked else None
-    return predict(model, model, NetworkInputs(tabular, images, device, has_image), rows, dtype=dtype)
+    inputs = NetworkInputs(tabular, images, device, has_image)
+    return predict(Network(model, model, inputs), rows, dtype=dtype)
 
 
 def _feed(store: ImageStore, applied: ModelBundle, device: torch.device) -> ImageFeed:

@@ -1,4 +1,4 @@
-"""An experiment over its folds and values of α: fitted, chosen on validation, evaluated once."""
+"""An experiment over its folds and values of α: fitted, α chosen on validation, evaluated once."""
 
 from __future__ import annotations
 
@@ -14,33 +14,25 @@ from fracsurv import __version__
 from fracsurv.cohort.covariates import label_of
 from fracsurv.config import RESNETS, TRUE_RISK, Experiment, derive_seed
 from fracsurv.images.store import ImageStore
-from fracsurv.models import build, count_parameters
-from fracsurv.models.cox import fit_cox
+from fracsurv.models import build_model, count_parameters, fit_cox
 from fracsurv.study.model_bundle import FILE as BUNDLE_FILE
 from fracsurv.study.model_bundle import write_bundle
 from fracsurv.study.provenance import commit
 from fracsurv.study.results import is_done, risk_of, write_predictions
 from fracsurv.study.run import Run, open_run
 from fracsurv.study.scaling import standardise
-from fracsurv.training.board import Board
 from fracsurv.training.checkpoint import load_best
+from fracsurv.training.compilation import worth_compiling
 from fracsurv.training.data import ImageFeed, NetworkInputs, RiskColumns
-from fracsurv.training.loop import Recipe, fit, predict
-from fracsurv.training.parallel import Team
-from fracsurv.training.steps import worth_compiling
-from fracsurv.training.stopwatch import Stopwatch
+from fracsurv.training.loop import Fit, Network, Patients, Recipe, fit, predict
+from fracsurv.training.monitor import Board, Stopwatch
 from fracsurv.utils.devices import device_name, peak_memory, precision_of
 from fracsurv.utils.errors import UserError
-from fracsurv.utils.files import (
-    atomic_path,
-    link_or_copy,
-    read_json,
-    write_json,
-)
+from fracsurv.utils.files import atomic_path, link_or_copy, read_json, write_json
 
 
 def run_experiment(run: Run, name: str, *, progress: bool = True) -> None:
-    """Do whatever of an experiment is not done yet: the models it builds on, every fold, every α, evaluation."""
+    """Do what an experiment still lacks: the models it takes over, every fold, every α, the evaluation."""
     if name != TRUE_RISK:
         for other in run.experiment(name).pretrained.values():
             run_experiment(run, other, progress=progress)
@@ -52,7 +44,7 @@ def run_experiment(run: Run, name: str, *, progress: bool = True) -> None:
 
 
 def open_fit(cohort: Path, profile: str, out: Path, name: str, fold: int, alpha: float | None) -> Run:
-    """Open a run in which this can be fitted; a UserError where there is no such fold, or α."""
+    """The run of one fit; a UserError where its profile has no such fold or α."""
     run = open_run(cohort, out, profile)
     faults = []
     if fold >= run.profile.n_folds:
@@ -65,28 +57,20 @@ def open_fit(cohort: Path, profile: str, out: Path, name: str, fold: int, alpha:
     return run
 
 
-def fit_fold(
-    run: Run, name: str, fold: int, alpha: float | None = None, *, progress: bool = True, team: Team | None = None
-) -> None:
-    """Fit one experiment on one fold and, unless α is still to be chosen, evaluate it. Done work is not repeated.
-
-    In a `team`, a network is trained by all of its processes; the first does the rest.
-    """
-    team = team or Team()
-    folder, key = run.folder(name, fold, alpha), team.in_turn(lambda: run.key(name, fold, alpha))
-    if team.leaders(alpha is None and _is_evaluated(run, name, fold, None)):
-        return
-    is_network = name != TRUE_RISK and run.experiment(name).model != "cox_ph"
-    if is_network and team.leaders(not is_done(folder / "fit.json", key)):
-        _fit_network(run, name, fold, alpha, key, progress, team)
-    if not team.leads:
+def fit_fold(run: Run, name: str, fold: int, alpha: float | None = None, *, progress: bool = True) -> None:
+    """Fit one experiment on one fold and, unless α is still to be chosen, evaluate it. Done work is not repeated."""
+    key = run.key(name, fold, alpha)
+    if alpha is None and _is_evaluated(run, name, fold, None):
         return
     if name == TRUE_RISK:
         write_predictions(run, name, fold, _true_risk(run))
-    elif not is_network:
+    elif run.experiment(name).model == "cox_ph":
         _fit_cox(run, name, fold, key)
-    elif alpha is None:
-        _evaluate(run, name, fold, None)
+    else:
+        if not is_done(run.folder(name, fold, alpha) / "fit.json", key):
+            _fit_network(run, name, fold, alpha, key, progress)
+        if alpha is None:
+            _evaluate(run, name, fold, None)
 
 
 def evaluate_best_alpha(run: Run, name: str) -> float:
@@ -94,7 +78,7 @@ def evaluate_best_alpha(run: Run, name: str) -> float:
     folds = range(run.profile.n_folds)
     sweep = pd.DataFrame(
         [
-            {"alpha": alpha, "fold": fold, **_fit_record(run, name, fold, alpha)}
+            {"alpha": alpha, "fold": fold, **_validation_result(run, name, fold, alpha)}
             for alpha in run.profile.alphas
             for fold in folds
         ]
@@ -141,46 +125,40 @@ def _fit_cox(run: Run, name: str, fold: int, key: str) -> None:
     write_predictions(run, name, fold, risk)
 
 
-def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, progress: bool, team: Team) -> None:
+def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, progress: bool) -> None:
     experiment, folder, rows = run.experiment(name), run.folder(name, fold, alpha), run.rows(fold)
     seed = derive_seed(run.profile.seed, name, fold, alpha)
-    watch, recipe = Stopwatch(run.device), recipe_of(run, experiment, seed, team)
+    watch, recipe = Stopwatch(run.device), recipe_of(run, experiment, seed)
     compiled_for = recipe.batch_size if recipe.compiled else 0
-    model, call, inputs = make_network(run, experiment, fold, alpha, seed, watch, compiled_for)
-    dtype = precision_of(run.device, run.profile.precision)
-    told = (
-        Board(run.out / "tensorboard" / folder.relative_to(run.out / "experiments"))
-        if run.profile.tensorboard and team.leads
-        else None
-    )
-    if team.leads:
-        _forget(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+    network = make_network(run, experiment, fold, alpha, seed, watch, compiled_for)
     event, time = (run.cohort.table[column].to_numpy() for column in ("event", "time"))
+    patients = Patients(event, time, rows["train"], rows["validation"])
+    board = None
+    if run.profile.tensorboard:
+        board = Board(run.out / "tensorboard" / folder.relative_to(run.out / "experiments"))
+    _forget(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
-    fitted = fit(
-        model, call, inputs, event, time, rows["train"], rows["validation"], folder, recipe,
-        dtype=dtype, key=key, watch=watch, told=told, progress=progress, team=team,
-    )  # fmt: skip
-    if not team.leads:
-        return
-    if told is not None:
-        told.close()
-    record = {
-        "key": key,
-        "encoder": experiment.encoder,
-        "alpha": alpha,
+    fitted = fit(network, patients, folder, recipe, key=key, watch=watch, after_epoch=board, progress=progress)
+    if board is not None:
+        board.close()
+    about = {"key": key, "encoder": experiment.encoder, "alpha": alpha}
+    write_json(folder / "fit.json", about | _fit_record(run, network.model, recipe, fitted))
+
+
+def _fit_record(run: Run, model: nn.Module, recipe: Recipe, fitted: Fit) -> dict[str, object]:
+    """What `fit.json` says of a network's fit."""
+    return {
         "best_epoch": fitted.best_epoch,
         "validation_c_index": fitted.best_c_index,
         "parameters": count_parameters(model),
         "trainable_parameters": count_parameters(model, trainable=True),
-        "seed": seed,
+        "seed": recipe.seed,
         "device": device_name(run.device),
-        "precision": str(dtype).removeprefix("torch."),
+        "precision": str(recipe.dtype).removeprefix("torch."),
         "compiled": recipe.compiled,
         "threads": torch.get_num_threads(),
-        "processes": team.size,
         "torch": version("torch"),
         "fracsurv": __version__,
         "commit": commit(),
@@ -188,11 +166,10 @@ def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, 
         "samples_per_s": round(float(fitted.timing["samples_per_s"].median()), 2),
         "peak_memory_mib": peak_memory(run.device),
     }
-    write_json(folder / "fit.json", record)
 
 
-def recipe_of(run: Run, experiment: Experiment, seed: int, team: Team | None = None) -> Recipe:
-    """How a run trains an experiment; several processes run what is not compiled, whose sums are taken in between."""
+def recipe_of(run: Run, experiment: Experiment, seed: int) -> Recipe:
+    """How a run trains an experiment."""
     has_encoder = experiment.needs_images and experiment.fusion != "late"
     n_steps = experiment.epochs * -(-len(run.rows(0)["train"]) // experiment.batch_size)
     return Recipe(
@@ -202,31 +179,29 @@ def recipe_of(run: Run, experiment: Experiment, seed: int, team: Team | None = N
         batch_size=experiment.batch_size,
         seed=seed,
         validate_every=run.profile.validate_every,
-        spread_events=experiment.spread_events,
-        bank=experiment.bank,
+        dtype=precision_of(run.device, run.profile.precision),
         compiled=has_encoder
-        and (team is None or team.is_alone)
-        and not run.cohort.masks  # the number of pictures changes from batch to batch
+        and not run.cohort.masks  # the number of images changes from batch to batch
         and worth_compiling(run.profile.compile, run.device, n_steps),
     )
 
 
 def _evaluate(run: Run, name: str, fold: int, alpha: float | None) -> None:
     """Predict every patient with the best weights, once, and write predictions and metrics."""
-    model, call, inputs = fitted_network(run, name, fold, alpha)
+    network = fitted_network(run, name, fold, alpha)
     dtype = precision_of(run.device, run.profile.precision)
-    risk = predict(model, call, inputs, np.arange(len(run.cohort)), dtype=dtype)
-    images = getattr(inputs, "images", None)  # late fusion is fed two columns of risks
+    risk = predict(network, np.arange(len(run.cohort)), dtype=dtype)
+    images = getattr(network.inputs, "images", None)  # late fusion takes two columns of risks
     write_bundle(run, name, fold, alpha, risk, images and images.limits)
     write_predictions(run, name, fold, risk, alpha)
 
 
-def fitted_network(run: Run, name: str, fold: int, alpha: float | None = None):
-    """A fold's network with its best weights; model, what to call of it, and what feeds it, as `make_network`."""
+def fitted_network(run: Run, name: str, fold: int, alpha: float | None = None) -> Network:
+    """A fold's network with its best weights."""
     seed = derive_seed(run.profile.seed, name, fold, alpha)
-    model, call, inputs = make_network(run, run.experiment(name), fold, alpha, seed)
-    load_best(model, run.folder(name, fold))
-    return model, call, inputs
+    network = make_network(run, run.experiment(name), fold, alpha, seed)
+    load_best(network.model, run.folder(name, fold))
+    return network
 
 
 def make_network(
@@ -237,8 +212,8 @@ def make_network(
     seed: int,
     watch: Stopwatch | None = None,
     compiled_for: int = 0,
-):
-    """An experiment's model on the run's device, what to call of it, and what feeds it; see `ImageFeed`."""
+) -> Network:
+    """An experiment's untrained network on the run's device; `watch` and `compiled_for` are `ImageFeed`'s."""
     train = run.rows(fold)["train"]
     store = run.store(experiment.input) if experiment.needs_images else None
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
@@ -253,7 +228,7 @@ def make_network(
     model = model.to(run.device)
     if experiment.fusion == "late":
         risks = (risk_of(run, experiment.pretrained[part], fold) for part in ("tabular", "image"))
-        return model, model.combine, RiskColumns(*risks, run.device)
+        return Network(model, model.combine, RiskColumns(*risks, run.device))
     images = None
     if store is not None:
         kind = experiment.input
@@ -265,17 +240,17 @@ def make_network(
         )  # fmt: skip
     tabular = standardise(run.cohort, train, morphometry=experiment.morphometry)
     has_image = run.cohort.has_image if run.cohort.masks else None
-    return model, model, NetworkInputs(tabular, images, run.device, has_image)
+    return Network(model, model, NetworkInputs(tabular, images, run.device, has_image))
 
 
 def untrained(
     experiment: Experiment, n_covariates: int, store: ImageStore | None, alpha: float | None, *, masks: bool = False
 ) -> nn.Module:
-    """An experiment's network, newly initialised, for so many covariates and the images of a store.
+    """An experiment's network, newly initialised, for `n_covariates` and the images of a store.
 
-    `masks`: whether patients may be without a picture.
+    `masks`: whether patients may lack an image.
     """
-    return build(
+    return build_model(
         fusion=experiment.fusion,
         input=experiment.input,
         encoder=experiment.encoder,
@@ -288,7 +263,7 @@ def untrained(
 
 
 def _forget(folder: Path) -> None:
-    """Take away what says that a fit is done, before its weights are overwritten."""
+    """Delete the files that say a fit is done, before its weights are overwritten."""
     for file in ("metrics.json", "predictions.parquet", "fit.json"):
         (folder / file).unlink(missing_ok=True)
 
@@ -300,6 +275,6 @@ def _true_risk(run: Run) -> np.ndarray:
     return truth["log_hazard"].to_numpy(float)
 
 
-def _fit_record(run: Run, name: str, fold: int, alpha: float) -> dict[str, float]:
+def _validation_result(run: Run, name: str, fold: int, alpha: float) -> dict[str, float]:
     record = read_json(run.folder(name, fold, alpha) / "fit.json")
     return {column: record[column] for column in ("validation_c_index", "best_epoch", "seconds")}

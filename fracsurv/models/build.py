@@ -1,0 +1,70 @@
+"""The network that an experiment names."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from fracsurv.config import RESNETS
+from fracsurv.models.alpha_fusion import AlphaFusion
+from fracsurv.models.conv_deepsurv import ConvDeepSurv
+from fracsurv.models.deepsurv import DeepSurv
+from fracsurv.models.image_risk import ImageRisk
+from fracsurv.models.intermediate_fusion import IntermediateFusion
+from fracsurv.models.late_fusion import LateFusion
+from fracsurv.models.masking import MaskedEncoder
+from fracsurv.models.vit_deepsurv import ViTDeepSurv
+
+CHANNELS = {"full": 1, "crops": 13}
+
+
+def build_model(
+    *,
+    fusion: str,
+    input: str = "none",
+    encoder: str = "none",
+    n_covariates: int = 10,
+    image_size: int = 272,
+    alpha: float | None = None,
+    frozen: tuple[str, ...] = (),
+    masks: bool = False,
+) -> nn.Module:
+    """A newly initialised network, drawn from torch's global generator.
+
+    Parameters
+    ----------
+    fusion : {'none', 'intermediate', 'late', 'alpha'}
+    input : {'none', 'full', 'crops'}
+        1 channel for a full radiograph, 13 for the stacked crops; 'none' is DeepSurv.
+    encoder : str
+        One of `config.ENCODERS`, or 'none' for DeepSurv.
+    image_size : int
+        Side of the square crops of a vision transformer, in pixels.
+    alpha : float, optional
+        Weight of the clinical risk of an α-model.
+    frozen : tuple of {'tabular', 'image'}
+        Parts that are pretrained and do not train. Late fusion freezes both.
+    masks : bool
+        Whether patients may lack an image; the network then takes `has_image` as a third argument (`MaskedEncoder`).
+    """
+    tabular = DeepSurv(n_inputs=n_covariates)
+    if input == "none":
+        return tabular
+    image: ImageRisk
+    if encoder in RESNETS:
+        image = ConvDeepSurv(channels=CHANNELS[input], encoder=encoder)
+    else:
+        image = ViTDeepSurv(channels=CHANNELS[input], image_size=image_size, encoder=encoder)
+    if masks:
+        image.encoder = MaskedEncoder(image.encoder)
+    if fusion == "none":
+        return image
+    if fusion == "intermediate":
+        return IntermediateFusion(image=image, tabular=tabular)
+    if fusion == "late":
+        return LateFusion(image=image, tabular=tabular)
+    return AlphaFusion(image=image, tabular=tabular, alpha=alpha, freeze_tabular="tabular" in frozen)
+
+
+def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
+    """Number of parameters, or of those that receive gradients."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
