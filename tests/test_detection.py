@@ -7,6 +7,9 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 import torch
+from fracsurv.detection.augment import DetectorAugment, augment
+from fracsurv.detection.frames import letterbox
+from fracsurv.detection.targets import cell_centres, detection_loss, heatmap
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,12 +19,9 @@ from fracsurv.detection import (
     average_precision,
     one_column,
 )
-from fracsurv.detection.augment import DetectorAugment, augment
-from fracsurv.detection.frames import into_frame
 from fracsurv.detection.inference import decode
 from fracsurv.detection.network import FRAME, STRIDE
 from fracsurv.detection.scores import best_threshold, matches, sensitivity_at
-from fracsurv.detection.targets import cell_centres, detection_loss, heatmap
 
 BOXES = torch.tensor([[100.0, 40, 140, 70], [104, 75, 144, 104], [110, 110, 152, 140]])
 SHAPE = (FRAME[0] // STRIDE, FRAME[1] // STRIDE)
@@ -49,10 +49,10 @@ def perfect(boxes):
 def test_the_right_answer_costs_nothing_and_decodes_to_the_boxes():
     logits, sides = perfect(BOXES)
     assert detection_loss(logits, sides, [BOXES]).item() == pytest.approx(0, abs=1e-3)
-    ((boxes, score),) = decode(logits.sigmoid(), sides)
-    order = boxes[:, 1].argsort()
-    np.testing.assert_allclose(boxes[order], BOXES, atol=1e-4)
-    assert score == pytest.approx(np.ones(3), abs=1e-6)
+    (found,) = decode(logits.sigmoid(), sides)
+    order = found.boxes[:, 1].argsort()
+    np.testing.assert_allclose(found.boxes[order], BOXES, atol=1e-4)
+    assert found.score == pytest.approx(np.ones(3), abs=1e-6)
 
 
 def test_every_kind_of_mistake_costs():
@@ -74,7 +74,7 @@ def test_frames_keep_proportions_and_take_boxes_there_and_back():
     rng = np.random.default_rng(0)
     for shape in ((416, 229), (1400, 600), (300, 900), (20, 15)):
         image = rng.integers(0, 4096, shape).astype(np.uint16)
-        frame, placing = into_frame(image)
+        frame, placing = letterbox(image)
         assert frame.shape == FRAME
         assert frame.dtype == np.uint8
         boxes = np.array([[0.0, 0, shape[1], shape[0]], [2, 3, 10, 12]])
@@ -88,16 +88,16 @@ def test_frames_keep_proportions_and_take_boxes_there_and_back():
 def test_frame_ignores_exposure_and_burnt_in_marks():
     rng = np.random.default_rng(1)
     image = rng.integers(1000, 3000, (448, 256)).astype(np.uint16)
-    plain = into_frame(image)[0].astype(int)
-    brighter = into_frame((image * 1.3).astype(np.uint16))[0].astype(int)
+    plain = letterbox(image)[0].astype(int)
+    brighter = letterbox((image * 1.3).astype(np.uint16))[0].astype(int)
     assert np.abs(plain - brighter).max() <= 1
     marked = image.copy()
     marked[:4, :20] = 65535
-    assert np.abs(plain - into_frame(marked)[0].astype(int))[4:].max() <= 2
+    assert np.abs(plain - letterbox(marked)[0].astype(int))[4:].max() <= 2
 
 
 def test_a_constant_picture_has_a_frame():
-    assert (into_frame(np.full((50, 40), 7, np.uint16))[0] == 0).all()
+    assert (letterbox(np.full((50, 40), 7, np.uint16))[0] == 0).all()
 
 
 def blobs(boxes, n=1):

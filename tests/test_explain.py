@@ -11,9 +11,8 @@ from torch import nn
 from fracsurv.cohort.boxes import LEVELS
 from fracsurv.cohort.cohort import read_cohort
 from fracsurv.explain.factors import factor_importance
-from fracsurv.explain.maps import attention_rollout, grad_cam
-from fracsurv.explain.occlusion import occluded, vertebra_frames
-from fracsurv.explain.truth import fracture_auc, true_grades
+from fracsurv.explain.fractures import fracture_auc, true_grades
+from fracsurv.explain.images import attention_rollout, grad_cam, vertebra_contributions, vertebra_frames
 from fracsurv.metrics import concordance_index
 from fracsurv.models import build
 from fracsurv.study.experiments import run_experiment
@@ -36,7 +35,7 @@ class SlotWeights(nn.Module):
 def test_occlusion_of_crops_is_exact_for_a_linear_network():
     images = torch.rand(4, 13, 3, 5)
     images[1, 7] = 0  # an empty slot
-    found = occluded(SlotWeights(), torch.rand(4, 2), images, None)
+    found = vertebra_contributions(SlotWeights(), torch.rand(4, 2), images, None)
     wanted = images.sum(dim=(2, 3)) * (torch.arange(13.0) - 3)
     wanted[1, 7] = torch.nan
     torch.testing.assert_close(found, wanted, equal_nan=True, rtol=1e-4, atol=1e-4)
@@ -51,7 +50,7 @@ def test_occlusion_of_a_full_image_blanks_the_box_with_what_is_beside_it():
     def call(tabular, images):
         return images.amax(dim=(1, 2, 3))
 
-    found = occluded(call, torch.zeros(1, 1), image, frames)
+    found = vertebra_contributions(call, torch.zeros(1, 1), image, frames)
     # rows 4 to 7, columns 3 to 14: 6 of 12 are the box
     assert found[0, 3].item() == pytest.approx(5 - 3.5)
     assert torch.isnan(found).sum() == 12

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fracsurv.detection.keypoint_training import train_keypoints
+from fracsurv.detection.tables import graded_table
 from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
@@ -19,7 +21,6 @@ from fracsurv.detection import (
     DetectorRecipe,
     Finder,
     KeypointRecipe,
-    VertebraDetector,
     Vertebrae,
     find,
     find_vertebrae,
@@ -31,7 +32,6 @@ from fracsurv.detection import (
     train_finder,
 )
 from fracsurv.detection.finder import calibration_pictures
-from fracsurv.detection.keypoint_training import _pictures, locate, train_keypoints
 from fracsurv.detection.keypoints import (
     SIZE,
     KeypointNetwork,
@@ -40,7 +40,6 @@ from fracsurv.detection.keypoints import (
     vertebra_picture,
 )
 from fracsurv.detection.locate import SHIPPED
-from fracsurv.detection.tables import graded_table
 from fracsurv.images.radiographs import read_radiograph
 from fracsurv.simulate import simulate_cohort
 from fracsurv.utils.errors import UserError
@@ -293,19 +292,22 @@ def test_keypoints_are_learnt_from_a_simulated_cohort(simulated, tmp_path):
     found, _ = read_labelled(simulated)
     rng, exact = np.random.default_rng(0), KeypointRecipe(jitter=0.0, coarsest=1.0)
     network = train_keypoints(
-        found[:60], _pictures(found[60:70], rng, exact, False), KeypointRecipe(epochs=4, coarsest=1.0), progress=False
+        found[:60],
+        training_pictures(found[60:70], rng, exact, False),
+        KeypointRecipe(epochs=4, coarsest=1.0),
+        progress=False,
     )
-    pictures, keypoints = _pictures(found[70:100], rng, exact, False)
-    mean, _ = locate(network, pictures)
+    pictures, keypoints = training_pictures(found[70:100], rng, exact, False)
+    mean, _ = predict_keypoints(network, pictures)
     error = np.abs(mean.numpy() - keypoints)
     guess = np.abs(keypoints - keypoints.mean(axis=0))
     assert error.mean() < 0.6 * guess.mean()  # better than the mean shape
-    untrained, _ = locate(KeypointNetwork(), pictures)
+    untrained, _ = predict_keypoints(KeypointNetwork(), pictures)
     assert error.mean() < 0.5 * np.abs(untrained.numpy() - keypoints).mean()
     # and through a file, with a detector that is never asked
     whole = Finder(VertebraDetector(), 0.5, network, {"provenance": "simulated", "n_images": 1, "n_vertebrae": 1})
     save_finder(whole, tmp_path / "k.safetensors")
-    again, _ = locate(load_finder(tmp_path / "k.safetensors").keypoints, pictures)
+    again, _ = predict_keypoints(load_finder(tmp_path / "k.safetensors").keypoints, pictures)
     np.testing.assert_allclose(again, mean, atol=0.02)
 
 

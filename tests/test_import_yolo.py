@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from fracsurv.importers.yolo_labels import relative_box
 from PIL import Image
 
 from fracsurv.cohort.cohort import read_cohort
 from fracsurv.importers.yolo import FEATURES, import_yolo, rank_normal
-from fracsurv.importers.yolo_labels import relative_box
 from fracsurv.utils.errors import UserError
 
 SHARED = Path(os.environ.get("FRACSURV_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from scipy.stats import binom, norm
 
+from fracsurv.cohort.boxes import LEVELS
+from fracsurv.cohort.covariates import PROTOCOL_COVARIATES
 from fracsurv.simulate import (
-    COVARIATES,
     DEFAULT,
-    LEVELS,
     calibrated_scale,
     clinical_log_hazard,
     image_log_hazard,
@@ -74,7 +74,7 @@ def test_mean_and_sd_are_within_their_normal_bounds(cohort, name):
 
 def test_the_table_is_the_protocols_and_tells_nothing_of_the_truth(cohort):
     table, truth = cohort
-    assert list(table.columns) == ["patient_id", "time_days", "event", *COVARIATES]
+    assert list(table.columns) == ["patient_id", "time_days", "event", *PROTOCOL_COVARIATES]
     assert table["patient_id"].is_unique
     assert table["patient_id"].equals(truth["patient_id"])
     assert not set(truth.columns) & set(table.columns) - {"patient_id"}
@@ -122,7 +122,7 @@ def test_true_log_hazard_is_the_sum_of_the_stated_coefficients(cohort):
     image = (b**0.5 * -truth["bone_quality"] + (1 - b) ** 0.5 * burden) / (1 + 2 * (b - b * b) ** 0.5 * rho) ** 0.5
     expected = DEFAULT.image_strength * image
     centre = {"age": 77.8, "bmi": 26.3, "t_score": -1.6}
-    for name in COVARIATES:
+    for name in PROTOCOL_COVARIATES:
         expected += DEFAULT.log_hazard[name] * (table[name] - centre.get(name, 0))
     np.testing.assert_allclose(truth["log_hazard"], expected, rtol=1e-9)
 

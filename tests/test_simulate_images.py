@@ -14,17 +14,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from fracsurv.simulate import (
-    DEFAULT,
-    LEVELS,
-    simulate_cohort,
-    simulate_tables,
-)
+from benchmarks.simulator import trabecular_contrast
+from fracsurv.cohort.boxes import KEYPOINT_COLUMNS, LEVELS
+from fracsurv.simulate import DEFAULT, simulate_cohort, simulate_tables
 from fracsurv.simulate.anatomy import FIRST, LAST, simulate_spine
-from fracsurv.simulate.boxes import KEYPOINTS, list_boxes
+from fracsurv.simulate.boxes import list_boxes
 from fracsurv.simulate.render import render
-from fracsurv.simulate.streams import stream
-from fracsurv.simulate.visibility import trabecular_contrast
+from fracsurv.simulate.settings import stream
 from fracsurv.utils.errors import UserError
 
 SMALL = 0.125
@@ -105,7 +101,7 @@ def test_boxes_hold_their_keypoints_and_keep_the_protocols_limits(women):
     for spine, rows in zip(women[2], _boxes(women[2]), strict=True):
         assert rows == sorted(rows, key=lambda r: r["y_min"])
         for row in rows:
-            points = np.array([row[k] for k in KEYPOINTS]).reshape(6, 2)
+            points = np.array([row[k] for k in KEYPOINT_COLUMNS]).reshape(6, 2)
             assert 0 <= row["x_min"] < row["x_max"] <= 600
             assert 0 <= row["y_min"] < row["y_max"] <= spine.height
             height = row["y_max"] - row["y_min"]
