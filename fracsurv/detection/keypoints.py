@@ -39,8 +39,9 @@ class KeypointNetwork(nn.Module):
     exponent for each keypoint.
     """
 
-    def __init__(self, *, width: int = 32) -> None:
+    def __init__(self) -> None:
         super().__init__()
+        width = 32
         self.stem = nn.Sequential(nn.PixelUnshuffle(2), convolution(4, width), Residual(width))
         self.down = nn.Sequential(convolution(width, 2 * width, stride=2), Residual(2 * width))
         self.deep = nn.Sequential(

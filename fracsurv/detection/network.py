@@ -30,19 +30,13 @@ MIN_HEAT = 0.1
 class VertebraDetector(nn.Module):
     """Radiographs (n, 1, H, W) to centre logits (n, 1, H/4, W/4) and box distances (n, 4, H/4, W/4).
 
-    Parameters
-    ----------
-    widths : four int
-        Channels at strides 4, 8, 16 and 32.
-
-    Notes
-    -----
     Distances run from a cell's centre to the left, upper, right and lower side of the box around it, in pixels of the
     frame, all positive.
     """
 
-    def __init__(self, *, widths: tuple[int, int, int, int] = (48, 80, 128, 192)) -> None:
+    def __init__(self) -> None:
         super().__init__()
+        widths = (48, 80, 128, 192)  # channels at strides 4, 8, 16 and 32
         self.stem = nn.Sequential(nn.PixelUnshuffle(STRIDE), convolution(STRIDE**2, widths[0]), Residual(widths[0]))
         self.down = nn.ModuleList(
             nn.Sequential(convolution(above, below, stride=2), Residual(below), Residual(below))

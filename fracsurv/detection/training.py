@@ -25,44 +25,32 @@ from fracsurv.utils.devices import precision_of
 
 @dataclass(frozen=True)
 class DetectorRecipe:
-    """How a detector is trained.
-
-    Attributes
-    ----------
-    epochs, batch_size, lr : AdamW with one cycle of the learning rate, up to `lr` and down to nothing.
-    average : decay of the running mean of the weights, which is what is kept.
-    held_out : share of the radiographs on which the threshold is chosen and the keypoints' scales are calibrated;
-        they are not trained on.
-    """
+    """How a detector is trained: AdamW with one cycle of the learning rate, up to `lr` and down to nothing."""
 
     epochs: int = 30
     batch_size: int = 8
     lr: float = 2e-3
     weight_decay: float = 1e-4
     average: float = 0.995
+    """Decay of the running mean of the weights, which is what is kept."""
     held_out: float = 0.1
+    """Share of the radiographs, not trained on, that set the threshold and calibrate the keypoints' scales."""
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class KeypointRecipe:
-    """How the keypoint network is trained.
-
-    Attributes
-    ----------
-    epochs, batch_size, lr : AdamW with one cycle of the learning rate.
-    jitter : standard deviation of the errors put on the boxes, as a share of their sides: a detector's boxes are not
-        the annotator's.
-    coarsest : half of the vertebrae, drawn at random, are shown as in a radiograph with fewer pixels, down to this
-        share of them in either direction: a finder meets radiographs of any resolution.
-    """
+    """How the keypoint network is trained; see `DetectorRecipe`."""
 
     epochs: int = 12
     batch_size: int = 64
     lr: float = 2e-3
     weight_decay: float = 1e-4
     jitter: float = 0.05
+    """SD of the errors put on the boxes, in shares of their sides: a detector's boxes are not the annotator's."""
     coarsest: float = 0.25
+    """Minimum share of the pixels, in either direction, that a random half of the vertebrae is shown with: a finder
+    meets radiographs of any resolution."""
     seed: int = 0
 
 
@@ -182,31 +170,18 @@ def _update_mean(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 @dataclass(frozen=True)
 class DetectorAugment:
-    """Strengths of the augmentation.
+    """Strengths of the augmentation; pairs are a minimum and a maximum factor, log-uniform."""
 
-    Attributes
-    ----------
-    degrees : maximum rotation to either side.
-    zoom : minimum and maximum factor, log-uniform.
-    shift : maximum shift to any side, as a share of the frame.
-    flip : probability of a left-right flip.
-    invert : probability of dark bone on a bright ground.
-    gamma, contrast : minimum and maximum, log-uniform; the contrast is a factor on the distance from the mean.
-    noise_sd : maximum standard deviation of the Gaussian noise, in units of the grey range.
-    blur : probability of half the resolution.
-    implants : probability of a bright bar over part of the picture.
-    """
-
-    degrees: float = 12.0
+    degrees: float = 12.0  # maximum rotation to either side
     zoom: tuple[float, float] = (0.85, 1.18)
-    shift: float = 0.06
-    flip: float = 0.5
-    invert: float = 0.2
+    shift: float = 0.06  # maximum, as a share of the frame
+    flip: float = 0.5  # probability of a left-right flip
+    invert: float = 0.2  # probability of dark bone on a bright ground
     gamma: tuple[float, float] = (0.6, 1.6)
-    contrast: tuple[float, float] = (0.7, 1.4)
-    noise_sd: float = 0.03
-    blur: float = 0.15
-    implants: float = 0.15
+    contrast: tuple[float, float] = (0.7, 1.4)  # of the distance from the mean
+    noise_sd: float = 0.03  # maximum, in units of the grey range
+    blur: float = 0.15  # probability of half the resolution
+    implants: float = 0.15  # probability of a bright bar over part of the picture
 
 
 def augment(

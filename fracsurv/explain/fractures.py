@@ -40,9 +40,8 @@ def fracture_auc(
 
     First the mean contribution of the sound vertebrae at the same level is subtracted: T12 and L1 fracture more often
     than T4, and a network that only weighs levels would look like one that sees fractures. Then, within each patient
-    with both: the share of pairs of a fractured and a sound vertebra in which the fractured one contributes more, ties
-    counting a half; then the mean over these patients. Within a patient, so that differences between patients, such as
-    age, do not count.
+    with both: the share of pairs of a fractured and a sound vertebra in which the fractured one contributes more, a
+    half of ties; then the mean over these patients. Pairs are within a patient, so that age, say, does not count.
 
     Parameters
     ----------
