@@ -32,9 +32,8 @@ from fracsurv.detection import (
     save_finder,
     train_finder,
 )
-from fracsurv.detection.evaluation import compare
 from fracsurv.detection.inference import detect
-from fracsurv.detection.scores import scores
+from fracsurv.detection.scores import compare, detection_scores
 from fracsurv.simulate import simulate_cohort
 from fracsurv.utils.files import write_json
 
@@ -63,7 +62,7 @@ def judged(finder: Finder, found: list[Labelled]) -> dict[str, dict[str, float]]
 
         start = time.perf_counter()
         seen = list(detect(finder.detector, images()))
-        result[name] = scores(seen, truth, finder.threshold)
+        result[name] = detection_scores(seen, truth, finder.threshold)
         result[name]["images_per_s"] = len(found) / (time.perf_counter() - start)
         print(f"{name:<28}" + "".join(f"{result[name][key]:>9.3f}" for key in SHOWN), flush=True)
     return result

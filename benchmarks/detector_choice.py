@@ -27,17 +27,11 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
 from benchmarks.detection import RESULTS, ROOT
-from fracsurv.detection import (
-    Detections,
-    DetectorRecipe,
-    VertebraDetector,
-    read_labelled,
-)
-from fracsurv.detection.inference import answer, as_input, decode
-from fracsurv.detection.network import FRAME
-from fracsurv.detection.scores import best_threshold, scores
-from fracsurv.detection.targets import detection_loss
-from fracsurv.detection.training import fit, training_frames
+from fracsurv.detection import DetectorRecipe, read_labelled
+from fracsurv.detection.inference import Detections, as_input, predict_frames
+from fracsurv.detection.network import FRAME, VertebraDetector, detection_loss
+from fracsurv.detection.scores import best_threshold, detection_scores
+from fracsurv.detection.training import fit_detector, training_frames
 from fracsurv.models import count_parameters
 from fracsurv.utils.files import write_json
 
@@ -60,10 +54,10 @@ class Ours(nn.Module):
             logits, sides = self.model(image)
         return detection_loss(logits, sides, boxes)
 
-    def found(self, image: Tensor) -> list[Detections]:
-        """What it sees."""
+    def found(self, frames: np.ndarray) -> list[Detections]:
+        """What it sees in uint8 frames (n, H, W)."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            return [Detections(*each) for each in decode(*answer(self.model, image))]
+            return predict_frames(self.model, frames)
 
 
 class Torchvision(nn.Module):
@@ -92,8 +86,9 @@ class Torchvision(nn.Module):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return sum(self.model(list(image.expand(-1, 3, -1, -1)), wanted).values())
 
-    def found(self, image: Tensor) -> list[Detections]:
-        """What it sees, highest score first."""
+    def found(self, frames: np.ndarray) -> list[Detections]:
+        """What it sees in uint8 frames (n, H, W), highest score first."""
+        image = as_input(frames)
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
             seen = self.model(list(image.expand(-1, 3, -1, -1)))
         return [Detections(each["boxes"].double().numpy(), each["scores"].double().numpy()) for each in seen]
@@ -109,13 +104,15 @@ def trained(name: str, frames: np.ndarray, boxes: list[Tensor], train: np.ndarra
     model = new()
     recipe = replace(DetectorRecipe(), lr=model.lr, epochs=1)
     few = train[: 6 * recipe.batch_size]
-    fit(model, model.loss, frames, boxes, few[: recipe.batch_size], recipe, progress=False)  # kernels are chosen
+    fit_detector(
+        model, model.loss, frames, boxes, few[: recipe.batch_size], recipe, progress=False
+    )  # kernels are chosen
     start = time.perf_counter()
-    fit(model, model.loss, frames, boxes, few, recipe, progress=False)
+    fit_detector(model, model.loss, frames, boxes, few, recipe, progress=False)
     per_image = (time.perf_counter() - start) / len(few)
     model, recipe = new(), replace(recipe, epochs=max(1, round(60 * minutes / per_image / len(train))))
     start = time.perf_counter()
-    average = fit(model, model.loss, frames, boxes, train, recipe)
+    average = fit_detector(model, model.loss, frames, boxes, train, recipe)
     seconds = time.perf_counter() - start
     return average, {"parameters": count_parameters(model), "epochs": recipe.epochs, "train_s": seconds}
 
@@ -136,11 +133,9 @@ def main() -> None:
         for name in ("ours", "FCOS", "RetinaNet", "Faster R-CNN"):
             model, about = trained(name, frames, boxes, train, arguments.minutes)
             start = time.perf_counter()
-            seen = [
-                each for rows in np.array_split(held, len(held) // 8) for each in model.found(as_input(frames[rows]))
-            ]
+            seen = [each for rows in np.array_split(held, len(held) // 8) for each in model.found(frames[rows])]
             about["images_per_s"] = len(held) / (time.perf_counter() - start)
-            result[name] = about | scores(seen, truth, best_threshold(seen, truth))
+            result[name] = about | detection_scores(seen, truth, best_threshold(seen, truth))
             print(f"{name:<14}" + "".join(f"{key} {result[name][key]:.4g}  " for key in SHOWN), flush=True)
     write_json(RESULTS / "detector_choice.json", {"minutes": arguments.minutes, "models": result})
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.detection import RESULTS
 from fracsurv.cohort.cohort import read_cohort
-from fracsurv.detection.evaluation import compare
+from fracsurv.detection.scores import compare
 from fracsurv.metrics import percentile_interval
 from fracsurv.study.ablation import metric_draws
 from fracsurv.study.experiments import run_experiment

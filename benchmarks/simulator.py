@@ -13,16 +13,14 @@ from time import perf_counter
 
 import numpy as np
 import pandas as pd
+from scipy.ndimage import map_coordinates
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.metrics import concordance_index_censored
 from sksurv.util import Surv
 
-from fracsurv.simulate import (
-    COVARIATES,
-    DEFAULT,
-    LEVELS,
-    simulate_tables,
-)
+from fracsurv.cohort.boxes import LEVELS
+from fracsurv.cohort.covariates import PROTOCOL_COVARIATES
+from fracsurv.simulate import DEFAULT, simulate_tables
 from fracsurv.simulate.anatomy import (
     FIRST,
     LAST,
@@ -31,8 +29,7 @@ from fracsurv.simulate.anatomy import (
     simulate_spine,
 )
 from fracsurv.simulate.render import render
-from fracsurv.simulate.streams import stream
-from fracsurv.simulate.visibility import trabecular_contrast
+from fracsurv.simulate.settings import stream
 from fracsurv.utils.files import write_json
 
 RESULTS = Path(__file__).parent / "results" / "simulator.json"
@@ -41,6 +38,7 @@ N = 3_028
 # The protocol's table of the cohort: mean and SD, or share.
 MEANS = {"age": (77.8, 1.6), "bmi": (26.3, 4.4), "t_score": (-1.6, 0.9), "time_days": (2317.0, 991.8)}
 SHARES = DEFAULT.prevalence | {"event": 0.358}
+SAMPLES = np.linspace(-1.0, 1.0, 25)
 
 
 def marginals(table: pd.DataFrame) -> pd.DataFrame:
@@ -60,7 +58,7 @@ def marginals(table: pd.DataFrame) -> pd.DataFrame:
 def concordance(table: pd.DataFrame, truth: pd.DataFrame, train: int) -> dict[str, float]:
     """Harrell's C on the women after the first `train`, on whom Cox's models are fitted."""
     event, time = table["event"].to_numpy(bool), table["time_days"].to_numpy(float)
-    clinical = table[list(COVARIATES)].to_numpy(float)
+    clinical = table[list(PROTOCOL_COVARIATES)].to_numpy(float)
     burden = np.log1p(truth[["grade_sum"]].to_numpy(float))
     quality = truth[["bone_quality"]].to_numpy()
 
@@ -96,6 +94,50 @@ def images_per_second(table: pd.DataFrame, truth: pd.DataFrame, seed: int, resol
             render(spine, truth["bone_quality"][i], table["t_score"][i], seed, i, resolution)
         best = min(best, perf_counter() - start)
     return count / best
+
+
+def trabecular_contrast(image: np.ndarray, keypoints: np.ndarray) -> float:
+    """Texture of the vertebrae's interior against the brightness of their endplates, as a logarithm.
+
+    The median over vertebrae of the SD of the interior's grey values about their best plane, over the median
+    of the endplates' brightness above the interior. A ratio of differences of grey values: exposure (gain
+    and offset) has no effect. Higher = more texture; NaN where the endplates are not the brighter ones.
+
+    Parameters
+    ----------
+    image : array (height, width)
+    keypoints : float array (vertebrae, 6, 2)
+        In pixels of `image` (pixel i covers i to i + 1), in the order of vertebrae.csv, all inside.
+    """
+    texture, contrast = np.median([_texture_and_contrast(image, points) for points in keypoints], axis=0)
+    return float(np.log(texture / contrast)) if contrast > 0 else float("nan")
+
+
+def _texture_and_contrast(image: np.ndarray, points: np.ndarray) -> tuple[float, float]:
+    """Interior's SD and endplates' contrast of one vertebra, grey values."""
+    patch = _straightened(image, points)
+    u, v = np.meshgrid(SAMPLES, SAMPLES)
+    inner = (np.abs(u) < 0.7) & (np.abs(v) < 0.6)
+    columns = np.abs(SAMPLES) < 0.7
+    # Just inside the endplates: at the very edge a small picture's pixels are half disc.
+    rows = (np.abs(SAMPLES) > 0.8) & (np.abs(SAMPLES) < 0.95)
+    plates = patch[rows][:, columns].mean()
+    plane = np.stack([np.ones(inner.sum()), u[inner], v[inner]], axis=1)
+    residual = patch[inner] - plane @ np.linalg.lstsq(plane, patch[inner], rcond=None)[0]
+    return float(residual.std()), float(plates - patch[inner].mean())
+
+
+def _straightened(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The vertebra's grey values on a square: columns anterior to posterior, rows top to bottom."""
+    u = SAMPLES[:, None]
+
+    def endplate(a: np.ndarray, m: np.ndarray, p: np.ndarray) -> np.ndarray:
+        return m + u * ((p - a) / 2 + u * ((p + a) / 2 - m))
+
+    top, bottom = endplate(*points[:3]), endplate(*points[3:])
+    part = (1 + SAMPLES)[:, None, None] / 2
+    xy = top * (1 - part) + bottom * part
+    return map_coordinates(image.astype(np.float64), (xy[..., 1] - 0.5, xy[..., 0] - 0.5), order=1, mode="nearest")
 
 
 def visibility(table: pd.DataFrame, truth: pd.DataFrame, seed: int, count: int) -> float:

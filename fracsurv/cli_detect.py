@@ -1,4 +1,4 @@
-"""`fracsurv detect`: train a vertebra finder, use it on a cohort, judge it."""
+"""`fracsurv detect`: train a vertebra finder, use it on a cohort, evaluate it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,12 @@ import typer
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.formatting import counted
 
-app = typer.Typer(
-    help="Find vertebrae in radiographs: boxes, and keypoints where they can be learnt.", no_args_is_help=True
-)
+app = typer.Typer(help="Find vertebrae in radiographs: boxes and keypoints.", no_args_is_help=True)
 
 WeightsPath = Annotated[
     Path | None,
     typer.Option("--weights", help="A finder's weights, as `detect train` writes them; fracsurv's own if not given."),
 ]
-Source = Annotated[Path, typer.Argument(help="YOLO folder, or cohort folder with vertebrae.csv.")]
 
 
 @app.command()
@@ -34,19 +31,13 @@ def train(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     detector: Annotated[
         Path | None,
-        typer.Option("--detector", help="A finder whose detector is taken; only the keypoints are learnt."),
+        typer.Option("--detector", help="A finder whose detector is taken; only the keypoints are trained."),
     ] = None,
 ) -> None:
     """Train a finder from scratch on radiographs with boxes, and keypoints if the sources have them."""
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: must end in .safetensors")
-    from fracsurv.detection import (
-        DetectorRecipe,
-        load_finder,
-        read_all_labelled,
-        save_finder,
-        train_finder,
-    )
+    from fracsurv.detection import DetectorRecipe, load_finder, read_all_labelled, save_finder, train_finder
 
     known = load_finder(detector) if detector else None
     found, provenance = read_all_labelled(src)
@@ -61,10 +52,10 @@ def predict(
     weights: WeightsPath = None,
     replace: Annotated[
         bool,
-        typer.Option(help="Overwrite a vertebrae.csv that is there; boxes that no finder wrote are kept beside it."),
+        typer.Option(help="Overwrite vertebrae.csv; boxes that no finder wrote are kept beside it."),
     ] = False,
 ) -> None:
-    """Write a cohort's vertebrae.csv: boxes with scores, and keypoints if the finder knows them."""
+    """Write a cohort's vertebrae.csv: boxes with scores, and keypoints if the finder has them."""
     from fracsurv.cohort.annotations import written_by
     from fracsurv.cohort.cohort import read_cohort
     from fracsurv.utils.files import atomic_path, write_json
@@ -83,10 +74,7 @@ def predict(
             f"{cohort}: the finder saw no vertebra in any radiograph ({finder.summary()}); nothing written"
         )
     if path.exists() and written_by(cohort) == path.name:  # boxes that no finder wrote may be somebody's work
-        names = (f"vertebrae_before{'' if k == 1 else f'_{k}'}.csv" for k in count(1))
-        kept = next(cohort / name for name in names if not (cohort / name).exists())
-        shutil.copyfile(path, kept)
-        typer.echo(f"{kept}: the boxes that were in vertebrae.csv")
+        typer.echo(f"{_copy_beside(path)}: the boxes that were in vertebrae.csv")
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False)
     write_json(
@@ -103,9 +91,19 @@ def predict(
     typer.echo(f"{path}: {found} in {looked}, {per_patient.median():g} typical")
 
 
+def _copy_beside(path: Path) -> Path:
+    names = (f"{path.stem}_before{'' if k == 1 else f'_{k}'}{path.suffix}" for k in count(1))
+    kept = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+    shutil.copyfile(path, kept)
+    return kept
+
+
 @app.command()
-def score(src: Source, weights: WeightsPath = None) -> None:
-    """Judge a finder on radiographs with boxes that it was not trained on."""
+def score(
+    src: Annotated[Path, typer.Argument(help="YOLO folder, or cohort folder with vertebrae.csv.")],
+    weights: WeightsPath = None,
+) -> None:
+    """Evaluate a finder on radiographs with boxes that it was not trained on."""
     from fracsurv.detection import load_finder, read_labelled, score_finder
     from fracsurv.detection.locate import SHIPPED
 

@@ -19,15 +19,15 @@ from typer.testing import CliRunner
 from fracsurv.cli import app
 from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS, LEVELS, overlapping_pairs
 from fracsurv.cohort.cohort import read_cohort
-from fracsurv.detection import load_finder, tables
+from fracsurv.detection import find_cohort, load_finder
 from fracsurv.detection import locate as module
-from fracsurv.detection.evaluation import compare
 from fracsurv.detection.locate import (
     SHIPPED,
     boxes_line,
     correction_counts,
     locate_vertebrae,
 )
+from fracsurv.detection.scores import compare
 from fracsurv.simulate import simulate_cohort
 from fracsurv.study.scaling import standardise
 from fracsurv.utils.errors import UserError
@@ -255,8 +255,8 @@ def test_vertebrae_are_found_once_and_nearly_all_right(located, plain, tmp_path,
 
 def test_a_search_that_was_stopped_goes_on_to_the_same_table(located, plain, tmp_path, monkeypatch):
     _, whole = located
-    monkeypatch.setattr("fracsurv.detection.tables.PART", 8)
-    find, seen = tables.find, []
+    monkeypatch.setattr("fracsurv.detection.find_cohort.PART", 8)
+    find, seen = find_cohort.find, []
 
     def stopped(finder, images):
         seen.append(len(images))
@@ -264,7 +264,7 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_table(located, plain, tmp
             raise KeyboardInterrupt
         return find(finder, images)
 
-    monkeypatch.setattr("fracsurv.detection.tables.find", stopped)
+    monkeypatch.setattr("fracsurv.detection.find_cohort.find", stopped)
     other = tmp_path / ".vertebrae.parts.0123456789abcdef"
     other.mkdir()  # of radiographs that are no more
     with pytest.raises(KeyboardInterrupt):
@@ -486,7 +486,7 @@ def test_comparison_counts_what_is_wrong(plain):
     perfect = compare(cohort.with_boxes(truth, "truth"), truth, cohort.truth())
     assert perfect.right.all()
     assert (perfect.vertebrae["grade"] == perfect.vertebrae["true_grade"]).mean() > 0.99
-    assert perfect.keypoints.error.max() == 0
+    assert np.array_equal(perfect.keypoints[0], perfect.keypoints[2])
     first, second, third = cohort.table["patient_id"][:3]
     lost = truth[~((truth["patient_id"] == first) & (truth["level"] == "T9"))]
     lost = lost[lost["patient_id"] != second]
@@ -500,14 +500,11 @@ def test_comparison_counts_what_is_wrong(plain):
     assert (rows.loc[rows["patient_id"] == second, "grade"] == 0).all()
     n_missing = 1 + (truth["patient_id"] == second).sum()
     assert (~rows["found"]).sum() == n_missing
-    assert found.keypoints.error.max() == pytest.approx(3.0)
-    assert (
-        np.isclose(found.keypoints.error, 3.0).sum()
-        == 6 * truth.loc[truth["patient_id"] == third, "x1"].notna().sum()
-    )
-    assert len(found.keypoints.inside) == np.isclose(found.keypoints.error, 3.0).sum()  # the others have no ellipse
-    assert not found.keypoints.inside.any()  # 3 SD aside: beyond the 90 % ellipse (2.15)
+    error = np.linalg.norm(found.keypoints[0] - found.keypoints[2], axis=-1)
+    assert error.max() == pytest.approx(3.0)
+    n_moved = truth.loc[truth["patient_id"] == third, "x1"].notna().sum()
+    assert np.isclose(error, 3.0).sum() == (found.keypoints[1] > 0).all(axis=-1).sum() == 6 * n_moved
+    assert found.summary()["coverage_of_90_percent_ellipses"] == 0  # 3 SD aside; the ellipse ends at 2.15
     lost.loc[away, KEYPOINT_COLUMNS[::2]] -= 1.0
-    assert compare(
-        cohort.with_boxes(lost, "truth"), truth, cohort.truth()
-    ).keypoints.inside.all()  # 2 SD aside: within it
+    found = compare(cohort.with_boxes(lost, "truth"), truth, cohort.truth())
+    assert found.summary()["coverage_of_90_percent_ellipses"] == 1  # 2 SD aside

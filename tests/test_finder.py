@@ -1,4 +1,4 @@
-"""The vertebra finder as a whole: learns, is saved, finds, writes vertebrae.csv, and refuses what it cannot take."""
+"""The vertebra finder as a whole: trained, saved, used on a cohort; what it cannot take is refused."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from typer.testing import CliRunner
 from fracsurv.cli import app
 from fracsurv.cohort.boxes import CHI2_90
 from fracsurv.cohort.cohort import read_cohort
-from fracsurv.detection import (
-    DetectorRecipe,
+from fracsurv.detection.find_cohort import find_vertebrae, graded_table
+from fracsurv.detection.finder import (
     Finder,
-    KeypointRecipe,
-    VertebraDetector,
     Vertebrae,
+    calibration_pictures,
     find,
-    find_vertebrae,
     load_finder,
-    read_all_labelled,
-    read_labelled,
     save_finder,
     score_finder,
     train_finder,
 )
-from fracsurv.detection.finder import calibration_pictures
-from fracsurv.detection.keypoint_training import _pictures, locate, train_keypoints
 from fracsurv.detection.keypoints import (
     SIZE,
     KeypointNetwork,
     calibrate,
     keypoint_loss,
+    predict_keypoints,
+    train_keypoints,
+    training_pictures,
     vertebra_picture,
 )
 from fracsurv.detection.locate import SHIPPED
-from fracsurv.detection.tables import graded_table
+from fracsurv.detection.network import VertebraDetector
+from fracsurv.detection.sources import read_all_labelled, read_labelled
+from fracsurv.detection.training import DetectorRecipe, KeypointRecipe
 from fracsurv.images.radiographs import read_radiograph
 from fracsurv.simulate import simulate_cohort
 from fracsurv.utils.errors import UserError
 
 N = 24
+RECIPE = DetectorRecipe(epochs=12, batch_size=6, held_out=0.2, average=0.8)
 
 
 def write_yolo(src, n=N, seed=0):
@@ -70,23 +70,16 @@ def source(tmp_path_factory):
     return write_yolo(tmp_path_factory.mktemp("yolo") / "src")
 
 
-RECIPE = DetectorRecipe(epochs=12, batch_size=6, held_out=0.2, average=0.8)
-
-
 @pytest.fixture(scope="module")
 def finder(source) -> Finder:
-    found, provenance = read_labelled(source)
-    return train_finder(found, provenance, RECIPE, progress=False)
+    return train_finder(*read_labelled(source), RECIPE, progress=False)
 
 
 def test_it_learns_to_find_what_it_has_not_seen(finder, tmp_path):
     found, _ = read_labelled(write_yolo(tmp_path / "other", seed=1))
     score = score_finder(finder, found, progress=False)
-    assert score["n_images"] == N
-    assert score["n_vertebrae"] == 8 * N
-    assert score["ap50"] > 0.9
-    assert score["recall"] > 0.9
-    assert score["precision"] > 0.9
+    assert (score["n_images"], score["n_vertebrae"]) == (N, 8 * N)
+    assert min(score["ap50"], score["recall"], score["precision"]) > 0.9
 
 
 def test_keypoints_are_calibrated_on_the_boxes_that_are_found(finder, tmp_path):
@@ -100,8 +93,7 @@ def test_keypoints_are_calibrated_on_the_boxes_that_are_found(finder, tmp_path):
     pictures, shares = calibration_pictures(finder, [replace(found[0], boxes=annotated, keypoints=points)])
     assert len(pictures) == len(shares) == 7
     for k, row in enumerate([0, 1, 2, 3, 4, 6, 7]):
-        box = annotated[3] if row == 3 else seen.boxes[row]
-        picture, shown = vertebra_picture(image, box)
+        picture, shown = vertebra_picture(image, annotated[3] if row == 3 else seen.boxes[row])
         np.testing.assert_array_equal(pictures[k], picture)
         np.testing.assert_allclose(shares[k], (points[row] - shown[:2]) / (shown[2:] - shown[:2]), rtol=1e-5)
 
@@ -113,11 +105,11 @@ def test_another_finders_detector_gets_keypoints(finder, simulated, tmp_path, mo
     assert made.detector is finder.detector
     assert made.threshold == finder.threshold
     assert made.about["provenance"] == finder.about["provenance"]
-    assert "keypoints, from " in made.summary()
-    assert "of 60 (simulated)" in made.summary()
+    assert made.about["keypoints_of"]["provenance"] == "simulated"
+    assert made.about["keypoints_of"]["n_images"] == 60
     save_finder(made, tmp_path / "w.safetensors")
     assert load_finder(tmp_path / "w.safetensors").summary() == made.summary()
-    with pytest.raises(UserError, match="vertebrae with keypoints to train on; at least 200 are needed"):
+    with pytest.raises(UserError, match="at least 200"):
         train_finder(found[:10], provenance, RECIPE, detector=finder, progress=False)
 
 
@@ -152,38 +144,22 @@ def test_keypoints_are_scored_where_they_were_annotated_and_their_vertebra_found
     assert "keypoint_error_px_mean" not in score_finder(shipped, blind, progress=False)
 
 
-def test_several_sources_are_one_and_all_their_faults_are_told(source, simulated, tmp_path):
-    found, provenance = read_all_labelled([source, simulated])
-    assert len(found) == len(read_labelled(source)[0]) + len(read_labelled(simulated)[0])
-    assert provenance == "real and simulated"
-    assert read_all_labelled([source, source])[1] == "real"
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError) as raised:
-        read_all_labelled([tmp_path / "empty", source, tmp_path / "none"])
-    assert len(raised.value.faults) >= 2
-
-
-def test_the_same_seed_gives_the_same_finder(source, finder):
-    found, provenance = read_labelled(source)
-    short = DetectorRecipe(epochs=1, batch_size=12)
-    one, two = (train_finder(found, provenance, short, progress=False).detector.state_dict() for _ in range(2))
-    assert all(torch.equal(one[name], two[name]) for name in one)
-
-
-def test_training_leaves_the_global_generator_alone(source):
-    found, provenance = read_labelled(source)
+def test_a_seed_gives_one_finder_whatever_is_shown_and_leaves_the_global_generator_alone(source):
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    train_finder(found, provenance, DetectorRecipe(epochs=1, batch_size=12), progress=False)
+    recipe = DetectorRecipe(epochs=1, batch_size=12)
+    one, two = (
+        train_finder(*read_labelled(source), recipe, progress=progress).detector.state_dict()
+        for progress in (False, True)
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one)
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_saved_and_loaded_it_finds_the_same(finder, source, tmp_path):
     save_finder(finder, tmp_path / "w.safetensors")
     again = load_finder(tmp_path / "w.safetensors")
-    assert again.threshold == finder.threshold
-    assert again.about == finder.about
-    assert again.keypoints is None
+    assert (again.threshold, again.about, again.keypoints) == (finder.threshold, finder.about, None)
     image = np.asarray(Image.open(source / "images" / "r00.png"))
     (one,), (two,) = find(finder, [image]), find(again, [image])
     assert len(one.boxes) >= 6  # of eight; how many a short training finds depends on the processor
@@ -204,11 +180,21 @@ def test_pictures_of_any_size_and_depth(finder, source):
     assert nothing.boxes.shape == (0, 4)
 
 
-def test_sources_are_checked(tmp_path, simulated):
-    with pytest.raises(UserError, match="at least 20 are needed"):
-        read_labelled(write_yolo(tmp_path / "few", n=5))
-    with pytest.raises(UserError, match="holds neither images/"):
-        read_labelled(tmp_path)
+# sources
+
+
+def test_several_sources_are_one_and_all_their_faults_are_listed(source, simulated, tmp_path):
+    found, provenance = read_all_labelled([source, simulated])
+    assert len(found) == len(read_labelled(source)[0]) + len(read_labelled(simulated)[0])
+    assert provenance == "real and simulated"
+    assert read_all_labelled([source, source])[1] == "real"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError) as raised:
+        read_all_labelled([tmp_path / "empty", source, tmp_path / "none"])
+    assert len(raised.value.faults) >= 2
+
+
+def test_a_cohorts_tall_boxes_are_left_out(simulated):
     found, provenance = read_labelled(simulated)
     cohort = read_cohort(simulated)
     assert provenance == "simulated"
@@ -216,6 +202,29 @@ def test_sources_are_checked(tmp_path, simulated):
     assert heights.max() <= 230 * cohort.resolution
     assert len(heights) == (cohort.vertebrae["y_max"] - cohort.vertebrae["y_min"] <= 230 * cohort.resolution).sum()
     assert np.isfinite(np.concatenate([each.keypoints for each in found])).all(axis=(1, 2)).mean() > 0.9
+
+
+def test_too_few_radiographs_with_boxes_are_refused(tmp_path):
+    with pytest.raises(UserError, match="5 radiographs with boxes"):
+        read_labelled(write_yolo(tmp_path / "few", n=5))
+    src = write_yolo(tmp_path / "src")
+    for path in sorted((src / "labels").iterdir())[:10]:
+        path.write_text("")
+    with pytest.raises(UserError, match="14 radiographs with boxes"):
+        read_labelled(src)
+    with pytest.raises(UserError, match="images/"):
+        read_labelled(tmp_path)
+
+
+def test_a_file_that_is_no_finder_is_named(tmp_path):
+    text, other = tmp_path / "notes.txt", tmp_path / "other.safetensors"
+    text.write_text("no weights")
+    save_file({"a": torch.zeros(2)}, other)
+    for place in (text, other, tmp_path, tmp_path / "none.safetensors"):
+        with pytest.raises(UserError) as raised:
+            load_finder(place)
+        assert str(raised.value).startswith(f"{place}: ")
+        assert "delete" not in str(raised.value)  # the file may be anything
 
 
 # keypoints
@@ -230,8 +239,8 @@ def test_keypoint_network_shapes_and_range():
 
 def test_keypoint_loss_is_the_normal_likelihood_without_its_constant():
     generator = torch.Generator().manual_seed(0)
-    mean, truth = (torch.rand((4, 6, 2), generator=generator, dtype=torch.float64) for _ in range(2))
-    scale = torch.rand((4, 6, 2), generator=generator, dtype=torch.float64) + 0.1
+    mean, truth, scale = (torch.rand((4, 6, 2), generator=generator, dtype=torch.float64) for _ in range(3))
+    scale += 0.1
     wanted = -torch.distributions.Normal(mean, scale).log_prob(truth).mean() - 0.5 * np.log(2 * np.pi)
     assert keypoint_loss(mean, scale, truth) == pytest.approx(wanted.item(), rel=1e-12)
     truth[0, 2] = torch.nan  # an unknown point neither counts nor spoils the gradient
@@ -242,85 +251,79 @@ def test_keypoint_loss_is_the_normal_likelihood_without_its_constant():
 
 
 def test_calibration_makes_nine_in_ten_fall_inside():
-    generator = torch.Generator().manual_seed(1)
     truth = torch.zeros(4000, 6, 2)
-    mean = 0.3 * torch.randn(truth.shape, generator=generator)
-    scale = torch.full_like(mean, 0.1)  # three times too sure of itself
+    mean = 0.3 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(1))
+    scale = torch.full_like(mean, 0.1)  # a third of what it should be
     network = KeypointNetwork()
     calibrate(network, mean, scale, truth)
     assert network.calibration[0].numpy() == pytest.approx(np.full(6, 3.0), rel=0.05)
-    assert (network.calibration[1] == 1).all()  # all of one size: no slope to be told
+    assert (network.calibration[1] == 1).all()  # all of one size: no slope
     inside = ((truth - mean) / (scale * network.calibration[0][:, None])).square().sum(dim=2) <= CHI2_90
     assert inside.double().mean().item() == pytest.approx(0.9, abs=0.002)
 
 
-def test_calibration_holds_for_sure_and_unsure_ones_alike():
-    """A network that tells the blurred half apart, but takes it for twice as hard where it is four times."""
-    generator = torch.Generator().manual_seed(2)
+def test_calibration_holds_for_sharp_and_blurred_vertebrae_alike():
+    """The network's scales of the blurred half are twice those of the sharp one; they should be four times."""
     blurred = torch.arange(8000) % 2 == 1
     truth = torch.zeros(8000, 6, 2)
-    true_scale = torch.where(blurred, 0.04, 0.01)[:, None, None].expand_as(truth)
-    mean = true_scale * torch.randn(truth.shape, generator=generator)
-    said = torch.where(blurred, 0.02, 0.01)[:, None, None].expand_as(truth)
+    true_scale, predicted = (
+        torch.where(blurred, large, 0.01)[:, None, None].expand_as(truth) for large in (0.04, 0.02)
+    )
+    mean = true_scale * torch.randn(truth.shape, generator=torch.Generator().manual_seed(2))
     network = KeypointNetwork()
-    calibrate(network, mean, said, truth)
+    calibrate(network, mean, predicted, truth)
     factor, exponent = network.calibration[:, :, None]
-    scale = said * factor * said[..., :1] ** (exponent - 1)
+    scale = predicted * factor * predicted[..., :1] ** (exponent - 1)
     inside = ((truth - mean) / scale).square().sum(dim=2) <= CHI2_90
     for half in (blurred, ~blurred):
         assert inside[half].double().mean().item() == pytest.approx(0.9, abs=0.015)
 
 
-def test_vertebra_picture_shows_what_it_says():
-    image = np.zeros((60, 80), np.uint16)
+def test_vertebra_picture_shows_the_rectangle_that_it_returns():
+    image, box = np.zeros((60, 80), np.uint16), np.array([30.0, 20, 50, 30])
     image[20:30, 30:50] = 4000
-    picture, shown = vertebra_picture(image, np.array([30.0, 20, 50, 30]))
+    picture, shown = vertebra_picture(image, box)
     assert picture.shape == SIZE
     assert picture.mean() == pytest.approx(0, abs=1e-5)
     np.testing.assert_allclose(shown, [27, 18, 53, 32])
     y, x = np.nonzero(picture > 0)
-    share = (np.array([30, 20, 50, 30]) - np.tile(shown[:2], 2)) / np.tile(shown[2:] - shown[:2], 2)
+    share = (box - np.tile(shown[:2], 2)) / np.tile(shown[2:] - shown[:2], 2)
     assert np.abs(np.array([x.min(), x.max() + 1]) / SIZE[1] - share[[0, 2]]).max() < 0.03
     assert np.abs(np.array([y.min(), y.max() + 1]) / SIZE[0] - share[[1, 3]]).max() < 0.03
-    rough = vertebra_picture(image, np.array([30.0, 20, 50, 30]), 0.3)[0]
+    rough = vertebra_picture(image, box, 0.3)[0]
     assert rough.shape == SIZE
     assert np.abs(np.diff(rough, axis=1)).max() < np.abs(np.diff(picture, axis=1)).max()
-    corner, _ = vertebra_picture(image, np.array([-5.0, -4, 6, 5]))  # partly outside
-    assert np.isfinite(corner).all()
+    assert np.isfinite(vertebra_picture(image, np.array([-5.0, -4, 6, 5]))[0]).all()  # partly outside
 
 
 def test_keypoints_are_learnt_from_a_simulated_cohort(simulated, tmp_path):
     found, _ = read_labelled(simulated)
     rng, exact = np.random.default_rng(0), KeypointRecipe(jitter=0.0, coarsest=1.0)
-    network = train_keypoints(
-        found[:60], _pictures(found[60:70], rng, exact, False), KeypointRecipe(epochs=4, coarsest=1.0), progress=False
-    )
-    pictures, keypoints = _pictures(found[70:100], rng, exact, False)
-    mean, _ = locate(network, pictures)
+    calibration = training_pictures(found[60:70], rng, exact, False)
+    network = train_keypoints(found[:60], calibration, KeypointRecipe(epochs=4, coarsest=1.0), progress=False)
+    pictures, keypoints = training_pictures(found[70:100], rng, exact, False)
+    mean, _ = predict_keypoints(network, pictures)
     error = np.abs(mean.numpy() - keypoints)
-    guess = np.abs(keypoints - keypoints.mean(axis=0))
-    assert error.mean() < 0.6 * guess.mean()  # better than the mean shape
-    untrained, _ = locate(KeypointNetwork(), pictures)
+    assert error.mean() < 0.6 * np.abs(keypoints - keypoints.mean(axis=0)).mean()  # better than the mean shape
+    untrained, _ = predict_keypoints(KeypointNetwork(), pictures)
     assert error.mean() < 0.5 * np.abs(untrained.numpy() - keypoints).mean()
-    # and through a file, with a detector that is never asked
     whole = Finder(VertebraDetector(), 0.5, network, {"provenance": "simulated", "n_images": 1, "n_vertebrae": 1})
     save_finder(whole, tmp_path / "k.safetensors")
-    again, _ = locate(load_finder(tmp_path / "k.safetensors").keypoints, pictures)
+    again, _ = predict_keypoints(load_finder(tmp_path / "k.safetensors").keypoints, pictures)
     np.testing.assert_allclose(again, mean, atol=0.02)
+
+
+# a cohort's vertebrae.csv
 
 
 def test_grades_are_written_where_keypoints_are_known():
     """A wedge, known exactly, and a body whose anterior height may or may not be a fifth lower."""
     upper = [[0.0, 0], [15, 0], [30, 0]]
-    sure = [*upper, [0.0, 14], [15, 19], [30, 20]]
-    close = [*upper, [0.0, 16], [15, 20], [30, 20]]
-    keypoints = np.array([sure, close])
+    keypoints = np.array([[*upper, [0.0, 14], [15, 19], [30, 20]], [*upper, [0.0, 16], [15, 20], [30, 20]]])
     scale = np.full((2, 6, 2), 1e-9)
     scale[1, 3, 1] = 1.0
     boxes = np.array([[0.0, 0, 30, 20], [0, 30, 30, 50]])
-    table = graded_table(
-        "P1", Vertebrae(boxes, np.array([0.9, 0.8]), keypoints, scale), image_height=400, resolution=1.0
-    )
+    table = graded_table("P1", Vertebrae(boxes, np.array([0.9, 0.8]), keypoints, scale), 400, 1.0)
     assert table["level"].tolist() == ["L3", "L4"]  # the stack hangs on its lowest box
     assert table["grade"].tolist() == [2, 1]
     assert table["p_fracture"][0] == table["p_grade_2_or_more"][0] == 1
@@ -338,78 +341,51 @@ def test_a_vertebra_that_lost_height_all_over_is_seen_beside_its_neighbours():
     assert table["p_grade_2_or_more"].tolist() == [0, 0, 1, 0, 0]
 
 
-# a cohort's vertebrae.csv
-
-
-def test_a_cohort_gets_its_boxes_from_the_command_line(finder, simulated, tmp_path):
+@pytest.fixture
+def cohort_folder(tmp_path):
+    """Twenty patients with radiographs and no boxes."""
     folder = tmp_path / "cohort"
     folder.mkdir()
-    source = write_yolo(tmp_path / "yolo", n=20, seed=2)
-    (source / "images").rename(folder / "images")
-    table = pd.DataFrame(
-        {"patient_id": [f"r{i:02d}" for i in range(20)], "time_days": 100.0, "event": 1, "age": 70.0}
-    )
-    table["image"] = "images/" + table["patient_id"] + ".png"
-    table.to_csv(folder / "cohort.csv", index=False)
-    save_finder(finder, tmp_path / "w.safetensors")
-    command = ["detect", "predict", str(folder), "--weights", str(tmp_path / "w.safetensors")]
-    done = CliRunner().invoke(app, command, catch_exceptions=False)
-    assert done.exit_code == 0
-    assert "20 radiographs, 8 typical" in done.output
-    written = pd.read_csv(folder / "vertebrae.csv")
-    assert written[["grade", "p_fracture", "x1", "sx1"]].isna().all(axis=None)  # it never learnt keypoints
-    found = read_cohort(folder).vertebrae
+    (write_yolo(tmp_path / "yolo", n=20, seed=2) / "images").rename(folder / "images")
+    ids = pd.Series([f"r{i:02d}" for i in range(20)])
+    table = pd.DataFrame({"patient_id": ids, "time_days": 100.0, "event": 1, "age": 70.0})
+    table.assign(image="images/" + ids + ".png").to_csv(folder / "cohort.csv", index=False)
+    return folder
+
+
+def test_a_cohort_gets_its_boxes_from_the_command_line(finder, cohort_folder, tmp_path):
+    weights, path = tmp_path / "w.safetensors", cohort_folder / "vertebrae.csv"
+    save_finder(finder, weights)
+
+    def predict(*options):
+        command = ["detect", "predict", str(cohort_folder), "--weights", str(weights), *options]
+        return CliRunner().invoke(app, command, catch_exceptions=False).exit_code
+
+    assert predict() == 0
+    assert pd.read_csv(path)[["grade", "p_fracture", "x1", "sx1"]].isna().all(axis=None)  # it never learnt keypoints
+    found = read_cohort(cohort_folder).vertebrae
     assert found["patient_id"].nunique() == 20
     assert (found["score"] >= round(finder.threshold, 4)).all()
-    for _, rows in found.groupby("patient_id"):
-        assert rows["y_min"].is_monotonic_increasing
-    with pytest.raises(UserError, match="is there already; give --replace"):
-        CliRunner().invoke(app, command, catch_exceptions=False)
-    assert CliRunner().invoke(app, [*command, "--replace"], catch_exceptions=False).exit_code == 0
-    assert not list(folder.glob("vertebrae_before*"))  # a finder's boxes can be found again
+    assert found.groupby("patient_id")["y_min"].is_monotonic_increasing.all()
+    with pytest.raises(UserError, match="--replace"):
+        predict()
+    assert predict("--replace") == 0
+    assert not list(cohort_folder.glob("vertebrae_before*"))  # a finder's boxes can be found again
     for name in ("vertebrae_before.csv", "vertebrae_before_2.csv"):
-        by_hand = (folder / "vertebrae.csv").read_text().replace("r03", "r04")
-        (folder / "vertebrae.csv").write_text(by_hand)
-        assert CliRunner().invoke(app, [*command, "--replace"], catch_exceptions=False).exit_code == 0
-        assert (folder / name).read_text() == by_hand
-    blind = replace(finder, threshold=2.0)
-    save_finder(blind, tmp_path / "w.safetensors")
-    before = (folder / "vertebrae.csv").read_bytes()
-    with pytest.raises(UserError, match=r"saw no vertebra in any radiograph .* nothing written"):
-        CliRunner().invoke(app, [*command, "--replace"], catch_exceptions=False)
-    assert (folder / "vertebrae.csv").read_bytes() == before
+        by_hand = path.read_text().replace("r03", "r04")
+        path.write_text(by_hand)
+        assert predict("--replace") == 0
+        assert (cohort_folder / name).read_text() == by_hand
+    save_finder(replace(finder, threshold=2.0), weights)  # finds nothing
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="no vertebra in any radiograph"):
+        predict("--replace")
+    assert path.read_bytes() == before
 
 
-def test_a_file_that_is_no_finder_is_named_and_nobody_is_told_to_delete_it(tmp_path):
-    text, other = tmp_path / "notes.txt", tmp_path / "other.safetensors"
-    text.write_text("no weights")
-    save_file({"a": torch.zeros(2)}, other)
-    for place in (text, other, tmp_path):
-        with pytest.raises(UserError) as raised:
-            load_finder(place)
-        assert str(raised.value) == (
-            f"{place}: holds no vertebra finder, or is damaged; `fracsurv detect train` makes one"
-        )
-    with pytest.raises(UserError, match="no such weights file"):
-        load_finder(tmp_path / "none.safetensors")
-
-
-def test_radiographs_without_boxes_teach_nothing(tmp_path):
-    src = write_yolo(tmp_path / "src")
-    for path in sorted((src / "labels").iterdir())[:10]:
-        path.write_text("")
-    with pytest.raises(UserError, match="14 radiographs with boxes; at least 20 are needed"):
-        read_labelled(src)
-
-
-def test_unreadable_radiographs_are_all_named(finder, simulated, tmp_path):
-    cohort = read_cohort(simulated)
-    folder = tmp_path / "broken"
-    (folder / "images").mkdir(parents=True)
-    for name in cohort.table["image"]:
-        (folder / name).write_bytes(b"no picture")
-    table = cohort.table.rename(columns={"time": "time_days"}).astype({"event": int})
-    table.to_csv(folder / "cohort.csv", index=False)
+def test_unreadable_radiographs_are_all_named(finder, cohort_folder):
+    for image in (cohort_folder / "images").iterdir():
+        image.write_bytes(b"no picture")
     with pytest.raises(UserError) as raised:
-        find_vertebrae(finder, read_cohort(folder), progress=False)
-    assert len(raised.value.faults) == len(cohort)
+        find_vertebrae(finder, read_cohort(cohort_folder), progress=False)
+    assert len(raised.value.faults) == 20

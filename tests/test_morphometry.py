@@ -97,11 +97,6 @@ def test_single_precision_reaches_a_tolerance_too():
     assert morphometry(points).grade.tolist() == [1, 3]
 
 
-def test_unknown_scales_give_no_chance():
-    mean = torch.tensor(np.array([vertebra(10, 20, 20)]), dtype=torch.float64)
-    assert grade_probabilities(mean, torch.full_like(mean, torch.nan)).isnan().all()
-
-
 def test_a_missing_neighbour_is_left_out_of_the_mean():
     spine = np.array([vertebra(20, 20, 20), np.full((6, 2), np.nan), vertebra(18, 18, 18), vertebra(20, 20, 20)])
     found = morphometry(spine, ordered=True)
@@ -139,13 +134,14 @@ def test_chances_of_grades_follow_the_normal_distribution():
     assert chances.sum() == pytest.approx(1)
 
 
-def test_chances_are_the_same_twice_and_unknown_for_unknown_keypoints():
+def test_chances_are_the_same_twice_and_unknown_for_unknown_keypoints_or_scales():
     mean = torch.tensor([vertebra(16, 20, 20), vertebra(20, 20, 20)], dtype=torch.float64)
     mean[1] = torch.nan
     scale = torch.full_like(mean, 0.5)
     first, again = (grade_probabilities(mean, scale) for _ in range(2))
     assert torch.equal(first[0], again[0])
     assert torch.isnan(first[1]).all()
+    assert grade_probabilities(mean[:1], torch.full_like(scale[:1], torch.nan)).isnan().all()
 
 
 def test_certain_keypoints_give_certain_grades():

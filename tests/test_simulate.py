@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from scipy.stats import binom, norm
 
+from fracsurv.cohort.boxes import LEVELS
+from fracsurv.cohort.covariates import PROTOCOL_COVARIATES
 from fracsurv.simulate import (
-    COVARIATES,
     DEFAULT,
-    LEVELS,
     calibrated_scale,
     clinical_log_hazard,
     image_log_hazard,
@@ -72,39 +72,32 @@ def test_mean_and_sd_are_within_their_normal_bounds(cohort, name):
     assert abs(x.std(ddof=1) - sd) <= z * sd * np.sqrt((kurtosis - 1) / (4 * N))
 
 
-def test_the_table_is_the_protocols_and_tells_nothing_of_the_truth(cohort):
+def test_the_table_is_the_protocols_and_holds_no_truth(cohort):
     table, truth = cohort
-    assert list(table.columns) == ["patient_id", "time_days", "event", *COVARIATES]
+    assert list(table.columns) == ["patient_id", "time_days", "event", *PROTOCOL_COVARIATES]
     assert table["patient_id"].is_unique
     assert table["patient_id"].equals(truth["patient_id"])
     assert not set(truth.columns) & set(table.columns) - {"patient_id"}
     assert table["time_days"].min() >= 1
     assert set(table["event"]) == {0, 1}
+    for level in LEVELS:  # a type is named exactly where a vertebra is broken
+        assert ((truth[f"grade_{level}"] == 0) == (truth[f"type_{level}"] == "normal")).all()
 
 
-def test_first_women_do_not_depend_on_how_many_follow(cohort):
+def test_a_woman_depends_on_the_seed_and_not_on_how_many_follow(cohort):
     for whole, part in zip(cohort, simulate_tables(150, seed=0), strict=True):
         pd.testing.assert_frame_equal(whole.head(150), part, check_exact=True)
-
-
-def test_another_seed_is_another_cohort():
-    ages = [simulate_clinical(50, seed)["age"] for seed in (0, 1)]
-    assert (ages[0] != ages[1]).mean() > 0.9
-
-
-def _c_index(event: np.ndarray, time: np.ndarray, risk: np.ndarray) -> float:
-    """Harrell's C by all pairs."""
-    comparable = (time[:, None] < time[None, :]) & event[:, None]
-    better = (risk[:, None] > risk[None, :]) + 0.5 * (risk[:, None] == risk[None, :])
-    return float(better[comparable].mean())
+    assert (simulate_clinical(50, 1)["age"] != cohort[0]["age"].head(50)).mean() > 0.9
 
 
 def test_concordance_of_the_true_risk_and_of_its_clinical_part(large):
     table, truth = (frame.head(4_000) for frame in large)
     event, time = table["event"].to_numpy(bool), table["time_days"].to_numpy(float)
+    comparable = (time[:, None] < time[None, :]) & event[:, None]
     # The protocol's aims are 0.76 and 0.64; the SD of C at n = 4,000 is about 0.007.
-    assert _c_index(event, time, truth["log_hazard"].to_numpy()) == pytest.approx(0.76, abs=0.025)
-    assert _c_index(event, time, clinical_log_hazard(table)) == pytest.approx(0.64, abs=0.025)
+    for risk, aim in ((truth["log_hazard"].to_numpy(), 0.76), (clinical_log_hazard(table), 0.64)):
+        better = (risk[:, None] > risk[None, :]) + 0.5 * (risk[:, None] == risk[None, :])
+        assert better[comparable].mean() == pytest.approx(aim, abs=0.025)
 
 
 def test_outcome_follows_the_stated_weibull_hazard(large):
@@ -122,7 +115,7 @@ def test_true_log_hazard_is_the_sum_of_the_stated_coefficients(cohort):
     image = (b**0.5 * -truth["bone_quality"] + (1 - b) ** 0.5 * burden) / (1 + 2 * (b - b * b) ** 0.5 * rho) ** 0.5
     expected = DEFAULT.image_strength * image
     centre = {"age": 77.8, "bmi": 26.3, "t_score": -1.6}
-    for name in COVARIATES:
+    for name in PROTOCOL_COVARIATES:
         expected += DEFAULT.log_hazard[name] * (table[name] - centre.get(name, 0))
     np.testing.assert_allclose(truth["log_hazard"], expected, rtol=1e-9)
 
@@ -143,12 +136,6 @@ def test_vertebral_fractures_follow_bone_age_and_prior_fracture(large):
     by_level = dict(zip(LEVELS, (grades > 0).sum(axis=0), strict=True))
     assert min(by_level["T12"], by_level["L1"]) > max(by_level["T10"], by_level["L3"], by_level["T4"])
     assert min(by_level["T7"], by_level["T8"]) > max(by_level["T4"], by_level["T5"], by_level["T10"])
-
-
-def test_a_type_is_named_exactly_where_a_vertebra_is_broken(cohort):
-    truth = cohort[1]
-    for level in LEVELS:
-        assert ((truth[f"grade_{level}"] == 0) == (truth[f"type_{level}"] == "normal")).all()
 
 
 @pytest.mark.parametrize("balance", [0.0, 0.3, 1.0])
@@ -191,11 +178,8 @@ def test_calibrated_scale_gives_the_wanted_share_for_any_score(share):
 
 
 def test_impossible_settings_are_refused():
-    correlation = DEFAULT.correlation | {
-        ("q", "age"): 0.9,
-        ("q", "prior_fracture"): -0.9,
-        ("age", "prior_fracture"): 0.9,
-    }
+    pairs = {("q", "age"): 0.9, ("q", "prior_fracture"): -0.9, ("age", "prior_fracture"): 0.9}
+    correlation = DEFAULT.correlation | pairs
     with pytest.raises(UserError, match="positive definite"):
         simulate_clinical(2, settings=replace(DEFAULT, correlation=correlation))
     with pytest.raises(UserError, match="image_balance"):

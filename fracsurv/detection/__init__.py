@@ -1,47 +1,24 @@
-"""The vertebra finder: train it, find vertebrae with it, judge it.
+"""The vertebra finder: train it, find vertebrae with it, evaluate it.
 
 found, provenance = read_labelled("path/to/yolo")
 finder = train_finder(found, provenance, DetectorRecipe())
 vertebrae = find(finder, radiographs)
 """
 
-from fracsurv.detection.column import one_column
-from fracsurv.detection.finder import (
-    Finder,
-    Vertebrae,
-    find,
-    load_finder,
-    save_finder,
-    score_finder,
-    train_finder,
-)
-from fracsurv.detection.inference import Detections, detect
-from fracsurv.detection.keypoint_training import KeypointRecipe
-from fracsurv.detection.network import VertebraDetector
-from fracsurv.detection.scores import average_precision, scores
-from fracsurv.detection.sources import Labelled, read_all_labelled, read_labelled
-from fracsurv.detection.tables import find_vertebrae, measure_vertebrae
-from fracsurv.detection.training import DetectorRecipe
+from importlib import import_module
 
-__all__ = [
-    "Detections",
-    "DetectorRecipe",
-    "Finder",
-    "KeypointRecipe",
-    "Labelled",
-    "VertebraDetector",
-    "Vertebrae",
-    "average_precision",
-    "detect",
-    "find",
-    "find_vertebrae",
-    "load_finder",
-    "measure_vertebrae",
-    "one_column",
-    "read_all_labelled",
-    "read_labelled",
-    "save_finder",
-    "score_finder",
-    "scores",
-    "train_finder",
-]
+_HOME = {
+    "find_cohort": ("find_vertebrae", "measure_vertebrae"),
+    "finder": ("Finder", "Vertebrae", "find", "load_finder", "save_finder", "score_finder", "train_finder"),
+    "sources": ("Labelled", "read_all_labelled", "read_labelled"),
+    "training": ("DetectorRecipe", "KeypointRecipe"),
+}
+__all__ = [name for names in _HOME.values() for name in names]
+
+
+def __getattr__(name: str) -> object:
+    """Imported when asked for: `detection.locate` reads boxes that were found before, without torch."""
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(import_module(f"fracsurv.detection.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

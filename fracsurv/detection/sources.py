@@ -1,4 +1,4 @@
-"""Radiographs with vertebra boxes to train or judge a detector on: a YOLO folder or a cohort."""
+"""Radiographs with vertebra boxes to train or evaluate a detector on: a YOLO folder or a cohort."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS
 from fracsurv.cohort.cohort import Cohort, read_cohort
 from fracsurv.cohort.tables import TABLES
 from fracsurv.images.radiographs import read_radiograph
-from fracsurv.importers.yolo_labels import read_yolo
+from fracsurv.importers.yolo import read_yolo
 from fracsurv.utils.errors import UserError
 from fracsurv.vertebrae.slots import MAX_HEIGHT
 
-FEWEST = 20
-"""Fewer radiographs than this teach nothing that holds for another."""
+MIN_RADIOGRAPHS = 20
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A radiograph's file, how messages call it, and its vertebrae in its pixels.
+    """A radiograph's file, its name in messages, and its vertebrae in its pixels.
 
     `boxes` (n, 4); `keypoints` (n, 6, 2), NaN = unknown; `windowed` as of `Cohort`.
     """
@@ -39,9 +38,9 @@ class Labelled:
 
 
 def read_labelled(src: str | Path) -> tuple[list[Labelled], str]:
-    """Radiographs with boxes, and their provenance: 'real' for a YOLO folder, else what the cohort says.
+    """Radiographs with boxes, and their provenance: 'real' for a YOLO folder, else the cohort's.
 
-    A folder with a cohort's table is a cohort; boxes over the protocol's limit of height hold several vertebrae and
+    A folder with a cohort's table is a cohort; boxes over the protocol's maximum height hold several vertebrae and
     are left out. Anything else is read as a YOLO folder.
 
     Raises
@@ -58,13 +57,15 @@ def read_labelled(src: str | Path) -> tuple[list[Labelled], str]:
         if faults:
             raise UserError(faults)
         found = [
-            Labelled(each.path, each.path.relative_to(src).as_posix(), each.boxes, _unknown(len(each.boxes)))
+            Labelled(
+                each.path, each.path.relative_to(src).as_posix(), each.boxes, np.full((len(each.boxes), 6, 2), np.nan)
+            )
             for each in radiographs
         ]
         provenance = "real"
     n_with = sum(len(each.boxes) > 0 for each in found)
-    if n_with < FEWEST:
-        raise UserError(f"{src}: {n_with} radiographs with boxes; at least {FEWEST} are needed")
+    if n_with < MIN_RADIOGRAPHS:
+        raise UserError(f"{src}: {n_with} radiographs with boxes; at least {MIN_RADIOGRAPHS} are needed")
     return found, provenance
 
 
@@ -80,11 +81,10 @@ def read_all_labelled(sources: Sequence[str | Path]) -> tuple[list[Labelled], st
     for src in sources:
         try:
             radiographs, provenance = read_labelled(src)
+            found += radiographs
+            provenances.append(provenance)
         except UserError as error:
             faults += error.faults
-            continue
-        found += radiographs
-        provenances.append(provenance)
     if faults:
         raise UserError(faults)
     return found, " and ".join(dict.fromkeys(provenances))
@@ -109,7 +109,3 @@ def _of_cohort(cohort: Cohort) -> list[Labelled]:
         for patient, image in zip(cohort.table["patient_id"], cohort.table["image"], strict=True)
         if patient in of
     ]
-
-
-def _unknown(n: int) -> np.ndarray:
-    return np.full((n, 6, 2), np.nan)

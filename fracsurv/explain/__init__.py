@@ -1,1 +1,1 @@
-"""What a fitted network looks at: vertebra by vertebra, place by place, factor by factor; and whether it is right."""
+"""What fitted models look at: vertebrae and places in images, clinical factors; and whether it is the fractures."""

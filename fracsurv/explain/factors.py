@@ -1,4 +1,4 @@
-"""How much a model's ranking loses when one clinical factor is dealt out at random among the patients judged."""
+"""Permutation importance: how much concordance a model loses when one clinical factor is permuted."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def factor_importance(
     seed: int,
     n_draws: int = 200,
 ) -> tuple[pd.DataFrame, NDArray]:
-    """Permutation importance (Breiman 2001; Fisher et al. 2019): loss of Harrell's C, mean over 10 permutations.
+    """Loss of Harrell's C with each factor permuted, mean over 10 permutations (Breiman 2001; Fisher et al. 2019).
 
-    A factor that others stand in for loses little, however much it matters by itself.
+    A factor that is correlated with others loses little, however much it matters by itself.
 
     Parameters
     ----------
     risk_of : callable
-        Covariates (n, p) to (n,) log hazards; whatever else the model sees, an image say, stays as it is.
+        Covariates (n, p) to (n,) log hazards, higher = riskier; the model's other inputs, such as an image, stay.
     tabular : array (n, p)
         As the model takes them.
+    event, time : arrays (n,)
     names : sequence of str
         Of the factors.
     columns : sequence of sequences of int, optional
-        Of each factor its columns of `tabular`, which are permuted together; by default one after the other.
-    event, time : arrays (n,)
+        Each factor's columns of `tabular`, permuted together; by default factor k has column k.
 
     Returns
     -------
     losses : DataFrame
-        `factor, loss`: C as it is less C with this factor permuted; above 0, the model uses it rightly.
+        `factor, loss`: C less C with this factor permuted; above 0, the factor improves the ranking.
     drawn : array (n_draws, p)
         The same in bootstrap samples of the patients.
     """

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fracsurv.cohort.boxes import LEVELS
-
-from .settings import SimulationSettings
+from fracsurv.simulate.settings import SimulationSettings
 
 #: Bodies drawn, top to bottom; the protocol's thirteen are BODIES[FIRST : LAST + 1].
 BODIES = ("C6", "C7", *(f"T{i}" for i in range(1, 13)), *(f"L{i}" for i in range(1, 6)), "S1")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from .anatomy import BODIES, FIRST, LAST, PICTURE_WIDTH, Spine
-from .settings import SimulationSettings
+from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS
+from fracsurv.simulate.anatomy import BODIES, FIRST, LAST, PICTURE_WIDTH, Spine
+from fracsurv.simulate.settings import SimulationSettings
+from fracsurv.vertebrae.slots import MAX_HEIGHT
 
-#: The protocol's limit: a taller box (protocol pixels) holds several vertebrae.
-TALLEST_BOX = 230.0
 _MARGIN = 4.0  # mm around the keypoints' hull
 _LEAST_SEEN = 0.5  # share of a box's height that must lie in the picture for it to be found
 
-KEYPOINTS = tuple(f"{axis}{k}" for k in range(1, 7) for axis in "xy")
-COLUMNS = ("level", "x_min", "y_min", "x_max", "y_max", "score", *KEYPOINTS)
+COLUMNS = ("level", *BOX_COLUMNS, "score", *KEYPOINT_COLUMNS)
 
 
 def list_boxes(
@@ -48,7 +47,7 @@ def _row(
     level: str, box: np.ndarray, keypoints: np.ndarray | None, limit: np.ndarray, resolution: float
 ) -> dict[str, object]:
     known = keypoints is not None and (keypoints >= 0).all() and (keypoints <= limit).all()
-    points = keypoints.ravel() * resolution if known else np.full(len(KEYPOINTS), np.nan)
+    points = keypoints.ravel() * resolution if known else np.full(len(KEYPOINT_COLUMNS), np.nan)
     numbers = np.round([*(box * resolution), 1.0, *points], 3)
     return dict(zip(COLUMNS, [level, *numbers.tolist()], strict=True))
 
@@ -61,7 +60,7 @@ def _merge(rows: dict[int, dict[str, object]], box: np.ndarray, order: np.ndarra
                 break
             group = box[start : end + 1]
             tall = np.concatenate([group[:, :2].min(axis=0), group[:, 2:].max(axis=0)])
-            if tall[3] - tall[1] > TALLEST_BOX:
+            if tall[3] - tall[1] > MAX_HEIGHT:
                 for i in range(start, end + 1):
                     del rows[i]
                 rows[start] = _row("", tall, None, tall[2:], resolution)

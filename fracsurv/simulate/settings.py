@@ -1,4 +1,4 @@
-"""Every number of the simulated cohort: marginals, correlations, hazards, follow-up, faults of detection.
+"""Every number of the simulated cohort: marginals, correlations, hazards, follow-up, detection; its random streams.
 
 The marginals are the protocol's (SUPERB, 3,028 women). The coefficients were chosen by hand so that the
 protocol's concordances come out (Cox on the ten covariates about 0.64, true risk about 0.76); they are not
@@ -9,24 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-CONTINUOUS = ("age", "bmi", "t_score")
-BINARY = (
-    "prior_fracture",
-    "parental_hip_fracture",
-    "smoker",
-    "glucocorticoids",
-    "rheumatoid_arthritis",
-    "alcohol",
-    "secondary_osteoporosis",
-)
+import numpy as np
 
-#: The ten covariates in the protocol's order, with the kind that cohort.yaml states.
-COVARIATES: dict[str, str] = {
-    "age": "continuous",
-    "bmi": "continuous",
-    **dict.fromkeys(BINARY, "binary"),
-    "t_score": "normalised",
-}
+from fracsurv.cohort.covariates import PROTOCOL_COVARIATES
+
+BINARY = tuple(name for name, kind in PROTOCOL_COVARIATES.items() if kind == "binary")
+CONTINUOUS = ("age", "bmi", "t_score")
 
 
 def _prevalence() -> dict[str, float]:
@@ -131,3 +119,34 @@ class SimulationSettings:
 
 
 DEFAULT = SimulationSettings()
+
+# A stage's number is part of the stream: never renumber, or every simulated cohort changes.
+STAGES = {
+    "clinical": 0,
+    "fractures": 1,
+    "outcome": 2,
+    "anatomy": 3,
+    "texture": 4,
+    "background": 5,
+    "noise": 6,
+    "boxes": 7,
+    "death": 8,
+}
+
+
+def stream(seed: int, patient: int, stage: str) -> np.random.Generator:
+    """The generator of one patient (0-based number) for one stage; independent of those of other patients and stages.
+
+    So nothing depends on the order, the number of workers or the number of patients.
+    """
+    key = np.random.SeedSequence(entropy=seed, spawn_key=(patient, STAGES[stage]))
+    return np.random.Generator(np.random.PCG64(key))
+
+
+def draw_rows(seed: int, n: int, stage: str, draw: str, columns: int) -> np.ndarray:
+    """`columns` draws (`draw`: a Generator method without arguments, such as "random") for each of the
+    first `n` patients; float64 (n, columns). Row i does not depend on n."""
+    values = np.empty((n, columns))
+    for patient in range(n):
+        values[patient] = getattr(stream(seed, patient, stage), draw)(columns)
+    return values

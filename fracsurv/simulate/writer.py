@@ -10,25 +10,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
+from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 from tqdm import tqdm
 
 from fracsurv.cohort.boxes import LEVELS
+from fracsurv.cohort.covariates import PROTOCOL_COVARIATES
+from fracsurv.simulate.anatomy import simulate_spine
+from fracsurv.simulate.boxes import COLUMNS, list_boxes
+from fracsurv.simulate.outcome import DeathSettings, image_log_hazard, simulate_outcome, with_death
+from fracsurv.simulate.patients import simulate_clinical, simulate_fractures
+from fracsurv.simulate.render import render
+from fracsurv.simulate.settings import DEFAULT, SimulationSettings, stream
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import atomic_folder
 from fracsurv.utils.workers import mapped
 
-from .anatomy import simulate_spine
-from .boxes import COLUMNS, list_boxes
-from .clinical import simulate_clinical
-from .death import DeathSettings, with_death
-from .fractures import simulate_fractures
-from .outcome import image_log_hazard, simulate_outcome
-from .pictures import SUFFIX, write_picture
-from .render import render
-from .settings import COVARIATES, DEFAULT, SimulationSettings
-from .streams import stream
-
 BOXES = ("none", "true", "faulty")
+SUFFIX = {"png": ".png", "dicom": ".dcm"}
 
 
 def simulate_cohort(
@@ -112,7 +112,7 @@ def simulate_tables(
     if death is not None:
         outcome = with_death(outcome, clinical, seed, death)
     ids = pd.Series([f"P{i + 1:05d}" for i in range(n)], name="patient_id")
-    table = pd.concat([ids, outcome[["time_days", "event"]], clinical[list(COVARIATES)]], axis=1)
+    table = pd.concat([ids, outcome[["time_days", "event"]], clinical[list(PROTOCOL_COVARIATES)]], axis=1)
     truth = pd.concat([ids, outcome["log_hazard"], clinical["bone_quality"], fractures], axis=1)
     return table, truth
 
@@ -182,7 +182,7 @@ def _draw(task: _Task, woman: tuple) -> tuple[list[dict[str, object]], list[dict
     spine = simulate_spine(stream(task.seed, patient, "anatomy"), grades, types, task.settings)
     pixels = render(spine, bone_quality, t_score, task.seed, patient, task.resolution)
     path = task.folder / "images" / (patient_id + SUFFIX[task.image_format])
-    write_picture(path, pixels, patient_id, f"fracsurv {task.seed}", 1 / (spine.scale * task.resolution))
+    _write_picture(path, pixels, patient_id, f"fracsurv {task.seed}", 1 / (spine.scale * task.resolution))
     true = replace(task.settings, box_faults=0.0, neck_boxes=0.0)
     listed = (
         list_boxes(spine, stream(task.seed, patient, "boxes"), task.resolution, settings)
@@ -205,7 +205,7 @@ def _describe(
     description = f"Simulated by fracsurv: {patients} women and {external} external ones, seed {seed}."
     cohort = {
         "provenance": "simulated",
-        "covariates": COVARIATES,
+        "covariates": PROTOCOL_COVARIATES,
         "resolution": resolution,
         "description": description,
     }
@@ -218,3 +218,43 @@ def _describe(
     if death is not None:
         record["death"] = asdict(death)
     (folder / "simulation.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_picture(path: Path, pixels: np.ndarray, patient_id: str, study: str, spacing: float) -> None:
+    """Write `pixels` (uint16, 12 bits used) in the format that the suffix of `path` names.
+
+    `study` seeds the DICOM identifiers, so that the same simulation writes the same bytes; `spacing` is mm a
+    pixel.
+    """
+    if path.suffix == SUFFIX["dicom"]:
+        _dicom(pixels, patient_id, study, spacing).save_as(path, enforce_file_format=True)
+    else:
+        Image.fromarray(pixels).save(path, compress_level=3)
+
+
+def _dicom(pixels: np.ndarray, patient_id: str, study: str, spacing: float) -> FileDataset:
+    """A Secondary Capture object, MONOCHROME2, 12 bits stored in 16; no name, no dates."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[study, patient_id, "instance"])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    image = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    image.SOPClassUID = meta.MediaStorageSOPClassUID
+    image.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    image.StudyInstanceUID = generate_uid(entropy_srcs=[study, patient_id, "study"])
+    image.SeriesInstanceUID = generate_uid(entropy_srcs=[study, patient_id, "series"])
+    image.Modality, image.ConversionType, image.PatientSex = "OT", "SYN", "F"
+    image.PatientID, image.StudyID, image.SeriesNumber, image.InstanceNumber = patient_id, "1", 1, 1
+    # Required to be there, allowed to be empty.
+    for keyword in ("PatientName", "PatientBirthDate", "StudyDate", "StudyTime", "AccessionNumber"):
+        setattr(image, keyword, "")
+    image.ReferringPhysicianName = ""
+    image.PatientOrientation = ["P", "F"]  # rows run backwards, columns towards the feet
+    image.BurnedInAnnotation = "NO"
+    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+    image.Rows, image.Columns = pixels.shape
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
+    image.RescaleIntercept, image.RescaleSlope, image.RescaleType = 0, 1, "US"
+    image.PixelSpacing = [f"{spacing:.5f}"] * 2
+    image.PixelData = pixels.astype("<u2").tobytes()
+    return image

@@ -11,8 +11,7 @@ from tqdm import tqdm
 from fracsurv.cohort.covariates import MISSING
 from fracsurv.config import RESNETS, TRUE_RISK, derive_seed
 from fracsurv.explain.factors import factor_importance
-from fracsurv.explain.maps import attention_rollout, grad_cam
-from fracsurv.explain.occlusion import occluded, vertebra_frames
+from fracsurv.explain.images import attention_rollout, grad_cam, vertebra_contributions, vertebra_frames
 from fracsurv.metrics import percentile_interval
 from fracsurv.study.experiments import fitted_network
 from fracsurv.study.explanations import (
@@ -112,7 +111,7 @@ def _looked_at(
         if kind == "full":
             boxes = vertebra_frames(run.cohort, rows, run.store("full").full.shape[1:], images.shape[-2:])
             frames = torch.from_numpy(boxes).to(images.device)
-        contributions.append(occluded(model, tabular, images, frames).numpy())
+        contributions.append(vertebra_contributions(model, tabular, images, frames).numpy())
         seen = (
             grad_cam(model, backbone.layer4, tabular, images)
             if encoder in RESNETS

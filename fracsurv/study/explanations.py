@@ -39,7 +39,7 @@ class Explanation:
     n_factors : int
         Of how many of them the factors were permuted.
     contributions : ndarray (n_folds, n, 13) or None
-        See `occluded`; None without an image.
+        See `vertebra_contributions`; None without an image.
     places : ndarray (H, W) or None
         Grad-CAM or rollout, the mean over the sample, each fold's scaled to mean 1, then over the folds.
     factors : DataFrame or None

@@ -11,7 +11,7 @@ from fracsurv import plots
 from fracsurv.cohort.boxes import LEVELS
 from fracsurv.cohort.summary import label
 from fracsurv.config import RESNETS, derive_seed
-from fracsurv.explain.truth import fracture_auc, true_grades
+from fracsurv.explain.fractures import fracture_auc, true_grades
 from fracsurv.report.findings.finding import PATIENTS, Finding
 from fracsurv.study.explanations import Explanation
 from fracsurv.study.labels import experiment_name, stamp

@@ -1,4 +1,4 @@
-"""How much each vertebra moves the risk: the log hazard with it, less the log hazard with it taken away."""
+"""Where a network looks: what each vertebra adds to the log hazard, Grad-CAM (ResNet), attention rollout (ViT)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models import VisionTransformer
 
 from fracsurv.cohort.boxes import BOX_COLUMNS, N_SLOTS
 from fracsurv.cohort.cohort import Cohort
@@ -15,8 +17,12 @@ from fracsurv.vertebrae.covariates import slot_index
 from fracsurv.vertebrae.slots import into_slots
 
 
-def occluded(call: Callable[..., Tensor], tabular: Tensor, images: Tensor, frames: Tensor | None) -> Tensor:
-    """Contribution of each vertebra to each patient's log hazard: above 0, it makes the patient riskier.
+def vertebra_contributions(
+    call: Callable[..., Tensor], tabular: Tensor, images: Tensor, frames: Tensor | None
+) -> Tensor:
+    """Each patient's log hazard less the one without the vertebra, (n, 13) float32; above 0, it raises the risk.
+
+    NaN where there is no vertebra.
 
     Parameters
     ----------
@@ -24,14 +30,10 @@ def occluded(call: Callable[..., Tensor], tabular: Tensor, images: Tensor, frame
         (covariates, images) to (n,) log hazards; a network in evaluation mode.
     tabular : Tensor (n, p)
     images : Tensor (n, 13, H, W) or (n, 1, H, W)
-        Normalised and padded. A crop is taken away as an empty slot is shown, all zeros; a vertebra of a full
-        radiograph by giving its box the mean of the picture around it.
+        Normalised and padded. Without a vertebra its crop is all zeros, as an empty slot's; in a full radiograph its
+        box has the mean of the picture around it.
     frames : Tensor (n, 13, 4) or None
         For full radiographs: x_min, y_min, x_max, y_max of each slot's box in the image's pixels, NaN = none.
-
-    Returns
-    -------
-    Tensor (n, 13), float32; NaN where there is no vertebra to take away.
     """
     with torch.no_grad():
         whole = call(tabular, images).float()
@@ -86,3 +88,65 @@ def vertebra_frames(cohort: Cohort, rows: np.ndarray, resized: tuple[int, int], 
         boxes = of[patient] * [across, down, across, down] + [left, top, left, top]
         result[number] = into_slots(boxes, index[number])
     return result
+
+
+def grad_cam(call: Callable[..., Tensor], layer: nn.Module, tabular: Tensor, images: Tensor) -> Tensor:
+    """Grad-CAM of the log hazard at a convolutional layer (Selvaraju et al. 2017), by captum.
+
+    Parameters
+    ----------
+    call : callable
+        (covariates, images) to (n,) log hazards; a network in evaluation mode.
+    layer : module
+        Its last convolutional stage.
+
+    Returns
+    -------
+    Tensor (n, H, W), float32
+        At the size of `images`, bilinear between the layer's few places. Above 0 where the picture raises the log
+        hazard; what lowers it is 0. For 13 crops one map: a place is the same place in all of them.
+    """
+    from captum.attr import LayerAttribution, LayerGradCam
+
+    found = LayerGradCam(lambda image, covariates: call(covariates, image), layer).attribute(
+        images, additional_forward_args=(tabular,), relu_attributions=True
+    )
+    return LayerAttribution.interpolate(found.float(), images.shape[-2:], "bilinear").squeeze(1).detach()
+
+
+def attention_rollout(transformer: VisionTransformer, images: Tensor) -> Tensor:
+    """How much of each patch reaches the class token through all layers (Abnar and Zuidema 2020).
+
+    Attention averaged over the heads, half of each layer being the residual path. It says where information comes
+    from, not whether it raises or lowers the risk.
+
+    Parameters
+    ----------
+    transformer : VisionTransformer
+        In evaluation mode.
+    images : Tensor (n, channels, S, S)
+
+    Returns
+    -------
+    Tensor (n, S, S), float32
+        Shares of the patches, which add up to 1 less the class token's own, at the size of the images.
+    """
+    inputs: list[Tensor] = []
+    hooks = [
+        layer.self_attention.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+        for layer in transformer.encoder.layers
+    ]
+    with torch.no_grad():
+        try:
+            transformer(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        reached = None
+        for layer, seen in zip(transformer.encoder.layers, inputs, strict=True):
+            weights = layer.self_attention(seen, seen, seen, need_weights=True, average_attn_weights=True)[1].float()
+            step = (weights + torch.eye(weights.shape[-1], device=weights.device)) / 2
+            reached = step if reached is None else step @ reached
+    patches = reached[:, 0, 1:]
+    side = round(patches.shape[1] ** 0.5)
+    return functional.interpolate(patches.reshape(-1, 1, side, side), images.shape[-2:], mode="nearest").squeeze(1)

@@ -1,4 +1,4 @@
-"""Does a network's attention fall on the vertebrae that are truly fractured: asked where a simulator knows them."""
+"""Whether a network looks at truly fractured vertebrae, in cohorts whose truth is known."""
 
 from __future__ import annotations
 
@@ -36,22 +36,21 @@ def true_grades(cohort: Cohort, rows: NDArray) -> NDArray | None:
 def fracture_auc(
     contribution: NDArray, grade: NDArray, *, least: int = 1, n_draws: int = 1000, seed: int = 0
 ) -> dict[str, float]:
-    """How well contributions tell fractured from sound vertebrae of the same patient.
+    """AUC of contributions for fractured against sound vertebrae of the same patient; 0.5 is chance.
 
-    From each contribution the mean of the sound vertebrae at its level is taken first: T12 and L1 fracture more often
-    than T4, and a network that only weighs levels would be taken for one that sees fractures. Then, within each
-    patient with both: the share of pairs of a fractured and a sound vertebra of which the fractured one contributes
-    more, ties a half; then the mean over these patients. 0.5 is chance, 1 is always. Comparing within a patient
-    leaves out what differs between patients: their age, say, which a network may know otherwise.
+    First the mean contribution of the sound vertebrae at the same level is subtracted: T12 and L1 fracture more often
+    than T4, and a network that only weighs levels would look like one that sees fractures. Then, within each patient
+    with both: the share of pairs of a fractured and a sound vertebra in which the fractured one contributes more, a
+    half of ties; then the mean over these patients. Pairs are within a patient, so that age, say, does not count.
 
     Parameters
     ----------
     contribution : array (n, 13), or (n_models, n, 13)
-        Of several models the mean of their shares is taken, patient by patient.
+        Of several models the shares are averaged, patient by patient.
     grade : array (n, 13)
         True grades, NaN = not known. Levels at which nobody has a sound vertebra are left out.
     least : int
-        The grade from which a vertebra counts as fractured. Those between 0 and it are left out.
+        Minimum grade of a fractured vertebra. Those between 0 and it are left out.
 
     Returns
     -------
@@ -62,8 +61,8 @@ def fracture_auc(
     contribution = np.asarray(contribution, float).reshape(-1, *np.shape(grade))
     known = np.isfinite(grade) & np.isfinite(contribution).all(axis=0)
     fractured, sound = known & (grade >= least), known & (grade == 0)
-    usual = np.where(sound, contribution, 0).sum(axis=1) / np.maximum(sound.sum(axis=0), 1)
-    contribution = contribution - usual[:, None, :]
+    expected = np.where(sound, contribution, 0).sum(axis=1) / np.maximum(sound.sum(axis=0), 1)
+    contribution = contribution - expected[:, None, :]
     fractured &= sound.any(axis=0)
     both = fractured.any(axis=1) & sound.any(axis=1)
     shares = []

@@ -1,4 +1,4 @@
-"""A finder over a cohort: the table of its vertebrae, with levels, keypoints and grades."""
+"""A finder's work on a whole cohort: vertebrae.csv, with levels, keypoints and grades."""
 
 from __future__ import annotations
 
@@ -12,38 +12,32 @@ from tqdm import tqdm
 
 from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS, LEVELS, SCALE_COLUMNS
 from fracsurv.cohort.cohort import Cohort
-from fracsurv.detection.finder import (
-    Finder,
-    Vertebrae,
-    find,
-    find_keypoints,
-)
+from fracsurv.detection.finder import Finder, Vertebrae, find, find_keypoints
+from fracsurv.detection.inference import BATCH_SIZE
 from fracsurv.images.radiographs import read_patient_radiograph
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import atomic_path
 from fracsurv.vertebrae.morphometry import grade_probabilities, morphometry
 from fracsurv.vertebrae.slots import MAX_HEIGHT, into_slots, slots
 
-AT_ONCE = 8
-"""Radiographs that are looked at together."""
-PART = 16 * AT_ONCE
-"""Radiographs after which what was found is kept: no more than these are looked at again after a kill."""
+PART = 16 * BATCH_SIZE
+"""Radiographs whose vertebrae are saved together: after a kill, no more than these are searched again."""
 
 
 def find_vertebrae(
     finder: Finder, cohort: Cohort, *, progress: bool = True, parts: Path | None = None
 ) -> pd.DataFrame:
-    """A cohort's `vertebrae.csv`: boxes, levels and scores; with keypoints, Genant's grade and its chances too.
+    """A cohort's `vertebrae.csv`: boxes, levels, scores and, with keypoints, Genant's grades and their chances.
 
     Columns besides those of a cohort's boxes: `grade` (0 to 3), `p_fracture` and `p_grade_2_or_more`, and for each
-    keypoint coordinate `x1 …` its standard deviation `sx1 …`, in pixels. All of these are empty for a finder without
-    keypoints. `level` is that of the slot which the box fills (`vertebrae.slots`), empty for a box that fills none.
+    keypoint coordinate `x1 …` its standard deviation `sx1 …`, in pixels; empty for a finder without keypoints.
+    `level` is that of the slot which the box fills (`vertebrae.slots`), empty for a box that fills none.
 
     Parameters
     ----------
     parts : Path, optional
-        Folder of this finder's work on this cohort alone: what it finds is kept there while it looks, and a call
-        after an interruption goes on from there, to the same table.
+        Folder for this finder's unfinished work on this cohort: a call after an interruption goes on from there, to
+        the same table.
 
     Raises
     ------
@@ -51,7 +45,7 @@ def find_vertebrae(
         For a cohort without radiographs, and for every radiograph that cannot be read.
     """
     if not cohort.has_images:
-        raise UserError(f"{cohort.folder}: has no radiographs (no column `image`); there is nothing to look at")
+        raise UserError(f"{cohort.folder}: has no radiographs (no column `image`)")
     patients = cohort.table.loc[cohort.has_image, "patient_id"]
     tables: list[pd.DataFrame] = []
     faults: list[str] = []
@@ -105,7 +99,7 @@ def _measured(finder: Finder, cohort: Cohort, rows: pd.DataFrame, image: np.ndar
     )
     mean, scale = find_keypoints(finder.keypoints, image, boxes)
     known = np.isfinite(theirs).all(axis=(1, 2))[:, None, None]
-    # an annotator's points are taken as they are, and as exact where nothing else is said
+    # an annotator's points are kept, and are exact where they have no standard deviation
     points, scale = np.where(known, theirs, mean), np.where(known, np.nan_to_num(spread), scale)
     found = Vertebrae(boxes, given["score"].to_numpy(float), points, scale)
     return graded_table(rows["patient_id"].iloc[0], found, image.shape[0], cohort.resolution)
@@ -118,11 +112,11 @@ def _bar(total: int, progress: bool) -> tqdm:
 def _batches(
     cohort: Cohort, patients: pd.Series, bar: tqdm, faults: list[str]
 ) -> Iterator[tuple[list[str], list[np.ndarray]]]:
-    """Radiographs, a few at a time. What cannot be read goes into `faults`; from then on they are only read."""
+    """Patients and their radiographs, a few at a time; unreadable ones go into `faults`, and end the batches."""
     name_of = dict(zip(cohort.table["patient_id"], cohort.table["image"], strict=True))
-    for start in range(0, len(patients), AT_ONCE):
+    for start in range(0, len(patients), BATCH_SIZE):
         read: dict[str, np.ndarray] = {}
-        for patient in patients.iloc[start : start + AT_ONCE]:
+        for patient in patients.iloc[start : start + BATCH_SIZE]:
             bar.update()
             try:
                 read[patient] = read_patient_radiograph(cohort, name_of[patient])
@@ -144,7 +138,7 @@ def graded_table(patient: str, found: Vertebrae, image_height: int, resolution: 
     table.insert(1, "level", level)
     table["score"] = found.score.round(4)
     known = np.isfinite(found.keypoints).all(axis=(1, 2))
-    # graded as a spine: the neighbours' heights tell whether a vertebra has lost height all over
+    # graded as a spine: only beside its neighbours does a vertebra show that it lost height all over
     mean, scale = (torch.from_numpy(into_slots(part, index)) for part in (found.keypoints, found.scale))
     grade, chance = np.zeros(n, int), np.full((n, 4), np.nan)
     grade[index[filled]] = morphometry(mean, ordered=True).grade.numpy()[filled]

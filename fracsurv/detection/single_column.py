@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 
-OVERLAP = 0.5
-"""Vertical overlap, as a share of the lower box, from which two boxes are the same vertebra."""
-LARGEST_STEP = 1.0
+MAX_OVERLAP = 0.5
+"""Vertical overlap, as a share of the lower box, above which two boxes are the same vertebra."""
+MAX_STEP = 1.0
 """Sideways step between neighbours, in box widths a box height of distance, that no spine takes."""
 
 
 def one_column(boxes: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """The boxes that form the best single column from top to bottom, (k,) int, ordered so.
+    """Rows, (k,) int, of the boxes that form the best single column, top to bottom.
 
-    Among all chains of boxes, each below the one before, the chain with the greatest sum of scores, less a penalty
-    for every step aside. So of two boxes over one vertebra the better stays, and a box beside the spine (a hip, a
-    hand, a mark) goes, unless its whole chain outweighs the spine's. The rule, for a step from box i to the next
-    box j:
+    Of all chains of boxes, each below the one before, it is the chain with the greatest sum of scores less a penalty
+    for every sideways step. So of two boxes over one vertebra the better stays, and a box beside the spine (a hip, a
+    hand, a mark) goes, unless its whole chain outweighs the spine's. For a step from box i to the next box j:
 
-    - they may overlap vertically by at most half of the lower one's height;
+    - they may overlap vertically by at most half of the smaller height;
     - with dx the distance sideways and dy the one downwards of their centres, w their mean width and h their mean
       height, the step s = (dx / w) / max(1, dy / h) costs s², and is not allowed from 1 on.
 
-    Gaps cost nothing: which vertebra is missing is for `vertebrae.slots` to say.
+    Gaps cost nothing: `vertebrae.slots` decides which vertebra is missing.
 
     Parameters
     ----------
     boxes : ndarray (n, 4)
         x_min, y_min, x_max, y_max, any unit, y downwards.
-    score : ndarray (n,)
-        Each box's score, from 0 to 1.
+    score : ndarray (n,), in [0, 1]
     """
     boxes, score = np.asarray(boxes, float).reshape(-1, 4), np.asarray(score, float)
     n = len(boxes)
@@ -43,8 +41,8 @@ def one_column(boxes: np.ndarray, score: np.ndarray) -> np.ndarray:
     dy = centre[None, :, 1] - centre[:, None, 1]
     overlap = np.minimum(high[:, None, 1], high[None, :, 1]) - np.maximum(low[:, None, 1], low[None, :, 1])
     step = dx / mean[:, :, 0] / np.maximum(1.0, dy / mean[:, :, 1])
-    apart = overlap <= OVERLAP * np.minimum(side[:, None, 1], side[None, :, 1])
-    gain = np.where(apart & (step < LARGEST_STEP), -np.square(step), -np.inf)
+    apart = overlap <= MAX_OVERLAP * np.minimum(side[:, None, 1], side[None, :, 1])
+    gain = np.where(apart & (step < MAX_STEP), -np.square(step), -np.inf)
     best, before = score[order].copy(), np.full(n, -1)
     for j in range(1, n):
         candidates = best[:j] + gain[:j, j]
