@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import reprlib
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +14,16 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 """What the system calls a disk that is full, for all or for this user."""
 MOST_SPANS = 40
 """Rows, or stretches of rows, that are named before the others are counted."""
+LONGEST_SHOWN = 60
+"""Characters of a user's value that a message quotes."""
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 2 * LONGEST_SHOWN
+
+
+def shorten(value: object) -> str:
+    """A value as a message quotes it: its `repr`, cut after `LONGEST_SHOWN` characters."""
+    text = _SHORT.repr(value)  # a YAML file of a few lines can stand for a text that no memory holds
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def format_rows(rows: Sequence[int]) -> str:
