@@ -224,7 +224,7 @@ def _broken_rules(row: Experiment, others: Mapping[str, Experiment]) -> list[str
         (not (row.input == "full" and row.encoder in VITS), "a vision transformer takes crops alone"),
         (not (row.morphometry and row.image_alone), "an image model without fusion takes no `morphometry`"),
         (not (cox and image), "cox_ph takes no image"),
-        (not (cox and (row.spread_events or row.bank)), "cox_ph takes no batches, so no `spread_events` and no `bank`"),
+        (not (cox and (row.spread_events or row.bank)), "cox_ph takes no `spread_events` and no `bank`"),
         (image or row.fusion == "none", "fusion needs an image input"),
         (cox or (row.lr > 0 and row.epochs > 0 and row.batch_size > 1),
          "a network needs lr > 0, epochs > 0 and batch_size > 1"),

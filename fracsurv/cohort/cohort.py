@@ -16,34 +16,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fracsurv.cohort.annotations import (
-    read_vertebrae,
-    with_keypoints,
-    written_by,
-)
+from fracsurv.cohort.annotations import read_truth, read_vertebrae, with_keypoints, written_by
 from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS, LEVELS
-from fracsurv.cohort.checks import check_types, check_values
 from fracsurv.cohort.covariates import MISSING
-from fracsurv.cohort.files import (
-    check_boxes_have_image,
-    check_images,
-    check_masked,
-    has_image_entry,
-    kept_rows,
-    read_truth,
-)
-from fracsurv.cohort.settings import (
-    check_labels,
-    covariates_of,
-    read_settings,
-    unread_columns,
-)
-from fracsurv.cohort.tables import decimal_mark, read_patients, renamed
+from fracsurv.cohort.read import read_patients
+from fracsurv.cohort.settings import read_settings
 from fracsurv.utils.errors import UserError
 
 CORRECTIONS = "vertebrae_corrections.csv"
 HORIZONS_YEARS = (1, 3, 5, 8)
 DAYS_A_YEAR = 365.25
+FROM_SETTINGS = (
+    "provenance", "resolution", "labels", "outcome", "horizons", "description", "time_unit", "competing_event",
+    "outcome_includes_death",
+)  # fmt: skip
+"""Entries of `cohort.yaml` that a `Cohort` has by the same name."""
 MIN_SHARE_MEASURED = 0.8
 """Share of the patients whose vertebrae must be measured; the others get the mean, and are counted in the report."""
 
@@ -178,9 +165,7 @@ class Cohort:
     def of_rows(self, rows: NDArray) -> Cohort:
         """These patients alone, with their boxes; the folder, and so the truth, stay the whole cohort's."""
         table = self.table.iloc[rows].reset_index(drop=True)
-        boxes = self.vertebrae
-        if boxes is not None:
-            boxes = boxes[boxes["patient_id"].isin(table["patient_id"])].reset_index(drop=True)
+        boxes = _of_patients(self.vertebrae, table["patient_id"])
         return replace(self, table=table, vertebrae=boxes, file_rows=tuple(self.file_rows[row] for row in rows))
 
     def with_image(self) -> Cohort:
@@ -214,7 +199,7 @@ class Cohort:
         graded = truth is not None and {f"grade_{level}" for level in LEVELS} <= set(truth)
         if table is None or not graded:
             return None
-        return table[table["patient_id"].isin(self.table["patient_id"])].reset_index(drop=True)
+        return _of_patients(table, self.table["patient_id"])
 
     def fingerprint(self, *, boxes: bool = True) -> str:
         """SHA-256 over the table, the kinds of covariates and, unless they do not matter, the boxes (no pixels)."""
@@ -266,77 +251,45 @@ def read_cohort(folder: str | Path, *, outcome: bool = True, learnt: bool = True
         raise UserError(f"{folder}: no such cohort folder; `fracsurv simulate {folder}` makes one")
     faults: list[str] = []
     settings = read_settings(folder, faults)
-    read, file = read_patients(folder, faults)
-    if read is None:
+    read = read_patients(folder, settings, faults, outcome=outcome, learnt=learnt)
+    if read is None or "patient_id" not in read.table:
         raise UserError(faults)
-    table = read.frame
-    covariates = covariates_of(table, settings, file, faults)
-    check_labels(covariates, settings.get("labels", {}), faults)
-    if not outcome:
-        columns = settings.get("columns", {})
-        ours = [columns.get(name, name) for name in ("time_days", "event", "split")]
-        table = table.drop(columns=ours, errors="ignore")
-    others = unread_columns(table, settings, covariates)
-    table = renamed(table, settings.get("columns", {}), covariates, file, faults, outcome=outcome)
-    table = check_types(table, covariates, settings.get("columns", {}), file, faults)
-    decimal = decimal_mark(table, ["time_days", *covariates], settings.get("columns", {}), file, faults)
-    missing_images = settings.get("missing_images", "refuse") if "image" in table else "refuse"
-    kept = kept_rows(table, missing_images, file, faults)
-    # where columns are missing, those that are there are checked all the same
-    values = check_values(
-        table, covariates, settings.get("columns", {}), file, faults,
-        decimal=decimal, empty_allowed=settings.get("missing_covariates") == "impute", kept=kept,
-        competing=settings.get("competing_event", ""),
-    )  # fmt: skip
-    if masks := missing_images == "mask":
-        has_image = has_image_entry(values)
-        values["image"] = values["image"].where(has_image, "")
-        check_masked(values, has_image, file, faults, learnt=learnt and outcome)
-    check_images(folder, values, file, faults, empty_allowed=missing_images != "refuse")
-    if "patient_id" not in values:
-        raise UserError(faults)
-    patients = set(values["patient_id"])
-    vertebrae = read_vertebrae(folder, patients, faults)
-    corrections = read_vertebrae(folder, patients, faults, file=CORRECTIONS, none_allowed=True)
-    without = set(values.loc[~has_image, "patient_id"]) if masks else set()
-    check_boxes_have_image(vertebrae, without, "vertebrae.csv", faults)
-    check_boxes_have_image(corrections, without, CORRECTIONS, faults)
-    if corrections is not None and "image" not in values:
+    ids = read.table["patient_id"]
+    masks = settings.missing_images == "mask" and "image" in read.table
+    files = {
+        "patients": set(ids),
+        "without_image": set(ids[read.table["image"] == ""]) if masks else frozenset(),
+        "faults": faults,
+    }
+    vertebrae = read_vertebrae(folder, **files)
+    corrections = read_vertebrae(folder, **files, file=CORRECTIONS, none_allowed=True)
+    if corrections is not None and "image" not in read.table:
         faults.append(f"{CORRECTIONS}: corrects boxes on radiographs, but the cohort has none (no column `image`)")
     if outcome and not faults:  # without sound patient ids its faults would be echoes
-        read_truth(folder, values["patient_id"], faults)  # checked here, used by the evaluation alone
+        read_truth(folder, ids, faults)  # checked here, used by the evaluation alone
     if faults:
         raise UserError(faults)
-    if not outcome:
-        values = values.assign(time=np.nan, event=False)
-    values = values[kept]
-    vertebrae, corrections = (
-        boxes if boxes is None else boxes[boxes["patient_id"].isin(values["patient_id"])].reset_index(drop=True)
-        for boxes in (vertebrae, corrections)
-    )
-    corrections = None if corrections is None or corrections.empty else corrections
-    how = [words for words in (read.read_as, "decimal commas" if decimal == "," else "") if words]
-    keep = ["patient_id", "time", "event", *covariates]
-    keep += [name for name in ("image", "split", "competing") if name in values]
+    values = read.table[read.kept]
+    names = ["patient_id", "time", "event", *read.covariates]
+    names += [name for name in ("image", "split", "competing") if name in values]
+    corrections = _of_patients(corrections, values["patient_id"])
     cohort = Cohort(
         folder=folder,
-        table=values[keep].reset_index(drop=True),
-        covariates=covariates,
-        provenance=settings.get("provenance", "real"),
-        resolution=float(settings.get("resolution", 1.0)),
-        corrections=corrections,
-        labels=settings.get("labels", {}),
-        outcome=settings.get("outcome", "any fracture"),
-        horizons=tuple(float(day) for day in settings.get("horizons", ())),
-        description=settings.get("description", ""),
-        time_unit=settings.get("time_unit", "days"),
-        competing_event=settings.get("competing_event", ""),
-        outcome_includes_death=settings.get("outcome_includes_death", False),
-        n_excluded=int((~kept).sum()),
+        table=values[names].reset_index(drop=True),
+        covariates=read.covariates,
+        corrections=None if corrections is None or corrections.empty else corrections,
+        n_excluded=int((~read.kept).sum()),
         masks=masks,
-        windowed=settings.get("dicom_values", "stored") == "windowed",
-        read_as=f"{file}: {', '.join(how)}" if how else "",
-        unread_columns=others,
+        windowed=settings.dicom_values == "windowed",
+        read_as=read.read_as,
+        unread_columns=read.unread_columns,
         file_rows=tuple(values.index.tolist()),
+        **{name: getattr(settings, name) for name in FROM_SETTINGS},
     )
-    return cohort if vertebrae is None else cohort.with_boxes(vertebrae, written_by(folder))
+    boxes = _of_patients(vertebrae, values["patient_id"])
+    return cohort if boxes is None else cohort.with_boxes(boxes, written_by(folder))
+
+
+def _of_patients(boxes: pd.DataFrame | None, patients: pd.Series) -> pd.DataFrame | None:
+    """The boxes of these patients, numbered anew."""
+    return None if boxes is None else boxes[boxes["patient_id"].isin(patients)].reset_index(drop=True)

@@ -23,6 +23,11 @@ EXPECTED = {
 }
 """By the type of pydantic's error, where its own message is meant for programmers."""
 
+PLAINER = (
+    ("Value error, ", ""), ("Input should", "must"), ("greater than or equal to", "at least"),
+    ("less than or equal to", "at most"), ("greater than", "above"), ("less than", "below"),
+)  # fmt: skip
+
 
 class _Loader(yaml.SafeLoader):
     """Notes keys that occur twice in one mapping; YAML would silently keep the last."""
@@ -75,7 +80,11 @@ def _fault(error: dict[str, Any], where: str, known: list[str]) -> str:
         return f"{where}: unknown setting {shorten(keys[0])}{closest(keys[0], known)}; known are {', '.join(known)}"
     if kind == "missing":
         return f"{where}: no {keys[0]}; it must be given"
-    expected = EXPECTED.get(kind) or error["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    expected = EXPECTED.get(kind, error["msg"])
+    for theirs, ours in PLAINER:
+        expected = expected.replace(theirs, ours)
+    if kind == "string_type" and error["loc"][-1] == "[key]":
+        expected = "a name must be text (in quotes, if it looks like a number)"
     if kind in ("float_type", "int_type") and isinstance(value, str):
         with suppress(ValueError):  # YAML takes 1e-4 for text: its numbers need a point
             number = float(value) if kind == "float_type" else int(value)
