@@ -127,8 +127,9 @@ def _boxes(cohort: Cohort, shapes: Sequence[tuple[int, int]], told: list[str], f
         if patient in of and off_the_picture(of[patient][BOX_COLUMNS].to_numpy(float), shape).any()
     ]
     if off:
+        file = "vertebrae.csv" if cohort.corrections is None else "vertebrae.csv or vertebrae_corrections.csv"
         faults.append(
-            f"vertebrae.csv: boxes of which less than half lies on the radiograph, in {len(off):,} of "
+            f"{file}: boxes of which less than half lies on the radiograph, in {len(off):,} of "
             f"{len(patients):,} patients ({format_rows(off)} of the cohort's table); are they in other pixels?"
         )
     none = [row for row, patient in zip(cohort.file_rows, patients, strict=True) if patient not in of]
