@@ -10,7 +10,7 @@ import pytest
 PROGRAM = """
 import resource
 import torch
-from fracsurv.memory import keep_freed_memory
+from fracsurv.utils.devices import keep_freed_memory
 
 def faults(n=5):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
