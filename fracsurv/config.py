@@ -1,18 +1,19 @@
-"""Experiments and profiles as data: what `configs/*.yaml` say, checked."""
+"""Experiments and profiles as data: what `configs/*.yaml` hold, checked by pydantic."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import yaml
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
-from fracsurv.config_checks import type_fault, type_faults
-from fracsurv.utils.errors import UserError
+from fracsurv.utils.errors import UserError, closest
+from fracsurv.utils.yaml_files import read_yaml, validation_faults
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -20,29 +21,51 @@ TRUE_RISK = "true_risk"
 RESNETS = ("resnet50", "resnet18")
 VITS = ("vit_b_32", "vit_tiny")
 ENCODERS = (*RESNETS, *VITS)
-PLACES = ("auto", "resident", "streamed")
-"""Where pixels lie while training."""
-COMPILING = ("auto", "always", "never")
-"""When torch compiles a network."""
 
 
-@dataclass(frozen=True)
+def _folder_name(name: str) -> str:
+    if name == TRUE_RISK or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ValueError(f"must consist of letters, digits, _ and -, and not be {TRUE_RISK}")
+    return name
+
+
+def _distinct_weights(alphas: tuple[float, ...]) -> tuple[float, ...]:
+    # folders are named by six digits of α
+    sound = all(0 <= alpha <= 1 and float(f"{alpha:g}") == alpha for alpha in alphas)
+    if not alphas or not sound or len(set(alphas)) < len(alphas):
+        raise ValueError("must be distinct numbers from 0 to 1, of at most six digits")
+    return alphas
+
+
+def _same_family(encoders: dict[str, str]) -> dict[str, str]:
+    for old, new in encoders.items():
+        if not any({old, new} <= set(family) for family in (RESNETS, VITS)):
+            raise ValueError(f"must map among {', '.join(RESNETS)}, or among {', '.join(VITS)}")
+    return encoders
+
+
+Positive = Annotated[int, Field(ge=1)]
+Scale = Annotated[float, Field(gt=0, le=1)]
+_CHECKED = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True, config=_CHECKED)
 class Experiment:
     """A row of the ablation: what goes in, what is trained and how (`configs/experiments.yaml`).
 
-    With `morphometry`, vertebral fractures graded from keypoints (`vertebral.VERTEBRAL`) join the clinical factors.
+    With `morphometry`, vertebral fractures graded from keypoints join the clinical factors.
     """
 
-    name: str
+    name: Annotated[str, AfterValidator(_folder_name)]
     title: str
-    input: str = "none"
-    encoder: str = "none"
-    fusion: str = "none"
-    model: str = "network"
+    input: Literal["none", "full", "crops"] = "none"
+    encoder: Literal["none", *ENCODERS] = "none"
+    fusion: Literal["none", "intermediate", "late", "alpha"] = "none"
+    model: Literal["network", "cox_ph"] = "network"
     pretrained: dict[str, str] = field(default_factory=dict)
     morphometry: bool = False
     lr: float = 0.0
-    scheduler: str = "none"
+    scheduler: Literal["none", "cosine"] = "none"
     epochs: int = 0
     batch_size: int = 0
 
@@ -62,7 +85,7 @@ class Experiment:
         return self.input != "none"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class Profile:
     """Size and effort of a run, never what an experiment is (`configs/{tiny,demo,paper}.yaml`).
 
@@ -71,39 +94,39 @@ class Profile:
     scale, full_scale : float
         Stored pixels per protocol pixel, of crops and of full images.
     normalise : {'fold', 'patient'}
-        Pixel range: least and greatest value over the training part of a fold (the protocol), or a patient's
+        Pixel range: minimum and maximum over the training part of a fold (the protocol), or a patient's
         own, which removes differences in exposure.
     precision : {'auto', 'float32', 'bfloat16'}
         'auto' is bfloat16 autocast where the device computes in it, float32 elsewhere.
     feeding : {'auto', 'resident', 'streamed'}
         Where pixels lie while training; see `pixels.Pixels`. It changes no result.
     compile : {'auto', 'always', 'never'}
-        Whether a network's training is compiled by torch on a GPU; 'auto': if it is a long one.
+        Whether torch compiles a network's training on a GPU; 'auto': if it is a long one.
     tensorboard : bool
         Write learning curves for TensorBoard under `OUT/tensorboard`, while the fits are running.
     permute_outcomes : bool
-        Deal the pairs of time and event out at random among all patients, so that nothing can be learnt.
+        Permute the pairs of time and event among all patients, so that nothing can be learnt.
     """
 
     name: str
     note: str
-    scale: float
-    full_scale: float
-    epochs: dict[str, int]
-    encoders: dict[str, str]
-    n_folds: int
-    alphas: tuple[float, ...]
-    bootstrap_draws: int
-    simulate: dict[str, int] = field(default_factory=dict)
-    test_fraction: float = 0.1
-    validate_every: int = 2
-    normalise: str = "fold"
-    precision: str = "auto"
-    feeding: str = "auto"
-    compile: str = "auto"
+    scale: Scale
+    full_scale: Scale
+    epochs: dict[str, Positive]
+    encoders: Annotated[dict[str, str], AfterValidator(_same_family)]
+    n_folds: Annotated[int, Field(ge=2)]
+    alphas: Annotated[tuple[float, ...], Field(strict=False), AfterValidator(_distinct_weights)]
+    bootstrap_draws: Annotated[int, Field(ge=20)]
+    simulate: dict[Literal["patients", "external", "seed"], Annotated[int, Field(ge=0)]] = field(default_factory=dict)
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    validate_every: Positive = 2
+    normalise: Literal["fold", "patient"] = "fold"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    feeding: Literal["auto", "resident", "streamed"] = "auto"
+    compile: Literal["auto", "always", "never"] = "auto"
     tensorboard: bool = False
     permute_outcomes: bool = False
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
     def apply(self, experiment: Experiment) -> Experiment:
         """The experiment at this profile's size: epochs and encoder put in."""
@@ -115,7 +138,7 @@ class Profile:
 
 
 def load_experiments(path: Path | None = None) -> dict[str, Experiment]:
-    """Read and check the experiments, in the file's order.
+    """The experiments of a file, in its order.
 
     Raises
     ------
@@ -125,34 +148,46 @@ def load_experiments(path: Path | None = None) -> dict[str, Experiment]:
     path = path or CONFIGS / "experiments.yaml"
     faults: list[str] = []
     experiments = {}
-    for name, row in _read(path).items():
-        found = [] if _is_name(name) else [f"must be called by letters, digits, _ and -, and not {TRUE_RISK}"]
-        found += type_faults(row, Experiment) if isinstance(row, dict) else ["must hold `name: value` pairs"]
-        faults += [f"{path.name}, {name}: {fault}" for fault in found]
-        if not found:
-            experiments[name] = Experiment(name=name, **{"title": name, **row})
-    for experiment in experiments.values():
-        faults += [f"{path.name}, {experiment.name}: {fault}" for fault in _faults(experiment, experiments)]
+    for name, row in _read(path, faults).items():
+        where = f"{path.name}, {name}"
+        if not isinstance(row, dict):
+            faults.append(f"{where}: must hold `name: value` pairs")
+        elif experiment := _checked(Experiment, {"title": str(name), **row, "name": name}, where, faults):
+            experiments[experiment.name] = experiment
+    for name, experiment in experiments.items():
+        faults += [f"{path.name}, {name}: {fault}" for fault in _broken_rules(experiment, experiments)]
     if faults:
         raise UserError(faults)
     return experiments
 
 
 def load_profile(name: str) -> Profile:
-    """Read a profile by its name in `configs/`, or from a YAML file's path."""
+    """A profile by its name in `configs/`, or by a YAML file's path.
+
+    Raises
+    ------
+    UserError
+        Where there is none of that name, or with every fault of the file.
+    """
     path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
     if not path.exists() or path.name == "experiments.yaml":
-        known = sorted(p.stem for p in CONFIGS.glob("*.yaml") if "note" in _read(p))
-        raise UserError(f"profile {name!r}: unknown; choose {', '.join(known)}, or give a YAML file's path")
-    row = _read(path)
-    missing = [name for name in ("scale", "n_folds", "alphas", "bootstrap_draws") if name not in row]
-    kinds = {f.name: f.type for f in fields(Profile)}
-    sound = {name: value for name, value in row.items() if name in kinds and not type_fault(name, value, kinds[name])}
-    faults = [f"missing {', '.join(missing)}"] if missing else []
-    if faults := faults + type_faults(row, Profile) + _profile_faults(sound):
-        raise UserError([f"{path.name}: {fault}" for fault in faults])
-    row = {"note": "", "epochs": {}, "encoders": {}, "full_scale": row["scale"], **row, "name": path.stem}
-    return Profile(**{**row, "alphas": tuple(row["alphas"])})
+        known = sorted(p.stem for p in CONFIGS.glob("*.yaml") if "note" in _read(p, []))
+        raise UserError(
+            f"profile {name!r}: unknown{closest(name, known)}; choose {', '.join(known)}, or give a YAML file's path"
+        )
+    faults: list[str] = []
+    row = _read(path, faults)
+    defaults = {"note": "", "full_scale": 1.0, "epochs": {}, "encoders": {}}
+    profile = _checked(Profile, {**defaults, **row, "name": path.stem}, path.name, faults)
+    if profile and profile.epochs:
+        known = load_experiments()
+        faults += [
+            f"{path.name}, epochs: no experiment {name!r}{closest(name, known)}"
+            for name in profile.epochs if name not in known
+        ]  # fmt: skip
+    if faults:
+        raise UserError(faults)
+    return profile if "full_scale" in row else replace(profile, full_scale=profile.scale)
 
 
 def as_record(item: Experiment | Profile) -> dict[str, Any]:
@@ -160,57 +195,50 @@ def as_record(item: Experiment | Profile) -> dict[str, Any]:
     return asdict(item)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, faults: list[str]) -> dict[Any, Any]:
     if not path.exists():
         raise UserError(f"{path}: not there; fracsurv runs from its repository, installed with `make setup`")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path.name}: not readable as YAML") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path.name}: must hold `name: value` lines")
+    content = read_yaml(path, faults)
+    if content is None:
+        raise UserError(faults)
     return content
 
 
-def _faults(row: Experiment, others: Mapping[str, Experiment]) -> list[str]:
-    allowed = {
-        "input": ("none", "full", "crops"),
-        "encoder": ("none", *ENCODERS),
-        "fusion": ("none", "intermediate", "late", "alpha"),
-        "scheduler": ("none", "cosine"),
-        "model": ("network", "cox_ph"),
-    }
-    faults = [
-        f"{key}: {getattr(row, key)!r}; must be one of {', '.join(values)}"
-        for key, values in allowed.items()
-        if getattr(row, key) not in values
-    ]
-    if (row.input == "none") != (row.encoder == "none"):
-        faults.append("an image input needs an encoder, and an encoder an image input")
-    if row.input == "full" and row.encoder in VITS:
-        faults.append("a vision transformer takes crops alone, as in the protocol")
-    if row.morphometry and row.input != "none" and row.fusion == "none":
-        faults.append("an image model without fusion takes no covariates, so no `morphometry`")
-    if row.model == "cox_ph" and row.input != "none":
-        faults.append("cox_ph takes no image")
-    if row.input == "none" and row.fusion != "none":
-        faults.append("fusion needs an image input")
-    if row.model == "network" and not (row.lr > 0 and row.epochs > 0 and row.batch_size > 1):
-        faults.append("a network needs lr > 0, epochs > 0 and batch_size > 1")
-    if row.fusion == "late" and set(row.pretrained) != {"image", "tabular"}:
-        faults.append("late fusion needs `pretrained: {image: …, tabular: …}`")
-    if row.fusion in ("none", "intermediate") and row.pretrained:
-        faults.append("only late and alpha fusion take pretrained parts")
-    if row.fusion == "alpha" and not set(row.pretrained) <= {"tabular"}:
-        faults.append("alpha fusion takes a pretrained tabular part alone; its image part trains")
-    return faults + _pretrained_faults(row, others)
+def _checked(of: type, row: Mapping[Any, Any], where: str, faults: list[str]) -> Any:
+    """An object of the class `of`, or None; faults are appended to `faults`."""
+    try:
+        return of(**{str(key): value for key, value in row.items()})
+    except ValidationError as error:
+        faults += validation_faults(error, where, [each.name for each in fields(of)])
+    return None
+
+
+def _broken_rules(row: Experiment, others: Mapping[str, Experiment]) -> list[str]:
+    """What is wrong with an experiment whose entries are sound by themselves."""
+    image, cox = row.input != "none", row.model == "cox_ph"
+    rules = [
+        (image == (row.encoder != "none"), "an image input needs an encoder, and an encoder an image input"),
+        (not (row.input == "full" and row.encoder in VITS), "a vision transformer takes crops alone"),
+        (not (row.morphometry and row.image_alone), "an image model without fusion takes no `morphometry`"),
+        (not (cox and image), "cox_ph takes no image"),
+        (image or row.fusion == "none", "fusion needs an image input"),
+        (cox or (row.lr > 0 and row.epochs > 0 and row.batch_size > 1),
+         "a network needs lr > 0, epochs > 0 and batch_size > 1"),
+        (row.fusion != "late" or set(row.pretrained) == {"image", "tabular"},
+         "late fusion needs `pretrained: {image: …, tabular: …}`"),
+        (row.fusion in ("late", "alpha") or not row.pretrained, "only late and alpha fusion take pretrained parts"),
+        (row.fusion != "alpha" or set(row.pretrained) <= {"tabular"},
+         "alpha fusion takes a pretrained tabular part alone; its image part trains"),
+    ]  # fmt: skip
+    return [fault for kept, fault in rules if not kept] + _pretrained_faults(row, others)
 
 
 def _pretrained_faults(row: Experiment, others: Mapping[str, Experiment]) -> list[str]:
     """What is wrong with the models that an experiment takes over."""
     faults = [
-        f"pretrained {part}: no experiment {other!r}" for part, other in row.pretrained.items() if other not in others
-    ]
+        f"pretrained {part}: no experiment {other!r}{closest(other, others)}"
+        for part, other in row.pretrained.items() if other not in others
+    ]  # fmt: skip
     image, tabular = (others.get(row.pretrained.get(part, "")) for part in ("image", "tabular"))
     if image and (image.input, image.encoder, image.fusion) != (row.input, row.encoder, "none"):
         faults.append(f"pretrained image model {image.name!r} has another input or encoder, or is a fusion")
@@ -226,48 +254,6 @@ def _pretrained_faults(row: Experiment, others: Mapping[str, Experiment]) -> lis
             return [*faults, f"{' → '.join([*path, row.name])}: pretrained goes in a circle"]
         paths += [[*path, other] for other in onward if other not in path]
     return faults
-
-
-def _profile_faults(row: Mapping[str, Any]) -> list[str]:
-    """Broken rules of a profile's entries, whose types are right."""
-    families = (RESNETS, VITS)
-    rules = {
-        "scale": (lambda v: 0 < v <= 1, "must be above 0 and at most 1"),
-        "full_scale": (lambda v: 0 < v <= 1, "must be above 0 and at most 1"),
-        "n_folds": (lambda v: v >= 2, "must be at least 2"),
-        # folders are called by six digits of α
-        "alphas": (
-            lambda v: v and all(0 <= a <= 1 and float(f"{a:g}") == a for a in v) and len(set(v)) == len(v),
-            "must be distinct numbers from 0 to 1, of at most six digits",
-        ),
-        "normalise": (lambda v: v in ("fold", "patient"), "must be fold or patient"),
-        "precision": (lambda v: v in ("auto", "float32", "bfloat16"), "must be auto, float32 or bfloat16"),
-        "feeding": (lambda v: v in PLACES, f"must be one of {', '.join(PLACES)}"),
-        "compile": (lambda v: v in COMPILING, f"must be one of {', '.join(COMPILING)}"),
-        "encoders": (
-            lambda v: all(any({old, new} <= set(names) for names in families) for old, new in v.items()),
-            "must map among " + ", or among ".join(", ".join(names) for names in families),
-        ),
-        "epochs": (lambda v: all(n >= 1 for n in v.values()), "must be at least 1"),
-        "simulate": (
-            lambda v: set(v) <= {"patients", "external", "seed"} and min(v.values(), default=0) >= 0,
-            "takes patients, external and seed, none below 0",
-        ),
-        "bootstrap_draws": (lambda v: v >= 20, "must be at least 20"),
-        "validate_every": (lambda v: v >= 1, "must be at least 1"),
-        "test_fraction": (lambda v: 0 < v < 1, "must be between 0 and 1"),
-        "seed": (lambda v: v >= 0, "must be at least 0"),
-    }
-    faults = [f"{name}: {row[name]!r}; {rule}" for name, (keeps, rule) in rules.items()
-              if name in row and not keeps(row[name])]  # fmt: skip
-    if row.get("epochs"):
-        known = load_experiments()
-        faults += [f"epochs: no experiment {name!r}" for name in row["epochs"] if name not in known]
-    return faults
-
-
-def _is_name(name: object) -> bool:
-    return isinstance(name, str) and name != TRUE_RISK and re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None
 
 
 def derive_seed(*parts: object) -> int:

@@ -31,7 +31,7 @@ from fracsurv.study.explain import explain
 from fracsurv.study.run import open_run
 from fracsurv.study.scaling import fit_scaling, standardise
 from fracsurv.study.subgroups import left_out, subgroups
-from fracsurv.study.time_dependent import UNKNOWN, event_share, follow_up_groups
+from fracsurv.study.time_dependent import UNKNOWN, follow_up_groups
 from fracsurv.utils.errors import UserError
 from tests.conftest import tabular, write_cohort
 
@@ -78,21 +78,24 @@ def test_an_empty_field_is_a_fault_unless_asked_for_and_other_text_always_is(tmp
     table = table.astype({"age": object, "score": object})
     table.loc[3, "age"], table.loc[4, "score"], table.loc[5, "smoker"] = "unknown", "inf", "2"
     folder = write_cohort(tmp_path / "b", table, covariates=KINDS, missing_covariates="impute")
-    assert faults_of(folder) == [
-        "cohort.csv row 5, column age: 'unknown'; must be a number. If it is not known, leave the field empty",
-        "cohort.csv row 6, column score: 'inf'; must be a number",
-        "cohort.csv row 7, column smoker: '2'; must be 0 or 1",
+    assert [fault.split(";")[0] for fault in faults_of(folder)] == [
+        "cohort.csv row 5, column age: 'unknown'",
+        "cohort.csv row 6, column score: 'inf'",
+        "cohort.csv row 7, column smoker: '2'",
     ]
-    table = incomplete().assign(age="")
-    folder = write_cohort(tmp_path / "c", table, covariates=KINDS, missing_covariates="impute")
-    assert faults_of(folder) == ["cohort.csv, column age: empty for every patient; leave it out"]
-    folder = write_cohort(
-        tmp_path / "d", incomplete().assign(age_missing=1.0), missing_covariates="impute",
-        covariates=KINDS | {"age_missing": "binary"},
-    )  # fmt: skip
-    assert faults_of(folder) == ["cohort.yaml, covariates, age_missing: the name is taken; choose another"]
-    folder = write_cohort(tmp_path / "e", incomplete(), covariates=KINDS, missing_covariates="guess")
-    assert "cohort.yaml, missing_covariates: 'guess'; must be refuse or impute" in faults_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds", "place"),
+    [
+        ({"age": ""}, {}, "cohort.csv, column age: empty for every patient"),
+        ({"age_missing": 1.0}, {"age_missing": "binary"}, "cohort.yaml, covariates, age_missing"),
+    ],
+)
+def test_covariates_that_cannot_be_imputed_are_refused(tmp_path, change, kinds, place):
+    table = incomplete().assign(**change)
+    (fault,) = faults_of(write_cohort(tmp_path, table, missing_covariates="impute", covariates=KINDS | kinds))
+    assert fault.startswith(place)
 
 
 def test_imputation_is_scikit_learns_fitted_on_the_training_rows(cohort):
@@ -109,7 +112,7 @@ def test_imputation_is_scikit_learns_fitted_on_the_training_rows(cohort):
     np.testing.assert_array_equal(found[:, 3:], np.isnan(values)[:, [0, 2]])
 
 
-def test_nobody_who_is_judged_has_a_say(cohort):
+def test_held_out_patients_do_not_change_the_scaling(cohort):
     train = np.arange(0, 100, 2)
     before = standardise(cohort, train)
     others = np.setdiff1d(np.arange(len(cohort)), train)
@@ -125,8 +128,8 @@ def test_a_covariate_that_no_training_patient_has_is_constant(cohort):
     assert (found[train, 0] == 0).all()
 
 
-def test_what_no_training_patient_shows_is_said_of_nobody(cohort):
-    """Else a weight that was never trained, or trained on noise, would move those who are judged."""
+def test_an_indicator_that_is_constant_in_training_is_constant_everywhere(cohort):
+    """Else a weight that was never trained, or trained on noise, would move held-out patients."""
     known = cohort.table[["age", "smoker"]].notna()
     train = np.flatnonzero(known["age"])[:90]
     assert known["smoker"].iloc[train].nunique() == 2
@@ -144,7 +147,7 @@ def test_what_no_training_patient_shows_is_said_of_nobody(cohort):
 
 
 def test_one_pattern_of_missing_values_is_one_covariate_to_cox(tmp_path):
-    """As in R's coxph, what others before say is left out, and nothing else is touched by it."""
+    """As in R's coxph, a column that follows from those before it is left out, and no other changes."""
     table = incomplete().assign(smoker=lambda t: (t["smoker"] == 1).astype(int))
     table["score"] = pd.Series(np.random.default_rng(9).normal(size=len(table))).where(table["age"].notna())
     cohort = read_cohort(write_cohort(tmp_path, table, covariates=KINDS, missing_covariates="impute"))
@@ -152,7 +155,7 @@ def test_one_pattern_of_missing_values_is_one_covariate_to_cox(tmp_path):
     x = standardise(cohort, np.arange(len(cohort)))
     event, time = cohort.table["event"].to_numpy(), cohort.table["time"].to_numpy()
     fitted = fit_cox(x, event, time)
-    assert fitted.note([*KINDS, *cohort.indicators]) == "linear combination of earlier ones, left out: score_missing"
+    assert "score_missing" in fitted.note([*KINDS, *cohort.indicators])
     alone = CoxPHFitter().fit(pd.DataFrame(x[:, :4], dtype=float).assign(time=time, event=event), "time", "event")
     np.testing.assert_allclose(fitted.coefficients, [*alone.params_, 0], atol=1e-4)
     sums = np.column_stack([x[:, 0], x[:, 1], x[:, 0] - 2 * x[:, 1] + 3, np.ones(len(x)), x[:, 2]])
@@ -204,7 +207,6 @@ def test_tables_and_groups_count_who_is_not_known(cohort):
     assert summary["Age, years"] == f"{age.mean():,.1f} ± {age.std():,.1f}; {age.isna().sum()} not known"
     assert summary["Current smoker"].endswith(f"; {smoker.isna().sum()} not known")
     assert "not known" not in summary["score"]
-    assert label(cohort, "age_missing") == "Age, years: not known"
     name, group, labels = follow_up_groups(cohort)
     assert (name, labels[UNKNOWN]) == ("smoker", "Current smoker: not known")
     np.testing.assert_array_equal(group == UNKNOWN, smoker.isna())
@@ -246,29 +248,26 @@ def run(tmp_path_factory):
     return made
 
 
-def test_models_take_the_indicators_and_the_report_says_so(run):
+def test_models_take_the_indicators_and_the_report_counts_them(run):
     coefficients = pd.read_csv(run.folder("cox_ph", 0) / "coefficients.csv")
     assert coefficients["covariate"].tolist() == [*KINDS, "age_missing", "smoker_missing"]
     factors = pd.read_csv(run.out / "explanations" / "deepsurv" / "factors.csv")
     assert set(factors["factor"]) == set(KINDS)
-    page = (run.out / "index.html").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
-    said = missing_summary(run.cohort)
-    assert said.startswith("Not known of 160 patients: Age, years of 20, Current smoker of 16. In their place stands")
-    assert said.replace("'", "&#39;") in page
-    checklist = (run.out / "pages" / "tripod_ai.html").read_text(encoding="utf-8")
-    assert "Age, years of 20" in checklist
-    assert "a cohort with a missing covariate is refused" not in checklist
-    assert "Age, years: not known" in (run.out / "pages" / "cox_ph.html").read_text(encoding="utf-8")
-    # too few to have a row, but counted
     unknown = int(run.cohort.table["age"].isna().to_numpy()[run.rows(0)["external"]].sum())
+    counted = missing_summary(run.cohort)
+    assert re.findall(r"\d+", counted) == ["160", "20", "16"]
+    called = label(run.cohort, "age_missing")
+    for page in ("index.html", "pages/tripod_ai.html"):
+        assert "Age, years of 20" in (run.out / page).read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
+    assert called in (run.out / "pages" / "cox_ph.html").read_text(encoding="utf-8")
+    # too few to have a row, but counted
     assert 0 < unknown < 10
-    assert not [name for name in dict(subgroups(run, "external")) if "not known" in name]
-    assert left_out(run, "external")["Age, years: not known"] == unknown
-    assert "Age, years: not known" not in pd.read_csv(run.out / "tables" / "subgroups.csv")["group"].tolist()
-    assert f"fewer than 10 patients: Age, years: not known, {unknown} patients" in page
+    assert called not in dict(subgroups(run, "external"))
+    assert left_out(run, "external")[called] == unknown
+    assert called not in pd.read_csv(run.out / "tables" / "subgroups.csv")["group"].tolist()
 
 
-def test_check_says_it(run):
+def test_check_counts_missing_values(run):
     result = CliRunner().invoke(app, ["check", str(run.cohort.folder)])
     assert result.exit_code == 0
     assert "Age, years of 20, Current smoker of 16" in result.output
@@ -282,13 +281,12 @@ def test_patients_without_a_radiograph_are_refused_or_left_out_and_counted(simul
     table.loc[gone, "image"] = np.nan
     table.to_csv(tmp_path / "cohort.csv", index=False)
     (tmp_path / "cohort.yaml").write_text(settings)
-    faults = faults_of(tmp_path)
-    assert [rows_of(fault) for fault in faults] == [{row + 2 for row in gone}]
-    assert "column image: empty; give every patient an image, leave the column out, or set" in faults[0]
+    (fault,) = faults_of(tmp_path)
+    assert rows_of(fault) == {row + 2 for row in gone}
+    assert "missing_images" in fault
     (tmp_path / "cohort.yaml").write_text(settings + "missing_images: exclude\n")
     found, whole = read_cohort(tmp_path), read_cohort(simulated)
     assert found.n_excluded == 3
-    assert missing_summary(found) == "3 patients without a radiograph were left out."
     assert len(found) == len(whole) - 3
     ids = whole.table["patient_id"].drop(gone)
     assert found.table["patient_id"].tolist() == ids.tolist()
@@ -299,25 +297,24 @@ def test_patients_without_a_radiograph_are_refused_or_left_out_and_counted(simul
     )
 
 
-def test_what_is_left_after_leaving_patients_out_must_do(simulated, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (lambda t: t.assign(image=""), "column image: empty for every patient"),
+        (lambda t: t.assign(image=t["image"].where(t["event"] == 0, "")), "column event: no patient has an event"),
+        (
+            lambda t: t.assign(image=t["image"].where(t.index > 1, ""), bmi=t["bmi"].where(t.index < 2)),
+            "column bmi: empty for every patient that has a radiograph",
+        ),
+    ],
+)
+def test_the_patients_that_remain_must_do(simulated, tmp_path, change, place):
     shutil.copytree(simulated, tmp_path, dirs_exist_ok=True)
     settings = (simulated / "cohort.yaml").read_text()
     (tmp_path / "cohort.yaml").write_text(settings + "missing_images: exclude\nmissing_covariates: impute\n")
-    table = pd.read_csv(simulated / "cohort.csv")
-    table.assign(image="").to_csv(tmp_path / "cohort.csv", index=False)
-    assert faults_of(tmp_path) == ["cohort.csv, column image: empty for every patient; leave the column out"]
-    table.loc[table["event"] == 1, "image"] = ""
-    table.to_csv(tmp_path / "cohort.csv", index=False)
-    assert faults_of(tmp_path) == [
-        "cohort.csv, column event: no patient has an event among those that have a radiograph; nothing can be learnt"
-    ]
-    table = pd.read_csv(simulated / "cohort.csv")
-    table.loc[[0, 1], "image"] = ""
-    table.loc[2:, "bmi"] = np.nan
-    table.to_csv(tmp_path / "cohort.csv", index=False)
-    assert faults_of(tmp_path) == [
-        "cohort.csv, column bmi: empty for every patient that has a radiograph; leave it out"
-    ]
+    change(pd.read_csv(simulated / "cohort.csv")).to_csv(tmp_path / "cohort.csv", index=False)
+    (fault,) = faults_of(tmp_path)
+    assert fault.startswith(f"cohort.csv, {place}")
 
 
 def of_smoking(tmp_path, n_unknown: int, **of_unknown: object):
@@ -342,15 +339,8 @@ def test_who_is_not_known_is_in_no_test_and_moves_no_horizon(tmp_path, n_unknown
     no, yes = (known[known["smoker"] == value] for value in (0, 1))
     p = logrank_test(no["time"], yes["time"], no["event"], yes["event"]).p_value
     assert f"log-rank {format_p(p)}" in found.said
-    assert f"log-rank {format_p(p)}\n" in found.figure.axes[0].texts[0].get_text()
-    shares = [100 * event_share(each["event"].to_numpy(), each["time"].to_numpy(), 1826) for each in (no, yes)]
-    assert found.said.startswith(f"By 5 years, {shares[0]:.1f} % of")
-    assert f"and {shares[1]:.1f} % of" in found.said
     drawn = [text.get_text() for text in found.figure.axes[0].get_legend().get_texts()]
     assert len(drawn) == (3 if n_unknown >= 10 else 2)
-    counted = "1 patient)" if n_unknown == 1 else f"{n_unknown} patients"
-    assert counted in found.said
-    assert ("in no test" in found.said) == (n_unknown >= 10)
 
 
 def test_a_known_group_of_few_has_no_curve(tmp_path):
@@ -358,17 +348,16 @@ def test_a_known_group_of_few_has_no_curve(tmp_path):
     run.cohort.table.loc[:, "smoker"] = np.where(np.arange(160) < 9, 1.0, 0.0)
     found = findings.follow_up(run)
     assert len(found.figure.axes[0].get_legend().get_texts()) == 1
-    assert "log-rank" not in found.said + found.figure.axes[0].texts[0].get_text()
-    assert "No curve of “Current smoker: yes” (9 patients): fewer than 10." in found.said
+    assert "log-rank" not in found.said
 
 
-def test_the_checklist_tells_what_would_have_been_done(tmp_path):
+def test_the_checklist_says_how_missing_covariates_are_handled(tmp_path):
     def said(run):
         rows = checklist(run, pd.DataFrame({"experiment": [], "split": []}), pd.DataFrame())
         return rows.set_index(("", "item")).loc["11"].iloc[-1]
 
     asked = of_smoking(tmp_path / "a", 0)
-    assert said(asked).startswith("No covariate was missing; missing ones would have been imputed")
-    assert said(of_smoking(tmp_path / "b", 12)).startswith("Not known of 160 patients: Current smoker of 12.")
+    assert "imputed" in said(asked)
+    assert "Current smoker of 12" in said(of_smoking(tmp_path / "b", 12))
     kept = open_run(write_cohort(tmp_path / "c" / "c", tabular(160, 7)), tmp_path / "c" / "out", "tiny")
-    assert said(kept) == "No missing covariate is allowed: a cohort with one is refused."
+    assert "refused" in said(kept)

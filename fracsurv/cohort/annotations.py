@@ -1,8 +1,9 @@
-"""vertebrae.csv and its like: read, checked, corrected."""
+"""What lies beside a cohort's table: vertebra boxes, their corrections, and a simulated cohort's truth."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Set
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +22,29 @@ def read_vertebrae(
     *,
     file: str = "vertebrae.csv",
     none_allowed: bool = False,
+    without_image: Set[str] = frozenset(),
 ) -> pd.DataFrame | None:
     """The boxes of `vertebrae.csv`, or of another file like it, in pixels; None without the file.
 
-    Every row must be of one of `patients`, if given. With `none_allowed` a row with a patient and four empty fields
-    is sound: that patient has no vertebra. The table's index is the row of the file.
+    Parameters
+    ----------
+    patients : set of str, optional
+        Patients of the cohort; every row must be of one of them.
+    faults : list of str
+        Every fault is appended to it.
+    none_allowed : bool
+        Whether a row with a patient and four empty fields is sound: that patient has no vertebra.
+    without_image : set of str
+        Patients who have no radiograph, and so may have no box.
+
+    Returns
+    -------
+    DataFrame
+        `patient_id`, `level`, sides, `score`, keypoints and their standard deviations (NaN = not given). The index
+        is the row of the file.
     """
     path = folder / file
-    if not path.exists():
-        return None
-    read = read_text_table(path, faults)
+    read = read_text_table(path, faults) if path.exists() else None
     if read is None:
         return None
     raw = read.frame
@@ -44,29 +58,38 @@ def read_vertebrae(
     table = pd.DataFrame({"patient_id": raw["patient_id"].str.strip()})
     table["level"] = raw.get("level", "")
     measured = [*BOX_COLUMNS, "score", *KEYPOINT_COLUMNS, *SCALE_COLUMNS]
-    decimal = decimal_mark(raw, measured, {}, file, faults)
+    decimal = decimal_mark(raw, measured, lambda name: f"{file}, column {name}", faults)
     for name in measured:
         table[name] = numbers(raw[name], decimal) if name in raw else np.nan
     _check_optional(raw, table, file, faults)
-    box = table[BOX_COLUMNS].to_numpy()
-    unknown = ~table["patient_id"].isin(patients) if patients is not None else pd.Series(False, table.index)
-    empty = (raw[BOX_COLUMNS].apply(lambda column: column.str.strip()) == "").all(axis=1) & none_allowed
-    broken = ~np.isfinite(box).all(axis=1) & ~empty
-    flat = ~broken & ((box[:, 2] <= box[:, 0]) | (box[:, 3] <= box[:, 1]))
-    wrong: list[tuple[int, str]] = []
-    for row in table.index[unknown | broken | flat]:
-        if unknown[row]:
-            what = f"column patient_id: {table['patient_id'][row]!r}; not a patient of the cohort"
-        else:
-            shown = ", ".join(raw.loc[row, BOX_COLUMNS].fillna(""))
-            what = f"{shown}; a box needs four numbers, x_min < x_max and y_min < y_max"
-        wrong.append((row, what))
-    faults += row_faults(file, wrong)
+    faults += row_faults(file, _box_faults(raw, table, patients, none_allowed))
+    rows = table.index[table["patient_id"].isin(without_image)]
+    advice = "has no radiograph for a box to lie on: give the image, or take the row out"
+    faults += row_faults(file, ((row, f"column patient_id: {table['patient_id'][row]!r}; {advice}") for row in rows))
     return table
 
 
+def _box_faults(
+    raw: pd.DataFrame, table: pd.DataFrame, patients: set[str] | None, none_allowed: bool
+) -> list[tuple[int, str]]:
+    """Rows of unknown patients, and of boxes without four numbers or without an area."""
+    box = table[BOX_COLUMNS].to_numpy()
+    unknown = ~table["patient_id"].isin(patients) if patients is not None else pd.Series(False, table.index)
+    empty = (raw[BOX_COLUMNS].apply(lambda column: column.str.strip()) == "").all(axis=1) & none_allowed
+    sound = np.isfinite(box).all(axis=1) & (box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])
+    wrong = []
+    for row in table.index[unknown | ~(sound | empty)]:
+        if unknown[row]:
+            what = f"column patient_id: {table['patient_id'][row]!r}; not a patient of the cohort"
+        else:
+            shown = ", ".join(raw.loc[row, BOX_COLUMNS])
+            what = f"{shown}; a box needs four numbers, x_min < x_max and y_min < y_max"
+        wrong.append((row, what))
+    return wrong
+
+
 def _check_optional(raw: pd.DataFrame, table: pd.DataFrame, file: str, faults: list[str]) -> None:
-    """Scores and keypoints may be left out, but not be half there, nor be anything but numbers."""
+    """Scores and keypoints may be left out, but not in part, and must be numbers."""
     for name in ["score", *KEYPOINT_COLUMNS, *SCALE_COLUMNS]:
         if name not in raw:
             continue
@@ -85,7 +108,7 @@ def _check_optional(raw: pd.DataFrame, table: pd.DataFrame, file: str, faults: l
 
 
 def written_by(folder: Path) -> str:
-    """'vertebrae.csv', and which finder wrote it, if one did and nobody has changed the file since."""
+    """'vertebrae.csv', and which finder wrote it, if one did and the file is unchanged since."""
     record, path = folder / "vertebrae.json", folder / "vertebrae.csv"
     if record.exists():
         about = read_json(record)
@@ -95,7 +118,7 @@ def written_by(folder: Path) -> str:
 
 
 def with_keypoints(corrections: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
-    """Corrected boxes without keypoints get those of the box before that they overlap by half: the same bone's."""
+    """The corrections, of which boxes without keypoints get those of the former box that they overlap by half."""
     corrections = corrections.copy()
     columns = [*KEYPOINT_COLUMNS, *SCALE_COLUMNS]
     for patient, theirs in corrections.groupby("patient_id"):
@@ -105,3 +128,31 @@ def with_keypoints(corrections: pd.DataFrame, before: pd.DataFrame) -> pd.DataFr
             if theirs.iloc[i][KEYPOINT_COLUMNS].isna().any():
                 corrections.loc[theirs.index[i], columns] = old.iloc[j][columns].to_numpy(float)
     return corrections
+
+
+def read_truth(folder: Path, patients: pd.Series, faults: list[str]) -> pd.DataFrame | None:
+    """`truth.parquet` in the order of `patients`, indexed by them; None without the file, or with faults."""
+    path = folder / "truth.parquet"
+    if not path.exists():
+        return None
+    try:
+        truth = pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        faults.append(f"truth.parquet: not readable ({type(error).__name__})")
+        return None
+    if missing := [name for name in ("patient_id", "log_hazard") if name not in truth]:
+        faults.append(f"truth.parquet: no column {', '.join(missing)}")
+        return None
+    truth = truth.set_index(truth["patient_id"].astype(str).str.strip()).drop(columns="patient_id")
+    truth = truth[truth.index.isin(patients)]
+    repeated = truth.index[truth.index.duplicated()]
+    absent = patients[~patients.isin(truth.index)]
+    if len(repeated):
+        faults.append(f"truth.parquet: patient_id {repeated[0]!r} stands in more than one row")
+    elif len(absent):
+        faults.append(f"truth.parquet: no row for {len(absent)} of the cohort's patients, {absent.iloc[0]} first")
+    elif not np.isfinite(pd.to_numeric(truth["log_hazard"], errors="coerce").astype(float)).all():
+        faults.append("truth.parquet: log_hazard must be a number in every row")
+    else:
+        return truth.loc[patients]
+    return None

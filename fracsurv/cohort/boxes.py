@@ -14,14 +14,12 @@ SCALE_COLUMNS = [f"s{name}" for name in KEYPOINT_COLUMNS]  # standard deviations
 
 
 def overlapping_pairs(first: np.ndarray, second: np.ndarray) -> list[tuple[int, int]]:
-    """Which of two sets of boxes (n, 4) and (m, 4) go together: one to one, the best overlap first, by half at least.
+    """Pairs (i, j) of boxes (n, 4) and (m, 4) that overlap by half at least, one to one, the best overlap first.
 
     Overlap is intersection over union.
     """
-    low, high = (
-        np.maximum(first[:, None, :2], second[None, :, :2]),
-        np.minimum(first[:, None, 2:], second[None, :, 2:]),
-    )
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
     shared = (high - low).clip(0).prod(axis=2)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
     overlap = shared / (areas[0][:, None] + areas[1][None] - shared)
@@ -34,7 +32,7 @@ def overlapping_pairs(first: np.ndarray, second: np.ndarray) -> list[tuple[int, 
 
 
 def off_the_picture(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Of which boxes (n, 4), x_min y_min x_max y_max, less than half lies on a picture (height, width); (n,) bool."""
+    """Whether less than half of a box (n, 4), x_min y_min x_max y_max, lies on a picture (height, width), bool."""
     on = np.clip(boxes, 0, [shape[1], shape[0]] * 2)
     area, shown = ((part[:, 2] - part[:, 0]) * (part[:, 3] - part[:, 1]) for part in (boxes, on))
     return shown < area / 2

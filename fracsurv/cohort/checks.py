@@ -1,182 +1,195 @@
-"""What is checked in the values of a cohort's table. Every fault becomes one line."""
+"""Checks of a cohort's table and of the radiographs it names. Every fault becomes one line."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
 from fracsurv.cohort.covariates import MISSING
-from fracsurv.cohort.settings import LONGEST_SHOWN, TOO_LARGE
-from fracsurv.cohort.tables import numbers
-from fracsurv.utils.errors import row_faults
+from fracsurv.cohort.settings import TOO_LARGE, CohortSettings
+from fracsurv.utils.errors import row_faults, shorten
 
-NOT_KNOWN = ("na", "n/a", "nan", "none", "null", "unknown", "not known", "missing", "#n/a", ".", "-", "?")
+UNKNOWN = ("na", "n/a", "nan", "none", "null", "unknown", "not known", "missing", "#n/a", ".", "-", "?")
 SPLITS = ("train", "test", "external")
-DATES = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period")  # as pandas infers them
+NO_YES = (("1", "2"), ("no", "yes"), ("n", "y"), ("nein", "ja"), ("nej", "ja"), ("false", "true"))
+MIN_SHARE_WITH_IMAGE = 0.5
+"""Share of the patients that must have a radiograph where the others are masked."""
 
 
-def check_types(
-    table: pd.DataFrame, covariates: dict[str, str], columns: dict[str, str], file: str, faults: list[str]
-) -> pd.DataFrame:
-    """The table without the times and covariates of a Parquet file that are dates or durations: each is a fault.
+class Columns(NamedTuple):
+    """The columns of a cohort's file: the file's names where they differ from ours, and the covariates' kinds."""
 
-    They would be taken as nanoseconds.
-    """
-    wrong = []
-    for name in ("time_days", *covariates):
-        kind = pd.api.types.infer_dtype(table[name], skipna=True) if name in table else ""
-        if kind.startswith("mixed") and table[name].map(pd.api.types.is_list_like).any():
-            kind = "lists of"
-        if kind in (*DATES, "lists of"):
-            faults.append(
-                f"{file}, column {columns.get(name, name)}: holds {kind} values; must be plain numbers, no dates or "
-                "durations"
-            )
-            wrong.append(name)
-    return table.drop(columns=wrong)
+    file: str
+    renamed: dict[str, str]
+    covariates: dict[str, str]
+
+    def theirs(self, name: str) -> str:
+        """The file's name of a column."""
+        return self.renamed.get(name, name)
+
+    def place(self, name: str) -> str:
+        """Where a column stands, for messages."""
+        return f"{self.file}, column {self.theirs(name)}"
 
 
 def check_values(
     table: pd.DataFrame,
-    covariates: dict[str, str],
-    columns: dict[str, str],
-    file: str,
+    values: pd.DataFrame,
+    columns: Columns,
+    settings: CohortSettings,
+    kept: pd.Series,
+    decimal: str,
     faults: list[str],
-    *,
-    decimal: str = ".",
-    empty_allowed: bool = False,
-    kept: pd.Series | None = None,
-    competing: str = "",
-) -> pd.DataFrame:
-    """The table with its types, `time` in the place of `time_days`; faults are appended to `faults`.
+) -> None:
+    """Check the values of the columns that the table has.
 
-    Only the columns that the table has are checked; those that it should have are told of before. With
-    `empty_allowed` a covariate's field may be empty; it is NaN then. `kept` says which patients will be left (all, if
-    not given): among them there must be an event, and of one of them every covariate must be known. Without a column
-    `event` nobody learns from these patients, and neither is asked for. `competing` says what 2 as an event means
-    ('' = it may not occur); where it occurs among those left, a column `competing` is added.
+    Parameters
+    ----------
+    table, values : DataFrame
+        The fields as they stand in the file, and as values, by our names of columns.
+    kept : Series
+        Which patients stay in the cohort, bool: one of them must have an event, and each covariate must be known of
+        one of them. Neither is asked for without a column `event`, for then nothing is learnt from them.
     """
-    kept = pd.Series(True, table.index) if kept is None else kept
-    values = table.drop(columns="competing", errors="ignore")  # a column of theirs that nobody asked for
-    for name in ("patient_id", "split"):
-        if name in values:
-            values[name] = values[name].fillna("").astype(str).str.strip()
-    if "event" in values:
-        event = values["event"].astype(str).str.strip().str.lower()
-        codes = {"1": 1.0, "0": 0.0, "true": 1.0, "false": 0.0, "1.0": 1.0, "0.0": 0.0}
-        values["event"] = event.map(codes | ({"2": 2.0, "2.0": 2.0} if competing else {}))
-    for name in ("time_days", *covariates):
-        if name in values:
-            values[name] = numbers(values[name], decimal)
-    coded = table.drop(columns="event", errors="ignore") if competing else table
-    _check_coding(coded, covariates, columns, file, faults)
-    empty = _empty_fields(table, kept, covariates, columns, file, faults) if empty_allowed else {}
+    _check_coding(table, columns, settings, faults)
+    impute = settings.missing_covariates == "impute"
+    empty = _empty_fields(table, kept, columns, faults) if impute else {}
+    # an empty field stands for a 0 meanwhile, which every kind of covariate may be
+    checked = values.assign(**{name: values[name].mask(where, 0.0) for name, where in empty.items()})
     try:
-        # an empty field stands for a 0 meanwhile, which every kind of covariate may be
-        checked = values.assign(**{name: values[name].mask(where, 0.0) for name, where in empty.items()})
-        _schema(covariates, competing, present=values.columns).validate(checked, lazy=True)
+        _schema(columns.covariates, settings.competing_event, present=values.columns).validate(checked, lazy=True)
     except pa.errors.SchemaErrors as errors:
         wrong: list[tuple[int, str]] = []
         for case in errors.failure_cases.sort_values(["index", "column"]).to_dict("records"):
             row, name = int(case["index"]), case["column"]
             raw = table[name].loc[row]
-            shown = "empty" if pd.isna(raw) or not str(raw).strip() else repr(str(raw))[:LONGEST_SHOWN]
-            hint = _hint(name, shown, covariates, decimal, empty_allowed)
-            wrong.append((row, f"column {columns.get(name, name)}: {shown}; {case['check']}{hint}"))
-        faults += row_faults(file, wrong)
-    if "event" in values:
-        if values.loc[kept, "event"].isin([0, 2]).all():
-            left = "" if kept.all() else " among those that have a radiograph"
-            faults.append(f"{file}, column event: no patient has an event{left}; nothing can be learnt")
-        if (values.loc[kept, "event"] == 2).any():
-            values["competing"] = values["event"] == 2
-        values["event"] = values["event"] == 1
-    return values.rename(columns={"time_days": "time"})
+            shown = "empty" if pd.isna(raw) or not str(raw).strip() else shorten(str(raw))
+            hint = _hint(name, shown, is_covariate=name in columns.covariates, decimal=decimal, impute=impute)
+            wrong.append((row, f"column {columns.theirs(name)}: {shown}; {case['check']}{hint}"))
+        faults += row_faults(columns.file, wrong)
+    if "event" in values and values.loc[kept, "event"].isin([0, 2]).all():
+        among = "" if kept.all() else " among those that have a radiograph"
+        faults.append(f"{columns.file}, column event: no patient has an event{among}; nothing can be learnt")
 
 
-def _hint(name: str, shown: str, covariates: dict[str, str], decimal: str, empty_allowed: bool) -> str:
+def _hint(name: str, shown: str, *, is_covariate: bool, decimal: str, impute: bool) -> str:
     """What may be behind a field that is no number, and the way out."""
     if decimal == "," and "." in shown:
         return ", with a decimal comma as elsewhere in this file"
     if name == "event" and shown in ("'2'", "'2.0'"):
         return "; 2 may be a competing event, say death, if `competing_event` in cohort.yaml names it"
-    if name in covariates and (shown == "empty" or shown.strip("'").strip().lower() in NOT_KNOWN):
+    if is_covariate and (shown == "empty" or shown.strip("'").strip().lower() in UNKNOWN):
         steps = [] if shown == "empty" else ["leave the field empty"]
-        steps += [] if empty_allowed else ["set `missing_covariates: impute` in cohort.yaml"]
+        steps += [] if impute else ["set `missing_covariates: impute` in cohort.yaml"]
         return f". If it is not known, {' and '.join(steps)}"
     return ""
 
 
-def _empty_fields(
-    table: pd.DataFrame,
-    kept: pd.Series,
-    covariates: dict[str, str],
-    columns: dict[str, str],
-    file: str,
-    faults: list[str],
-) -> dict[str, pd.Series]:
-    """Where each covariate's field is empty; one that is empty for everybody who is to be learnt from is a fault."""
+def _empty_fields(table: pd.DataFrame, kept: pd.Series, columns: Columns, faults: list[str]) -> dict[str, pd.Series]:
+    """Where each covariate's field is empty; one that is empty for all patients to learn from is a fault."""
     empty = {}
-    for name in covariates:
-        if name + MISSING in covariates:
+    for name in columns.covariates:
+        if name + MISSING in columns.covariates:
             faults.append(f"cohort.yaml, covariates, {name}{MISSING}: the name is taken; choose another")
         if name in table:
             empty[name] = table[name].isna() | (table[name].astype(str).str.strip() == "")
             if "event" in table and empty[name][kept].all():
-                left = "for every patient" if kept.all() else "for every patient that has a radiograph"
-                faults.append(f"{file}, column {columns.get(name, name)}: empty {left}; leave it out")
+                among = "" if kept.all() else " that has a radiograph"
+                faults.append(f"{columns.place(name)}: empty for every patient{among}; leave it out")
     return empty
 
 
-def _check_coding(
-    table: pd.DataFrame, covariates: dict[str, str], columns: dict[str, str], file: str, faults: list[str]
-) -> None:
+def _check_coding(table: pd.DataFrame, columns: Columns, settings: CohortSettings, faults: list[str]) -> None:
     """A column of 1 and 2, or of yes and no, where 0 and 1 are wanted: one line says what may be meant."""
-    for name in ["event", *(name for name, kind in covariates.items() if kind == "binary")]:
+    binary = [name for name, kind in columns.covariates.items() if kind == "binary"]
+    for name in binary if settings.competing_event else ["event", *binary]:
         if name not in table:
             continue
         held = set(table[name].astype(str).str.strip().str.lower().str.removesuffix(".0")) - {""}
-        for no, yes in (("1", "2"), ("no", "yes"), ("n", "y"), ("nein", "ja"), ("nej", "ja"), ("false", "true")):
+        for no, yes in NO_YES:
             if held == {no, yes} and not (name == "event" and no == "false"):
                 faults.append(
-                    f"{file}, column {columns.get(name, name)}: holds {no} and {yes}; code them as 0 and 1 (fracsurv "
-                    "does not guess which is which)"
+                    f"{columns.place(name)}: holds {no} and {yes}; code them as 0 and 1 (fracsurv does not guess "
+                    "which is which)"
                 )
 
 
 def _schema(covariates: dict[str, str], competing: str, *, present: pd.Index) -> pa.DataFrameSchema:
     """Pandera's schema of the columns present of a cohort's table; a check's `error` is what the user reads."""
-    finite = pa.Check(lambda s: s.notna() & (s.abs() < TOO_LARGE), error="must be a number", ignore_na=False)
-    binary = pa.Check(lambda s: s.isin([0, 1]), error="must be 0 or 1", ignore_na=False)
-    event = "must be 1 (fracture) or 0 (censored)"
-    if competing:
-        event = f"must be 1 (the event), 2 ({competing}) or 0 (censored)"
+
+    def check(rule, error: str) -> pa.Check:
+        return pa.Check(rule, error=error, ignore_na=False)
+
+    event = f"1 (the event), 2 ({competing}) or 0 (censored)" if competing else "1 (fracture) or 0 (censored)"
+    number = check(lambda s: s.notna() & (s.abs() < TOO_LARGE), "must be a number")
+    binary = check(lambda s: s.isin([0, 1]), "must be 0 or 1")
+    ids = [
+        check(lambda s: s.str.len() > 0, "must be given"),
+        check(lambda s: ~s.str.contains(r"[\r\n]"), "must be one line; is a quotation mark missing or too many?"),
+        check(lambda s: ~s.duplicated() | (s == ""), "must be unique: one row a patient"),
+    ]
+    days = check(lambda s: (s > 0) & np.isfinite(s), "must be days, above 0")
+    split = check(lambda s: s.isin(["", *SPLITS]), f"must be empty or one of {', '.join(SPLITS)}")
     columns = {
-        "patient_id": pa.Column(
-            str,
-            [
-                pa.Check(lambda s: s.str.len() > 0, error="must be given", ignore_na=False),
-                pa.Check(
-                    lambda s: ~s.str.contains(r"[\r\n]"),
-                    error="must be one line; is a quotation mark missing or too many?",
-                ),
-                pa.Check(lambda s: ~s.duplicated() | (s == ""), error="must be unique: one row a patient"),
-            ],
-        ),
-        "time_days": pa.Column(
-            float,
-            pa.Check(lambda s: (s > 0) & np.isfinite(s), error="must be days, above 0", ignore_na=False),
-            nullable=True,
-        ),
-        "event": pa.Column(
-            float,
-            pa.Check(lambda s: s.notna(), error=event, ignore_na=False),
-            nullable=True,
-        ),
+        "patient_id": pa.Column(str, ids),
+        "time_days": pa.Column(float, days, nullable=True),
+        "event": pa.Column(float, check(lambda s: s.notna(), f"must be {event}"), nullable=True),
+        **{
+            name: pa.Column(float, binary if kind == "binary" else number, nullable=True)
+            for name, kind in covariates.items()
+        },
+        "split": pa.Column(str, split),
     }
-    for name, kind in covariates.items():
-        columns[name] = pa.Column(float, binary if kind == "binary" else finite, nullable=True)
-    allowed = pa.Check(lambda s: s.isin(["", *SPLITS]), error=f"must be empty or one of {', '.join(SPLITS)}")
-    columns["split"] = pa.Column(str, allowed)
     return pa.DataFrameSchema({name: column for name, column in columns.items() if name in present})
+
+
+def has_image_entry(table: pd.DataFrame) -> pd.Series:
+    """Whether a patient's field `image` is filled, bool."""
+    return table["image"].fillna("").astype(str).str.strip() != ""
+
+
+def check_images(
+    folder: Path, values: pd.DataFrame, columns: Columns, settings: CohortSettings, faults: list[str], *, learnt: bool
+) -> None:
+    """Check that radiographs lie inside the folder, and that enough patients have one.
+
+    Everybody needs one, unless `missing_images` allows an empty field. Of masked cohorts half of the patients do, and
+    half of those to train on; where nothing is `learnt` from them, one radiograph is enough.
+    """
+    if "image" not in values:
+        return
+    has_image, allowed = has_image_entry(values), settings.missing_images
+    if allowed != "refuse" and not has_image.any():
+        faults.append(f"{columns.file}, column image: empty for every patient; leave the column out")
+    elif allowed == "mask" and learnt:
+        held_out = values["split"].isin(["test", "external"]) if "split" in values else pd.Series(False, values.index)
+        for who, among in (("patients", has_image), ("patients to train on", has_image[~held_out])):
+            if len(among) and among.mean() < MIN_SHARE_WITH_IMAGE:
+                faults.append(
+                    f"{columns.file}, column image: filled for {among.sum():,} of {len(among):,} {who}; with "
+                    "`missing_images: mask` at least half must have a radiograph; set it to exclude, and the others "
+                    "are left out"
+                )
+                break
+    wrong: list[tuple[int, str]] = []
+    if allowed == "refuse":
+        what = "empty; give every patient an image, leave the column out, or set `missing_images` to exclude or mask"
+        wrong += [(row, f"{what} in cohort.yaml") for row in values.index[~has_image]]
+    for row, path in values.loc[has_image, "image"].astype(str).items():
+        if not is_inside(folder, path):
+            wrong.append((row, f"{path!r}; must not leave the cohort folder"))
+        elif not (folder / path).is_file():
+            wrong.append((row, f"{path!r}; no such file in the cohort folder"))
+    faults += row_faults(columns.file, ((row, f"column image: {what}") for row, what in sorted(wrong)))
+
+
+def is_inside(folder: Path, path: str) -> bool:
+    """Whether a cohort's path stays in its folder."""
+    try:
+        return (folder / path).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a name that no file can have
+        return False

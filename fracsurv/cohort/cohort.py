@@ -16,36 +16,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fracsurv.cohort.annotations import (
-    read_vertebrae,
-    with_keypoints,
-    written_by,
-)
+from fracsurv.cohort.annotations import read_truth, read_vertebrae, with_keypoints, written_by
 from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS, LEVELS
-from fracsurv.cohort.checks import check_types, check_values
 from fracsurv.cohort.covariates import MISSING
-from fracsurv.cohort.files import (
-    check_boxes_have_image,
-    check_images,
-    check_masked,
-    has_image_entry,
-    kept_rows,
-    read_truth,
-)
-from fracsurv.cohort.settings import (
-    check_labels,
-    covariates_of,
-    read_settings,
-    unread_columns,
-)
-from fracsurv.cohort.tables import decimal_mark, read_patients, renamed
+from fracsurv.cohort.read import read_patients
+from fracsurv.cohort.settings import read_settings
 from fracsurv.utils.errors import UserError
 
 CORRECTIONS = "vertebrae_corrections.csv"
 HORIZONS_YEARS = (1, 3, 5, 8)
 DAYS_A_YEAR = 365.25
+FROM_SETTINGS = (
+    "provenance", "resolution", "labels", "outcome", "horizons", "description", "time_unit", "competing_event",
+    "outcome_includes_death",
+)  # fmt: skip
+"""Entries of `cohort.yaml` that a `Cohort` has by the same name."""
 MIN_SHARE_MEASURED = 0.8
-"""Share of the patients whose vertebrae must be measured; the others get the mean, and are counted in the report."""
+"""Share of the patients whose vertebrae must be measured; the others get the mean, and the report counts them."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +43,8 @@ class Cohort:
     ----------
     table : DataFrame
         `patient_id` (str), `time` (float, days, > 0), `event` (bool, True = fracture), the covariates
-        (float, NaN = not known), and where given `image` (path relative to `folder`; '' = no radiograph, of a patient
-        who is masked) and `split` ('' = not fixed).
+        (float, NaN = missing), and where given `image` (path relative to `folder`; '' = no radiograph, where the
+        cohort masks) and `split` ('' = not fixed).
     covariates : dict of str to str
         Name to kind: 'continuous' (standardised on a training fold), 'normalised' or 'binary' (as they are).
     resolution : float
@@ -65,32 +52,32 @@ class Cohort:
     vertebrae : DataFrame or None
         One row a box, in pixels of the patient's radiograph, corrections applied.
     boxes_from : str
-        Where the boxes come from: '' without any, 'vertebrae.csv', or what a finder says of itself.
+        Where the boxes come from: '' without any, 'vertebrae.csv', or a finder's summary of itself.
     corrections : DataFrame or None
-        Patients whose boxes are overridden, as `vertebrae_corrections.csv` has them.
+        Boxes that override those of their patients, from `vertebrae_corrections.csv`.
     uncorrected : DataFrame or None
-        These patients' boxes before that.
+        The same patients' boxes before correction.
     horizons : tuple of float
         Times at which AUC and Brier score are reported, increasing; empty = the protocol's 1, 3, 5 and 8 years.
     time_unit : str
-        What `time` and `horizons` are counted in, for labels; 'days' unless the cohort says otherwise.
+        Unit of `time` and `horizons`, for labels.
     competing_event : str
-        What the code 2 of the column `event` means, '' where the cohort names nothing. Where anybody has it, `table`
-        has a column `competing` (bool, True = that happened first, at `time`; `event` is False then).
+        Meaning of the code 2 in the column `event`, or ''. Where it occurs, `table` has a column `competing`
+        (bool, True = that happened first, at `time`; `event` is False then).
     outcome_includes_death : bool
-        Whether who dies has the event, so that nobody is censored by death.
+        Whether death counts as the event, so that no patient is censored by it.
     n_excluded : int
-        Patients that were left out since they have no radiograph (`missing_images: exclude`).
+        Patients left out because they have no radiograph (`missing_images: exclude`).
     masks : bool
-        Whether patients without a radiograph may be among them (`missing_images: mask`); `has_image` says who is not.
+        Whether patients may have no radiograph (`missing_images: mask`); see `has_image`.
     windowed : bool
         Whether DICOM radiographs are read as they are displayed (`dicom_values: windowed`).
     read_as : str
-        How the table's file was read, where that is no matter of course: 'separated by semicolons, decimal commas'.
+        How the table's file was read, where it is not plain CSV: 'separated by semicolons, decimal commas'.
     unread_columns : tuple of str
-        Columns of the table that are no one's, where covariates were taken by their names (no `covariates` set).
+        Columns of the file that are not used, where the covariates were found by their names (no `covariates` set).
     file_rows : tuple of int
-        For messages: the row of its file in which each patient stands, as a spreadsheet numbers them.
+        Each patient's row of the file as a spreadsheet numbers it, for messages.
     """
 
     folder: Path
@@ -121,74 +108,72 @@ class Cohort:
 
     @property
     def has_images(self) -> bool:
-        """Whether there are radiographs: every patient's, or where the cohort masks, most patients'."""
+        """Whether there are radiographs: every patient's, or most patients' where the cohort masks."""
         return "image" in self.table
 
     @property
     def has_image(self) -> NDArray:
-        """Who has a radiograph, bool (n,)."""
+        """Whether each patient has a radiograph, bool (n,)."""
         return (self.table["image"] != "").to_numpy() if self.has_images else np.zeros(len(self), bool)
 
     @property
     def n_without_image(self) -> int:
-        """Patients who have no radiograph where others have one; see `masks`."""
+        """Number of patients without a radiograph where the cohort masks."""
         return int((~self.has_image).sum()) if self.masks else 0
 
     @property
     def has_competing(self) -> bool:
-        """Whether anybody had a competing event."""
+        """Whether any patient had a competing event."""
         return "competing" in self.table
 
     @property
     def status(self) -> NDArray:
-        """What the metrics take as `event` (n,): bool, or 0, 1 and 2 where anybody had a competing event."""
+        """The metrics' `event` (n,): bool, or 0, 1 and 2 (competing) where any patient had a competing event."""
         event = self.table["event"].to_numpy()
         return np.where(self.table["competing"], 2, event) if self.has_competing else event
 
     @property
     def indicators(self) -> list[str]:
-        """Of each covariate that is not known of everybody, the name of the column that says of whom not."""
+        """Names of the columns that say where a covariate is missing, one for each covariate with missing values."""
         return [name + MISSING for name in self.covariates if self.table[name].isna().any()]
 
     @property
     def n_measured(self) -> int:
-        """Patients of whom the six keypoints of any vertebra are known."""
+        """Number of patients with the six keypoints of at least one vertebra."""
         if self.vertebrae is None:
             return 0
         return int(self.vertebrae.loc[self.vertebrae[KEYPOINT_COLUMNS].notna().all(axis=1), "patient_id"].nunique())
 
     @property
     def has_keypoints(self) -> bool:
-        """Whether that is so in enough patients (`MIN_SHARE_MEASURED`) for vertebral fractures to be covariates."""
+        """Whether enough patients are measured (`MIN_SHARE_MEASURED`) for vertebral fractures to be covariates."""
         return self.n_measured >= MIN_SHARE_MEASURED * len(self)
 
     def with_boxes(self, vertebrae: pd.DataFrame, boxes_from: str) -> Cohort:
-        """The cohort with these boxes, in which the corrected patients have their corrections and nothing else."""
+        """The cohort with these boxes; patients with corrections have those alone."""
         if self.corrections is None:
             return replace(self, vertebrae=vertebrae, boxes_from=boxes_from)
-        theirs = vertebrae["patient_id"].isin(self.corrections["patient_id"])
+        corrected = vertebrae["patient_id"].isin(self.corrections["patient_id"])
         given = with_keypoints(self.corrections[self.corrections[BOX_COLUMNS].notna().all(axis=1)], vertebrae)
         return replace(
             self,
-            vertebrae=pd.concat([vertebrae[~theirs], given], ignore_index=True),
+            vertebrae=pd.concat([vertebrae[~corrected], given], ignore_index=True),
             boxes_from=boxes_from,
-            uncorrected=vertebrae[theirs].reset_index(drop=True),
+            uncorrected=vertebrae[corrected].reset_index(drop=True),
         )
 
     def of_rows(self, rows: NDArray) -> Cohort:
-        """These patients alone, with their boxes; the folder, and so the truth, stay the whole cohort's."""
+        """The cohort of these patients, with their boxes; the folder, and so the truth, stay the whole cohort's."""
         table = self.table.iloc[rows].reset_index(drop=True)
-        boxes = self.vertebrae
-        if boxes is not None:
-            boxes = boxes[boxes["patient_id"].isin(table["patient_id"])].reset_index(drop=True)
+        boxes = _of_patients(self.vertebrae, table["patient_id"])
         return replace(self, table=table, vertebrae=boxes, file_rows=tuple(self.file_rows[row] for row in rows))
 
     def with_image(self) -> Cohort:
-        """Those who have a radiograph; the cohort itself where all have."""
+        """The cohort of the patients who have a radiograph."""
         return self if self.has_image.all() else self.of_rows(np.flatnonzero(self.has_image))
 
     def truth(self) -> pd.DataFrame | None:
-        """The simulator's truth, indexed by patient; None for a real cohort. For the evaluation alone.
+        """The simulator's truth, indexed by patient; None for a real cohort. Only the evaluation may use it.
 
         Raises
         ------
@@ -202,10 +187,10 @@ class Cohort:
         return truth
 
     def true_vertebrae(self) -> pd.DataFrame | None:
-        """Boxes, levels and keypoints as the simulator drew them, for the evaluation alone.
+        """Boxes, levels and keypoints as the simulator drew them; only the evaluation may use them.
 
-        None without `truth_vertebrae.csv`, and unless `truth.parquet` has the grades that belong to it. Rows of
-        patients who are not in the cohort are left alone.
+        None without `truth_vertebrae.csv`, or without its grades in `truth.parquet`. Rows of other patients are
+        left out.
         """
         faults: list[str] = []
         table, truth = read_vertebrae(self.folder, None, faults, file="truth_vertebrae.csv"), self.truth()
@@ -214,10 +199,10 @@ class Cohort:
         graded = truth is not None and {f"grade_{level}" for level in LEVELS} <= set(truth)
         if table is None or not graded:
             return None
-        return table[table["patient_id"].isin(self.table["patient_id"])].reset_index(drop=True)
+        return _of_patients(table, self.table["patient_id"])
 
     def fingerprint(self, *, boxes: bool = True) -> str:
-        """SHA-256 over the table, the kinds of covariates and, unless they do not matter, the boxes (no pixels)."""
+        """SHA-256 of the table, the covariates' kinds and, with `boxes`, the boxes; radiographs do not enter."""
         digest = hashlib.sha256(repr((self.covariates, self.provenance, self.resolution)).encode())
         for table in (self.table, self.vertebrae if boxes else None):
             if table is not None:
@@ -226,7 +211,7 @@ class Cohort:
         return digest.hexdigest()[:16]
 
     def image_fingerprint(self) -> str:
-        """SHA-256 over name, size and time of change of every radiograph: quick, and differs when one is replaced."""
+        """SHA-256 of every radiograph's name, size and time of change: quick, and different when one is replaced."""
         digest = hashlib.sha256(b"windowed" * self.windowed)
         for name in self.table.loc[self.has_image, "image"] if self.has_images else ():
             stat = (self.folder / name).stat()
@@ -235,7 +220,7 @@ class Cohort:
 
 
 def horizons(cohort: Cohort) -> NDArray:
-    """Days at which AUC and Brier are reported: the cohort's own, or 1, 3, 5 and 8 years."""
+    """Times at which AUC and Brier score are reported, float (n,): the cohort's own, or 1, 3, 5 and 8 years."""
     return own_or_protocols(cohort.horizons)
 
 
@@ -245,15 +230,14 @@ def own_or_protocols(horizons: Sequence[float]) -> NDArray:
 
 
 def read_cohort(folder: str | Path, *, outcome: bool = True, learnt: bool = True) -> Cohort:
-    """Read and check a cohort folder.
+    """The cohort in a folder, read and checked.
 
     Parameters
     ----------
     outcome : bool
-        Whether the table must say what happened to the patients; if not, `time` is NaN and `event` False whatever it
-        says.
+        Whether times and events are read; if not, `time` is NaN and `event` False.
     learnt : bool
-        Whether models will be fitted to it, which takes radiographs of half of the patients at least.
+        Whether models will be fitted to it, so that at least half of the patients need a radiograph.
 
     Raises
     ------
@@ -266,77 +250,45 @@ def read_cohort(folder: str | Path, *, outcome: bool = True, learnt: bool = True
         raise UserError(f"{folder}: no such cohort folder; `fracsurv simulate {folder}` makes one")
     faults: list[str] = []
     settings = read_settings(folder, faults)
-    read, file = read_patients(folder, faults)
-    if read is None:
+    read = read_patients(folder, settings, faults, outcome=outcome, learnt=learnt)
+    if read is None or "patient_id" not in read.table:
         raise UserError(faults)
-    table = read.frame
-    covariates = covariates_of(table, settings, file, faults)
-    check_labels(covariates, settings.get("labels", {}), faults)
-    if not outcome:
-        columns = settings.get("columns", {})
-        ours = [columns.get(name, name) for name in ("time_days", "event", "split")]
-        table = table.drop(columns=ours, errors="ignore")
-    others = unread_columns(table, settings, covariates)
-    table = renamed(table, settings.get("columns", {}), covariates, file, faults, outcome=outcome)
-    table = check_types(table, covariates, settings.get("columns", {}), file, faults)
-    decimal = decimal_mark(table, ["time_days", *covariates], settings.get("columns", {}), file, faults)
-    missing_images = settings.get("missing_images", "refuse") if "image" in table else "refuse"
-    kept = kept_rows(table, missing_images, file, faults)
-    # where columns are missing, those that are there are checked all the same
-    values = check_values(
-        table, covariates, settings.get("columns", {}), file, faults,
-        decimal=decimal, empty_allowed=settings.get("missing_covariates") == "impute", kept=kept,
-        competing=settings.get("competing_event", ""),
-    )  # fmt: skip
-    if masks := missing_images == "mask":
-        has_image = has_image_entry(values)
-        values["image"] = values["image"].where(has_image, "")
-        check_masked(values, has_image, file, faults, learnt=learnt and outcome)
-    check_images(folder, values, file, faults, empty_allowed=missing_images != "refuse")
-    if "patient_id" not in values:
-        raise UserError(faults)
-    patients = set(values["patient_id"])
-    vertebrae = read_vertebrae(folder, patients, faults)
-    corrections = read_vertebrae(folder, patients, faults, file=CORRECTIONS, none_allowed=True)
-    without = set(values.loc[~has_image, "patient_id"]) if masks else set()
-    check_boxes_have_image(vertebrae, without, "vertebrae.csv", faults)
-    check_boxes_have_image(corrections, without, CORRECTIONS, faults)
-    if corrections is not None and "image" not in values:
+    ids = read.table["patient_id"]
+    masks = settings.missing_images == "mask" and "image" in read.table
+    files = {
+        "patients": set(ids),
+        "without_image": set(ids[read.table["image"] == ""]) if masks else frozenset(),
+        "faults": faults,
+    }
+    vertebrae = read_vertebrae(folder, **files)
+    corrections = read_vertebrae(folder, **files, file=CORRECTIONS, none_allowed=True)
+    if corrections is not None and "image" not in read.table:
         faults.append(f"{CORRECTIONS}: corrects boxes on radiographs, but the cohort has none (no column `image`)")
     if outcome and not faults:  # without sound patient ids its faults would be echoes
-        read_truth(folder, values["patient_id"], faults)  # checked here, used by the evaluation alone
+        read_truth(folder, ids, faults)  # checked here, used by the evaluation alone
     if faults:
         raise UserError(faults)
-    if not outcome:
-        values = values.assign(time=np.nan, event=False)
-    values = values[kept]
-    vertebrae, corrections = (
-        boxes if boxes is None else boxes[boxes["patient_id"].isin(values["patient_id"])].reset_index(drop=True)
-        for boxes in (vertebrae, corrections)
-    )
-    corrections = None if corrections is None or corrections.empty else corrections
-    how = [words for words in (read.read_as, "decimal commas" if decimal == "," else "") if words]
-    keep = ["patient_id", "time", "event", *covariates]
-    keep += [name for name in ("image", "split", "competing") if name in values]
+    values = read.table[read.kept]
+    names = ["patient_id", "time", "event", *read.covariates]
+    names += [name for name in ("image", "split", "competing") if name in values]
+    corrections = _of_patients(corrections, values["patient_id"])
     cohort = Cohort(
         folder=folder,
-        table=values[keep].reset_index(drop=True),
-        covariates=covariates,
-        provenance=settings.get("provenance", "real"),
-        resolution=float(settings.get("resolution", 1.0)),
-        corrections=corrections,
-        labels=settings.get("labels", {}),
-        outcome=settings.get("outcome", "any fracture"),
-        horizons=tuple(float(day) for day in settings.get("horizons", ())),
-        description=settings.get("description", ""),
-        time_unit=settings.get("time_unit", "days"),
-        competing_event=settings.get("competing_event", ""),
-        outcome_includes_death=settings.get("outcome_includes_death", False),
-        n_excluded=int((~kept).sum()),
+        table=values[names].reset_index(drop=True),
+        covariates=read.covariates,
+        corrections=None if corrections is None or corrections.empty else corrections,
+        n_excluded=int((~read.kept).sum()),
         masks=masks,
-        windowed=settings.get("dicom_values", "stored") == "windowed",
-        read_as=f"{file}: {', '.join(how)}" if how else "",
-        unread_columns=others,
+        windowed=settings.dicom_values == "windowed",
+        read_as=read.read_as,
+        unread_columns=read.unread_columns,
         file_rows=tuple(values.index.tolist()),
+        **{name: getattr(settings, name) for name in FROM_SETTINGS},
     )
-    return cohort if vertebrae is None else cohort.with_boxes(vertebrae, written_by(folder))
+    boxes = _of_patients(vertebrae, values["patient_id"])
+    return cohort if boxes is None else cohort.with_boxes(boxes, written_by(folder))
+
+
+def _of_patients(boxes: pd.DataFrame | None, patients: pd.Series) -> pd.DataFrame | None:
+    """The boxes of these patients, numbered anew."""
+    return None if boxes is None else boxes[boxes["patient_id"].isin(patients)].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""The protocol's ten clinical risk factors: of which kind they are, and what a factor is called in tables."""
+"""The protocol's ten clinical risk factors: their kinds and their labels in tables."""
 
 from __future__ import annotations
 
@@ -30,10 +30,8 @@ LABELS = {
     "secondary_osteoporosis": "Secondary osteoporosis",
     "t_score": "Bone mineral density, T-score",
 }
-
-
 MISSING = "_missing"
-"""What is put behind a covariate's name for the column that says where it is not known."""
+"""Ends the name of the column that says where a covariate is missing."""
 
 
 def label_of(name: str, labels: Mapping[str, str]) -> str:
@@ -42,5 +40,5 @@ def label_of(name: str, labels: Mapping[str, str]) -> str:
 
 
 def constant_indicators(table: pd.DataFrame, indicators: Iterable[str]) -> list[str]:
-    """Those columns of `Cohort.indicators` that are the same for all patients of a table: nothing to learn from."""
+    """Those columns of `Cohort.indicators` that are constant in a table, so that nothing can be learnt from them."""
     return [name for name in indicators if table[name.removesuffix(MISSING)].isna().nunique() < 2]

@@ -1,10 +1,11 @@
-"""What of a cohort's table is possible, yet odd: told by `fracsurv check` as warnings, nothing is refused for it."""
+"""Implausible values in a cohort's table: possible, yet odd. `fracsurv check` warns of them and refuses nothing."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +17,13 @@ from fracsurv.metrics import concordance_index, mean_weight
 from fracsurv.utils.errors import closest
 
 MOST_ROWS = 3
-"""Rows named in one warning; of the others their number is told."""
+"""Rows named in one warning; the others are counted."""
 CODES = (-1, -8, -9, -88, -99, -888, -999, -9999, 88, 99, 888, 999, 9999)
 """What people write for a missing number."""
-MUCH = 0.2
-"""Share of patients of whom a covariate is not known from which that is told."""
+MUCH_MISSING = 0.2
+"""Share of missing values in a covariate from which it is reported."""
 FAR = 6
-"""Interquartile ranges beyond the quartiles from which a value is told."""
+"""Interquartile ranges beyond the quartiles from which a value is reported."""
 TOO_HEAVY = 0.01
 """How far weights' mean may be from 1."""
 SWAPPED, MOST, SEPARATES = 0.8, 0.5, 0.97
@@ -31,12 +32,12 @@ IDENTIFYING = re.compile(r"\d{6}(\d{2})?[-+ ]?\d{4}|[^\W\d_]{2,}[ ,]+[^\W\d_]{2,
 
 
 class Plausible(NamedTuple):
-    """A clinical factor's range among adults, its unit, and what a value outside may be: words and factor."""
+    """A clinical factor's range among adults, its unit, and slips that explain values outside: words and factor."""
 
     low: float
     high: float
     unit: str
-    else_: tuple[tuple[str, float], ...]
+    slips: tuple[tuple[str, float], ...]
 
 
 SLIPS = (("a lost decimal point", 0.1), ("a decimal point too far left", 10.0))
@@ -50,48 +51,37 @@ PLAUSIBLE = {
 def implausible_values(cohort: Cohort, *, outcome: bool = True) -> list[str]:
     """One line for each thing that is odd, with rows (as a spreadsheet numbers them), values and a suggestion.
 
-    Without an outcome the covariates and ids alone are looked at.
-
-    Values of single patients stand in these lines. A patient's id never does.
+    Values of single patients stand in these lines; a patient's id never does. Without an `outcome` only ids and
+    covariates are checked.
     """
-    told: list[str] = []
     cohort = replace(cohort, table=cohort.table.set_axis(list(cohort.file_rows)))  # so that an index names its row
-    _ids(cohort, told)
-    _not_read(cohort, told)
-    for name, kind in cohort.covariates.items():
-        values = cohort.table[name].dropna()
-        if (unknown := 1 - len(values) / len(cohort)) > MUCH:
-            told.append(f"column {name}: not known of {100 * unknown:.0f} % of the patients")
-        if outcome and values.nunique() < 2:
-            told.append(f"column {name}: the same for everybody; it tells nothing")
-        if kind != "binary" and len(values):
-            _numbers(name, values, told)
-    for look in (_times, _coarse, _events, _separating, _alike) if outcome else ():
-        look(cohort, told)
-    return told
+    checks: list[Iterator[str]] = [_ids(cohort), _unread(cohort), _covariates(cohort, outcome=outcome)]
+    if outcome:
+        checks += [_times(cohort), _coarse(cohort), _events(cohort), _separating(cohort), _alike(cohort)]
+    return list(chain.from_iterable(checks))
 
 
 def coarse_times_warning(cohort: Cohort) -> str:
-    """What times too coarse do to the weighted metrics, at the horizon where it is worst; '' if next to nothing."""
+    """How coarse times bias the weighted metrics, at the horizon where it is worst; '' if next to nothing."""
     time = cohort.table["time"].to_numpy()
     worst = max(((mean_weight(cohort.status, time, day), day) for day in horizons(cohort)), key=_apart)
     if not _apart(worst) > TOO_HEAVY:
         return ""
     return (
-        "events and censorings fall on the same times, so that inverse-censoring weights (scikit-survival's) average "
+        "events and censorings share times, so that inverse-censoring weights (scikit-survival's) average "
         f"{worst[0]:.2f}, not 1, by {worst[1]:g} {cohort.time_unit}: Brier scores are off by about as much, AUC and "
         "Uno's C, in which weights cancel, by far less; times in days mend it"
     )
 
 
 def _apart(weight_and_day: tuple[float, float]) -> float:
-    """How far a mean weight is from 1; nothing where it is not known."""
+    """How far a mean weight is from 1; 0 where it is not known."""
     return float(np.nan_to_num(abs(weight_and_day[0] - 1)))
 
 
-def _coarse(cohort: Cohort, told: list[str]) -> None:
-    if said := coarse_times_warning(cohort):
-        told.append(f"column time_days: {said}")
+def _coarse(cohort: Cohort) -> Iterator[str]:
+    if warning := coarse_times_warning(cohort):
+        yield f"column time_days: {warning}"
 
 
 def _where(found: pd.Series) -> str:
@@ -109,31 +99,42 @@ def _first(words: Sequence[str]) -> str:
     return ", ".join(words[:MOST_ROWS]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _ids(cohort: Cohort, told: list[str]) -> None:
+def _ids(cohort: Cohort) -> Iterator[str]:
     ids = cohort.table["patient_id"]
     personal = ids[ids.map(lambda text: IDENTIFYING.fullmatch(text) is not None)]
     if len(personal):
-        told.append(
+        yield (
             f"column patient_id: {len(personal):,} look like a name or a personal number, row "
             f"{personal.index[0]} first; use study ids, for these stand in every file of a run"
         )
 
 
-def _not_read(cohort: Cohort, told: list[str]) -> None:
-    """Columns passed over while factors of the protocol are missing: one may be the other by another name."""
+def _unread(cohort: Cohort) -> Iterator[str]:
+    """Columns that are not read while the protocol's factors are missing: one may be the other by another name."""
     absent = [name for name in PROTOCOL_COVARIATES if name not in cohort.covariates]
     if absent and cohort.unread_columns:
         alike = sorted(
             ((name, closest(name, absent)) for name in cohort.unread_columns), key=lambda each: not each[1]
         )
-        told.append(
-            f"columns not read: {_first([name + hint for name, hint in alike])}; factors of the protocol "
-            f"that no column is called, so that no model has them: {', '.join(absent)}. If one is the other, say so "
-            "in cohort.yaml under `columns`; other factors of yours go under `covariates`"
+        yield (
+            f"columns not read: {_first([name + hint for name, hint in alike])}; the protocol's factors without a "
+            f"column: {', '.join(absent)}. Map a column to its factor in cohort.yaml under `columns`, and list "
+            "further factors under `covariates`"
         )
 
 
-def _numbers(name: str, values: pd.Series, told: list[str]) -> None:
+def _covariates(cohort: Cohort, *, outcome: bool) -> Iterator[str]:
+    for name, kind in cohort.covariates.items():
+        values = cohort.table[name].dropna()
+        if (missing := 1 - len(values) / len(cohort)) > MUCH_MISSING:
+            yield f"column {name}: not known of {100 * missing:.0f} % of the patients"
+        if outcome and values.nunique() < 2:
+            yield f"column {name}: the same for everybody, so that models learn nothing from it"
+        if kind != "binary" and len(values):
+            yield from _numbers(name, values)
+
+
+def _numbers(name: str, values: pd.Series) -> Iterator[str]:
     low, high, unit, others = PLAUSIBLE.get(name, (np.nan, np.nan, "", ()))
     if name in PLAUSIBLE:
         outside = values[(values < low) | (values > high)]
@@ -146,65 +147,63 @@ def _numbers(name: str, values: pd.Series, told: list[str]) -> None:
     code = values.isin(CODES)
     coded = values[code & ((values < 0) & (values[~code] >= 0).all() | values.index.isin(outside.index))]
     if len(coded):
-        told.append(
-            f"column {name}, {_where(coded)}; {expected}; a code for a missing value? Leave such a field empty"
-        )
+        yield (f"column {name}, {_where(coded)}; {expected}; a code for a missing value? Leave such a field empty")
     rest = outside.drop(coded.index, errors="ignore")
     for words, factor in others:
         fits = rest[(rest * factor).between(low, high)]
         if len(fits):
-            told.append(f"column {name}, {_where(fits)}; {expected}; {words} ({fits.iloc[0] * factor:.4g})?")
+            yield f"column {name}, {_where(fits)}; {expected}; {words} ({fits.iloc[0] * factor:.4g})?"
         rest = rest.drop(fits.index)
     if len(rest):
-        told.append(f"column {name}, {_where(rest)}; {expected}")
+        yield f"column {name}, {_where(rest)}; {expected}"
     if name == "t_score" and (values > 0).mean() > 0.9 and values.median() > 1:
-        told.append("column t_score: nearly all above 0, half above 1; was the minus lost?")
+        yield "column t_score: nearly all above 0, half above 1; was the minus lost?"
 
 
-def _times(cohort: Cohort, told: list[str]) -> None:
+def _times(cohort: Cohort) -> Iterator[str]:
     time, event = cohort.table["time"], cohort.table["event"]
     longest, first = time.max(), min(horizons(cohort))
     if longest < first:
         unit = "years" if longest < 40 else "months"
-        told.append(
+        yield (
             f"column time_days: the longest follow-up is {longest:g}, which does not reach the first horizon "
             f"({first:g} {cohort.time_unit}); are these {unit}? Give days, or set `time_unit` and `horizons`"
         )
     elif cohort.time_unit == "days" and longest > 100 * 365.25:
-        told.append(f"column time_days: the longest follow-up is {longest:g} days, over 100 years; in hours?")
+        yield f"column time_days: the longest follow-up is {longest:g} days, over 100 years; in hours?"
     if (~event).any():
         end = time[~event].max()
         late = time[event & (time > 1.1 * end)]
         if len(late):
-            told.append(
+            yield (
                 f"column time_days, {_where(late)}; events, though nobody without one was followed beyond {end:g}: "
                 "after the end of the study?"
             )
 
 
-def _events(cohort: Cohort, told: list[str]) -> None:
+def _events(cohort: Cohort) -> Iterator[str]:
     event = cohort.table["event"]
     time = cohort.table["time"]
     if cohort.competing_event and not cohort.has_competing:
-        told.append(f"column event: no 2, though `competing_event` says what it means ({cohort.competing_event})")
+        yield f"column event: no 2, though `competing_event` says what it means ({cohort.competing_event})"
     elif cohort.has_competing and (event | cohort.table["competing"]).all():
-        told.append("column event: 1 and 2 alone, so that nobody is censored; were 0 and 1 meant?")
+        yield "column event: 1 and 2 alone, so that nobody is censored; were 0 and 1 meant?"
     if event.mean() > SWAPPED:
-        told.append(f"column event: {100 * event.mean():.0f} % are 1; are 0 and 1 swapped? 1 = {cohort.outcome}")
+        yield f"column event: {100 * event.mean():.0f} % are 1; are 0 and 1 swapped? 1 = {cohort.outcome}"
     elif event.mean() > MOST and time[event].median() > time[~event].median():
-        told.append(
+        yield (
             f"column event: {100 * event.mean():.0f} % are 1, and half of these were followed beyond "
             f"{time[event].median():g}, of the others {time[~event].median():g}; are 0 and 1 swapped? 1 = "
             f"{cohort.outcome}"
         )
     if event.sum() < 10 * len(cohort.covariates):
-        told.append(
+        yield (
             f"column event: {event.sum():,} events for {len(cohort.covariates)} covariates; under ten a covariate, "
             "coefficients are unsure"
         )
 
 
-def _separating(cohort: Cohort, told: list[str]) -> None:
+def _separating(cohort: Cohort) -> Iterator[str]:
     every_event, every_time = cohort.table["event"].to_numpy(), cohort.table["time"].to_numpy()
     for name, kind in cohort.covariates.items():
         known = cohort.table[name].notna().to_numpy()
@@ -212,25 +211,25 @@ def _separating(cohort: Cohort, told: list[str]) -> None:
         if kind == "binary":
             counts = values[event].value_counts()
             if len(counts) == 1 and values.nunique() == 2 and event.sum() >= 5:
-                told.append(
+                yield (
                     f"column {name}: every patient with an event has {counts.index[0]:g}; its hazard ratio has no "
                     "bound. Was it recorded after the outcome?"
                 )
         elif values.nunique() > 1 and event.sum() >= 5:
             ranked = concordance_index(event, time, values.to_numpy())
             if not SEPARATES > ranked > 1 - SEPARATES:
-                told.append(
+                yield (
                     f"column {name}: ranks the times almost perfectly by itself (C-index {ranked:.3f}); was it made "
                     "from the outcome?"
                 )
 
 
-def _alike(cohort: Cohort, told: list[str]) -> None:
+def _alike(cohort: Cohort) -> Iterator[str]:
     columns = [*cohort.covariates, "time", "event"]
     if sum(cohort.table[name].nunique() > 2 for name in columns) < 3:  # people are alike by chance then
         return
     twins = cohort.table.index[cohort.table.duplicated(columns, keep=False)]
     if len(twins):
-        told.append(
+        yield (
             f"{named(twins)}: alike in every covariate, time and outcome, under several ids; the same person twice?"
         )

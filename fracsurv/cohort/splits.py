@@ -1,4 +1,4 @@
-"""Who trains, who validates, who tests: by patient, stratified by event (also competing), seeded and saved."""
+"""Training, validation and test patients: stratified by event (also competing), seeded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def make_splits(cohort: Cohort, *, n_folds: int = 3, test_fraction: float = 0.1,
 
     A `split` column of the cohort is kept: 'test' and 'external' patients stay there, and as soon as one
     patient is marked 'test' nobody else is drawn into the test set; everyone else trains. Where everybody's
-    split is fixed and none is 'test', there is no test set, and 'external' patients alone are judged on.
+    split is fixed and none is 'test', there is no test set, and models are evaluated on 'external' patients alone.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def make_splits(cohort: Cohort, *, n_folds: int = 3, test_fraction: float = 0.1,
     ------
     UserError
         Where there are too few patients with, or without, an event to fill the folds or the test set, or where
-        everybody is marked 'train', so that nobody is left to judge on.
+        everybody is marked 'train', so that no patient is left to evaluate on.
     """
     event, status = cohort.table["event"].to_numpy(), cohort.status
     fixed = cohort.table["split"].to_numpy() if "split" in cohort.table else np.full(len(cohort), "")
@@ -54,7 +54,7 @@ def make_splits(cohort: Cohort, *, n_folds: int = 3, test_fraction: float = 0.1,
         split[test] = "test"
     if (split == "train").all():
         raise UserError(
-            "cohort: every patient is marked 'train', so that nobody is left to judge the models on; leave some "
+            "cohort: every patient is marked 'train', so that none is left to evaluate the models on; leave some "
             "patients' split empty, or mark some 'test' or 'external'"
         )
     train = np.flatnonzero(split == "train")
@@ -67,7 +67,7 @@ def make_splits(cohort: Cohort, *, n_folds: int = 3, test_fraction: float = 0.1,
 
 
 def _strata(status: np.ndarray, n: int, room: int | None = None) -> np.ndarray:
-    """What is dealt out evenly: the event and, where there are enough patients, the competing event too.
+    """What splits are stratified by: the event and, where there are enough patients, the competing event too.
 
     Enough are n with each of what can become of a patient, and a smaller part with `room` for one of each.
     """

@@ -10,14 +10,7 @@ from numpy.typing import NDArray
 from fracsurv.cohort.cohort import Cohort
 from fracsurv.cohort.covariates import MISSING, constant_indicators, label_of
 from fracsurv.metrics import kaplan_meier
-from fracsurv.utils.formatting import (
-    NOT_KNOWN,
-    counted,
-    first_upper,
-    have,
-    number,
-    was,
-)
+from fracsurv.utils.formatting import NOT_KNOWN, counted, first_upper, have, number, was
 
 
 def label(cohort: Cohort, name: str) -> str:
@@ -28,40 +21,39 @@ def label(cohort: Cohort, name: str) -> str:
 
 
 def missing_summary(cohort: Cohort, trained_on: Iterable[NDArray] = ()) -> str:
-    """What of a cohort is missing and what was done about it; empty where nothing is.
+    """What is missing in a cohort and how it is handled, in sentences; '' where nothing is.
 
     Parameters
     ----------
     trained_on : iterable of arrays
-        Each fold's training patients, row numbers: where these do not differ in whether a covariate is known, no
-        model takes that from any patient, and it is said.
+        Row numbers of each fold's training patients. An indicator of missing values that is constant among them
+        in every fold is used by no model, and is named.
     """
-    counts = {name: int(cohort.table[name].isna().sum()) for name in cohort.covariates}
-    parts = [f"{label(cohort, name)} of {n:,}" for name, n in counts.items() if n]
-    said = []
+    n_missing = {name: int(cohort.table[name].isna().sum()) for name in cohort.covariates}
+    parts = [f"{label(cohort, name)} of {n:,}" for name, n in n_missing.items() if n]
+    sentences = []
     if parts:
-        said.append(
+        sentences.append(
             f"Not known of {counted(len(cohort), 'patient')}: {', '.join(parts)}. In their place stands the median "
             "(binary factors: the most frequent value) of each fold's training patients, and a further covariate "
             "says where."
         )
-        silent = [set(constant_indicators(cohort.table.iloc[rows], cohort.indicators)) for rows in trained_on]
-        if unheard := [name for name in cohort.indicators if silent and name in set.intersection(*silent)]:
-            called = ", ".join(label(cohort, name.removesuffix(MISSING)) for name in unheard)
-            said.append(
-                f"But no model is told where {called} is not known: in no fold do the training patients differ in "
+        constant = [set(constant_indicators(cohort.table.iloc[rows], cohort.indicators)) for rows in trained_on]
+        if unused := [name for name in cohort.indicators if constant and name in set.intersection(*constant)]:
+            names = ", ".join(label(cohort, name.removesuffix(MISSING)) for name in unused)
+            sentences.append(
+                f"But no model is told where {names} is not known: in no fold do the training patients differ in "
                 "that."
             )
-    if cohort.n_excluded:
-        n = cohort.n_excluded
-        said.append(f"{counted(n, 'patient')} without a radiograph {was(n)} left out.")
+    if n := cohort.n_excluded:
+        sentences.append(f"{counted(n, 'patient')} without a radiograph {was(n)} left out.")
     if n := cohort.n_without_image:
-        said.append(
+        sentences.append(
             f"{n:,} of {counted(len(cohort), 'patient')} {have(n)} no radiograph: in its place, "
             "models that take one get the mean features of the training patients who have one (from the image alone, "
             "so, the mean log hazard). Networks are trained on the pictures that are there."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def followed(cohort: Cohort) -> str:
@@ -85,8 +77,8 @@ def summary_table(cohort: Cohort, *, outcome: bool = True) -> pd.DataFrame:
     -------
     DataFrame
         Indexed by the variable's label, one column named after the number of patients. Times are
-        follow-up to the event or to censoring. SD is the sample standard deviation (n − 1). Of a covariate that is
-        not known of everybody the others are described, and those counted.
+        follow-up to the event or to censoring. SD is the sample standard deviation (n − 1). Missing values are left
+        out, and counted.
     """
     table = cohort.table
     rows = {}

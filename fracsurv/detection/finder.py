@@ -29,7 +29,7 @@ from fracsurv.detection.scores import detection_scores, keypoint_scores, matches
 from fracsurv.detection.sources import Labelled
 from fracsurv.detection.training import DetectorRecipe, KeypointRecipe, held_out, train_detector
 from fracsurv.utils.errors import UserError
-from fracsurv.utils.weights import load_weights, read_about, save_weights
+from fracsurv.utils.weights import load_weights, read_tensors, save_weights
 
 FORMAT = "fracsurv vertebra finder"
 
@@ -211,7 +211,7 @@ def load_finder(path: Path) -> Finder:
         Where the file is missing, damaged, or holds something else.
     """
     try:
-        about = read_about(path)
+        _, about = read_tensors(path)
     except UserError:
         if not path.exists():
             raise

@@ -13,11 +13,11 @@ import numpy as np
 from tqdm import tqdm
 
 from fracsurv.cohort.boxes import BOX_COLUMNS, off_the_picture
+from fracsurv.cohort.checks import is_inside
 from fracsurv.cohort.cohort import Cohort
-from fracsurv.cohort.files import is_inside
 from fracsurv.cohort.plausibility import named
 from fracsurv.cohort.settings import read_settings
-from fracsurv.cohort.tables import read_patients
+from fracsurv.cohort.tables import read_table
 from fracsurv.images.dicom import HeaderFacts, header_facts
 from fracsurv.images.radiographs import read_radiograph, resize, source_kind
 from fracsurv.images.store_rows import EIGHT_TO_SIXTEEN
@@ -89,13 +89,13 @@ def implausible_radiographs(cohort: Cohort, *, workers: int = 1, progress: bool 
 def unreadable(folder: Path, *, workers: int = 1, progress: bool = False) -> list[str]:
     """Why radiographs cannot be read which a cohort's table names, whatever else is wrong with the cohort."""
     settings = read_settings(folder, [])
-    column = settings.get("columns", {}).get("image", "image")
-    read, _ = read_patients(folder, [])
+    column = settings.columns.get("image", "image")
+    read = read_table(folder, [])
     if read is None or column not in read.frame:
         return []
     names = [name for name in read.frame[column].fillna("").astype(str) if name.strip()]
     names = [name for name in dict.fromkeys(names) if is_inside(folder, name) and (folder / name).is_file()]
-    found = _looked_at(folder, names, settings.get("dicom_values") == "windowed", workers, progress)
+    found = _looked_at(folder, names, settings.dicom_values == "windowed", workers, progress)
     return [each for each in found if isinstance(each, str)]
 
 
@@ -127,8 +127,9 @@ def _boxes(cohort: Cohort, shapes: Sequence[tuple[int, int]], told: list[str], f
         if patient in of and off_the_picture(of[patient][BOX_COLUMNS].to_numpy(float), shape).any()
     ]
     if off:
+        file = "vertebrae.csv" if cohort.corrections is None else "vertebrae.csv or vertebrae_corrections.csv"
         faults.append(
-            f"vertebrae.csv: boxes of which less than half lies on the radiograph, in {len(off):,} of "
+            f"{file}: boxes of which less than half lies on the radiograph, in {len(off):,} of "
             f"{len(patients):,} patients ({format_rows(off)} of the cohort's table); are they in other pixels?"
         )
     none = [row for row, patient in zip(cohort.file_rows, patients, strict=True) if patient not in of]

@@ -84,7 +84,7 @@ def _missing(run: Run) -> str:
     cohort, said = run.cohort, missing_summary(run.cohort, run.trained_on())
     if cohort.indicators:
         return said
-    imputed = read_settings(cohort.folder, []).get("missing_covariates") == "impute"
+    imputed = read_settings(cohort.folder, []).missing_covariates == "impute"
     rule = (
         "No covariate was missing; missing ones would have been imputed (missing_covariates: impute)."
         if imputed

@@ -1,4 +1,4 @@
-"""What a device computes in and how it is called; a process's memory."""
+"""A device's name, precision and determinism; a process's memory."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Have freed memory kept for this process's next arrays; False where the C library is not glibc.
+    """Keep freed memory for this process's next arrays, and return whether that is so; it takes glibc.
 
-    Otherwise every large array is asked of the kernel anew and given back: a training step on a CPU, whose arrays
-    have the same sizes each time, then spends a good part of its time having its memory zeroed again. For programs
-    whose work is training: what arrays took stays with the process until it ends.
+    Otherwise the kernel hands out every large array anew, zeroed, which takes much of a training step on a CPU. The
+    memory stays with the process until it ends.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -31,7 +30,7 @@ def keep_freed_memory() -> bool:
 
 
 def device_name(device: torch.device) -> str:
-    """What a device is called: 'cpu', or a GPU's name."""
+    """'cpu', or the GPU's name."""
     import torch
 
     return device.type if device.type == "cpu" else torch.cuda.get_device_name(device)
@@ -44,7 +43,7 @@ def peak_memory(device: torch.device) -> float:
 
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage, below, would tell of the parent, where that took more before this one began
+    if status.exists():  # getrusage, below, gives the parent's, if that is larger
         return round(int(re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)[1]) / 2**10, 1)
     import resource  # not on every platform
 
@@ -68,7 +67,7 @@ def precision_of(device: torch.device, wanted: str) -> torch.dtype:
 
 @contextmanager
 def reproducible() -> Iterator[None]:
-    """Have a GPU's convolutions computed alike every time, and in float32 where they are in float32 (no TF32)."""
+    """A context in which a GPU's convolutions are deterministic, and float32 is float32 (no TF32)."""
     import torch
 
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import difflib
 import errno
+import reprlib
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-"""What the system calls a disk that is full, for all or for this user."""
+"""The system's numbers for a full disk, for all or for this user."""
 MOST_SPANS = 40
 """Rows, or stretches of rows, that are named before the others are counted."""
+LONGEST_SHOWN = 60
+"""Characters of a user's value that a message quotes."""
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 2 * LONGEST_SHOWN
+
+
+def shorten(value: object) -> str:
+    """A value as a message quotes it: its `repr`, cut after `LONGEST_SHOWN` characters."""
+    text = _SHORT.repr(value)  # a YAML file of a few lines can stand for a text that no memory holds
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def format_rows(rows: Sequence[int]) -> str:
@@ -23,14 +34,14 @@ def format_rows(rows: Sequence[int]) -> str:
             spans[-1] = [spans[-1][0], row]
         else:
             spans.append([row])
-    said = [f"{span[0]}" if len(span) == 1 else f"{span[0]} to {span[-1]}" for span in spans[:MOST_SPANS]]
-    told = sum(span[-1] - span[0] + 1 for span in spans[:MOST_SPANS])
-    more = f" and {len(rows) - told:,} more" if len(rows) > told else ""
-    return f"row{'s' * (len(rows) > 1)} {', '.join(said)}{more}"
+    shown = spans[:MOST_SPANS]
+    words = [f"{span[0]}" if len(span) == 1 else f"{span[0]} to {span[-1]}" for span in shown]
+    n_more = len(rows) - sum(span[-1] - span[0] + 1 for span in shown)
+    return f"row{'s' * (len(rows) > 1)} {', '.join(words)}" + (f" and {n_more:,} more" if n_more else "")
 
 
 def row_faults(file: str, found: Iterable[tuple[int, str]]) -> list[str]:
-    """Faults of a file from (row, what is wrong there); rows in which the same is wrong share a line."""
+    """Faults of a file from pairs of row and fault; rows with the same fault share a line."""
     rows: dict[str, list[int]] = {}
     for row, what in found:
         rows.setdefault(what, []).append(row)
@@ -71,7 +82,7 @@ def run_command(command: Callable[[], object]) -> None:
     try:
         command()
     except SystemExit as end:
-        if end.code in (130, 143):  # typer's of Ctrl-C, and `run`'s of being told to end
+        if end.code in (130, 143):  # Ctrl-C, and SIGTERM as `run` answers it
             program = sys.argv[:1] if Path(sys.argv[0]).name == "fracsurv" else [sys.executable, "-m", "fracsurv.cli"]
             call = shlex.join([*program, *sys.argv[1:]])
             print(f"\nstopped; called again, it goes on from what is finished: {call}", file=sys.stderr)
@@ -83,10 +94,10 @@ def run_command(command: Callable[[], object]) -> None:
             print(f"{len(error.faults)} faults", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        # full disks, missing permissions: the user's to mend, and the file is the thing to name
         if error.errno in FULL_DISK:
-            said = "the disk is full; make room, then call the same again: what is whole is kept"
-            print(f"error: {error.filename + ': ' if error.filename else ''}{said}", file=sys.stderr)
+            place = f"{error.filename}: " if error.filename else ""
+            fix = "make room, then call the same again: what is whole is kept"
+            print(f"error: {place}the disk is full; {fix}", file=sys.stderr)
         else:
             print(f"error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(2)

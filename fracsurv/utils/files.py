@@ -25,7 +25,7 @@ LONGEST_WRITING_S = 86_400.0
 
 
 def _temporary(path: Path, name: str, suffix: str) -> Path:
-    """A name beside `path` that tells whose it is."""
+    """A temporary name beside `path`, with this machine and process in it."""
     return path.with_name(f".{name}.fracsurv-{_HERE}-{os.getpid()}-{secrets.token_hex(4)}{suffix}")
 
 
@@ -52,10 +52,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def _to_disk(path: Path) -> None:
-    """Have the system write a file, or a folder's names, before anything else: a name must not outlive its content.
-
-    A killed process leaves what it wrote to the system; a machine that loses power does not.
-    """
+    """Flush a file, or a folder's names, to disk: after a loss of power no name may stand without its content."""
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -93,9 +90,9 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def leftovers(folder: Path, *, below: bool = False) -> list[Path]:
-    """Temporaries in `folder` (and `below` it) that processes left there when they were killed.
+    """Temporaries in `folder` (and `below` it) of processes that were killed.
 
-    A process of this machine is looked for; another machine's is taken for dead when it wrote nothing for a day.
+    Another machine's process is taken for dead when it wrote nothing for a day.
     """
     inside = folder.rglob("*") if below else folder.glob("*")
     found = [(path, name) for path in inside if (name := _TEMPORARY.match(path.name))]
@@ -114,7 +111,7 @@ def _age_s(path: Path) -> float:
 
 
 def remove_leftovers(folder: Path, *, below: bool = False) -> None:
-    """Remove `leftovers`; what a living process is writing is not touched."""
+    """Remove `leftovers`; files of living processes stay."""
     for path in leftovers(folder, below=below):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -128,7 +125,7 @@ def is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's
         return True
     return True
 
@@ -163,7 +160,7 @@ def check_outside(out: Path, cohort: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Have a file under a second name, as a link where the file system can."""
+    """Give a file a second name, as a link where the file system can."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,4 +1,4 @@
-"""Numbers as sentences and tables have them: counted things, signs, intervals, and what is not known."""
+"""Numbers in sentences and tables: counts, signs, intervals, missing values."""
 
 from __future__ import annotations
 

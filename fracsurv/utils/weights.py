@@ -23,7 +23,7 @@ def save_weights(model: nn.Module, path: Path, about: dict[str, Any] | None = No
 
 
 def load_weights(model: nn.Module, path: Path) -> dict[str, Any]:
-    """Load weights written by `save_weights` into `model` and return what was said about them.
+    """Load weights written by `save_weights` into `model` and return their `about`.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def load_weights(model: nn.Module, path: Path) -> dict[str, Any]:
     """
     tensors, about = read_tensors(path)
     if not all(torch.isfinite(value).all() for value in tensors.values()):
-        raise UserError(f"{path.name}: holds weights that are no numbers; delete it and run again")
+        raise UserError(f"{path.name}: holds NaN or infinite weights; delete it and run again")
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -42,12 +42,8 @@ def load_weights(model: nn.Module, path: Path) -> dict[str, Any]:
     return about
 
 
-def read_about(path: Path) -> dict[str, Any]:
-    """What `save_weights` was told about the weights in a file; errors as `load_weights`."""
-    return read_tensors(path)[1]
-
-
 def save_tensors(tensors: dict[str, Tensor], path: Path, about: dict[str, Any]) -> None:
+    """Write tensors by name; `about` goes as JSON into the file's header."""
     # safetensors stores plain contiguous memory; channels_last weights are laid out anew when loaded
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
@@ -61,6 +57,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, about: dict[str, Any]) 
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by name and the `about` of `save_tensors`; errors as `load_weights`."""
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("about", "{}"))

@@ -1,4 +1,4 @@
-"""Worker processes that begin afresh and do not outlive whoever asked for them."""
+"""Worker processes, spawned and ended with the process that started them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
 def mapped(
     workers: int, function: Callable[..., Result], *sequences: Sequence, chunksize: int = 1
 ) -> Iterator[Result]:
-    """`map(function, *sequences)`, results in order, by that many processes, or in this one if there is but one."""
+    """`map(function, *sequences)` in that many processes, results in order; with one worker in this process."""
     workers = min(workers, len(sequences[0]))
     if workers <= 1:
         yield from map(function, *sequences)
