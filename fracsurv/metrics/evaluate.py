@@ -18,22 +18,18 @@ Key = tuple[str, float | None]
 """A metric and its time, None for a metric without one."""
 Outcome = tuple[ArrayLike, ArrayLike]
 """Event and time."""
+GRID_STEPS = 24
 
 
-def integration_grid(horizons: ArrayLike, n_times: int = 24) -> NDArray:
-    """Times over which the integrated metrics are taken: equal steps up to the last horizon, shape (n_times,).
+def integration_grid(horizons: ArrayLike) -> NDArray:
+    """Times over which the integrated metrics are taken: 24 equal steps up to the last horizon, shape (24,).
 
-    Parameters
-    ----------
-    horizons : array, shape (n_horizons,)
-        Increasing, above 0; only the last is used.
-    n_times : int
-        How many steps, at least 2. The first time is one step, not 0, where no metric is defined.
+    `horizons` (n_horizons,) increase and are above 0. The first time is one step, not 0, where no metric is defined.
     """
     horizons = check_times(horizons, "horizons")
-    if horizons[0] <= 0 or n_times < 2:
-        raise ValueError(f"horizons above 0 and n_times >= 2 wanted, got {horizons} and {n_times}")
-    return horizons[-1] * np.arange(1, n_times + 1) / n_times
+    if horizons[0] <= 0:
+        raise ValueError(f"horizons must be above 0, got {horizons}")
+    return horizons[-1] * np.arange(1, GRID_STEPS + 1) / GRID_STEPS
 
 
 def evaluate(

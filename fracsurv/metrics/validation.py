@@ -89,34 +89,41 @@ def validation_metrics(
         {key: np.concatenate([values, later[key]], axis=-1) for key, values in first.items()}
         for first, later in zip(once, drawn, strict=True)
     ]
-    at, on_grid = np.searchsorted(times, horizons), np.searchsorted(times, grid)
-    reference, parts = found[-1], {}
-    for name, values in zip(ranked, found, strict=False):
-        parts[name, "rank"] = _discrimination(values, reference["survival"], times, horizons, on_grid)
+    reference, on_grid = found[-1], np.searchsorted(times, grid)
+    parts = [
+        (name, _discrimination(values, reference, times, horizons, on_grid))
+        for name, values in zip(ranked, found[: len(ranked)], strict=True)
+    ]
     if len(times):
-        parts["kaplan_meier", ""] = {
-            key: values
-            for h, k in zip(horizons, at, strict=True)
-            for key, values in ((("observed", h), 1 - reference["survival"][k]), (("brier", h), reference["null"][k]))
-        }
-        for name, values in zip(surv, found[len(ranked) :], strict=False):
-            parts[name, "score"] = _accuracy(values, reference["expected", name], reference, times, horizons, on_grid)
+        parts.append(("kaplan_meier", _kaplan_meier(reference, times, horizons)))
+        parts += [
+            (name, _accuracy(values, reference["expected", name], reference, times, horizons, on_grid))
+            for name, values in zip(scored, found[len(ranked) : -1], strict=True)
+        ]
     result = {
         (name, metric, horizon, None): Drawn(float(values[0]), values[1:])
-        for (name, _), part in parts.items()
+        for name, part in parts
         for (metric, horizon), values in part.items()
     }
     return result | curves.benefits(reference)
 
 
-def _discrimination(values, survival, times, horizons, on_grid) -> dict[Key, NDArray]:
+def _discrimination(values, reference, times, horizons, on_grid) -> dict[Key, NDArray]:
     """C, AUC at the horizons and its mean; the first value of each array is of the patients as they are."""
     found = {key: values[key] for key in (("c_index", None), ("c_index_ipcw", None))}
     for horizon in horizons:
         found |= {(name, horizon): values[name, horizon] for name in ("auc", "auc_thesis")}
     if len(on_grid):
         auc = np.stack([values["auc", t] for t in times], axis=1).T[on_grid]
-        found["mean_auc", None] = mean_auc_of_draws(auc, survival[on_grid])
+        found["mean_auc", None] = mean_auc_of_draws(auc, reference["survival"][on_grid])
+    return found
+
+
+def _kaplan_meier(reference, times, horizons) -> dict[Key, NDArray]:
+    """Observed probability and Brier score of the Kaplan–Meier curve, as `_discrimination`."""
+    found = {}
+    for horizon, k in zip(horizons, np.searchsorted(times, horizons), strict=True):
+        found["observed", horizon], found["brier", horizon] = 1 - reference["survival"][k], reference["null"][k]
     return found
 
 
