@@ -23,7 +23,8 @@ from fracsurv.config import load_experiments, load_profile
 from fracsurv.models import build
 from fracsurv.simulate import simulate_cohort
 from fracsurv.study.experiments import make_network
-from fracsurv.study.run import Run, open_run
+from fracsurv.study.prepare import prepare
+from fracsurv.study.run import Run
 from fracsurv.training.data import RiskColumns
 from fracsurv.training.loop import predict
 from fracsurv.training.steps import forward, learn
@@ -50,7 +51,7 @@ def network(run: Run, name: str):
 
 def measure(cohort: str, out: str, name: str) -> dict[str, float]:
     """Seconds of a step and of a validation, peak memory; after one step to warm up."""
-    run = open_run(cohort, out, "paper")
+    run = prepare(cohort, out, "paper")
     experiment, rows = run.experiment(name), run.rows(0)
     batch = experiment.batch_size
     if experiment.input == "full" and experiment.fusion != "late" and run.device.type == "cpu":

@@ -25,7 +25,8 @@ from fracsurv.config import load_profile
 from fracsurv.metrics import concordance_index
 from fracsurv.simulate import simulate_cohort
 from fracsurv.study.experiments import make_network, recipe_of
-from fracsurv.study.run import Run, open_run
+from fracsurv.study.prepare import prepare
+from fracsurv.study.run import Run
 from fracsurv.training.loop import fit, predict
 from fracsurv.utils.devices import precision_of
 from fracsurv.utils.files import write_json
@@ -64,7 +65,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         profile = load_profile("demo")
         simulate_cohort(f"{folder}/c", **profile.simulate, resolution=profile.scale, boxes="true", workers=2)
-        run = open_run(f"{folder}/c", f"{folder}/r", profile)
+        run = prepare(f"{folder}/c", f"{folder}/r", profile)
         for name in arguments.rows:
             found = {way: [] for way in WAYS}
             for seed in tqdm(range(arguments.seeds), desc=name, disable=None):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fracsurv.images.stored_array import StoredArray
+from fracsurv.images.store import StoredArray
 from fracsurv.losses import cox_nll
 from fracsurv.training.pixels import Pixels
 from fracsurv.training.sampler import RiskBank, batches

@@ -22,8 +22,8 @@ from fracsurv.cohort.cohort import read_cohort
 from fracsurv.config import CONFIGS, ROOT
 from fracsurv.pipeline.pipeline import _call, _last_words, _locked
 from fracsurv.pipeline.progress import Progress
+from fracsurv.study.prepare import prepare
 from fracsurv.study.results import finished
-from fracsurv.study.run import open_run
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import is_alive
 from tests.conftest import tabular, write_cohort
@@ -175,7 +175,7 @@ def test_braces_in_a_profiles_note_are_text(tmp_path):
 @pytest.fixture
 def run(tmp_path):
     write_cohort(tmp_path / "c", tabular(), covariates=KINDS)
-    return open_run(tmp_path / "c", tmp_path / "a b", "tiny")
+    return prepare(tmp_path / "c", tmp_path / "a b", "tiny")
 
 
 @pytest.mark.parametrize(
@@ -319,6 +319,6 @@ def test_pipeline_on_a_cohort_without_images(monkeypatch, capsys, tmp_path):
     code, _, err = call(monkeypatch, capsys, *arguments, "--anew")
     assert code == 0, err
     assert all(path.stat().st_mtime_ns > then for path, then in before.items())
-    opened = open_run(cohort, out, "tiny")
+    opened = prepare(cohort, out, "tiny")
     assert finished(opened) == ["cox_ph", "deepsurv"]
     assert json.loads((out / "provenance.json").read_text())["cohort"]["fingerprint"] == opened.cohort.fingerprint()

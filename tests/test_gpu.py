@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fracsurv.images.stored_array import StoredArray
+from fracsurv.images.store import StoredArray
 from fracsurv.models import build
 from fracsurv.training import loop as training
 from fracsurv.training.crop_augment import (

@@ -22,7 +22,7 @@ from fracsurv.images.store import ImageStore, build_store
 from fracsurv.metrics import mean_weight
 from fracsurv.simulate import simulate_cohort
 from fracsurv.study.leakage import grey_scale_warning
-from fracsurv.study.run import open_run, prepare_store
+from fracsurv.study.prepare import prepare, prepare_store
 from fracsurv.utils.errors import UserError
 from tests.conftest import write_cohort
 
@@ -209,7 +209,7 @@ def test_a_turned_or_lost_radiograph_is_told(has_image, how, told):
 
 def test_another_grey_scale_is_told_by_check_and_report(has_image, tmp_path):
     """Eight bits among twelve in sixteen, as two hospitals send them."""
-    run = open_run(has_image, tmp_path / "before", "tiny")
+    run = prepare(has_image, tmp_path / "before", "tiny")
     prepare_store(run, "full")
     assert grey_scale_warning(run) == ""
     for row in (4, 9):
@@ -218,7 +218,7 @@ def test_another_grey_scale_is_told_by_check_and_report(has_image, tmp_path):
     (line,) = implausible_radiographs(read_cohort(has_image))
     assert line.startswith("column image, rows 6, 11: the brightest pixel has ")
     assert "(8 bits counted as 16); another grey scale" in line
-    run = open_run(has_image, tmp_path / "after", "tiny")
+    run = prepare(has_image, tmp_path / "after", "tiny")
     prepare_store(run, "full")
     assert grey_scale_warning(run).startswith(
         f"2 of {len(run.cohort)} radiographs are on another grey scale than most"

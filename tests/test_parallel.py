@@ -22,7 +22,7 @@ from torch import nn
 from fracsurv.config import CONFIGS
 from fracsurv.models import build, settle
 from fracsurv.study.experiments import fit_fold
-from fracsurv.study.run import open_run
+from fracsurv.study.prepare import prepare
 from fracsurv.training import loop as training
 from fracsurv.training.augment import augment_full
 from fracsurv.training.crop_augment import augment_crops
@@ -331,7 +331,7 @@ def torchrun(study: Path, profile: str, experiment: str = "deepsurv", fold: int 
 def test_torchrun_fits_what_one_process_fits(study):
     for name in ("deepsurv", "cox_ph"):
         assert torchrun(study, "tiny", name).wait(300) == 0, (study / "said").read_text()
-        run = open_run(study / "c", study / "alone", "tiny")
+        run = prepare(study / "c", study / "alone", "tiny")
         fit_fold(run, name, 0, progress=False)
         several, alone = (
             pd.read_parquet(out / "experiments" / name / "fold-0" / "predictions.parquet")

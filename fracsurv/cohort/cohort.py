@@ -67,9 +67,12 @@ class Cohort:
     boxes_from : str
         Where the boxes come from: '' without any, 'vertebrae.csv', or what a finder says of itself.
     corrections : DataFrame or None
-        Patients whose boxes are overridden, as `vertebrae_corrections.csv` has them.
+        Patients whose boxes are overridden, as `vertebrae_corrections.csv` has them; the index is the file's row.
     uncorrected : DataFrame or None
         These patients' boxes before that.
+    slots : DataFrame or None
+        Which box fills which slot, a row a patient in the table's order (`vertebrae.slots.slot_table`); None until
+        `prepare` has decided it.
     horizons : tuple of float
         Times at which AUC and Brier score are reported, increasing; empty = the protocol's 1, 3, 5 and 8 years.
     time_unit : str
@@ -102,6 +105,7 @@ class Cohort:
     boxes_from: str = ""
     corrections: pd.DataFrame | None = None
     uncorrected: pd.DataFrame | None = None
+    slots: pd.DataFrame | None = None
     labels: dict[str, str] = field(default_factory=dict)
     outcome: str = "any fracture"
     horizons: tuple[float, ...] = ()
@@ -162,10 +166,17 @@ class Cohort:
         """Whether that is so in enough patients (`MIN_SHARE_MEASURED`) for vertebral fractures to be covariates."""
         return self.n_measured >= MIN_SHARE_MEASURED * len(self)
 
+    @property
+    def slot_index(self) -> NDArray:
+        """(n, 13) int: which of a patient's boxes, in the order of `vertebrae`, fills which slot; −1 = empty."""
+        if self.slots is None:
+            raise ValueError("the slots are not decided yet; see `images.radiographs.with_slots`")
+        return self.slots[list(LEVELS)].to_numpy()
+
     def with_boxes(self, vertebrae: pd.DataFrame, boxes_from: str) -> Cohort:
         """The cohort with these boxes, in which the corrected patients have their corrections and nothing else."""
         if self.corrections is None:
-            return replace(self, vertebrae=vertebrae, boxes_from=boxes_from)
+            return replace(self, vertebrae=vertebrae, boxes_from=boxes_from, slots=None)
         theirs = vertebrae["patient_id"].isin(self.corrections["patient_id"])
         given = with_keypoints(self.corrections[self.corrections[BOX_COLUMNS].notna().all(axis=1)], vertebrae)
         return replace(
@@ -173,15 +184,24 @@ class Cohort:
             vertebrae=pd.concat([vertebrae[~theirs], given], ignore_index=True),
             boxes_from=boxes_from,
             uncorrected=vertebrae[theirs].reset_index(drop=True),
+            slots=None,
         )
 
     def of_rows(self, rows: NDArray) -> Cohort:
         """These patients alone, with their boxes; the folder, and so the truth, stay the whole cohort's."""
         table = self.table.iloc[rows].reset_index(drop=True)
-        boxes = self.vertebrae
-        if boxes is not None:
-            boxes = boxes[boxes["patient_id"].isin(table["patient_id"])].reset_index(drop=True)
-        return replace(self, table=table, vertebrae=boxes, file_rows=tuple(self.file_rows[row] for row in rows))
+        boxes, corrections, uncorrected = (
+            each if each is None else each[each["patient_id"].isin(table["patient_id"])]
+            for each in (self.vertebrae, self.corrections, self.uncorrected)
+        )
+        boxes = None if boxes is None else boxes.reset_index(drop=True)
+        corrections = None if corrections is None or corrections.empty else corrections
+        slots = None if self.slots is None else self.slots.iloc[rows].reset_index(drop=True)
+        file_rows = tuple(self.file_rows[row] for row in rows)
+        return replace(
+            self, table=table, vertebrae=boxes, corrections=corrections, uncorrected=uncorrected, slots=slots,
+            file_rows=file_rows,
+        )  # fmt: skip
 
     def with_image(self) -> Cohort:
         """Those who have a radiograph; the cohort itself where all have."""
@@ -311,9 +331,10 @@ def read_cohort(folder: str | Path, *, outcome: bool = True, learnt: bool = True
         values = values.assign(time=np.nan, event=False)
     values = values[kept]
     vertebrae, corrections = (
-        boxes if boxes is None else boxes[boxes["patient_id"].isin(values["patient_id"])].reset_index(drop=True)
+        boxes if boxes is None else boxes[boxes["patient_id"].isin(values["patient_id"])]
         for boxes in (vertebrae, corrections)
     )
+    vertebrae = None if vertebrae is None else vertebrae.reset_index(drop=True)
     corrections = None if corrections is None or corrections.empty else corrections
     how = [words for words in (read.read_as, "decimal commas" if decimal == "," else "") if words]
     keep = ["patient_id", "time", "event", *covariates]

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS, LEVELS, overlapping_pairs
 from fracsurv.cohort.cohort import Cohort
 from fracsurv.detection.scores import KeypointErrors
-from fracsurv.vertebrae.covariates import slot_index, slot_values
+from fracsurv.vertebrae.covariates import slot_values
 from fracsurv.vertebrae.morphometry import grade_probabilities, morphometry
 
 CALLS = {"any_fracture": 1, "grade_2_or_more": 2}
@@ -70,8 +70,8 @@ def compare(cohort: Cohort, true_boxes: pd.DataFrame, truth: pd.DataFrame) -> Co
     truth : DataFrame
         Indexed by patient, with `grade_T4` …
     """
-    index = slot_index(cohort)
-    points, scales = slot_values(cohort, index)
+    index = cohort.slot_index
+    points, scales = slot_values(cohort)
     grade = morphometry(torch.from_numpy(points), ordered=True).grade.numpy()
     chance = np.concatenate(
         [

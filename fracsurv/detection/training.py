@@ -25,7 +25,7 @@ from fracsurv.detection.network import FRAME, VertebraDetector
 from fracsurv.detection.scores import best_threshold
 from fracsurv.detection.sources import Labelled
 from fracsurv.detection.targets import detection_loss
-from fracsurv.images.stored_array import create_array
+from fracsurv.images.store import create_array
 from fracsurv.utils.devices import precision_of
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fracsurv.images.stored_array import StoredArray
+from fracsurv.images.store import StoredArray
 from fracsurv.utils.errors import UserError
 
 SHARE_OF_FREE = 0.5
