@@ -40,6 +40,7 @@ def has_slurm() -> bool:
 def snakemake(folder: Path, cohort: Path, *arguments: object, experiments: str = "") -> str:
     """What Snakemake prints, called on the Snakefile as `fracsurv run --profile-dir` calls it."""
     config = folder / "config.json"
+    prepare(cohort, folder / "out", "tiny")
     settings = {"cohort": str(cohort), "out": str(folder / "out"), "profile": "tiny", "per_fit": True, "cores": 1}
     config.write_text(json.dumps({**settings, "experiments": experiments}))
     done = subprocess.run(

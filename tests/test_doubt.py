@@ -41,7 +41,6 @@ def verdicts(run):
 
 class TestLeaks:
     def test_a_sound_cohort_has_none(self, tiny_run):
-        tiny_run.store("crops"), tiny_run.store("full")
         found = verdicts(tiny_run)
         assert set(found) == {
             "the same patient id", "the same image file, byte for byte", "the same stored pixels (crops)",
@@ -77,8 +76,7 @@ class TestLeaks:
         copied = boxes[boxes["patient_id"] == ids[0]].assign(patient_id=ids[1])
         pd.concat([boxes[boxes["patient_id"] != ids[1]], copied]).to_csv(folder / "vertebrae.csv", index=False)
         table.to_csv(folder / "cohort.csv", index=False)
-        made = prepare(folder, tmp_path / "r", "tiny")
-        made.store("crops")
+        made = prepare(folder, tmp_path / "r", "tiny", kinds=["crops"])
         found = verdicts(made)
         assert found["the same patient id"][0]
         said = "1 group of patients; 1 trained on and judged, 0 judged twice"
@@ -344,8 +342,7 @@ def test_contributions_do_not_need_a_truth(run):
 
 
 def test_what_was_not_looked_at_has_no_verdict(simulated, tmp_path):
-    made = prepare(simulated, tmp_path / "r", "tiny")
-    made.store("crops")  # and none of full radiographs
+    made = prepare(simulated, tmp_path / "r", "tiny", kinds=["crops"])
     table = checks_table(made)
     verdict = dict(zip(table["", "two patients with"], table["", "verdict"], strict=True))
     assert verdict["the same stored pixels (full)"] == "not looked at"

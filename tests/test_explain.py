@@ -14,6 +14,7 @@ from fracsurv.explain.factors import factor_importance
 from fracsurv.explain.maps import attention_rollout, grad_cam
 from fracsurv.explain.occlusion import occluded, vertebra_frames
 from fracsurv.explain.truth import fracture_auc, true_grades
+from fracsurv.images.radiographs import read_radiograph, with_slots
 from fracsurv.metrics import concordance_index
 from fracsurv.models import build
 from fracsurv.study.experiments import run_experiment
@@ -191,7 +192,7 @@ class TestFractureAuc:
 
 
 def test_true_grades_are_of_the_vertebra_in_the_slot(simulated):
-    cohort = read_cohort(simulated)
+    cohort = with_slots(read_cohort(simulated))
     truth, rows = cohort.truth(), np.arange(20)
     found = true_grades(cohort, rows)
     assert found.shape == (20, 13)
@@ -212,13 +213,11 @@ def test_true_grades_are_of_the_vertebra_in_the_slot(simulated):
 
 
 def test_frames_follow_the_picture_through_resizing_and_padding(simulated):
-    cohort = read_cohort(simulated)
+    cohort = with_slots(read_cohort(simulated))
     row = np.array([4])
     patient = cohort.table["patient_id"].iloc[4]
     boxes = cohort.vertebrae[cohort.vertebrae["patient_id"] == patient]
     frames = vertebra_frames(cohort, row, (100, 50), (120, 70))
-    from fracsurv.images.radiographs import read_radiograph
-
     height, width = read_radiograph(cohort.folder / cohort.table["image"].iloc[4]).shape
     shown = frames[0][np.isfinite(frames[0]).all(axis=1)]
     left = (shown[:, 0] - 10) * width / 50
