@@ -60,7 +60,10 @@ def main() -> None:
         "found boxes": arguments.cohort,
     }
     places = {"true boxes": arguments.out / "true", "found boxes": arguments.run or arguments.out / "found"}
-    runs = {name: prepare(folder, places[name], arguments.profile, progress=True) for name, folder in folders.items()}
+    runs = {
+        name: prepare(folder, places[name], arguments.profile, kinds=["crops"], progress=True)
+        for name, folder in folders.items()
+    }
     if (arguments.cohort / "vertebrae.csv").exists():
         parser.error(f"--cohort: {arguments.cohort} has boxes of its own, so none are found")
     for run in runs.values():

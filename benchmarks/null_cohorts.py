@@ -52,7 +52,7 @@ def _judged(seed: int, strength: float, folder: Path) -> dict:
         folder / "cohort", **SIZE, seed=1000 + seed, resolution=profile.scale, boxes="true", settings=settings,
         workers=2, progress=False,
     )  # fmt: skip
-    run = prepare(folder / "cohort", folder / "run", profile)
+    run = prepare(folder / "cohort", folder / "run", profile, kinds=["crops"])
     for name in (*CLINICAL, HEADLINE):
         run_experiment(run, name, progress=False)
     table, differences = ablation(run, [*CLINICAL, HEADLINE], progress=False)

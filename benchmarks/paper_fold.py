@@ -36,6 +36,7 @@ def start_seconds(cohort: str, out: str, row: str) -> dict[str, float]:
     """How much longer the first epoch of fold 1 takes than the second."""
     profile = replace(load_profile("paper"), epochs={row: 2}, compile="always")
     run = prepare(cohort, out, profile)
+    prepare_store(run, run.experiment(row).input)
     fit_fold(run, row, 1, progress=False)
     timing = pd.read_csv(run.folder(row, 1) / "timing.csv")
     first, second = timing["model_s"] + timing["augmentation_s"]  # both are compiled within the first epoch

@@ -23,7 +23,7 @@ from fracsurv.config import load_experiments, load_profile
 from fracsurv.models import build
 from fracsurv.simulate import simulate_cohort
 from fracsurv.study.experiments import make_network
-from fracsurv.study.prepare import prepare
+from fracsurv.study.prepare import prepare, prepare_store
 from fracsurv.study.run import Run
 from fracsurv.training.data import RiskColumns
 from fracsurv.training.loop import predict
@@ -52,6 +52,7 @@ def network(run: Run, name: str):
 def measure(cohort: str, out: str, name: str) -> dict[str, float]:
     """Seconds of a step and of a validation, peak memory; after one step to warm up."""
     run = prepare(cohort, out, "paper")
+    prepare_store(run, run.experiment(name).input)
     experiment, rows = run.experiment(name), run.rows(0)
     batch = experiment.batch_size
     if experiment.input == "full" and experiment.fusion != "late" and run.device.type == "cpu":

@@ -65,7 +65,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         profile = load_profile("demo")
         simulate_cohort(f"{folder}/c", **profile.simulate, resolution=profile.scale, boxes="true", workers=2)
-        run = prepare(f"{folder}/c", f"{folder}/r", profile)
+        run = prepare(f"{folder}/c", f"{folder}/r", profile, kinds=["crops"])
         for name in arguments.rows:
             found = {way: [] for way in WAYS}
             for seed in tqdm(range(arguments.seeds), desc=name, disable=None):

@@ -131,7 +131,7 @@ def test_what_no_training_patient_shows_is_said_of_nobody(cohort):
     train = np.flatnonzero(known["age"])[:90]
     assert known["smoker"].iloc[train].nunique() == 2
     scaling = fit_scaling(cohort, train)
-    assert scaling.silent == ["age_missing"]
+    assert scaling.constant == ["age_missing"]
     found = scaling(cohort)
     assert not found[:, 3].any()
     np.testing.assert_array_equal(found[:, 4], ~known["smoker"])

@@ -52,7 +52,7 @@ def made(tmp_path_factory):
         folder / "cohort", patients=90, external=40, seed=6, resolution=0.125, boxes="true", progress=False
     )
     profile = replace(load_profile("tiny"), alphas=(0.3, 0.7))
-    run = prepare(folder / "cohort", folder / "run", profile)
+    run = prepare(folder / "cohort", folder / "run", profile, kinds=["crops", "full"])
     for name in NAMES:
         run_experiment(run, name, progress=False)
     return run
@@ -332,7 +332,7 @@ def test_a_factor_unknown_of_one_who_trained_may_be_missing_later(tmp_path):
         run = prepare(cohort, tmp_path / f"r{fold}", "tiny")
         assert row in run.rows(fold)["validation"]
         run_experiment(run, "cox_ph", progress=False)
-        heard = [predicting.read_bundle(run.folder("cox_ph", of)).scaling.heard for of in (0, 1)]
+        heard = [predicting.read_bundle(run.folder("cox_ph", of)).scaling.informative for of in (0, 1)]
         assert [bool(each) for each in heard] == [fold != 0, fold != 1]
         found = predict_cohort(run.out, run.cohort, "cox_ph", tmp_path / "work", progress=False)
         assert found["risk"].notna().all()

@@ -196,7 +196,7 @@ def other_than_training(run: Path, cohort: Cohort, name: str) -> list[str]:
 def _differences(cohort: Cohort, read: Sequence[ModelBundle]) -> list[str]:
     applied = read[0]  # what is asked of it is the same for every fold's model
     row, scaling, faults = applied.experiment, applied.scaling, []
-    heard = {name for each in read for name in each.scaling.heard}
+    heard = {name for each in read for name in each.scaling.informative}
     if applied.about["permuted"]:
         faults.append("the run's outcomes were dealt out at random (`permute_outcomes`): its models know nothing")
     for name, kind in scaling.kinds.items():
