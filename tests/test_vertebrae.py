@@ -79,7 +79,7 @@ CASES = {
                         (0, 0, 2, 0, 0)),
     "three lost, room for one": (spine(15)[[*range(5), *range(8, 15)]], {}, [0, 1, 2, 3, 4, -1, *range(5, 12)],
                                  (0, 0, 1, 0, 0)),
-    "the largest gap first": (spine(15)[[*range(4), *range(5, 8), *range(10, 15)]], {}, [*range(7), -1, *range(7, 12)],
+    "largest gap first": (spine(15)[[*range(4), *range(5, 8), *range(10, 15)]], {}, [*range(7), -1, *range(7, 12)],
                               (0, 0, 1, 0, 0)),
     # 2.5 times further apart at the bottom than at the top: a single threshold would see gaps below
     "growing distances": (spine(12, first=30.0, growth=5.0), {}, [-1, *range(12)], (0, 0, 0, 1, 0)),
