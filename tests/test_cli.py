@@ -112,7 +112,7 @@ def test_fit_writes_the_folds_files(monkeypatch, capsys, tmp_path):
     assert call(monkeypatch, capsys, "prepare", *about)[0] == 0
     assert call(monkeypatch, capsys, "fit", *about, "--experiment", "deepsurv", "--fold", "1")[0] == 0
     assert sorted(path.name for path in (tmp_path / "r" / "experiments" / "deepsurv" / "fold-1").iterdir()) == [
-        "model.json", "best.safetensors", "fit.json", "history.csv", "last.safetensors", "metrics.json",
+        "best.safetensors", "fit.json", "history.csv", "last.safetensors", "metrics.json", "model.json",
         "predictions.parquet", "timing.csv",
     ]  # fmt: skip
 
