@@ -9,9 +9,9 @@ import shlex
 import sys
 from pathlib import Path
 
+from fracsurv.cohort.tables import TABLES as COHORT_TABLES
 from fracsurv.config import ROOT, TRUE_RISK, as_record
-from fracsurv.run import BUNDLE_VERSION, RESULTS_VERSION, open_run
-from fracsurv.text_tables import TABLES as COHORT_TABLES
+from fracsurv.study.run import BUNDLE_VERSION, RESULTS_VERSION, open_run
 
 COHORT, OUT, PROFILE = config["cohort"], config["out"], config["profile"]
 RUN = open_run(COHORT, OUT, PROFILE)
@@ -28,7 +28,7 @@ TABLES = [
     if (RUN.cohort.folder / file).exists()
 ]
 if RUN.cohort.vertebrae is not None and not (RUN.cohort.folder / "vertebrae.csv").exists():
-    TABLES.append(f"{OUT}/prepared/vertebrae.csv")  # what the finder found; opening the run has written it
+    TABLES.append(f"{OUT}/prepared/vertebrae.csv")  # what the finder found, when the run was prepared
 
 
 chosen = config.get("experiments")
@@ -61,8 +61,9 @@ def settings(name, notebook=None):
     seen = RADIOGRAPHS if name == "prepare" or row and row.needs_images else ""
     cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"] if notebook else []
     text = ["".join(cell["source"]) for cell in cells]
+    slots = RUN.cohort.slot_index.tobytes() if row and row.morphometry else b""
     row = as_record(row) if row else name
-    parts = (RESULTS_VERSION, BUNDLE_VERSION, as_record(RUN.profile), row, seen, text, CONTENT)
+    parts = (RESULTS_VERSION, BUNDLE_VERSION, as_record(RUN.profile), row, seen, slots, text, CONTENT)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -34,6 +34,7 @@ from fracsurv.detection import (
 )
 from fracsurv.detection.inference import detect
 from fracsurv.detection.scores import compare, detection_scores
+from fracsurv.images.radiographs import with_slots
 from fracsurv.simulate import simulate_cohort
 from fracsurv.utils.files import write_json
 
@@ -143,7 +144,8 @@ def against_truth(finder: Finder, folder: str) -> dict[str, float]:
     found = find_vertebrae(finder, cohort)
     per_second = len(cohort) / (time.perf_counter() - start)
     truth = cohort.true_vertebrae()
-    return compare(cohort.with_boxes(found, "finder"), truth, cohort.truth()).summary() | {"images_per_s": per_second}
+    found = with_slots(cohort.with_boxes(found, "finder"))
+    return compare(found, truth, cohort.truth()).summary() | {"images_per_s": per_second}
 
 
 def main() -> None:

@@ -21,8 +21,9 @@ from fracsurv.detection.scores import compare
 from fracsurv.metrics import percentile_interval
 from fracsurv.study.ablation import metric_draws
 from fracsurv.study.experiments import run_experiment
+from fracsurv.study.prepare import prepare
 from fracsurv.study.results import read_metrics
-from fracsurv.study.run import Run, open_run
+from fracsurv.study.run import Run
 from fracsurv.utils.files import write_json
 
 EXPERIMENT = "cds_crops_if"
@@ -60,7 +61,8 @@ def main() -> None:
     }
     places = {"true boxes": arguments.out / "true", "found boxes": arguments.run or arguments.out / "found"}
     runs = {
-        name: open_run(folder, places[name], arguments.profile, progress=True) for name, folder in folders.items()
+        name: prepare(folder, places[name], arguments.profile, kinds=["crops"], progress=True)
+        for name, folder in folders.items()
     }
     if (arguments.cohort / "vertebrae.csv").exists():
         parser.error(f"--cohort: {arguments.cohort} has boxes of its own, so none are found")

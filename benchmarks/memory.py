@@ -25,7 +25,7 @@ from benchmarks.timing import measured_apart
 from fracsurv.config import load_profile
 from fracsurv.simulate import simulate_cohort
 from fracsurv.study.experiments import fit_fold
-from fracsurv.study.run import open_run, prepare_store
+from fracsurv.study.prepare import prepare, prepare_store
 from fracsurv.utils.devices import peak_memory
 from fracsurv.utils.files import write_json
 
@@ -57,7 +57,7 @@ def measure(case: str, folder: str) -> dict[str, float]:
     profile = replace(
         load_profile("paper"), epochs={ROW: 1}, encoders={"vit_b_32": "vit_tiny"}, feeding="streamed", n_folds=3
     )
-    run = open_run(f"{folder}/{kind}-{n}", f"{folder}/run-{kind}-{n}", profile)
+    run = prepare(f"{folder}/{kind}-{n}", f"{folder}/run-{kind}-{n}", profile)
     start = time.perf_counter()
     if what == "prepare":
         prepare_store(run, "crops")

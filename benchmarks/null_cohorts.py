@@ -27,8 +27,8 @@ from fracsurv.report.answers import adds, against_clinical, answer
 from fracsurv.simulate import DEFAULT, simulate_cohort
 from fracsurv.study.ablation import ablation
 from fracsurv.study.experiments import run_experiment
+from fracsurv.study.prepare import prepare
 from fracsurv.study.protocol import CLINICAL, HEADLINE
-from fracsurv.study.run import open_run
 from fracsurv.utils.devices import keep_freed_memory
 from fracsurv.utils.files import read_json, write_json
 from fracsurv.utils.workers import process_pool
@@ -52,7 +52,7 @@ def _judged(seed: int, strength: float, folder: Path) -> dict:
         folder / "cohort", **SIZE, seed=1000 + seed, resolution=profile.scale, boxes="true", settings=settings,
         workers=2, progress=False,
     )  # fmt: skip
-    run = open_run(folder / "cohort", folder / "run", profile)
+    run = prepare(folder / "cohort", folder / "run", profile, kinds=["crops"])
     for name in (*CLINICAL, HEADLINE):
         run_experiment(run, name, progress=False)
     table, differences = ablation(run, [*CLINICAL, HEADLINE], progress=False)

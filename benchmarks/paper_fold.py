@@ -24,7 +24,8 @@ from benchmarks.timing import device_name, measured_apart
 from fracsurv.config import TRUE_RISK, load_profile
 from fracsurv.simulate import simulate_cohort
 from fracsurv.study.experiments import fit_fold
-from fracsurv.study.run import Run, open_run, prepare_store
+from fracsurv.study.prepare import prepare, prepare_store
+from fracsurv.study.run import Run
 from fracsurv.utils.files import read_json, write_json
 
 PARTS = ("feeding_s", "augmentation_s", "model_s", "validation_s", "checkpoint_s")
@@ -34,7 +35,8 @@ BESIDE = (TRUE_RISK, "cox_ph", "deepsurv")
 def start_seconds(cohort: str, out: str, row: str) -> dict[str, float]:
     """How much longer the first epoch of fold 1 takes than the second."""
     profile = replace(load_profile("paper"), epochs={row: 2}, compile="always")
-    run = open_run(cohort, out, profile)
+    run = prepare(cohort, out, profile)
+    prepare_store(run, run.experiment(row).input)
     fit_fold(run, row, 1, progress=False)
     timing = pd.read_csv(run.folder(row, 1) / "timing.csv")
     first, second = timing["model_s"] + timing["augmentation_s"]  # both are compiled within the first epoch
@@ -74,7 +76,7 @@ def main() -> None:
                 progress=False,
             ),
         )  # fmt: skip
-        run = open_run(cohort, out, "paper")
+        run = prepare(cohort, out, "paper")
         kind = run.experiment(arguments.row).input
         timed("prepare", lambda: prepare_store(run, kind, workers=workers))
         timed("fit and evaluate", lambda: fit_fold(run, arguments.row, 0, progress=False))

@@ -23,7 +23,8 @@ from fracsurv.config import load_experiments, load_profile
 from fracsurv.models import build_model
 from fracsurv.simulate import simulate_cohort
 from fracsurv.study.experiments import make_network
-from fracsurv.study.run import Run, open_run
+from fracsurv.study.prepare import prepare, prepare_store
+from fracsurv.study.run import Run
 from fracsurv.training.data import RiskColumns
 from fracsurv.training.loop import Network, forward, predict, train_step
 from fracsurv.utils.devices import peak_memory, precision_of
@@ -49,7 +50,8 @@ def row_network(run: Run, name: str) -> Network:
 
 def measure(cohort: str, out: str, name: str) -> dict[str, float]:
     """Seconds of a step and of a validation, peak memory; after one step to warm up."""
-    run = open_run(cohort, out, "paper")
+    run = prepare(cohort, out, "paper")
+    prepare_store(run, run.experiment(name).input)
     experiment, rows = run.experiment(name), run.rows(0)
     batch = experiment.batch_size
     if experiment.input == "full" and experiment.fusion != "late" and run.device.type == "cpu":

@@ -26,7 +26,7 @@ from benchmarks.memory import multiplied
 from benchmarks.timing import clocked, device_name, measured_apart, print_growth
 from fracsurv.config import load_profile
 from fracsurv.simulate import simulate_cohort
-from fracsurv.study.run import open_run, prepare_store
+from fracsurv.study.prepare import prepare, prepare_store
 from fracsurv.training.data import ImageFeed
 from fracsurv.utils.devices import peak_memory
 from fracsurv.utils.files import write_json
@@ -41,7 +41,7 @@ def measure(n: int, place: str, folder: str) -> dict:
     profile = replace(load_profile("demo"), scale=RESOLUTION)
     seconds: dict[str, float] = {}
     with clocked(seconds, "open the cohort"):
-        run = open_run(f"{folder}/{n}", f"{folder}/run-{n}", profile)
+        run = prepare(f"{folder}/{n}", f"{folder}/run-{n}", profile)
     if place == "streamed":
         with clocked(seconds, "build the store"):
             prepare_store(run, "crops", workers=2)

@@ -38,7 +38,8 @@ from fracsurv.config import RESNETS, Experiment, load_experiments, load_profile
 from fracsurv.losses import cox_nll
 from fracsurv.simulate import simulate_cohort
 from fracsurv.study.experiments import make_network
-from fracsurv.study.run import Run, open_run
+from fracsurv.study.prepare import prepare, prepare_store
+from fracsurv.study.run import Run
 from fracsurv.training.data import draw_batches
 from fracsurv.training.loop import Patients, Recipe, Training, predict, train_epoch
 from fracsurv.training.monitor import Stopwatch
@@ -56,7 +57,8 @@ MATRIX = 8192
 def opened(case: str, cohort: str, out: str) -> tuple[Run, Experiment, Tensor, Tensor, list[np.ndarray]]:
     """The run, its row, events and times, and the rows of a turn's batches."""
     size, name = CASES[case]
-    run = open_run(cohort, out, size)
+    run = prepare(cohort, out, size)
+    prepare_store(run, run.experiment(name).input)
     experiment = replace(run.experiment(name), pretrained={})
     batch = FULL_BATCH_ON_CPU if case == "paper-full" and not ON_GPU else experiment.batch_size
     event, days = (torch.tensor(run.cohort.table[column].to_numpy()) for column in ("event", "time"))

@@ -142,13 +142,16 @@ def prepare(
     cohort: CohortPath,
     profile: ProfileName,
     out: OutPath,
-    kind: Annotated[str, typer.Option(help="crops or full.")],
-    workers: Annotated[int, typer.Option(min=1)] = 1,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="crops or full: images to store for training; may be given twice.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that read radiographs.", min=1)] = 1,
 ) -> None:
-    """Write the memory-mapped store of crops or full images that training reads."""
-    from fracsurv.study.run import open_run, prepare_store
+    """Check a cohort, split it, find its vertebrae, decide their slots, and store the images that training reads."""
+    from fracsurv.study.prepare import prepare as prepare_run
 
-    typer.echo(prepare_store(open_run(cohort, out, profile), kind, workers=workers, progress=True))
+    run = prepare_run(cohort, out, profile, kinds=kind or (), workers=workers, progress=True)
+    typer.echo(f"{run.out}: prepared")
 
 
 @app.command()

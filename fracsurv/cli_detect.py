@@ -58,9 +58,12 @@ def predict(
     """Write a cohort's vertebrae.csv: boxes with scores, and keypoints if the finder has them."""
     from fracsurv.cohort.annotations import written_by
     from fracsurv.cohort.cohort import read_cohort
+    from fracsurv.images.plausibility import corrections_off_radiographs
     from fracsurv.utils.files import atomic_path, write_json
 
     checked = read_cohort(cohort)
+    if faults := corrections_off_radiographs(checked):
+        raise UserError(faults)
     path = cohort / "vertebrae.csv"
     if path.exists() and not replace:
         raise UserError(f"{path}: is there already; give --replace to overwrite it")

@@ -11,7 +11,8 @@ import yaml
 
 from fracsurv.config import load_profile
 from fracsurv.simulate import simulate_cohort
-from fracsurv.study.run import Run, open_run
+from fracsurv.study.prepare import prepare
+from fracsurv.study.run import Run
 
 LONGEST = (
     "test_readme",
@@ -82,4 +83,4 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of the tiny profile, shared: what one test has fitted the next finds done."""
-    return open_run(simulated, tmp_path_factory.mktemp("runs") / "tiny", "tiny")
+    return prepare(simulated, tmp_path_factory.mktemp("runs") / "tiny", "tiny", kinds=("crops", "full"))

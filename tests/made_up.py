@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from fracsurv.config import TRUE_RISK
+from fracsurv.study.prepare import prepare
 from fracsurv.study.results import write_predictions
-from fracsurv.study.run import Run, open_run
+from fracsurv.study.run import Run
 from fracsurv.utils.files import write_json
 from tests.conftest import tabular, write_cohort
 
@@ -40,7 +41,7 @@ def made_up_run(
     rng = np.random.default_rng(0)
     log_hazard = 0.3 * (table["age"].to_numpy() - 78)
     pd.DataFrame({"patient_id": table["patient_id"], "log_hazard": log_hazard}).to_parquet(cohort / "truth.parquet")
-    made = open_run(cohort, folder / "out", "tiny")
+    made = prepare(cohort, folder / "out", "tiny")
     for name, noise in ((TRUE_RISK, 0.0), ("cox_ph", 0.3), ("deepsurv", 0.5)):
         for fold in range(made.profile.n_folds):
             place = made.folder(name, fold)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fracsurv.images.stored_array import StoredArray
+from fracsurv.images.store import StoredArray
 from fracsurv.training.compilation import compiled, worth_compiling
 from fracsurv.training.data import Pixels, draw_batches
 from fracsurv.training.loop import Network, Patients, Recipe, Training, train_batches

@@ -22,8 +22,8 @@ from fracsurv.cohort.cohort import read_cohort
 from fracsurv.config import CONFIGS, ROOT
 from fracsurv.pipeline.pipeline import _call, _last_words, _locked
 from fracsurv.pipeline.progress import Progress
+from fracsurv.study.prepare import prepare
 from fracsurv.study.results import finished
-from fracsurv.study.run import open_run
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import is_alive
 from tests.conftest import tabular, write_cohort
@@ -92,7 +92,11 @@ def test_simulate_then_check(monkeypatch, capsys, tmp_path):
 
 def test_fit_refuses_what_the_profile_has_not(monkeypatch, capsys, tmp_path):
     write_cohort(tmp_path / "c", tabular(), covariates=KINDS)
-    base = ("fit", str(tmp_path / "c"), "--profile", "tiny", "--out", str(tmp_path / "r"), "--experiment", "deepsurv")
+    about = (str(tmp_path / "c"), "--profile", "tiny", "--out", str(tmp_path / "r"))
+    base = ("fit", *about, "--experiment", "deepsurv")
+    code, _, err = call(monkeypatch, capsys, *base, "--fold", "0")
+    assert (code, "fracsurv prepare" in err) == (2, True)
+    assert call(monkeypatch, capsys, "prepare", *about)[0] == 0
     code, _, err = call(monkeypatch, capsys, *base, "--fold", "7", "--alpha", "0.3")
     assert code == 2
     assert err.splitlines() == [
@@ -104,10 +108,11 @@ def test_fit_refuses_what_the_profile_has_not(monkeypatch, capsys, tmp_path):
 
 def test_fit_writes_the_folds_files(monkeypatch, capsys, tmp_path):
     write_cohort(tmp_path / "c", tabular(), covariates=KINDS)
-    base = ("fit", str(tmp_path / "c"), "--profile", "tiny", "--out", str(tmp_path / "r"), "--experiment", "deepsurv")
-    assert call(monkeypatch, capsys, *base, "--fold", "1")[0] == 0
+    about = (str(tmp_path / "c"), "--profile", "tiny", "--out", str(tmp_path / "r"))
+    assert call(monkeypatch, capsys, "prepare", *about)[0] == 0
+    assert call(monkeypatch, capsys, "fit", *about, "--experiment", "deepsurv", "--fold", "1")[0] == 0
     assert sorted(path.name for path in (tmp_path / "r" / "experiments" / "deepsurv" / "fold-1").iterdir()) == [
-        "model.json", "best.safetensors", "fit.json", "history.csv", "last.safetensors", "metrics.json",
+        "best.safetensors", "fit.json", "history.csv", "last.safetensors", "metrics.json", "model.json",
         "predictions.parquet", "timing.csv",
     ]  # fmt: skip
 
@@ -144,8 +149,9 @@ def test_run_refuses_braces_before_anything_is_written(monkeypatch, capsys, tmp_
 
 def dry_run(tmp_path, **settings):
     """The Snakefile's jobs as (rule, log's name), without running them."""
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps({"out": str(tmp_path / "out"), "profile": "tiny", "experiments": "", **settings}))
+    config, settings = tmp_path / "config.json", {"profile": "tiny", "experiments": "", **settings}
+    prepare(settings["cohort"], tmp_path / "out", settings["profile"])
+    config.write_text(json.dumps({"out": str(tmp_path / "out"), **settings}))
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path / "out",
          "--cores", "1", "--nolock", "--dry-run", "--printshellcmds", "--configfile", config],
@@ -175,7 +181,7 @@ def test_braces_in_a_profiles_note_are_text(tmp_path):
 @pytest.fixture
 def run(tmp_path):
     write_cohort(tmp_path / "c", tabular(), covariates=KINDS)
-    return open_run(tmp_path / "c", tmp_path / "a b", "tiny")
+    return prepare(tmp_path / "c", tmp_path / "a b", "tiny")
 
 
 @pytest.mark.parametrize(
@@ -319,6 +325,6 @@ def test_pipeline_on_a_cohort_without_images(monkeypatch, capsys, tmp_path):
     code, _, err = call(monkeypatch, capsys, *arguments, "--anew")
     assert code == 0, err
     assert all(path.stat().st_mtime_ns > then for path, then in before.items())
-    opened = open_run(cohort, out, "tiny")
+    opened = prepare(cohort, out, "tiny")
     assert finished(opened) == ["cox_ph", "deepsurv"]
     assert json.loads((out / "provenance.json").read_text())["cohort"]["fingerprint"] == opened.cohort.fingerprint()

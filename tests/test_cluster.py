@@ -20,8 +20,8 @@ import yaml
 from fracsurv.config import CONFIGS, ROOT
 from fracsurv.pipeline.cluster import jobs_at_once, read_profile
 from fracsurv.study.experiments import fit_fold
+from fracsurv.study.prepare import prepare
 from fracsurv.study.results import is_done
-from fracsurv.study.run import open_run
 from fracsurv.utils.errors import UserError
 from tests.conftest import tabular, write_cohort
 
@@ -40,6 +40,7 @@ def has_slurm() -> bool:
 def snakemake(folder: Path, cohort: Path, *arguments: object, experiments: str = "") -> str:
     """What Snakemake prints, called on the Snakefile as `fracsurv run --profile-dir` calls it."""
     config = folder / "config.json"
+    prepare(cohort, folder / "out", "tiny")
     settings = {"cohort": str(cohort), "out": str(folder / "out"), "profile": "tiny", "per_fit": True, "cores": 1}
     config.write_text(json.dumps({**settings, "experiments": experiments}))
     done = subprocess.run(
@@ -56,7 +57,7 @@ def test_one_job_an_experiment_fold_and_alpha(simulated, tmp_path):
     printed = snakemake(tmp_path, simulated, "--profile", PROFILE.parent, "--dry-run", "--printshellcmds",
                         experiments=names)  # fmt: skip
     jobs = re.findall(r"fracsurv\.cli fit .*--experiment (\S+) --fold (\d+)(?: --alpha (\S+))? --threads 1 ", printed)
-    run = open_run(simulated, tmp_path / "out", "tiny")
+    run = prepare(simulated, tmp_path / "out", "tiny")
     wanted = {
         (name, str(fold), "" if alpha is None else f"{alpha:g}")
         for name in run.with_parts(names.split(","))
@@ -164,7 +165,7 @@ def made_again(cohort: Path, folder: Path, profile: Path) -> tuple[str, Path]:
 
 
 def as_undisturbed(cohort: Path, fold: Path, out: Path) -> bool:
-    run, threads = open_run(cohort, out, "tiny"), torch.get_num_threads()
+    run, threads = prepare(cohort, out, "tiny"), torch.get_num_threads()
     torch.set_num_threads(1)  # as the job's
     fit_fold(run, "deepsurv", 0, progress=False)
     torch.set_num_threads(threads)

@@ -11,7 +11,7 @@ import pytest
 from fracsurv.cohort.cohort import read_cohort
 from fracsurv.cohort.splits import make_splits
 from fracsurv.cohort.summary import summary_table
-from fracsurv.study.run import open_run
+from fracsurv.study.prepare import prepare
 from fracsurv.utils.errors import UserError
 from tests.conftest import tabular, write_cohort
 
@@ -164,7 +164,7 @@ def test_patients_called_na_survive_a_run_opened_twice(tmp_path, table):
     table.loc[:1, "patient_id"] = ["NA", "nan"]
     folder = made(tmp_path / "c", table)
     for _ in range(2):  # the second reads the first's splits.csv
-        run = open_run(folder, tmp_path / "r", "tiny")
+        run = prepare(folder, tmp_path / "r", "tiny")
         assert run.splits["patient_id"].tolist()[:2] == ["NA", "nan"]
 
 

@@ -29,8 +29,9 @@ from fracsurv.simulate import (
 from fracsurv.study.ablation import bootstrap_seed
 from fracsurv.study.competing import competing_hazard
 from fracsurv.study.experiments import run_experiment
+from fracsurv.study.prepare import prepare
 from fracsurv.study.results import read_metrics, read_predictions
-from fracsurv.study.run import open_run, permuted
+from fracsurv.study.run import permuted
 from fracsurv.study.scaling import standardise
 from fracsurv.study.subgroups import subgroup_table
 from fracsurv.study.time_dependent import KAPLAN_MEIER, metrics_over_time, patient_predictions
@@ -63,7 +64,7 @@ def run(tmp_path_factory):
     cohort = write_cohort(
         folder / "cohort", table, covariates=KINDS, competing_event="death", horizons=[int(d) for d in DAYS]
     )
-    made = open_run(cohort, folder / "run", "tiny")
+    made = prepare(cohort, folder / "run", "tiny")
     run_experiment(made, "cox_ph", progress=False)
     return made
 

@@ -20,8 +20,9 @@ from fracsurv.report.table_files import to_latex, write_table
 from fracsurv.report.tables import frame_of
 from fracsurv.study.explanations import read_explanations
 from fracsurv.study.leakage import _shared, leak_checks, permuted_ablation
+from fracsurv.study.prepare import prepare
 from fracsurv.study.results import write_predictions
-from fracsurv.study.run import open_run, permuted
+from fracsurv.study.run import permuted
 from fracsurv.utils.files import write_json
 from tests.conftest import tabular, write_cohort
 from tests.made_up import SCRIPT, made_up_run
@@ -40,7 +41,6 @@ def verdicts(run):
 
 class TestLeaks:
     def test_a_sound_cohort_has_none(self, tiny_run):
-        tiny_run.store("crops"), tiny_run.store("full")
         found = verdicts(tiny_run)
         assert set(found) == {
             "the same patient id", "the same image file, byte for byte", "the same stored pixels (crops)",
@@ -76,8 +76,7 @@ class TestLeaks:
         copied = boxes[boxes["patient_id"] == ids[0]].assign(patient_id=ids[1])
         pd.concat([boxes[boxes["patient_id"] != ids[1]], copied]).to_csv(folder / "vertebrae.csv", index=False)
         table.to_csv(folder / "cohort.csv", index=False)
-        made = open_run(folder, tmp_path / "r", "tiny")
-        made.store("crops")
+        made = prepare(folder, tmp_path / "r", "tiny", kinds=["crops"])
         found = verdicts(made)
         assert found["the same patient id"][0]
         said = "1 group of patients; 1 trained on and judged, 0 judged twice"
@@ -93,7 +92,7 @@ class TestLeaks:
         table.loc[table.index[-1], "image"] = table.loc[table.index[0], "image"]
         table.loc[table.index[0], "split"] = "train"
         table.to_csv(folder / "cohort.csv", index=False)
-        made = open_run(folder, tmp_path / "r", "tiny")
+        made = prepare(folder, tmp_path / "r", "tiny")
         assert verdicts(made)["the same image file, byte for byte"][0] is False
 
     @pytest.mark.parametrize(
@@ -110,13 +109,13 @@ class TestLeaks:
         table.loc[1, ["time_days", "event", "age", "smoker"]] = table.loc[0, ["time_days", "event", "age", "smoker"]]
         table["split"] = [*splits, "test", "external"] + [""] * 56
         kinds = {"age": "continuous", "smoker": "binary"}
-        made = open_run(write_cohort(tmp_path / "c", table, covariates=kinds), tmp_path / "r", "tiny")
+        made = prepare(write_cohort(tmp_path / "c", table, covariates=kinds), tmp_path / "r", "tiny")
         found = _shared(made, made.cohort.table["age"].astype(str).tolist(), "age")
         assert (found.sound, found.found) == (sound, f"1 group of patients; {said}")
 
     def test_two_of_one_fold_are_no_leak_and_two_of_different_folds_are(self, tmp_path):
         kinds = {"age": "continuous", "smoker": "binary"}
-        made = open_run(write_cohort(tmp_path / "c", tabular(60), covariates=kinds), tmp_path / "r", "tiny")
+        made = prepare(write_cohort(tmp_path / "c", tabular(60), covariates=kinds), tmp_path / "r", "tiny")
         fold = made.splits["fold"].to_numpy()
         keys = np.arange(60).astype(str)
         same, other = np.flatnonzero(fold == 0)[:2], [np.flatnonzero(fold == k)[0] for k in (0, 1)]
@@ -261,7 +260,7 @@ class TestChecklist:
 
     def test_a_real_cohort_leaves_ethics_open(self, tmp_path):
         kinds = {"age": "continuous", "smoker": "binary"}
-        made = open_run(
+        made = prepare(
             write_cohort(tmp_path / "c", tabular(90), covariates=kinds, description="a {strange} one"),
             tmp_path / "r", "tiny",
         )  # fmt: skip
@@ -343,8 +342,7 @@ def test_contributions_do_not_need_a_truth(run):
 
 
 def test_what_was_not_looked_at_has_no_verdict(simulated, tmp_path):
-    made = open_run(simulated, tmp_path / "r", "tiny")
-    made.store("crops")  # and none of full radiographs
+    made = prepare(simulated, tmp_path / "r", "tiny", kinds=["crops"])
     table = checks_table(made)
     verdict = dict(zip(table["", "two patients with"], table["", "verdict"], strict=True))
     assert verdict["the same stored pixels (full)"] == "not looked at"

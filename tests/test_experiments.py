@@ -23,6 +23,7 @@ from fracsurv.report.answers import vertebral_says
 from fracsurv.report.tables import vertebral_table
 from fracsurv.study.ablation import COLUMNS, ablation
 from fracsurv.study.experiments import fit_fold, run_experiment
+from fracsurv.study.prepare import prepare
 from fracsurv.study.provenance import provenance
 from fracsurv.study.results import (
     finished,
@@ -30,7 +31,7 @@ from fracsurv.study.results import (
     read_predictions,
     risk_of,
 )
-from fracsurv.study.run import RUN_LOCK, open_run
+from fracsurv.study.run import RUN_LOCK
 from fracsurv.study.scaling import standardise
 from fracsurv.training.data import ImageFeed
 from fracsurv.utils.errors import UserError
@@ -96,7 +97,7 @@ class TestNothingLeaks:
         table.loc[held_out, "time_days"] = table.loc[held_out, "time_days"].to_numpy()[::-1]
         table.loc[held_out, "event"] = table.loc[held_out, "event"].to_numpy()[::-1]
         table.to_csv(folder / "cohort.csv", index=False)
-        other = open_run(folder, tmp_path / "run", "tiny")
+        other = prepare(folder, tmp_path / "run", "tiny", kinds=["crops"])
         pd.testing.assert_frame_equal(other.splits[splits == "external"], run.splits[splits == "external"])
         # the folds are drawn from the training patients' events alone, in the same order
         assert (other.splits["fold"] == run.splits["fold"]).all()
@@ -257,7 +258,7 @@ class TestAblation:
         order = rng.permutation(len(table))
         table[["time_days", "event"]] = table[["time_days", "event"]].to_numpy()[order]
         table["split"] = [""] * 300 + ["external"] * 600
-        run = open_run(write_cohort(tmp_path / "c", table, covariates=KINDS), tmp_path / "r", "tiny")
+        run = prepare(write_cohort(tmp_path / "c", table, covariates=KINDS), tmp_path / "r", "tiny")
         for name in ("cox_ph", "deepsurv"):
             run_experiment(run, name, progress=False)
         found = ablation(run, progress=False)[0].query("metric == 'c_index' and split == 'external'")
@@ -266,8 +267,8 @@ class TestAblation:
 
     def test_the_permuted_profile_deals_out_whole_outcomes(self, tmp_path):
         folder = write_cohort(tmp_path / "c", tabular(90), covariates=KINDS)
-        plain = open_run(folder, tmp_path / "r", "tiny").cohort.table
-        dealt = open_run(folder, tmp_path / "p", replace(load_profile("tiny"), permute_outcomes=True)).cohort.table
+        plain = prepare(folder, tmp_path / "r", "tiny").cohort.table
+        dealt = prepare(folder, tmp_path / "p", replace(load_profile("tiny"), permute_outcomes=True)).cohort.table
         others = [column for column in plain if column not in ("time", "event")]
         pd.testing.assert_frame_equal(dealt[others], plain[others])
         assert sorted(zip(dealt["time"], dealt["event"], strict=True)) == sorted(
@@ -294,7 +295,7 @@ class TestAblation:
             }
         )
         folder = write_cohort(tmp_path / "c", table, covariates=KINDS, horizons=[1826])
-        run = open_run(folder, tmp_path / "r", "tiny")
+        run = prepare(folder, tmp_path / "r", "tiny")
         run_experiment(run, "cox_ph", progress=False)
         found = read_metrics(run, "cox_ph").query("metric == 'brier' and split == 'external'")["value"].mean()
         surv = read_predictions(run, "cox_ph", 0).query("split == 'external'")["survival_1826d"].to_numpy()
@@ -313,7 +314,7 @@ class TestInterruptedRefit:
 
     def test_overwritten_weights_do_not_pass_as_finished(self, folder, tmp_path, monkeypatch):
         def opened(**changes):
-            return open_run(folder, tmp_path / "r", replace(load_profile("tiny"), **changes))
+            return prepare(folder, tmp_path / "r", replace(load_profile("tiny"), **changes))
 
         first, second = opened(), opened(validate_every=1)
         run_experiment(first, "deepsurv", progress=False)
@@ -327,7 +328,7 @@ class TestInterruptedRefit:
         np.testing.assert_array_equal(risk_of(first, "deepsurv", 0), expected)
 
     def test_weights_of_another_record_are_refused(self, folder, tmp_path):
-        run = open_run(folder, tmp_path / "r", "tiny")
+        run = prepare(folder, tmp_path / "r", "tiny")
         run_experiment(run, "deepsurv", progress=False)
         place = run.folder("deepsurv", 0)
         record = read_json(place / "fit.json")
@@ -338,7 +339,7 @@ class TestInterruptedRefit:
 
     def test_a_fit_says_which_commit_made_it(self, folder, tmp_path, monkeypatch):
         monkeypatch.setattr(experiments, "commit", lambda: "abc")
-        run = open_run(folder, tmp_path / "r", "tiny")
+        run = prepare(folder, tmp_path / "r", "tiny")
         run_experiment(run, "deepsurv", progress=False)
         facts = provenance(run, ["deepsurv"])
         assert facts["fits_made_with"]["commit"] == ["abc"]
@@ -350,7 +351,7 @@ class TestInterruptedRefit:
 class TestOpening:
     def test_a_cohort_without_images_runs_the_tabular_rows(self, tmp_path):
         folder = write_cohort(tmp_path / "c", tabular(90), covariates=KINDS)
-        run = open_run(folder, tmp_path / "r", "tiny")
+        run = prepare(folder, tmp_path / "r", "tiny")
         assert run.runnable() == ["cox_ph", "deepsurv"]
         run_experiment(run, "deepsurv", progress=False)
         assert finished(run) == ["deepsurv"]
@@ -358,56 +359,56 @@ class TestOpening:
 
     def test_results_of_another_cohort_are_not_overwritten(self, tmp_path):
         folder = write_cohort(tmp_path / "c", tabular(90), covariates=KINDS)
-        open_run(folder, tmp_path / "r", "tiny")
+        prepare(folder, tmp_path / "r", "tiny")
         write_cohort(folder, tabular(91), covariates=KINDS)
         with pytest.raises(UserError, match="made from another cohort, profile or seed"):
-            open_run(folder, tmp_path / "r", "tiny")
+            prepare(folder, tmp_path / "r", "tiny")
 
     def test_results_of_another_profile_are_not_overwritten(self, tmp_path):
         folder = write_cohort(tmp_path / "c", tabular(90), covariates=KINDS)
         profile = load_profile("tiny")
-        run_experiment(open_run(folder, tmp_path / "r", profile), "cox_ph", progress=False)
+        run_experiment(prepare(folder, tmp_path / "r", profile), "cox_ph", progress=False)
         other = replace(profile, name="longer", epochs={**profile.epochs, "deepsurv": 9})
         with pytest.raises(UserError, match="holds the results of profile tiny, not longer; give --profile tiny"):
-            open_run(folder, tmp_path / "r", other)
-        assert finished(open_run(folder, tmp_path / "r", replace(profile, bootstrap_draws=50))) == ["cox_ph"]
+            prepare(folder, tmp_path / "r", other)
+        assert finished(prepare(folder, tmp_path / "r", replace(profile, bootstrap_draws=50))) == ["cox_ph"]
 
     def test_a_folder_belongs_to_the_profile_of_its_fits(self, tmp_path):
         folder = write_cohort(tmp_path / "c", tabular(90), covariates=KINDS)
         profile, out = load_profile("tiny"), tmp_path / "r"
-        open_run(folder, out, replace(profile, name="longer"))  # looked into; nothing was fitted
-        run = open_run(folder, out, profile)
+        prepare(folder, out, replace(profile, name="longer"))  # looked into; nothing was fitted
+        run = prepare(folder, out, profile)
         run_experiment(run, "cox_ph", progress=False)
         assert (out / "profile.txt").read_text() == "tiny\n"
         (out / "profile.txt").unlink()  # as in folders of former versions
         with pytest.raises(UserError, match=r"holds fits, and it is not known of which profile; write its name into"):
-            open_run(folder, out, profile)
+            prepare(folder, out, profile)
         write_json(out / "provenance.json", provenance(run, ["cox_ph"]))
         with pytest.raises(UserError, match="holds the results of profile tiny, not longer"):
-            open_run(folder, out, replace(profile, name="longer"))
+            prepare(folder, out, replace(profile, name="longer"))
         assert not (out / "profile.txt").exists()
         kept = (out / "provenance.json").read_text()
         (out / "provenance.json").write_text("{")
         with pytest.raises(UserError, match=r"holds fits, and it is not known of which profile"):
-            open_run(folder, out, profile)
+            prepare(folder, out, profile)
         (out / "provenance.json").write_text(kept)
-        assert finished(open_run(folder, out, profile)) == ["cox_ph"]
+        assert finished(prepare(folder, out, profile)) == ["cox_ph"]
 
     def test_a_folder_in_which_a_run_is_at_work_stays_its_profiles(self, tmp_path):
         """Before anything is fitted, too."""
         folder, out = write_cohort(tmp_path / "c", tabular(90), covariates=KINDS), tmp_path / "r"
         profile = load_profile("tiny")
-        open_run(folder, out, profile)
+        prepare(folder, out, profile)
         with locked(out / RUN_LOCK):
             with pytest.raises(UserError, match="profile tiny is being run there; wait for it, or choose another"):
-                open_run(folder, out, replace(profile, name="longer"))
-            assert open_run(folder, out, profile).profile == profile  # its own jobs
-        open_run(folder, out, replace(profile, name="longer"))
+                prepare(folder, out, replace(profile, name="longer"))
+            assert prepare(folder, out, profile).profile == profile  # its own jobs
+        prepare(folder, out, replace(profile, name="longer"))
         assert (out / "profile.txt").read_text() == "longer\n"
 
     def test_splits_are_saved_and_used_again(self, tmp_path):
         folder = write_cohort(tmp_path / "c", tabular(90), covariates=KINDS)
-        first, second = (open_run(folder, tmp_path / "r", "tiny").splits for _ in range(2))
+        first, second = (prepare(folder, tmp_path / "r", "tiny").splits for _ in range(2))
         pd.testing.assert_frame_equal(first, second)
         saved = pd.read_csv(tmp_path / "r" / "splits.csv")
         assert saved["patient_id"].tolist() == first["patient_id"].tolist()
@@ -419,7 +420,7 @@ class TestOpening:
     def test_horizons_of_the_cohort(self, tmp_path):
         folder = write_cohort(tmp_path / "c", tabular(120), covariates=KINDS, horizons=[500, 900])
         assert read_cohort(folder).horizons == (500.0, 900.0)
-        run = open_run(folder, tmp_path / "r", load_profile("tiny"))
+        run = prepare(folder, tmp_path / "r", load_profile("tiny"))
         run_experiment(run, "cox_ph", progress=False)
         found = read_metrics(run, "cox_ph")
         assert set(found["horizon_days"].dropna()) == {500.0, 900.0}

@@ -13,7 +13,7 @@ from fracsurv.cohort.cohort import read_cohort
 from fracsurv.explain.factors import factor_importance
 from fracsurv.explain.fractures import fracture_auc, true_grades
 from fracsurv.explain.images import attention_rollout, grad_cam, vertebra_contributions, vertebra_frames
-from fracsurv.images.radiographs import read_radiograph
+from fracsurv.images.radiographs import read_radiograph, with_slots
 from fracsurv.metrics import concordance_index
 from fracsurv.models import build_model
 from fracsurv.study.experiments import fitted_network, run_experiment
@@ -191,7 +191,7 @@ class TestFractureAuc:
 
 
 def test_true_grades_are_of_the_vertebra_in_the_slot(simulated):
-    cohort = read_cohort(simulated)
+    cohort = with_slots(read_cohort(simulated))
     truth, boxes, rows = cohort.truth(), cohort.true_vertebrae(), np.arange(20)
     found = true_grades(cohort, rows)
     assert found.shape == (20, 13)
@@ -209,7 +209,7 @@ def test_true_grades_are_of_the_vertebra_in_the_slot(simulated):
 
 
 def test_frames_follow_the_picture_through_resizing_and_padding(simulated):
-    cohort = read_cohort(simulated)
+    cohort = with_slots(read_cohort(simulated))
     patient, name = cohort.table.loc[4, ["patient_id", "image"]]
     boxes = cohort.vertebrae[cohort.vertebrae["patient_id"] == patient]
     frames = vertebra_frames(cohort, np.array([4]), (100, 50), (120, 70))[0]

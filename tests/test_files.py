@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from fracsurv import cli
-from fracsurv.images.stored_array import create_array
+from fracsurv.images.store import create_array
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import (
     atomic_folder,

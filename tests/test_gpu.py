@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fracsurv.images.stored_array import StoredArray
+from fracsurv.images.store import StoredArray
 from fracsurv.models import build_model
 from fracsurv.training import checkpoint
 from fracsurv.training.augmentation import CropAugment, augment_crops, change_crops, inside

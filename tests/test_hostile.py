@@ -62,6 +62,7 @@ def test_is_told_plainly(case, template, tmp_path, monkeypatch, capsys):
         assert {path.name for path in left} <= {
             "splits.csv",
             "profile.txt",
+            "slots.parquet",
             ".crops.lock",
         }  # whole, and right for another try
 

@@ -9,7 +9,7 @@ from sksurv.datasets import load_flchain
 
 from fracsurv.cohort.cohort import read_cohort
 from fracsurv.importers.survival import import_survival
-from fracsurv.study.run import open_run
+from fracsurv.study.prepare import prepare
 from fracsurv.utils.errors import UserError
 
 
@@ -48,7 +48,7 @@ def test_deepsurvs_files(tmp_path):
     cohort = read_cohort(tmp_path / "out")
     assert cohort.covariates == {"x1": "continuous", "x2": "continuous", "x3": "continuous"}
     assert (cohort.provenance, len(cohort.horizons)) == ("simulated", 3)
-    run = open_run(tmp_path / "out", tmp_path / "run", "tiny")
+    run = prepare(tmp_path / "out", tmp_path / "run", "tiny")
     assert run.splits["split"].tolist() == ["train"] * 40 + ["test"] * 20
 
 

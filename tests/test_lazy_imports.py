@@ -13,7 +13,7 @@ from fracsurv.config import ENCODERS, VITS
 from fracsurv.models.vit_deepsurv import VIT_SIZES
 from fracsurv.study.experiments import run_experiment
 from fracsurv.study.labels import ENCODERS as TOLD
-from fracsurv.study.run import open_run
+from fracsurv.study.prepare import prepare
 
 WITHOUT = ("cli", "cohort", "run", "store", "ablation", "progress", "pipeline", "notebook", "findings", "report")
 
@@ -46,7 +46,7 @@ def test_commands_on_a_cohort_with_boxes_import_no_torch(simulated, tmp_path, co
 
 
 def test_the_report_of_a_finished_run_imports_no_torch(simulated, tmp_path):
-    run = open_run(simulated, tmp_path / "run", "tiny")
+    run = prepare(simulated, tmp_path / "run", "tiny")
     run_experiment(run, "cox_ph", progress=False)
     program = "import sys; from fracsurv.cli import app; app(sys.argv[1:], standalone_mode=False)"
     assert loaded_by(program, "report", simulated, "--profile", "tiny", "--out", run.out) == set()
@@ -60,7 +60,7 @@ def test_boxes_that_were_found_before_are_taken_without_torch(simulated, tmp_pat
     for name in ("cohort.csv", "truth.parquet"):
         (cohort / name).unlink()
     pd.read_csv(simulated / "cohort.csv").head(24).to_csv(cohort / "cohort.csv", index=False)
-    program = "import sys; from fracsurv.study.run import open_run; open_run(*sys.argv[1:], 'tiny')"
+    program = "import sys; from fracsurv.study.prepare import prepare; prepare(*sys.argv[1:], 'tiny')"
     assert "torch" in loaded_by(program, cohort, out)
     assert loaded_by(program, cohort, out) == set()
 

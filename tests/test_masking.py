@@ -36,8 +36,9 @@ from fracsurv.study.experiments import (
 from fracsurv.study.explain import explain
 from fracsurv.study.labels import masked_summary
 from fracsurv.study.model_bundle import read_bundle
+from fracsurv.study.prepare import prepare
 from fracsurv.study.results import read_predictions, risk_of
-from fracsurv.study.run import Run, open_run
+from fracsurv.study.run import Run
 from fracsurv.study.subgroups import all_groups
 from fracsurv.training.loop import Patients, Recipe, Training, predict, train_batches
 from fracsurv.training.monitor import Stopwatch
@@ -76,7 +77,9 @@ def folder(simulated, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run(folder, tmp_path_factory) -> Run:
     """A finished run of every kind of network in a cohort in which every fourth patient has no radiograph."""
-    made = open_run(folder, tmp_path_factory.mktemp("masked run") / "out", load_profile("tiny"))
+    made = prepare(
+        folder, tmp_path_factory.mktemp("masked run") / "out", load_profile("tiny"), kinds=["crops", "full"]
+    )
     for name in ("cox_ph", *NAMES):
         run_experiment(made, name, progress=False)
     return made
@@ -314,7 +317,7 @@ class TestTraining:
     @pytest.mark.parametrize("name", ["cds_crops", "cds_crops_alpha"])
     def test_resumed_bit_for_bit(self, run, folder, tmp_path, monkeypatch, name):
         alpha = 0.3 if "alpha" in name else None
-        other = open_run(folder, tmp_path, "tiny")
+        other = prepare(folder, tmp_path, "tiny", kinds=["crops"])
         killed_in(monkeypatch, 1, fit_fold, other, name, 0, alpha, progress=False)
         fit_fold(other, name, 0, alpha, progress=False)
         for file in ("best.safetensors", "last.safetensors", "history.csv"):
@@ -363,7 +366,7 @@ class TestRun:
             shutil.copy(folder / other, there / image)
         table["split"] = np.where(run.splits["split"] == "train", "train", run.splits["split"])
         table.to_csv(there / "cohort.csv", index=False)
-        other = open_run(there, tmp_path / "out", "tiny")
+        other = prepare(there, tmp_path / "out", "tiny", kinds=["crops"])
         fit_fold(other, "cds_crops", 0, progress=False)
         mine, theirs = (load_file(each.folder("cds_crops", 0) / "best.safetensors") for each in (run, other))
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)

@@ -28,7 +28,7 @@ from fracsurv.report.checklist import checklist
 from fracsurv.study import explain as fold_models
 from fracsurv.study.experiments import run_experiment
 from fracsurv.study.explain import explain
-from fracsurv.study.run import open_run
+from fracsurv.study.prepare import prepare
 from fracsurv.study.scaling import fit_scaling, standardise
 from fracsurv.study.subgroups import left_out, subgroups
 from fracsurv.study.time_dependent import UNKNOWN, follow_up_groups
@@ -134,7 +134,7 @@ def test_an_indicator_that_is_constant_in_training_is_constant_everywhere(cohort
     train = np.flatnonzero(known["age"])[:90]
     assert known["smoker"].iloc[train].nunique() == 2
     scaling = fit_scaling(cohort, train)
-    assert scaling.silent == ["age_missing"]
+    assert scaling.constant == ["age_missing"]
     found = scaling(cohort)
     assert not found[:, 3].any()
     np.testing.assert_array_equal(found[:, 4], ~known["smoker"])
@@ -180,7 +180,7 @@ def permuted_columns(run) -> dict[str, list[int]]:
 def test_a_covariate_called_like_an_indicator_is_a_factor_of_its_own(tmp_path):
     table = tabular(120, 3).assign(age_missing=lambda t: (np.arange(len(t)) % 3 == 0).astype(int))
     kinds = {"age": "continuous", "smoker": "binary", "age_missing": "binary"}
-    made = open_run(write_cohort(tmp_path / "c", table, covariates=kinds), tmp_path / "out", "tiny")
+    made = prepare(write_cohort(tmp_path / "c", table, covariates=kinds), tmp_path / "out", "tiny")
     run_experiment(made, "cox_ph", progress=False)
     given = permuted_columns(made)
     assert given == {name: [column] for column, name in enumerate(made.cohort.covariates)}
@@ -240,7 +240,7 @@ def test_a_factor_is_permuted_together_with_where_it_is_not_known():
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("missing")
     cohort = write_cohort(folder / "c", incomplete(), covariates=KINDS, missing_covariates="impute")
-    made = open_run(cohort, folder / "out", "tiny")
+    made = prepare(cohort, folder / "out", "tiny")
     for name in ("cox_ph", "deepsurv"):
         run_experiment(made, name, progress=False)
         explain(made, name, "external")
@@ -327,7 +327,7 @@ def of_smoking(tmp_path, n_unknown: int, **of_unknown: object):
     folder = write_cohort(
         tmp_path / "c", table, covariates={"age": "continuous", "smoker": "binary"}, missing_covariates="impute"
     )
-    return open_run(folder, tmp_path / "out", "tiny")
+    return prepare(folder, tmp_path / "out", "tiny")
 
 
 @pytest.mark.parametrize("n_unknown", [1, 9, 10, 30])
@@ -359,5 +359,5 @@ def test_the_checklist_says_how_missing_covariates_are_handled(tmp_path):
     asked = of_smoking(tmp_path / "a", 0)
     assert "imputed" in said(asked)
     assert "Current smoker of 12" in said(of_smoking(tmp_path / "b", 12))
-    kept = open_run(write_cohort(tmp_path / "c" / "c", tabular(160, 7)), tmp_path / "c" / "out", "tiny")
+    kept = prepare(write_cohort(tmp_path / "c" / "c", tabular(160, 7)), tmp_path / "c" / "out", "tiny")
     assert "refused" in said(kept)

@@ -17,12 +17,12 @@ from fracsurv.cli import app
 from fracsurv.cohort.cohort import read_cohort
 from fracsurv.cohort.plausibility import implausible_values
 from fracsurv.images.plausibility import implausible_radiographs, resolution_warnings
-from fracsurv.images.radiographs import read_patient_radiograph, read_radiograph, resize
+from fracsurv.images.radiographs import read_patient_radiograph, read_radiograph, resize, with_slots
 from fracsurv.images.store import ImageStore, build_store
 from fracsurv.metrics import mean_weight
 from fracsurv.simulate import simulate_cohort
 from fracsurv.study.leakage import grey_scale_warning
-from fracsurv.study.run import open_run, prepare_store
+from fracsurv.study.prepare import prepare
 from fracsurv.utils.errors import UserError
 from tests.conftest import write_cohort
 
@@ -207,8 +207,7 @@ def test_a_turned_or_lost_radiograph_is_told(has_image, how, told):
 
 def test_another_grey_scale_is_told_by_check_and_report(has_image, tmp_path):
     """Eight bits among twelve in sixteen, as two hospitals send them."""
-    run = open_run(has_image, tmp_path / "before", "tiny")
-    prepare_store(run, "full")
+    run = prepare(has_image, tmp_path / "before", "tiny", kinds=["full"])
     assert grey_scale_warning(run) == ""
     for row in (4, 9):
         path = image_of(has_image, row)
@@ -216,8 +215,7 @@ def test_another_grey_scale_is_told_by_check_and_report(has_image, tmp_path):
     (line,) = implausible_radiographs(read_cohort(has_image))
     assert line.startswith("column image, rows 6, 11: the brightest pixel has ")
     assert "(8 bits counted as 16); another grey scale" in line
-    run = open_run(has_image, tmp_path / "after", "tiny")
-    prepare_store(run, "full")
+    run = prepare(has_image, tmp_path / "after", "tiny", kinds=["full"])
     assert grey_scale_warning(run).startswith(
         f"2 of {len(run.cohort)} radiographs are on another grey scale than most"
     )
@@ -360,7 +358,7 @@ def test_boxes_beside_their_radiographs_are_faults_wherever_they_are_used(has_im
     with pytest.raises(UserError, match=r"vertebrae\.csv: boxes of which less than half .* in 1 of .* \(row 5 of"):
         implausible_radiographs(wrong)
     with pytest.raises(UserError, match=f"boxes of patient {patient}: less than half"):
-        build_store(wrong, tmp_path / "store", scale=0.125, progress=False)
+        build_store(with_slots(wrong), tmp_path / "store", scale=0.125, progress=False)
 
 
 def test_patients_without_boxes_are_counted(has_image):

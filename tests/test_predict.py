@@ -25,8 +25,8 @@ from fracsurv.report.notebook import ensure
 from fracsurv.simulate import simulate_cohort
 from fracsurv.study.experiments import run_experiment
 from fracsurv.study.labels import model_caveats
+from fracsurv.study.prepare import prepare
 from fracsurv.study.results import read_metrics, read_predictions
-from fracsurv.study.run import open_run
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import read_json, write_json
 from tests.conftest import tabular, write_cohort
@@ -52,7 +52,7 @@ def made(tmp_path_factory):
         folder / "cohort", patients=90, external=40, seed=6, resolution=0.125, boxes="true", progress=False
     )
     profile = replace(load_profile("tiny"), alphas=(0.3, 0.7))
-    run = open_run(folder / "cohort", folder / "run", profile)
+    run = prepare(folder / "cohort", folder / "run", profile, kinds=["crops", "full"])
     for name in NAMES:
         run_experiment(run, name, progress=False)
     return run
@@ -292,16 +292,16 @@ def test_a_run_is_not_mixed_with_another_cohorts(made, tmp_path):
     table = pd.read_csv(folder / "cohort.csv")
     table.loc[3, "age"] += 1
     table.to_csv(folder / "cohort.csv", index=False)
-    assert len(open_run(folder, made.out, made.profile).cohort) == len(table)  # a corrected value
+    assert len(prepare(folder, made.out, made.profile).cohort) == len(table)  # a corrected value
     table["time_days"] += 5
     table.to_csv(folder / "cohort.csv", index=False)
     with pytest.raises(UserError, match="holds results of another cohort; choose another --out, or delete"):
-        open_run(folder, made.out, made.profile)
+        prepare(folder, made.out, made.profile)
 
 
 def test_models_of_outcomes_dealt_out_at_random_are_refused(tmp_path):
     cohort = write_cohort(tmp_path / "c", tabular(90), covariates={"age": "continuous", "smoker": "binary"})
-    run = open_run(cohort, tmp_path / "r", replace(load_profile("tiny"), permute_outcomes=True))
+    run = prepare(cohort, tmp_path / "r", replace(load_profile("tiny"), permute_outcomes=True))
     run_experiment(run, "cox_ph", progress=False)
     with pytest.raises(UserError, match="outcomes were dealt out at random"):
         predict_cohort(run.out, read_cohort(cohort), "cox_ph", tmp_path / "work", progress=False)
@@ -313,7 +313,7 @@ def test_a_factor_known_of_all_who_trained_may_not_be_missing_later(tmp_path):
     table["split"] = ["external" if row < 20 else "" for row in range(90)]
     table.loc[3, "age"] = np.nan
     how = {"covariates": {"age": "continuous", "smoker": "binary"}, "missing_covariates": "impute"}
-    run = open_run(write_cohort(tmp_path / "c", table, **how), tmp_path / "r", "tiny")
+    run = prepare(write_cohort(tmp_path / "c", table, **how), tmp_path / "r", "tiny")
     run_experiment(run, "cox_ph", progress=False)
     new = read_cohort(write_cohort(tmp_path / "new", table.iloc[:10], **how), outcome=False)
     with pytest.raises(UserError, match="age: not known of 1 patient; no model has learnt what that means"):
@@ -323,16 +323,16 @@ def test_a_factor_known_of_all_who_trained_may_not_be_missing_later(tmp_path):
 def test_a_factor_unknown_of_one_who_trained_may_be_missing_later(tmp_path):
     """The other fold learns of her, whichever of the two is the first."""
     kinds, how = {"age": "continuous", "smoker": "binary"}, {"missing_covariates": "impute"}
-    plain = open_run(write_cohort(tmp_path / "c", tabular(90), covariates=kinds), tmp_path / "r", "tiny")
+    plain = prepare(write_cohort(tmp_path / "c", tabular(90), covariates=kinds), tmp_path / "r", "tiny")
     for fold in (0, 1):  # in whose validation part she is
         row = int(np.flatnonzero((plain.splits["split"] == "train") & (plain.splits["fold"] == fold))[0])
         table = tabular(90)
         table.loc[row, "age"] = np.nan
         cohort = write_cohort(tmp_path / f"c{fold}", table, covariates=kinds, **how)
-        run = open_run(cohort, tmp_path / f"r{fold}", "tiny")
+        run = prepare(cohort, tmp_path / f"r{fold}", "tiny")
         assert row in run.rows(fold)["validation"]
         run_experiment(run, "cox_ph", progress=False)
-        heard = [predicting.read_bundle(run.folder("cox_ph", of)).scaling.heard for of in (0, 1)]
+        heard = [predicting.read_bundle(run.folder("cox_ph", of)).scaling.informative for of in (0, 1)]
         assert [bool(each) for each in heard] == [fold != 0, fold != 1]
         found = predict_cohort(run.out, run.cohort, "cox_ph", tmp_path / "work", progress=False)
         assert found["risk"].notna().all()
@@ -364,7 +364,7 @@ def test_a_patient_alone_of_whom_something_is_not_known_is_predicted(tmp_path):
     table = tabular(120)
     table.loc[::7, "age"] = np.nan
     kinds = {"age": "continuous", "smoker": "binary"}
-    made = open_run(
+    made = prepare(
         write_cohort(tmp_path / "c", table, covariates=kinds, missing_covariates="impute"), tmp_path / "run", "tiny"
     )
     run_experiment(made, "cox_ph", progress=False)

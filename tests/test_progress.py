@@ -13,7 +13,7 @@ import pytest
 
 from fracsurv.pipeline.progress import Progress, outdated, time_left_text
 from fracsurv.study.experiments import fit_fold
-from fracsurv.study.run import open_run
+from fracsurv.study.prepare import prepare
 from fracsurv.training.monitor import Board
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import write_json
@@ -21,7 +21,7 @@ from fracsurv.utils.files import write_json
 
 @pytest.fixture
 def run(simulated, tmp_path):
-    return open_run(simulated, tmp_path / "run", "tiny")
+    return prepare(simulated, tmp_path / "run", "tiny")
 
 
 def done(run, name, fold, alpha=None, seconds=None):
@@ -116,9 +116,9 @@ def test_time_left_in_words(run, monkeypatch, seconds, words):
 def test_learning_curves_are_the_fits_tables(simulated, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    plain = open_run(simulated, tmp_path / "run", "tiny")
+    plain = prepare(simulated, tmp_path / "run", "tiny")
     fit_fold(plain, "deepsurv", 0, progress=False)
-    run = open_run(simulated, tmp_path / "board", replace(plain.profile, tensorboard=True))
+    run = prepare(simulated, tmp_path / "board", replace(plain.profile, tensorboard=True))
     fit_fold(run, "deepsurv", 0, progress=False)
     folder = run.folder("deepsurv", 0)
     events = EventAccumulator(str(run.out / "tensorboard" / "deepsurv" / "fold-0")).Reload()

@@ -41,8 +41,8 @@ from fracsurv.report.tables import (
 )
 from fracsurv.study.ablation import ablation
 from fracsurv.study.labels import fitting_notes, model_caveats
+from fracsurv.study.prepare import prepare
 from fracsurv.study.results import read_metrics, write_predictions
-from fracsurv.study.run import open_run
 from fracsurv.study.thesis_results import (
     published,
     published_alpha,
@@ -95,7 +95,7 @@ def test_models_names_are_spelt_out_where_they_occur(run):
 
 def test_what_was_done_to_a_cox_regression_is_told(tmp_path):
     folder = write_cohort(tmp_path / "c", tabular(n=120, seed=5), covariates={"age": "continuous"})
-    run = open_run(folder, tmp_path / "out", "tiny")
+    run = prepare(folder, tmp_path / "out", "tiny")
     assert fitting_said(run, ["cox_ph", "deepsurv"]) == ""
     write_json(run.folder("cox_ph", 0) / "fit.json", {"key": "", "note": ""})
     write_json(run.folder("cox_ph", 1) / "fit.json", {"key": "", "note": "penalised: age"})
@@ -228,13 +228,13 @@ def test_provenance_record(run, page):
 
 
 def test_report_without_results_is_a_users_mistake(tmp_path, run):
-    empty = open_run(run.cohort.folder, tmp_path / "empty", "tiny")
+    empty = prepare(run.cohort.folder, tmp_path / "empty", "tiny")
     with pytest.raises(UserError, match="no experiment is finished"):
         report.write_report(empty)
 
 
 def test_report_of_one_experiment_alone(tmp_path, run):
-    one = open_run(run.cohort.folder, tmp_path / "one", "tiny")
+    one = prepare(run.cohort.folder, tmp_path / "one", "tiny")
     for fold in range(2):
         risk = run.cohort.table["age"].to_numpy()
         write_predictions(one, "cox_ph", fold, risk)
@@ -247,7 +247,7 @@ def test_report_of_one_experiment_alone(tmp_path, run):
 
 
 def test_report_of_the_true_risk_alone(tmp_path, run):
-    alone = open_run(run.cohort.folder, tmp_path / "alone", "tiny")
+    alone = prepare(run.cohort.folder, tmp_path / "alone", "tiny")
     for fold in range(2):
         write_predictions(alone, TRUE_RISK, fold, run.cohort.truth()["log_hazard"].to_numpy())
     text = report.write_report(alone).read_text(encoding="utf-8")
@@ -266,7 +266,7 @@ def test_report_of_the_true_risk_alone(tmp_path, run):
 def test_a_cohort_with_fixed_training_and_external_patients_alone(tmp_path, monkeypatch):
     table = tabular(n=120, seed=5).assign(split=["train"] * 80 + ["external"] * 40)
     folder = write_cohort(tmp_path / "c", table, covariates={"age": "continuous"})
-    made = open_run(folder, tmp_path / "out", "tiny")
+    made = prepare(folder, tmp_path / "out", "tiny")
     made_up_baselines(made, np.random.default_rng(1))
     text = report.write_report(made).read_text(encoding="utf-8")
     assert "On the external patients, the 95\N{NO-BREAK SPACE}% interval" in text
@@ -282,7 +282,7 @@ def test_patients_too_few_for_an_interval(tmp_path, monkeypatch):
     table = tabular(n=84, seed=5).assign(split=["train"] * 80 + ["external"] * 4)
     table.loc[80:, ["event", "time_days"]] = [[1, 300], [0, 250], [0, 400], [0, 200]]
     folder = write_cohort(tmp_path / "c", table, covariates={"age": "continuous"})
-    made = open_run(folder, tmp_path / "out", "tiny")
+    made = prepare(folder, tmp_path / "out", "tiny")
     made_up_baselines(made, np.random.default_rng(1))
     shown = execute("03_baselines", folder, tmp_path / "out", monkeypatch)
     said = [s.data for s in shown if hasattr(s, "data")]
@@ -423,7 +423,7 @@ def test_the_table_has_a_way_to_true_risk_only_where_there_is_one(run, page):
 def one_model(folder, table, **settings):
     """A run of Cox PH alone, its predictions made up, and what was written of it."""
     kinds = {"age": "continuous", "smoker": "binary"}
-    made = open_run(write_cohort(folder / "c", table, covariates=kinds, **settings), folder / "out", "tiny")
+    made = prepare(write_cohort(folder / "c", table, covariates=kinds, **settings), folder / "out", "tiny")
     for fold in range(made.profile.n_folds):
         write_predictions(made, "cox_ph", fold, 0.1 * made.cohort.table["age"].to_numpy())
         write_json(made.folder("cox_ph", fold) / "fit.json", {"key": made.key("cox_ph", fold, None)})
@@ -435,7 +435,7 @@ def test_not_reported_says_in_which_folds_the_reason_holds(tmp_path):
     table["split"] = np.where(np.arange(160) < 120, "train", "test")
     early = table["time_days"] <= 366
     table.loc[early, "time_days"] = 400
-    probe = open_run(write_cohort(tmp_path / "p", table), tmp_path / "po", "tiny")
+    probe = prepare(write_cohort(tmp_path / "p", table), tmp_path / "po", "tiny")
     # one woman alone has an event in the first year: she validates one fold, in which the AUC at 1 year is known
     row = table.index[(table["split"] == "train") & (table["event"] == 1)][0]
     table.loc[row, "time_days"] = 300
@@ -517,7 +517,7 @@ def test_limits_say_what_was_standardised(run, tmp_path):
         "Continuous ones were standardised on each fold's training patients; binary ones stand as they are." in limits
     )
     assert "vertebral" not in limits  # no such row can run
-    made = open_run(write_cohort(tmp_path / "c", tabular(), covariates={"smoker": "binary"}), tmp_path / "o", "tiny")
+    made = prepare(write_cohort(tmp_path / "c", tabular(), covariates={"smoker": "binary"}), tmp_path / "o", "tiny")
     assert "covariates. Binary ones stand as they are." in " ".join(report._limits(made))
 
 
@@ -652,7 +652,7 @@ def test_came_furthest_is_said_of_300_patients_or_more(run):
 def test_external_of_a_simulator_is_no_other_hospital(run, page, tmp_path):
     assert wording.external_note(run) in page
     assert "transport to another hospital" in wording.external_note(run)
-    real = open_run(write_cohort(tmp_path / "c", tabular(), covariates={"age": "continuous"}), tmp_path / "o", "tiny")
+    real = prepare(write_cohort(tmp_path / "c", tabular(), covariates={"age": "continuous"}), tmp_path / "o", "tiny")
     assert wording.external_note(real) == ""
 
 
@@ -668,7 +668,7 @@ def test_sentences_say_what_is_judged(run, page):
 
 def test_another_outcome_has_no_published_values_and_is_escaped(tmp_path):
     settings = {"covariates": {"age": "continuous", "smoker": "binary"}, "outcome": f"a fall {SCRIPT}"}
-    other = open_run(write_cohort(tmp_path / "c", tabular(), **settings), tmp_path / "out", "tiny")
+    other = prepare(write_cohort(tmp_path / "c", tabular(), **settings), tmp_path / "out", "tiny")
     for fold in range(2):
         risk = other.cohort.table["age"].to_numpy()
         write_predictions(other, "cox_ph", fold, risk)
@@ -693,10 +693,10 @@ def test_plain_text_cannot_be_markup():
 
 def test_groups_without_prior_fracture_and_without_binary_covariates(tmp_path):
     table = tabular()
-    both = open_run(write_cohort(tmp_path / "a", table, covariates={"age": "continuous", "smoker": "binary"}),
+    both = prepare(write_cohort(tmp_path / "a", table, covariates={"age": "continuous", "smoker": "binary"}),
                     tmp_path / "o", "tiny").cohort  # fmt: skip
     assert follow_up_groups(both)[0] == "smoker"
-    one = open_run(
+    one = prepare(
         write_cohort(tmp_path / "b", table, covariates={"age": "continuous"}), tmp_path / "p", "tiny"
     ).cohort
     name, group, labels = follow_up_groups(one)
@@ -743,7 +743,7 @@ def test_notebooks_on_horizons_below_one_of_another_unit(tmp_path, stem, monkeyp
     folder = write_cohort(
         tmp_path / "c", table, covariates={"age": "continuous"}, time_unit="months", horizons=[0.3333, 0.825, 1.602]
     )
-    run = open_run(folder, tmp_path / "out", "tiny")
+    run = prepare(folder, tmp_path / "out", "tiny")
     made_up_baselines(run, np.random.default_rng(1))
     shown = execute(stem, folder, tmp_path / "out", monkeypatch)
     texts = " ".join(s.data for s in shown if hasattr(s, "data"))

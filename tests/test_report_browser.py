@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from fracsurv.report import report
+from fracsurv.study.prepare import prepare
 from fracsurv.study.results import write_predictions
-from fracsurv.study.run import open_run
 from tests.browser import CHROMIUM, browser
 from tests.made_up import made_up_run
 
@@ -111,7 +111,7 @@ def test_a_long_word_of_the_cohorts_does_not_widen_the_page(page, tmp_path, widt
     settings = yaml.safe_load((made.cohort.folder / "cohort.yaml").read_text())
     settings |= {"description": "d" * 300, "outcome": "o" * 200}
     (made.cohort.folder / "cohort.yaml").write_text(yaml.safe_dump(settings))
-    made = open_run(made.cohort.folder, made.out, "tiny")
+    made = prepare(made.cohort.folder, made.out, "tiny")
     for name in ("true_risk", "cox_ph"):
         for fold in range(made.profile.n_folds):
             write_predictions(made, name, fold, made.cohort.table["age"].to_numpy())

@@ -16,8 +16,8 @@ from fracsurv.report.checklist import checklist
 from fracsurv.report.findings import clinical
 from fracsurv.report.findings.finding import share_said
 from fracsurv.study.explanations import Explanation
+from fracsurv.study.prepare import prepare
 from fracsurv.study.protocol import evaluated_split, headline_horizon
-from fracsurv.study.run import open_run
 from fracsurv.study.scaling import standardise
 from fracsurv.study.time_dependent import event_share
 from fracsurv.utils.errors import UserError
@@ -159,7 +159,7 @@ def test_who_dies_is_censored_only_where_death_is_not_the_outcome(tmp_path, incl
     cohort = write_cohort(
         tmp_path / "cohort", tabular(160), covariates={"age": "continuous"}, outcome_includes_death=includes
     )
-    run = open_run(cohort, tmp_path / "out", "tiny")
+    run = prepare(cohort, tmp_path / "out", "tiny")
     assert any("dies first is censored" in said for said in report._limits(run)) != includes
 
 
@@ -182,7 +182,7 @@ def test_a_death_is_the_outcome_or_competes_with_it(tmp_path):
 def test_the_checklist_says_who_chose_the_test_patients_and_what_probabilities_are(tmp_path, split):
     table = dying(160).assign(split=np.where(np.arange(160) < 120, "", split))
     cohort = write_cohort(tmp_path / "a", table, covariates={"age": "continuous"}, competing_event="death")
-    run = open_run(cohort, tmp_path / "out", "tiny")
+    run = prepare(cohort, tmp_path / "out", "tiny")
     rows = checklist(run, pd.DataFrame({"experiment": [], "split": []}), pd.DataFrame())
     said = rows.set_index(("", "item")).iloc[:, -1]
     assert ("The test patients are those that the cohort's column split names." in said["12a"]) == (split == "test")
@@ -190,7 +190,7 @@ def test_the_checklist_says_who_chose_the_test_patients_and_what_probabilities_a
     assert "absolute risks, since death may come first" in said["12g"]
     alone = write_cohort(tmp_path / "b", tabular(160), covariates={"age": "continuous"})
     rows = checklist(
-        open_run(alone, tmp_path / "b-out", "tiny"), pd.DataFrame({"experiment": [], "split": []}), pd.DataFrame()
+        prepare(alone, tmp_path / "b-out", "tiny"), pd.DataFrame({"experiment": [], "split": []}), pd.DataFrame()
     )
     assert "probabilities by Breslow's baseline" in rows.set_index(("", "item")).iloc[:, -1]["12g"]
 
@@ -202,7 +202,7 @@ def test_what_no_fold_can_learn_of_is_not_said_to_be_told(tmp_path, unknown_from
     table.loc[unknown_from:, "age"] = np.nan
     kinds = {"age": "continuous", "smoker": "binary"}
     cohort = write_cohort(tmp_path / "cohort", table, covariates=kinds, missing_covariates="impute")
-    run = open_run(cohort, tmp_path / "out", "tiny")
+    run = prepare(cohort, tmp_path / "out", "tiny")
     indicator = [standardise(run.cohort, rows)[:, 2] for rows in run.trained_on()]
     assert any(column.any() for column in indicator) == told
     said = missing_summary(run.cohort, run.trained_on())

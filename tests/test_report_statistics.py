@@ -22,7 +22,7 @@ from fracsurv.report.findings import chance_range, clinical, comparison
 from fracsurv.report.findings.clinical import TOLD_AT
 from fracsurv.study.ablation import best_unimodal
 from fracsurv.study.leakage import minimal_detectable_difference
-from fracsurv.study.run import open_run
+from fracsurv.study.prepare import prepare
 from fracsurv.study.subgroups import subgroup_table, subgroups
 from tests.conftest import tabular, write_cohort
 from tests.made_up import made_up_run
@@ -314,7 +314,7 @@ def test_factors_are_cut_at_the_training_patients_median(tmp_path):
     table["split"] = ["external" if i % 3 == 0 else "" for i in range(90)]
     table.loc[table["split"] == "external", "age"] += 10
     kinds = {"age": "continuous", "smoker": "binary"}
-    made = open_run(write_cohort(tmp_path / "c", table, covariates=kinds), tmp_path / "r", "tiny")
+    made = prepare(write_cohort(tmp_path / "c", table, covariates=kinds), tmp_path / "r", "tiny")
     trained = (made.splits["split"] == "train").to_numpy()
     cut = np.median(made.cohort.table["age"].to_numpy()[trained])
     groups = dict(subgroups(made, "external"))

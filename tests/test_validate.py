@@ -25,8 +25,8 @@ from fracsurv.report.validation_files import others_only, write_validation
 from fracsurv.report.validation_words import found
 from fracsurv.study.experiments import run_experiment
 from fracsurv.study.model_bundle import read_bundle
+from fracsurv.study.prepare import prepare
 from fracsurv.study.results import read_metrics
-from fracsurv.study.run import open_run
 from fracsurv.utils.errors import UserError
 from tests.browser import CHROMIUM, browser
 from tests.conftest import write_cohort
@@ -59,7 +59,7 @@ def made(tmp_path_factory):
     table = pd.concat([patients(900, 0, called="P"), patients(300, 1, called="E")], ignore_index=True)
     table["split"] = [""] * 900 + ["external"] * 300
     cohort = write_cohort(folder / "cohort", table, **SETTINGS)
-    run = open_run(cohort, folder / "run", replace(load_profile("tiny"), n_folds=3))
+    run = prepare(cohort, folder / "run", replace(load_profile("tiny"), n_folds=3))
     run_experiment(run, "cox_ph", progress=False)
     return run
 

@@ -54,9 +54,12 @@ class Cohort:
     boxes_from : str
         Where the boxes come from: '' without any, 'vertebrae.csv', or a finder's summary of itself.
     corrections : DataFrame or None
-        Boxes that override those of their patients, from `vertebrae_corrections.csv`.
+        Boxes that override those of their patients, from `vertebrae_corrections.csv`; the index is the file's row.
     uncorrected : DataFrame or None
         The same patients' boxes before correction.
+    slots : DataFrame or None
+        Which box fills which slot, a row a patient in the table's order (`vertebrae.slots.slot_table`); None until
+        `prepare` has decided it.
     horizons : tuple of float
         Times at which AUC and Brier score are reported, increasing; empty = the protocol's 1, 3, 5 and 8 years.
     time_unit : str
@@ -89,6 +92,7 @@ class Cohort:
     boxes_from: str = ""
     corrections: pd.DataFrame | None = None
     uncorrected: pd.DataFrame | None = None
+    slots: pd.DataFrame | None = None
     labels: dict[str, str] = field(default_factory=dict)
     outcome: str = "any fracture"
     horizons: tuple[float, ...] = ()
@@ -149,10 +153,17 @@ class Cohort:
         """Whether enough patients are measured (`MIN_SHARE_MEASURED`) for vertebral fractures to be covariates."""
         return self.n_measured >= MIN_SHARE_MEASURED * len(self)
 
+    @property
+    def slot_index(self) -> NDArray:
+        """(n, 13) int: which of a patient's boxes, in the order of `vertebrae`, fills which slot; −1 = empty."""
+        if self.slots is None:
+            raise ValueError("the slots are not decided yet; see `images.radiographs.with_slots`")
+        return self.slots[list(LEVELS)].to_numpy()
+
     def with_boxes(self, vertebrae: pd.DataFrame, boxes_from: str) -> Cohort:
         """The cohort with these boxes; patients with corrections have those alone."""
         if self.corrections is None:
-            return replace(self, vertebrae=vertebrae, boxes_from=boxes_from)
+            return replace(self, vertebrae=vertebrae, boxes_from=boxes_from, slots=None)
         corrected = vertebrae["patient_id"].isin(self.corrections["patient_id"])
         given = with_keypoints(self.corrections[self.corrections[BOX_COLUMNS].notna().all(axis=1)], vertebrae)
         return replace(
@@ -160,13 +171,22 @@ class Cohort:
             vertebrae=pd.concat([vertebrae[~corrected], given], ignore_index=True),
             boxes_from=boxes_from,
             uncorrected=vertebrae[corrected].reset_index(drop=True),
+            slots=None,
         )
 
     def of_rows(self, rows: NDArray) -> Cohort:
         """The cohort of these patients, with their boxes; the folder, and so the truth, stay the whole cohort's."""
         table = self.table.iloc[rows].reset_index(drop=True)
-        boxes = _of_patients(self.vertebrae, table["patient_id"])
-        return replace(self, table=table, vertebrae=boxes, file_rows=tuple(self.file_rows[row] for row in rows))
+        corrections = _of_patients(self.corrections, table["patient_id"])
+        return replace(
+            self,
+            table=table,
+            vertebrae=_of_patients(self.vertebrae, table["patient_id"], renumbered=True),
+            corrections=None if corrections is None or corrections.empty else corrections,
+            uncorrected=_of_patients(self.uncorrected, table["patient_id"]),
+            slots=None if self.slots is None else self.slots.iloc[rows].reset_index(drop=True),
+            file_rows=tuple(self.file_rows[row] for row in rows),
+        )
 
     def with_image(self) -> Cohort:
         """The cohort of the patients who have a radiograph."""
@@ -285,10 +305,13 @@ def read_cohort(folder: str | Path, *, outcome: bool = True, learnt: bool = True
         file_rows=tuple(values.index.tolist()),
         **{name: getattr(settings, name) for name in FROM_SETTINGS},
     )
-    boxes = _of_patients(vertebrae, values["patient_id"])
+    boxes = _of_patients(vertebrae, values["patient_id"], renumbered=True)
     return cohort if boxes is None else cohort.with_boxes(boxes, written_by(folder))
 
 
-def _of_patients(boxes: pd.DataFrame | None, patients: pd.Series) -> pd.DataFrame | None:
-    """The boxes of these patients, numbered anew."""
-    return None if boxes is None else boxes[boxes["patient_id"].isin(patients)].reset_index(drop=True)
+def _of_patients(boxes: pd.DataFrame | None, patients: pd.Series, *, renumbered: bool = False) -> pd.DataFrame | None:
+    """The boxes of these patients; by default the index stays the file's row."""
+    if boxes is None:
+        return None
+    boxes = boxes[boxes["patient_id"].isin(patients)]
+    return boxes.reset_index(drop=True) if renumbered else boxes

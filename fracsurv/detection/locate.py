@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -25,13 +22,12 @@ from fracsurv.utils.files import (
 )
 from fracsurv.utils.formatting import counted
 
-if TYPE_CHECKING:
-    from fracsurv.detection import Finder
-
 SHIPPED = Path(__file__).parent / "weights" / "simulated.safetensors"
 """A finder trained on simulated radiographs; weights/README.md says how, and how good it is."""
 VERSION = 3
 """Raised whenever the same radiographs and weights would give other vertebrae."""
+FOUND, CORRECTED = "vertebrae", "vertebrae_corrected"
+"""Tables of what the finder found, and of the corrected boxes that it measured."""
 
 
 def locate_vertebrae(cohort: Cohort, folder: Path, *, progress: bool = True) -> Cohort:
@@ -44,63 +40,83 @@ def locate_vertebrae(cohort: Cohort, folder: Path, *, progress: bool = True) -> 
     Raises
     ------
     UserError
-        For every radiograph that cannot be read.
+        For every radiograph that cannot be read; as `read_located`.
     """
     if not cohort.has_images or cohort.vertebrae is not None:
         return cohort
-    pairs = list(zip(cohort.table["patient_id"], cohort.table["image"], strict=True))
-    weights = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
-    key = _digest(VERSION, weights, cohort.image_fingerprint(), pairs, cohort.resolution)
     with locked(folder / ".vertebrae.lock"):
-        found = _kept(
-            folder,
-            "vertebrae",
-            key,
-            cohort,
-            lambda detection, finder, parts: detection.find_vertebrae(finder, cohort, progress=progress, parts=parts),
-        )
-        if cohort.corrections is not None:
-            theirs = cohort.corrections
-            key = _digest(key, theirs.to_csv(index=False))
-            measured = _kept(
-                folder,
-                "vertebrae_corrected",
-                key,
-                cohort,
-                lambda detection, finder, _: detection.measure_vertebrae(finder, cohort, theirs),
-            )
-            cohort = replace(cohort, corrections=measured)
-        summary = read_json(folder / "vertebrae.json")["finder"]
+        for name, key in _keys(cohort).items():
+            if not _is_of(folder, name, key):
+                _find(cohort, folder, name, key, progress)
+            for former in folder.glob(f".{name}.parts.*"):  # of this table, and of other radiographs
+                shutil.rmtree(former, ignore_errors=True)
+        return read_located(cohort, folder)
+
+
+def read_located(cohort: Cohort, folder: Path) -> Cohort | None:
+    """The cohort with boxes, as `locate_vertebrae` left them in `folder`; None if it left none of this state.
+
+    Raises
+    ------
+    UserError
+        Where no vertebra was found in any radiograph, or somebody changed a table so that it cannot be read.
+    """
+    if not cohort.has_images or cohort.vertebrae is not None:
+        return cohort
+    keys = _keys(cohort)
+    if not all(_is_of(folder, name, key) for name, key in keys.items()):
+        return None
+    found, *corrected = (_read(cohort, folder, name) for name in keys)
+    summary = read_json(folder / f"{FOUND}.json")["finder"]
     if found.empty:
         raise UserError(
             f"{cohort.folder}: the finder ({summary}) saw no vertebra in any radiograph; give boxes (vertebrae.csv), "
             "or train a finder on radiographs like these (`fracsurv detect train`, then `detect predict`)"
         )
+    if corrected:
+        cohort = replace(cohort, corrections=corrected[0])
     return cohort.with_boxes(found, f"finder that ships with fracsurv ({summary})")
 
 
-def _kept(
-    folder: Path, name: str, key: str, cohort: Cohort, make: Callable[[ModuleType, Finder, Path], pd.DataFrame]
-) -> pd.DataFrame:
-    """The table `name` as it lies in `folder` if it was made from what `key` stands for, else made anew.
+def _keys(cohort: Cohort) -> dict[str, str]:
+    """The tables to be made of a cohort, by name, with a fingerprint of what each depends on."""
+    pairs = list(zip(cohort.table["patient_id"], cohort.table["image"], strict=True))
+    weights = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
+    keys = {FOUND: _digest(VERSION, weights, cohort.image_fingerprint(), pairs, cohort.resolution)}
+    if cohort.corrections is not None:
+        keys[CORRECTED] = _digest(keys[FOUND], cohort.corrections.to_csv(index=False))
+    return keys
 
-    `make` may keep in a folder what it would not do again after an interruption.
-    """
-    path, record, parts = folder / f"{name}.csv", folder / f"{name}.json", folder / f".{name}.parts.{key}"
-    if not (path.exists() and record.exists() and read_json(record)["key"] == key):
-        from fracsurv import detection  # here: it imports torch, which boxes found before do not need
 
-        finder = detection.load_finder(SHIPPED)
-        record.unlink(missing_ok=True)  # no record may stand beside a table that it does not speak of
-        with atomic_path(path) as temporary:
-            make(detection, finder, parts).to_csv(temporary, index=False)
-        write_json(record, {"key": key, "finder": finder.summary()})
-    for former in folder.glob(f".{name}.parts.*"):  # of this table, and of other radiographs
-        shutil.rmtree(former, ignore_errors=True)
+def _is_of(folder: Path, name: str, key: str) -> bool:
+    """Whether the table `name` lies in `folder`, made from what `key` stands for."""
+    path, record = folder / f"{name}.csv", folder / f"{name}.json"
+    return path.exists() and record.exists() and read_json(record)["key"] == key
+
+
+def _find(cohort: Cohort, folder: Path, name: str, key: str, progress: bool) -> None:
+    """Write the table `name` and its record; a search that was interrupted goes on from its parts."""
+    from fracsurv import detection  # here: it imports torch, which boxes found before do not need
+
+    finder = detection.load_finder(SHIPPED)
+    record = folder / f"{name}.json"
+    record.unlink(missing_ok=True)  # no record may stand beside a table that it does not speak of
+    with atomic_path(folder / f"{name}.csv") as temporary:
+        if name == FOUND:
+            parts = folder / f".{name}.parts.{key}"
+            table = detection.find_vertebrae(finder, cohort, progress=progress, parts=parts)
+        else:
+            table = detection.measure_vertebrae(finder, cohort, cohort.corrections)
+        table.to_csv(temporary, index=False)
+    write_json(record, {"key": key, "finder": finder.summary()})
+
+
+def _read(cohort: Cohort, folder: Path, name: str) -> pd.DataFrame:
     faults: list[str] = []
-    table = read_vertebrae(folder, set(cohort.table["patient_id"]), faults, file=path.name, none_allowed=True)
+    file = f"{name}.csv"
+    table = read_vertebrae(folder, set(cohort.table["patient_id"]), faults, file=file, none_allowed=True)
     if faults:
-        raise UserError([f"{folder}: {fault}; delete {path}" for fault in faults])
+        raise UserError([f"{folder}: {fault}; delete {folder / file}" for fault in faults])
     return table.reset_index(drop=True)
 
 

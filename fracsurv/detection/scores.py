@@ -15,7 +15,7 @@ from torchvision.ops import box_iou
 from fracsurv.cohort.boxes import BOX_COLUMNS, CHI2_90, KEYPOINT_COLUMNS, LEVELS, overlapping_pairs
 from fracsurv.cohort.cohort import Cohort
 from fracsurv.detection.inference import Detections
-from fracsurv.vertebrae.covariates import slot_index, slot_values
+from fracsurv.vertebrae.covariates import slot_values
 from fracsurv.vertebrae.morphometry import grade_probabilities, morphometry
 
 IOU_STEPS = tuple(np.arange(0.5, 1.0, 0.05).round(2))
@@ -178,8 +178,8 @@ def compare(cohort: Cohort, true_boxes: pd.DataFrame, truth: pd.DataFrame) -> Co
     truth : DataFrame
         Indexed by patient, with `grade_T4` …
     """
-    index = slot_index(cohort)
-    points, scales = slot_values(cohort, index)
+    index = cohort.slot_index
+    points, scales = slot_values(cohort)
     grade, chance = _grades(points, scales)
     true_boxes = true_boxes[true_boxes["level"].isin(LEVELS)]
     found_of, true_of = (dict(list(table.groupby("patient_id"))) for table in (cohort.vertebrae, true_boxes))

@@ -19,7 +19,7 @@ from fracsurv.detection.inference import as_input, letterbox, predict_frames
 from fracsurv.detection.network import FRAME, VertebraDetector, detection_loss
 from fracsurv.detection.scores import best_threshold
 from fracsurv.detection.sources import Labelled
-from fracsurv.images.stored_array import create_array
+from fracsurv.images.store import create_array
 from fracsurv.utils.devices import precision_of
 
 

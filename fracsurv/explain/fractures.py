@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from fracsurv.cohort.boxes import BOX_COLUMNS, LEVELS, N_SLOTS, overlapping_pairs
 from fracsurv.cohort.cohort import Cohort
 from fracsurv.metrics import percentile_interval, resampled
-from fracsurv.vertebrae.covariates import slot_index
 
 
 def true_grades(cohort: Cohort, rows: NDArray) -> NDArray | None:
@@ -20,7 +19,7 @@ def true_grades(cohort: Cohort, rows: NDArray) -> NDArray | None:
     if boxes is None or cohort.vertebrae is None:
         return None
     part = cohort.of_rows(rows)
-    index = slot_index(part)
+    index = part.slot_index
     found_of, true_of = (dict(list(table.groupby("patient_id"))) for table in (part.vertebrae, boxes))
     result = np.full((len(rows), N_SLOTS), np.nan)
     for number, patient in enumerate(part.table["patient_id"]):

@@ -13,7 +13,6 @@ from torchvision.models import VisionTransformer
 from fracsurv.cohort.boxes import BOX_COLUMNS, N_SLOTS
 from fracsurv.cohort.cohort import Cohort
 from fracsurv.images.radiographs import source_kind
-from fracsurv.vertebrae.covariates import slot_index
 from fracsurv.vertebrae.slots import into_slots
 
 
@@ -76,7 +75,7 @@ def vertebra_frames(cohort: Cohort, rows: np.ndarray, resized: tuple[int, int], 
         Of the stored picture, and of the zero-padded one.
     """
     part = cohort.of_rows(rows)
-    index = slot_index(part)
+    index = part.slot_index
     of = {patient: boxes[BOX_COLUMNS].to_numpy(float) for patient, boxes in part.vertebrae.groupby("patient_id")}
     result = np.full((len(rows), N_SLOTS, 4), np.nan)
     top, left = (frame[0] - resized[0]) // 2, (frame[1] - resized[1]) // 2

@@ -14,13 +14,12 @@ from tqdm import tqdm
 
 from fracsurv.cohort.boxes import BOX_COLUMNS, off_the_picture
 from fracsurv.cohort.checks import is_inside
-from fracsurv.cohort.cohort import Cohort
+from fracsurv.cohort.cohort import CORRECTIONS, Cohort
 from fracsurv.cohort.plausibility import named
 from fracsurv.cohort.settings import read_settings
 from fracsurv.cohort.tables import read_table
 from fracsurv.images.dicom import HeaderFacts, header_facts
-from fracsurv.images.radiographs import read_radiograph, resize, source_kind
-from fracsurv.images.store_rows import EIGHT_TO_SIXTEEN
+from fracsurv.images.radiographs import EIGHT_TO_SIXTEEN, read_radiograph, resize, source_kind
 from fracsurv.utils.errors import UserError, format_rows
 from fracsurv.utils.workers import mapped
 
@@ -71,6 +70,7 @@ def implausible_radiographs(cohort: Cohort, *, workers: int = 1, progress: bool 
     cohort = cohort.with_image()
     found = _looked_at(cohort.folder, list(cohort.table["image"]), cohort.windowed, workers, progress)
     faults = [each for each in found if isinstance(each, str)]
+    faults += [] if faults else corrections_off_radiographs(cohort)
     seen = [each for each in found if isinstance(each, Seen)]
     rows = np.array(cohort.file_rows)
     told = resolution_warnings(cohort)
@@ -114,6 +114,29 @@ def resolution_warnings(cohort: Cohort) -> list[str]:
         "protocol's are 1,200 to 1,600, so crops would come out of another size than the models are made for; "
         f"{np.median(heights) / USUAL_HEIGHT:.2g}, if they show as much of the spine?"
     ]
+
+
+def corrections_off_radiographs(cohort: Cohort) -> list[str]:
+    """Faults of corrected boxes of which less than half lies on the radiograph: they are in other pixels.
+
+    Each names the row of `vertebrae_corrections.csv`. Radiographs are looked at by their headers alone.
+    """
+    if cohort.corrections is None or not cohort.has_images:
+        return []
+    images = cohort.table.set_index("patient_id")["image"]
+    faults: list[str] = []
+    for patient, rows in cohort.corrections.dropna(subset=BOX_COLUMNS).groupby("patient_id"):
+        name = images[patient]
+        try:
+            height, width = source_kind(cohort.folder / name, name=name, windowed=cohort.windowed)[1]
+        except UserError as error:
+            faults += error.faults
+            continue
+        faults += [
+            f"{CORRECTIONS} row {row}: less than half of the box lies on the radiograph of {width}×{height} pixels"
+            for row in rows.index[off_the_picture(rows[BOX_COLUMNS].to_numpy(float), (height, width))]
+        ]
+    return faults
 
 
 def _boxes(cohort: Cohort, shapes: Sequence[tuple[int, int]], told: list[str], faults: list[str]) -> None:

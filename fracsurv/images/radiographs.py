@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from fracsurv.cohort.cohort import Cohort
@@ -18,11 +20,15 @@ from fracsurv.images.dicom import (
     read_dicom,
 )
 from fracsurv.utils.errors import UserError
+from fracsurv.vertebrae.slots import read_slots, slot_table, write_slots
 
 FULL_SHAPE = (1024, 512)
 """Height and width of the protocol's full image before padding, pixels at scale 1."""
 ROTATION_DEGREES = 15.0
 """Largest rotation the padding has room for."""
+
+EIGHT_TO_SIXTEEN = 257
+"""By what 8-bit pixels are multiplied where others have more bits: 255 becomes 65,535."""
 
 _GREY_MODES = ("L", "LA", "RGB", "RGBA", "P", "PA", "1", "CMYK", "YCbCr")
 
@@ -92,6 +98,42 @@ def source_kind(
         raise
     except Exception as error:
         raise UserError(f"{name}: cannot be read as a radiograph ({type(error).__name__})") from None
+
+
+def radiograph_heights(cohort: Cohort) -> NDArray:
+    """Heights (n,) float of a cohort's radiographs, pixels, from the files' headers; NaN where there is none.
+
+    Raises
+    ------
+    UserError
+        For every radiograph whose header cannot be read.
+    """
+    heights = np.full(len(cohort), np.nan)
+    faults: list[str] = []
+    for row in np.flatnonzero(cohort.has_image):
+        name = cohort.table["image"].iloc[row]
+        try:
+            heights[row] = source_kind(cohort.folder / name, name=name, windowed=cohort.windowed)[1][0]
+        except UserError as error:
+            faults += error.faults
+    if faults:
+        raise UserError(faults)
+    return heights
+
+
+def with_slots(cohort: Cohort, folder: Path | None = None) -> Cohort:
+    """The cohort with its vertebra slots decided; the cohort itself without boxes.
+
+    In `folder`, if given, they are kept, and taken from there while boxes and radiographs are the same.
+    """
+    if cohort.vertebrae is None:
+        return cohort
+    table = None if folder is None else read_slots(cohort, folder)
+    if table is None:
+        table = slot_table(cohort, radiograph_heights(cohort))
+        if folder is not None:
+            write_slots(cohort, table, folder)
+    return replace(cohort, slots=table)
 
 
 def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -26,7 +26,8 @@ from fracsurv.pipeline.progress import Progress, outdated, time_left_text
 from fracsurv.study.ablation import metric_cell
 from fracsurv.study.labels import masked_summary, stamp
 from fracsurv.study.leakage import grey_scale_warning
-from fracsurv.study.run import RUN_LOCK, Run, open_run
+from fracsurv.study.prepare import prepare
+from fracsurv.study.run import RUN_LOCK, Run
 from fracsurv.utils.errors import UserError, closest
 from fracsurv.utils.files import (
     check_outside,
@@ -92,7 +93,7 @@ def run_pipeline(
             [f"--experiments: {name!r} is unknown{closest(name, known)}; known are {', '.join(known)}"
              for name in misspelt]
         )  # fmt: skip
-    run = open_run(cohort, out, profile, progress=True)  # everything is checked before anything runs
+    run = prepare(cohort, out, profile, progress=True)  # everything is checked before anything runs
     impossible = [name for name in experiments if name not in run.runnable()]
     if impossible:
         raise UserError(

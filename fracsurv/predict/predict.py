@@ -14,8 +14,9 @@ from fracsurv.cohort.cohort import Cohort, own_or_protocols
 from fracsurv.cohort.covariates import MISSING
 from fracsurv.config import RESNETS
 from fracsurv.detection.locate import locate_vertebrae
+from fracsurv.images.plausibility import corrections_off_radiographs
+from fracsurv.images.radiographs import EIGHT_TO_SIXTEEN, with_slots
 from fracsurv.images.store import ImageStore, build_store
-from fracsurv.images.store_rows import EIGHT_TO_SIXTEEN
 from fracsurv.study.experiments import untrained
 from fracsurv.study.model_bundle import ModelBundle, read_bundle
 from fracsurv.study.protocol import HEADLINE
@@ -195,7 +196,7 @@ def other_than_training(run: Path, cohort: Cohort, name: str) -> list[str]:
 def _differences(cohort: Cohort, read: Sequence[ModelBundle]) -> list[str]:
     applied = read[0]  # what is asked of it is the same for every fold's model
     row, scaling, faults = applied.experiment, applied.scaling, []
-    heard = {name for each in read for name in each.scaling.heard}
+    heard = {name for each in read for name in each.scaling.informative}
     if applied.about["permuted"]:
         faults.append("the run's outcomes were dealt out at random (`permute_outcomes`): its models know nothing")
     for name, kind in scaling.kinds.items():
@@ -227,12 +228,12 @@ def _differences(cohort: Cohort, read: Sequence[ModelBundle]) -> list[str]:
 
 
 def _checked(cohort: Cohort, read: Sequence[ModelBundle], work: Path, progress: bool) -> Cohort:
-    """The cohort, with vertebrae where they are needed; every way in which it differs from the training is told."""
-    if faults := _differences(cohort, read):
+    """The cohort, with vertebrae and slots where they are needed; a UserError names every fault."""
+    if faults := _differences(cohort, read) + corrections_off_radiographs(cohort):
         raise UserError(faults)
     row = read[0].experiment
     if row.needs_boxes:
-        cohort = locate_vertebrae(cohort, work, progress=progress)
+        cohort = with_slots(locate_vertebrae(cohort, work, progress=progress), work)
     if row.morphometry and not cohort.has_keypoints:
         raise UserError(f"{row.name}: takes vertebral fractures, and too few patients have measured vertebrae")
     return cohort

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from fracsurv.cohort.cohort import Cohort, own_or_protocols
-from fracsurv.detection.locate import locate_vertebrae, of_finder, source_line
+from fracsurv.detection.locate import of_finder, read_located, source_line
 from fracsurv.images.plausibility import BRIGHTER, resolution_warnings
+from fracsurv.images.radiographs import EIGHT_TO_SIXTEEN
 from fracsurv.images.store import ImageStore
-from fracsurv.images.store_rows import EIGHT_TO_SIXTEEN
 from fracsurv.predict.predict import fold_folders, probability_column
 from fracsurv.predict.train_overlap import seen_in_training
 from fracsurv.study.model_bundle import read_bundle
@@ -85,8 +85,8 @@ def found_boxes(run: Path, cohort: Cohort, name: str, work: Path) -> list[str]:
     """A line where a finder drew the boxes that the models were given, as `predict_cohort` left them in `work`."""
     if not read_bundle(fold_folders(run, name)[0]).experiment.needs_boxes:
         return []
-    located = locate_vertebrae(cohort, work, progress=False)
-    return [f"Of the new patients: {source_line(located)}"] if of_finder(located) else []
+    located = read_located(cohort, work)
+    return [f"Of the new patients: {source_line(located)}"] if located is not None and of_finder(located) else []
 
 
 def other_greys(run: Path, name: str, work: Path) -> list[str]:

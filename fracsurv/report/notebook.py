@@ -15,14 +15,15 @@ from fracsurv.report.findings import Finding
 from fracsurv.report.table_files import to_html
 from fracsurv.report.wording import plain, provenance_lines
 from fracsurv.study.model_bundle import FILE as BUNDLE_FILE
+from fracsurv.study.prepare import prepare, prepare_store
 from fracsurv.study.results import finished, is_finished
-from fracsurv.study.run import Run, open_run
+from fracsurv.study.run import Run
 from fracsurv.utils.devices import keep_freed_memory
 from fracsurv.utils.files import atomic_path, locked
 
 
-def open_notebook(cohort: str = "", profile: str = "tiny", out: str = "") -> Run:
-    """Open the run of a notebook's parameters and set the figures' style.
+def open_notebook(cohort: str = "", profile: str = "tiny", out: str = "", *, kinds: Iterable[str] = ()) -> Run:
+    """The run of a notebook's parameters, prepared; sets the figures' style.
 
     Parameters
     ----------
@@ -30,6 +31,8 @@ def open_notebook(cohort: str = "", profile: str = "tiny", out: str = "") -> Run
         Cohort folder. Empty: the profile's own simulated cohort, `data/PROFILE`, made if it is not there.
     out : str
         Folder of results. Empty: `reports/PROFILE` for the profile's own cohort, `reports/COHORT-PROFILE` else.
+    kinds : iterable of 'crops' and 'full'
+        The images that the notebook looks at.
     """
     settings = load_profile(profile)
     folder = Path(cohort) if cohort else ROOT / "data" / settings.name
@@ -42,7 +45,7 @@ def open_notebook(cohort: str = "", profile: str = "tiny", out: str = "") -> Run
     own = folder.resolve() == (ROOT / "data" / settings.name).resolve()
     name = settings.name if own else f"{folder.resolve().name}-{settings.name}"
     set_style()
-    return open_run(folder, out or ROOT / "reports" / name, settings)
+    return prepare(folder, out or ROOT / "reports" / name, settings, kinds=kinds)
 
 
 def ensure(run: Run, names: Iterable[str]) -> None:
@@ -61,7 +64,7 @@ def ensure(run: Run, names: Iterable[str]) -> None:
         if row is not None:
             ensure(run, row.pretrained.values())
             if row.needs_images:
-                run.store(row.input)
+                prepare_store(run, row.input)
         with locked(run.out / ".locks" / name):
             run_experiment(run, name, progress=False)
 

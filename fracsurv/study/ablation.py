@@ -23,12 +23,11 @@ from fracsurv.metrics import (
 )
 from fracsurv.study.results import (
     EVALUATED,
-    competing_risk_of,
     finished,
     integration_times,
-    of_train,
+    other_risks,
+    read_folds,
     read_metrics,
-    risk_of,
 )
 from fracsurv.study.run import Run
 
@@ -135,32 +134,30 @@ def _rows(run: Run, name: str, draws: Draws) -> list[dict]:
 
 def metric_draws(run: Run, name: str) -> Draws:
     """Each metric's mean over the folds in every bootstrap draw, by (split, metric, horizon or −1)."""
-    event, time, days = run.cohort.status, run.cohort.table["time"].to_numpy(), horizons(run.cohort)
-    risks = [risk_of(run, name, fold) for fold in range(run.profile.n_folds)]
-    others = [competing_risk_of(run, name, fold) for fold in range(run.profile.n_folds)]
-    rows = [run.rows(fold) for fold in range(run.profile.n_folds)]
+    days, predictions = horizons(run.cohort), read_folds(run, name)
+    outcomes = [{split: (each.event, each.time) for split, each in fold.items()} for fold in predictions]
     result: Draws = {}
     for split in EVALUATED:
-        if split not in rows[0]:
+        if split not in predictions[0]:
             continue
         # validation patients differ from fold to fold, all others are the same in every fold
-        groups = [[fold] for fold in range(len(rows))] if split == "validation" else [list(range(len(rows)))]
+        n_folds = len(predictions)
+        groups = [[fold] for fold in range(n_folds)] if split == "validation" else [list(range(n_folds))]
         found: dict = {}
-        grid = integration_times(run, split)
+        grid = integration_times(outcomes, split, days)
         for folds in groups:
-            at = rows[folds[0]][split]
-            by = rows[folds[0]]["external"] if split == "external" else None
+            trained, at = [predictions[fold]["train"] for fold in folds], [predictions[fold][split] for fold in folds]
             drawn = bootstrap_metrics(
-                [event[rows[fold]["train"]] for fold in folds],
-                [time[rows[fold]["train"]] for fold in folds],
-                [risks[fold][rows[fold]["train"]] for fold in folds],
-                event[at],
-                time[at],
-                np.stack([risks[fold][at] for fold in folds]),
+                [each.event for each in trained],
+                [each.time for each in trained],
+                [each.risk for each in trained],
+                at[0].event,
+                at[0].time,
+                np.stack([each.risk for each in at]),
                 days,
                 grid=grid,
-                censoring=None if by is None else (event[by], time[by]),
-                other_risks=[of_train(others[fold], rows[fold]["train"], at) for fold in folds],
+                censoring=(at[0].event, at[0].time) if split == "external" else None,
+                other_risks=[other_risks(*pair) for pair in zip(trained, at, strict=True)],
                 n_draws=run.profile.bootstrap_draws,
                 seed=bootstrap_seed(run, split, folds),
             )

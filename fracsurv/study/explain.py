@@ -23,7 +23,7 @@ from fracsurv.study.explanations import (
     read_explanation,
     write_explanation,
 )
-from fracsurv.study.results import finished
+from fracsurv.study.results import finished, read_predictions
 from fracsurv.study.run import Run
 from fracsurv.study.scaling import standardise
 from fracsurv.training.data import NetworkInputs
@@ -149,7 +149,7 @@ def _factors_of_network(
 def _importance(
     run: Run, name: str, fold: int, judged: np.ndarray, tabular: np.ndarray, risk
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    table = run.cohort.table.iloc[judged]
+    table = read_predictions(run, name, fold).set_index("patient_id").loc[run.cohort.table["patient_id"].iloc[judged]]
     seed = derive_seed(run.profile.seed, "factors")  # the same patients are drawn for every fold's model
     outcome = table["event"].to_numpy(), table["time"].to_numpy()
     given = run.covariates(name)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fracsurv.cohort.cohort import horizons
 from fracsurv.metrics import (
@@ -23,6 +25,7 @@ from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import atomic_path, read_json, write_json
 
 EVALUATED = ("validation", "test", "external")
+Patients = TypeVar("Patients")
 
 
 def survival_column(horizon: float) -> str:
@@ -30,24 +33,67 @@ def survival_column(horizon: float) -> str:
     return f"survival_{horizon:g}d"
 
 
-def integration_times(run: Run, split: str) -> np.ndarray | None:
+class Predictions(NamedTuple):
+    """A fold model's predictions for one split, and what happened to these patients.
+
+    `event` (n,) is what the metrics take: bool, or 0, 1 and 2 where anybody had a competing event; `time` (n,) days;
+    `risk` (n,) log hazards, higher = riskier; `other_risk` (n,) those of the competing event, None without one.
+    """
+
+    patient_id: NDArray
+    event: NDArray
+    time: NDArray
+    risk: NDArray
+    other_risk: NDArray | None
+
+
+def by_split(predictions: pd.DataFrame) -> dict[str, Predictions]:
+    """The rows of a `predictions.parquet` by split, in the file's order."""
+    found = {}
+    for split, part in predictions.groupby("split", sort=False):
+        event = part["event"].to_numpy()
+        other = None
+        if "competing" in part:
+            event, other = np.where(part["competing"], 2, event), part["competing_risk"].to_numpy()
+        found[split] = Predictions(
+            part["patient_id"].to_numpy(), event, part["time"].to_numpy(), part["risk"].to_numpy(), other
+        )
+    return found
+
+
+def read_folds(run: Run, name: str) -> list[dict[str, Predictions]]:
+    """An experiment's predictions by fold and split; errors as `read_predictions`."""
+    return [by_split(read_predictions(run, name, fold)) for fold in range(run.profile.n_folds)]
+
+
+def other_risks(train: Predictions, evaluated: Predictions) -> tuple[NDArray, NDArray] | None:
+    """The competing event's log hazards as metrics take `other_risk`; None without one."""
+    return None if train.other_risk is None else (train.other_risk, evaluated.other_risk)
+
+
+def integration_times(
+    folds: Sequence[Mapping[str, tuple[NDArray, NDArray]]], split: str, days: NDArray
+) -> NDArray | None:
     """Times over which a split's mean AUC and integrated Brier score are taken, the same in every fold.
 
-    Up to the last horizon that follow-up reaches in all folds; None where it reaches none.
+    Up to the last of `days` that follow-up reaches in all folds; None where it reaches none.
+
+    Parameters
+    ----------
+    folds : sequence of mapping
+        For each fold, every split's (event, time).
     """
-    event, time = run.cohort.status, run.cohort.table["time"].to_numpy()
-    days = horizons(run.cohort)
-    for fold in range(run.profile.n_folds):
-        rows = run.rows(fold)
-        for given in (rows["train"], censoring_rows(rows, split)):
-            days = np.intersect1d(days, usable_horizons(event[given], time[given], time[rows[split]], days))
+    for fold in folds:
+        time = fold[split][1]
+        for given in (fold["train"], censoring_rows(fold, split)):
+            days = np.intersect1d(days, usable_horizons(*given, time, days))
             if not len(days):
                 return None
     return integration_grid(days)
 
 
-def censoring_rows(rows: dict[str, np.ndarray], split: str) -> np.ndarray:
-    """The patients whose censoring distribution weights a split's metrics.
+def censoring_rows(rows: Mapping[str, Patients], split: str) -> Patients:
+    """The patients, of those given by split, whose censoring distribution weights a split's metrics.
 
     Validation and test patients were drawn from the same cohort as the training patients, so these, who are more,
     stand for them. External patients may have been followed otherwise: they stand for themselves.
@@ -69,43 +115,45 @@ def write_predictions(run: Run, name: str, fold: int, risk: np.ndarray, alpha: f
     folder, table, rows, days = run.folder(name, fold), run.cohort.table, run.rows(fold), horizons(run.cohort)
     event, time = run.cohort.status, table["time"].to_numpy()
     train, columns = rows["train"], {"time": time, "event": event == 1, "risk": risk}
-    hazard = competing_hazard(run.cohort, train)
+    hazard, other = competing_hazard(run.cohort, train), None
     if hazard is not None:
         columns |= {"competing": event == 2, "competing_risk": hazard.risk(standardise(run.cohort, train))}
-    other = columns.get("competing_risk")
-    surv = predicted_survival(event[train], time[train], risk[train], risk, days, of_train(other, train))
+        other = columns["competing_risk"][train], columns["competing_risk"]
+    surv = predicted_survival(event[train], time[train], risk[train], risk, days, other)
     parts = []
     for split, at in rows.items():
         part = {"patient_id": table["patient_id"].to_numpy()[at], "split": split}
         part |= {name: values[at] for name, values in columns.items()}
         part |= {survival_column(day): surv[at, i] for i, day in enumerate(days)}
         parts.append(pd.DataFrame(part))
+    predictions = pd.concat(parts, ignore_index=True)
     with atomic_path(folder / "predictions.parquet") as temporary:
-        pd.concat(parts, ignore_index=True).to_parquet(temporary, index=False)
-    values = []
+        predictions.to_parquet(temporary, index=False)
+    outcomes = [
+        {split: (event[at], time[at]) for split, at in run.rows(each).items()} for each in range(run.profile.n_folds)
+    ]
+    values = _metrics(by_split(predictions), outcomes, days)
+    key = run.evaluation_key(name, fold, alpha)
+    write_json(folder / "metrics.json", {"key": key, "fold": fold, "metrics": values})
+
+
+def _metrics(predictions: Mapping[str, Predictions], outcomes: Sequence[Mapping], days: NDArray) -> list[dict]:
+    """Rows of `metrics.json`; metrics that follow-up does not allow are left out."""
+    values, train = [], predictions["train"]
     for split in EVALUATED:
-        if split in rows:
-            at = rows[split]
-            grid = integration_times(run, split)
-            by = censoring_rows(rows, split)
+        if split in predictions:
+            at, by = predictions[split], censoring_rows(predictions, split)
             found = evaluate(
-                event[train], time[train], risk[train], event[at], time[at], risk[at], days,
-                grid=grid, censoring=(event[by], time[by]), other_risk=of_train(other, train, at),
+                train.event, train.time, train.risk, at.event, at.time, at.risk, days,
+                grid=integration_times(outcomes, split, days), censoring=(by.event, by.time),
+                other_risk=other_risks(train, at),
             )  # fmt: skip
             values += [
                 {"split": split, "metric": metric, "horizon_days": horizon, "value": value}
                 for (metric, horizon), value in found.items()
                 if math.isfinite(value)
             ]
-    key = run.evaluation_key(name, fold, alpha)
-    write_json(folder / "metrics.json", {"key": key, "fold": fold, "metrics": values})
-
-
-def of_train(
-    values: np.ndarray | None, train: np.ndarray, at: np.ndarray | slice = slice(None)
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """A column (n,) of the training patients and of those judged, as metrics take `other_risk`; None without one."""
-    return None if values is None else (values[train], values[at])
+    return values
 
 
 def is_done(path: Path, key: str) -> bool:
@@ -127,24 +175,9 @@ def read_predictions(run: Run, name: str, fold: int) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
-def status_of(predictions: pd.DataFrame) -> np.ndarray:
-    """What the metrics take as `event` (n,), of rows of `predictions.parquet`; see `Cohort.status`."""
-    event = predictions["event"].to_numpy()
-    return np.where(predictions["competing"], 2, event) if "competing" in predictions else event
-
-
-def risk_of(run: Run, name: str, fold: int) -> np.ndarray:
+def risk_of(run: Run, name: str, fold: int) -> NDArray:
     """Log hazards (n,) that a fold's model gave, in the order of the cohort's rows."""
-    return _column_of(run, name, fold, "risk")
-
-
-def competing_risk_of(run: Run, name: str, fold: int) -> np.ndarray | None:
-    """Log hazards (n,) of the competing event beside them; None for a cohort without."""
-    return _column_of(run, name, fold, "competing_risk") if run.cohort.has_competing else None
-
-
-def _column_of(run: Run, name: str, fold: int, column: str) -> np.ndarray:
-    predictions = read_predictions(run, name, fold).set_index("patient_id")[column]
+    predictions = read_predictions(run, name, fold).set_index("patient_id")["risk"]
     return predictions.loc[run.cohort.table["patient_id"]].to_numpy()
 
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,21 +24,12 @@ from fracsurv.config import (
     load_experiments,
     load_profile,
 )
-from fracsurv.detection.locate import locate_vertebrae
-from fracsurv.images.store import (
-    ImageStore,
-    build_store,
-    fingerprint_of,
-    is_built,
-)
+from fracsurv.detection.locate import read_located
+from fracsurv.images.store import ImageStore, store_fingerprint, stored_fingerprint
 from fracsurv.utils.errors import UserError
-from fracsurv.utils.files import (
-    atomic_path,
-    is_held,
-    read_json,
-    write_text,
-)
+from fracsurv.utils.files import is_held, read_json
 from fracsurv.vertebrae.covariates import VERTEBRAL
+from fracsurv.vertebrae.slots import read_slots
 
 if TYPE_CHECKING:
     import torch
@@ -50,8 +42,8 @@ IRRELEVANT = (
     "name", "note", "epochs", "encoders", "alphas", "bootstrap_draws", "simulate", "feeding", "tensorboard"
 )  # fmt: skip
 """Entries of a profile on which no fit depends; epochs and encoders are the experiment's, once applied."""
-
-
+SPLITS = "splits.csv"
+"""In a run's folder: each patient's split and fold."""
 PROFILE = "profile.txt"
 """In a run's folder: the name of the profile of its fits."""
 RUN_LOCK = ".lock"
@@ -60,17 +52,15 @@ SAME_PATIENTS = 0.5
 """Share of patients with the same outcome under which a cohort is another one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """A cohort under a profile. `open_run` makes it; nothing is written until something is asked for."""
+    """A cohort, with boxes and slots, under a profile; `prepare` makes it, `open_run` finds it again."""
 
     cohort: Cohort
     out: Path
     profile: Profile
     experiments: dict[str, Experiment]
     splits: pd.DataFrame
-    _stores: dict[str, ImageStore] = field(default_factory=dict, repr=False)
-    _pixels: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -148,21 +138,8 @@ class Run:
         return path if fold is None else path / f"fold-{fold}"
 
     def store(self, kind: str) -> ImageStore:
-        """The store of 'crops' or 'full' images, opened once; built if it is not there or its sources changed."""
-        if kind not in self._stores:
-            store = ImageStore.open(prepare_store(self, kind))
-            if self._pixels.setdefault(kind, store.meta["fingerprint"]) != store.meta["fingerprint"]:
-                raise UserError(f"{self.cohort.folder}: radiographs changed meanwhile; open the run again")
-            self._stores[kind] = store
-        return self._stores[kind]
-
-    def pixels(self, kind: str) -> str:
-        """Fingerprint of the store of 'crops' or 'full' images, whether it is built or not; looked up once."""
-        if kind not in self._pixels:
-            self._pixels[kind] = fingerprint_of(
-                self.cohort, _store_folder(self, kind), scale=_store_scale(self, kind), inputs=(kind,)
-            )
-        return self._pixels[kind]
+        """The store of 'crops' or 'full' images, opened once; a UserError where `prepare` has not built it."""
+        return _open_store(self, kind)
 
     def key(self, name: str, fold: int, alpha: float | None) -> str:
         """Fingerprint of all that a fit depends on, so that no result of another setting is taken for its own."""
@@ -176,7 +153,7 @@ class Run:
             "pretrained": {part: self.key(other, fold, None) for part, other in row.pretrained.items()}
             if row
             else {},
-            "pixels": self.pixels(row.input) if row and row.needs_images else "",
+            "pixels": pixel_fingerprint(self, row.input) if row and row.needs_images else "",
             "profile": profile,
             "cohort": self.cohort.fingerprint(boxes=bool(row and row.morphometry)),  # crops: see pixels
             "splits": hashlib.sha256(self.splits.to_csv(index=False).encode()).hexdigest(),
@@ -185,6 +162,8 @@ class Run:
         }
         if row and row.needs_images and self.cohort.masks:
             parts["masked"] = True
+        if row and row.morphometry:
+            parts["slots"] = hashlib.sha256(self.cohort.slot_index.tobytes()).hexdigest()
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def evaluation_key(self, name: str, fold: int, alpha: float | None = None) -> str:
@@ -200,44 +179,52 @@ class Run:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def open_run(cohort: str | Path, out: str | Path, profile: str | Profile, *, progress: bool = False) -> Run:
-    """Read the cohort and the settings; take boxes and splits from `out`, or find the one and draw the other.
-
-    Parameters
-    ----------
-    progress : bool
-        A progress bar while vertebrae are looked for; only the first run of a cohort without boxes takes long.
+def open_run(cohort: str | Path, out: str | Path, profile: str | Profile) -> Run:
+    """A run that `prepare` has prepared: it is read, nothing is written and nothing is looked for.
 
     Raises
     ------
     UserError
-        For faults of the cohort, the profile or the experiments, or where the saved splits or results are another
-        cohort's.
+        For faults of the cohort, the profile or the experiments; where the saved splits or results are another
+        cohort's; and where splits, found vertebrae or slots are missing, or of another state of the cohort.
     """
+    out, named = Path(out), profile if isinstance(profile, str) else profile.name
+    cohort, profile, splits = read_inputs(cohort, profile)
+    check_folder(cohort, profile, splits, out)
+    located = read_located(cohort, out / "prepared") if (out / SPLITS).exists() else None
+    slots = read_slots(located, out / "prepared") if located is not None and located.vertebrae is not None else None
+    if located is None or (located.vertebrae is not None and slots is None):
+        raise UserError(
+            f"{out}: not prepared for {cohort.folder} as it is; `fracsurv prepare {cohort.folder} --profile {named} "
+            f"--out {out}` does it, and so does `fracsurv run`"
+        )
+    return Run(replace(located, slots=slots), out, profile, load_experiments(), splits)
+
+
+def read_inputs(cohort: str | Path, profile: str | Profile) -> tuple[Cohort, Profile, pd.DataFrame]:
+    """The checked cohort as the profile takes it, the profile, and the splits: one row a patient."""
     profile = load_profile(profile) if isinstance(profile, str) else profile
     checked = read_cohort(cohort)
     if profile.permute_outcomes:
         checked = permuted(checked, profile.seed)
-    out = Path(out)
-    _check_same_profile(profile, out)
     splits = make_splits(checked, n_folds=profile.n_folds, test_fraction=profile.test_fraction, seed=profile.seed)
-    path = out / "splits.csv"
-    if path.exists():
-        types = {"patient_id": str, "split": str, "fold": int}
-        saved = pd.read_csv(path, dtype=types, keep_default_na=False)  # a patient may be called NA
-        if not saved.equals(splits.astype(saved.dtypes)):
-            raise UserError(
-                f"{path}: made from another cohort, profile or seed, or by another version of fracsurv; choose "
-                f"another --out, or delete {out}"
-            )
-        _check_same_patients(checked, out)
-    else:
-        with atomic_path(path) as temporary:
-            splits.to_csv(temporary, index=False)
-    if _named_profile(out) != profile.name:
-        write_text(out / PROFILE, f"{profile.name}\n")
-    checked = locate_vertebrae(checked, out / "prepared", progress=progress)
-    return Run(checked, out, profile, load_experiments(), splits)
+    return checked, profile, splits
+
+
+def check_folder(cohort: Cohort, profile: Profile, splits: pd.DataFrame, out: Path) -> None:
+    """Refuse a folder of results of another profile or cohort, or with other splits."""
+    _check_same_profile(profile, out)
+    path = out / SPLITS
+    if not path.exists():
+        return
+    types = {"patient_id": str, "split": str, "fold": int}
+    saved = pd.read_csv(path, dtype=types, keep_default_na=False)  # a patient may be called NA
+    if not saved.equals(splits.astype(saved.dtypes)):
+        raise UserError(
+            f"{path}: made from another cohort, profile or seed, or by another version of fracsurv; choose "
+            f"another --out, or delete {out}"
+        )
+    _check_same_patients(cohort, out)
 
 
 def _check_same_profile(profile: Profile, out: Path) -> None:
@@ -245,7 +232,7 @@ def _check_same_profile(profile: Profile, out: Path) -> None:
 
     Also one in which another profile is at work, and may not have fitted anything yet.
     """
-    known = _named_profile(out)
+    known = named_profile(out)
     if known not in ("", profile.name) and is_held(out / RUN_LOCK):
         raise UserError(f"{out}: profile {known} is being run there; wait for it, or choose another --out")
     if next(out.glob("experiments/*/**/fold-*/*"), None) is None:
@@ -265,7 +252,7 @@ def _check_same_profile(profile: Profile, out: Path) -> None:
         )
 
 
-def _named_profile(out: Path) -> str:
+def named_profile(out: Path) -> str:
     """Whose results a folder holds, or is to hold, as it says itself; '' where it does not."""
     return (out / PROFILE).read_text(encoding="utf-8").strip() if (out / PROFILE).exists() else ""
 
@@ -294,22 +281,29 @@ def permuted(cohort: Cohort, seed: int) -> Cohort:
     return replace(cohort, table=table)
 
 
-def prepare_store(run: Run, kind: str, *, workers: int = 1, progress: bool = False) -> Path:
-    """Build the store of 'crops' or 'full' images under the run's folder, or find it there unchanged."""
-    return build_store(
-        run.cohort, _store_folder(run, kind), scale=_store_scale(run, kind), inputs=(kind,), workers=workers,
-        progress=progress,
-    )  # fmt: skip
+def store_place(run: Run, kind: str) -> tuple[Path, float]:
+    """The folder of the store of 'crops' or 'full' images, and its scale."""
+    return run.out / "prepared" / kind, run.profile.scale if kind == "crops" else run.profile.full_scale
 
 
 def has_store(run: Run, kind: str) -> bool:
     """Whether that store is there, of the cohort as it is."""
-    return is_built(run.cohort, _store_folder(run, kind), scale=_store_scale(run, kind), inputs=(kind,))
+    return stored_fingerprint(store_place(run, kind)[0]) == pixel_fingerprint(run, kind)
 
 
-def _store_folder(run: Run, kind: str) -> Path:
-    return run.out / "prepared" / kind
+@lru_cache(maxsize=16)
+def pixel_fingerprint(run: Run, kind: str) -> str:
+    """Fingerprint of the store of 'crops' or 'full' images, whether it is built or not; looked up once a run."""
+    folder, scale = store_place(run, kind)
+    return store_fingerprint(run.cohort, folder, scale=scale, inputs=(kind,))
 
 
-def _store_scale(run: Run, kind: str) -> float:
-    return run.profile.scale if kind == "crops" else run.profile.full_scale
+@lru_cache(maxsize=16)
+def _open_store(run: Run, kind: str) -> ImageStore:
+    folder = store_place(run, kind)[0]
+    if not has_store(run, kind):
+        raise UserError(
+            f"{folder}: no images of {run.cohort.folder} as it is; `fracsurv prepare {run.cohort.folder} --profile "
+            f"{run.profile.name} --out {run.out} --kind {kind}` makes them, and so does `fracsurv run`"
+        )
+    return ImageStore.open(folder)

@@ -21,12 +21,12 @@ class Scaling:
     ----------
     kinds : dict of str to str
         Covariates, in the order in which the model takes them, and their kinds.
-    usual, mean, sd : list of float, one a covariate
-        What stands in for a value that is not known (`usual`), and, of continuous ones, what is subtracted (`mean`)
+    fill_values, mean, sd : list of float, one a covariate
+        What is put in the place of a missing value, and, of continuous ones, what is subtracted (`mean`)
         and divided by (`sd`); 0 and 1 for the others.
     indicators : list of str
         Columns of 0 and 1 that follow, which say where a covariate is not known.
-    silent : list of str
+    constant : list of str
         Of these, the ones that were the same for all training patients, of which nothing could be learnt: 0 for
         everybody.
     block_mean, block_sd : list of float
@@ -34,28 +34,27 @@ class Scaling:
     """
 
     kinds: dict[str, str]
-    usual: list[float]
+    fill_values: list[float]
     mean: list[float]
     sd: list[float]
     indicators: list[str]
-    silent: list[str]
+    constant: list[str]
     block_mean: list[float]
     block_sd: list[float]
 
     @property
-    def heard(self) -> list[str]:
+    def informative(self) -> list[str]:
         """The indicators in which training patients differ."""
-        return [name for name in self.indicators if name not in self.silent]
+        return [name for name in self.indicators if name not in self.constant]
 
     def __call__(self, cohort: Cohort) -> np.ndarray:
         """Covariates (n, p) float32 of a cohort that has these covariates."""
         values = cohort.table[list(self.kinds)].to_numpy(float)
         unknown = np.isnan(values)
-        values = np.where(unknown, self.usual, values)
+        values = np.where(unknown, self.fill_values, values)
         values = (values - self.mean) / self.sd
-        said = [list(self.kinds).index(name.removesuffix(MISSING)) for name in self.indicators]
-        heard = np.isin(self.indicators, self.heard)
-        values = np.hstack([values, unknown[:, said] & heard])
+        indicated = [list(self.kinds).index(name.removesuffix(MISSING)) for name in self.indicators]
+        values = np.hstack([values, unknown[:, indicated] & np.isin(self.indicators, self.informative)])
         if self.block_mean:
             block = (vertebral_covariates(cohort) - self.block_mean) / self.block_sd
             values = np.hstack([values, np.nan_to_num(block)])
@@ -76,14 +75,14 @@ def fit_scaling(cohort: Cohort, train: np.ndarray, *, morphometry: bool = False)
     """
     kinds = dict(cohort.covariates)
     values = cohort.table[list(kinds)].to_numpy(float)[train]
-    usual = [_usual(values[:, column], kind) for column, kind in enumerate(kinds.values())]
-    values = np.where(np.isnan(values), usual, values)
+    fill_values = [_fill_value(values[:, column], kind) for column, kind in enumerate(kinds.values())]
+    values = np.where(np.isnan(values), fill_values, values)
     continuous = np.array([kind == "continuous" for kind in kinds.values()])
     scaler = StandardScaler().fit(values)
     block = StandardScaler().fit(vertebral_covariates(cohort)[train]) if morphometry else None
     return Scaling(
         kinds,
-        usual,
+        fill_values,
         np.where(continuous, scaler.mean_, 0.0).tolist(),
         np.where(continuous, scaler.scale_, 1.0).tolist(),
         cohort.indicators,
@@ -98,7 +97,7 @@ def standardise(cohort: Cohort, train: np.ndarray, *, morphometry: bool = False)
     return fit_scaling(cohort, train, morphometry=morphometry)(cohort)
 
 
-def _usual(values: np.ndarray, kind: str) -> float:
+def _fill_value(values: np.ndarray, kind: str) -> float:
     """A value to stand in for one that is not known; 0 where none is known."""
     known = values[~np.isnan(values)]
     if not known.size:

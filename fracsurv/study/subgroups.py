@@ -15,7 +15,7 @@ from fracsurv.metrics import bootstrap, percentile_interval, resampled
 from fracsurv.plots import horizon_label
 from fracsurv.study.ablation import bootstrap_seed
 from fracsurv.study.protocol import FEW_EVENTS, FEWEST_EVENTS, FEWEST_PATIENTS
-from fracsurv.study.results import risk_of
+from fracsurv.study.results import by_split, read_predictions, risk_of
 from fracsurv.study.run import Run
 from fracsurv.study.time_dependent import event_share, patient_predictions
 from fracsurv.utils.formatting import NOT_KNOWN, counted
@@ -94,21 +94,21 @@ def subgroup_table(run: Run, split: str, names: Sequence[str], horizon: float | 
         observed over expected of the mean of the fold models' probabilities, with 95 % bootstrap intervals. NaN in
         groups, unless it is everybody, with fewer events than `FEWEST_EVENTS`.
     """
-    at = run.rows(0)[split]
-    table = run.cohort.table.iloc[at]
-    event, time = table["event"].to_numpy(), table["time"].to_numpy()
-    status = run.cohort.status[at]
-    risks = {name: [risk_of(run, name, fold)[at] for fold in range(run.profile.n_folds)] for name in names}
+    evaluated = by_split(read_predictions(run, names[0], 0))[split]
+    patients, status, time, folds = *evaluated[:3], range(run.profile.n_folds)
+    event = status == 1
+    at = pd.Index(run.cohort.table["patient_id"]).get_indexer(patients)
+    risks = {name: [risk_of(run, name, fold)[at] for fold in folds] for name in names}
     probability = {}
     if horizon is not None:
         for name in names:
             found = patient_predictions(run, name, split, horizon).set_index("patient_id")["probability"]
-            probability[name] = found.loc[table["patient_id"]].to_numpy()
+            probability[name] = found.loc[patients].to_numpy()
     records = []
-    for number, (group, inside) in enumerate([(ALL, np.ones(len(at), bool)), *subgroups(run, split)]):
+    for number, (group, inside) in enumerate([(ALL, np.ones(len(time), bool)), *subgroups(run, split)]):
         own, seed = (event[inside], time[inside]), derive_seed(run.profile.seed, "subgroup", split, number)
         if inside.all() and split != "validation":  # the draws of the ablation: one interval for one quantity
-            seed = bootstrap_seed(run, split, range(run.profile.n_folds))
+            seed = bootstrap_seed(run, split, folds)
         c_index, draws = _c_index(*own, {name: [r[inside] for r in risks[name]] for name in names}, run, seed)
         for name in names:
             low, high = percentile_interval(draws[name])

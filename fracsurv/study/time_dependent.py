@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,12 +19,11 @@ from fracsurv.metrics import (
 )
 from fracsurv.metrics.competing import ranking_by_last, ranking_by_time
 from fracsurv.study.results import (
+    by_split,
     censoring_rows,
-    competing_risk_of,
-    of_train,
+    other_risks,
+    read_folds,
     read_predictions,
-    risk_of,
-    status_of,
     survival_column,
 )
 from fracsurv.study.run import Run
@@ -36,7 +35,7 @@ UNKNOWN = -1
 """The group of those whose covariate is not known."""
 
 
-def metrics_over_time(run: Run, names: Iterable[str], split: str, last: float) -> pd.DataFrame:
+def metrics_over_time(run: Run, names: Sequence[str], split: str, last: float) -> pd.DataFrame:
     """AUC(t) and Brier(t) at equal steps up to `last`, means over the folds.
 
     Returns
@@ -47,21 +46,17 @@ def metrics_over_time(run: Run, names: Iterable[str], split: str, last: float) -
         model reaches that knows nothing of the patient (with competing events, that of the cumulative incidence).
     """
     times = last * np.arange(1, STEPS + 1) / STEPS
-    event, time = run.cohort.status, run.cohort.table["time"].to_numpy()
     found: dict[tuple[str, str], list[NDArray]] = {}
-    for fold in range(run.profile.n_folds):
-        rows = run.rows(fold)
-        train, at = rows["train"], rows[split]
-        by = censoring_rows(rows, split)
-        known = (event[by], time[by], event[at], time[at])
-        for name in names:
-            risk = risk_of(run, name, fold)
-            other = of_train(competing_risk_of(run, name, fold), train, at)
-            surv = predicted_survival(event[train], time[train], risk[train], risk[at], times, other)
-            ranking = risk[at] if other is None else ranking_by_time(surv, risk[at])
+    for folds in zip(*(read_folds(run, name) for name in names), strict=True):
+        for name, fold in zip(names, folds, strict=True):
+            train, at, by = fold["train"], fold[split], censoring_rows(fold, split)
+            known = (by.event, by.time, at.event, at.time)
+            other = other_risks(train, at)
+            surv = predicted_survival(train.event, train.time, train.risk, at.risk, times, other)
+            ranking = at.risk if other is None else ranking_by_time(surv, at.risk)
             found.setdefault((name, "auc"), []).append(cumulative_dynamic_auc(*known, ranking, times)[0])
             found.setdefault((name, "brier"), []).append(brier_score(*known, surv, times))
-        same = np.broadcast_to(share_without(event[train], time[train], times), (len(at), len(times)))
+        same = np.broadcast_to(share_without(train.event, train.time, times), (len(at.time), len(times)))
         found.setdefault((KAPLAN_MEIER, "brier"), []).append(brier_score(*known, same, times))
     parts = [
         pd.DataFrame({"experiment": name, "metric": metric, "time": times, "value": np.mean(values, axis=0)})
@@ -76,16 +71,16 @@ def patient_predictions(run: Run, name: str, split: str, horizon: float | None =
     Returns
     -------
     DataFrame
-        `patient_id, event` (as `Cohort.status`), `time, rank` (mean over the models of the patient's rank among those
-        judged, 0 to 1, higher = riskier: risks of different models have no common scale; with a competing event by
-        the probability of the event by the last horizon in the place of the hazard) and, with a horizon,
+        `patient_id, event` (as in `Predictions`), `time, rank` (mean over the models of the patient's rank among all
+        evaluated on, 0 to 1, higher = riskier: risks of different models have no common scale; with a competing event
+        by the probability of the event by the last horizon in the place of the hazard) and, with a horizon,
         `probability` of the event by then, the mean over the models.
     """
     parts = []
     for fold in range(run.profile.n_folds):
         part = read_predictions(run, name, fold).query("split == @split").copy()
         part["rank"] = _ranking(run, part).rank(pct=True)
-        part["event"] = status_of(part)
+        part["event"] = by_split(part)[split].event
         if horizon is not None:
             part["probability"] = 1 - part[survival_column(horizon)]
         parts.append(part)

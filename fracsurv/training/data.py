@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fracsurv.images.radiographs import full_image_shape
 from fracsurv.images.store import ImageStore
-from fracsurv.images.stored_array import StoredArray
+from fracsurv.images.store import StoredArray
 from fracsurv.training.augmentation import (
     augment_crops,
     augment_full,

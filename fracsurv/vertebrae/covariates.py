@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS, N_SLOTS, SCALE_COLUMNS
+from fracsurv.cohort.boxes import KEYPOINT_COLUMNS, N_SLOTS, SCALE_COLUMNS
 from fracsurv.cohort.cohort import Cohort
-from fracsurv.images.radiographs import source_kind
-from fracsurv.vertebrae.slots import MAX_HEIGHT, into_slots, slots
+from fracsurv.vertebrae.slots import into_slots
 
 VERTEBRAL = {
     "vf_worst_grade": "worst Genant grade",
@@ -18,29 +17,9 @@ VERTEBRAL = {
 """The block's columns and what they are called. The third ratio, hm/ha, is the quotient of the other two."""
 
 
-def slot_index(cohort: Cohort, *, look_at_radiographs: bool = True) -> np.ndarray:
-    """(n, 13) int: which of a patient's boxes, in the order of `cohort.vertebrae`, fills which slot; −1 = empty.
-
-    The slots of the crops. Without looking at the radiographs (their heights), vertebrae that no gap accounts for
-    count as missing at the top: all slots may be moved, but none against another.
-    """
-    of = {patient: rows[BOX_COLUMNS].to_numpy() for patient, rows in cohort.vertebrae.groupby("patient_id")}
-    none, tallest = np.zeros((0, 4)), MAX_HEIGHT * cohort.resolution
-    patients = cohort.table["patient_id"]
-    heights: list[int | None] = [None] * len(cohort)
-    if look_at_radiographs:
-        names = cohort.table["image"]
-        heights = [source_kind(cohort.folder / name, name=name)[1][0] if name else None for name in names]
-    return np.stack(
-        [
-            slots(of.get(patient, none), max_height=tallest, image_height=height).index
-            for patient, height in zip(patients, heights, strict=True)
-        ]
-    )
-
-
-def slot_values(cohort: Cohort, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keypoints and their standard deviations, each (n, 13, 6, 2), in pixels; NaN where unknown."""
+def slot_values(cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints and their standard deviations by slot, each (n, 13, 6, 2), in pixels; NaN where unknown."""
+    index = cohort.slot_index
     result = [np.full((len(cohort), N_SLOTS, 6, 2), np.nan) for _ in range(2)]
     of = dict(list(cohort.vertebrae.groupby("patient_id")))
     for row, patient in enumerate(cohort.table["patient_id"]):
@@ -60,7 +39,7 @@ def vertebral_covariates(cohort: Cohort) -> np.ndarray:
 
     from fracsurv.vertebrae.morphometry import morphometry
 
-    points = slot_values(cohort, slot_index(cohort, look_at_radiographs=False))[0]
+    points = slot_values(cohort)[0]
     points[~np.isfinite(points).all(axis=(2, 3))] = np.nan  # measured is what has all six points
     found = morphometry(torch.from_numpy(points), ordered=True)
     known = torch.isfinite(found.apr) & torch.isfinite(found.mpr) & (found.mpr > 0)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
-from fracsurv.cohort.boxes import N_SLOTS
+from fracsurv.cohort.boxes import BOX_COLUMNS, LEVELS, N_SLOTS
+from fracsurv.cohort.cohort import Cohort
+from fracsurv.utils.files import atomic_path
 
+FILE = "slots.parquet"
+VERSION = 1
+"""Raised whenever the same boxes would fill other slots."""
+RULES = ["n_boxes", "discarded_tall", "dropped_top", "inserted_gap", "filled_top", "filled_bottom"]
+"""Counts of a `SlotResult`, and columns of a slot table."""
 MAX_HEIGHT = 230.0
 """A taller box holds several vertebrae; pixels of the protocol's radiographs."""
 GAP_FACTOR = 1.5
@@ -91,6 +102,55 @@ def slots(
         filled_top=0 if at_bottom else ends,
         filled_bottom=ends if at_bottom else 0,
     )
+
+
+def slot_table(cohort: Cohort, heights: NDArray) -> pd.DataFrame:
+    """Slots of a cohort's patients, in the table's order: `patient_id`, a column a level (T4 … L4), and `RULES`.
+
+    A level's column says which of the patient's boxes, in the order of `cohort.vertebrae`, fills its slot; −1: none.
+
+    Parameters
+    ----------
+    heights : ndarray (n,)
+        Of the radiographs, pixels; NaN where there is none.
+    """
+    of = {patient: rows[BOX_COLUMNS].to_numpy(float) for patient, rows in cohort.vertebrae.groupby("patient_id")}
+    none, tallest = np.zeros((0, 4)), MAX_HEIGHT * cohort.resolution
+    patients = cohort.table["patient_id"]
+    found = [
+        slots(of.get(patient, none), max_height=tallest, image_height=None if np.isnan(height) else float(height))
+        for patient, height in zip(patients, heights, strict=True)
+    ]
+    index = np.stack([each.index for each in found])
+    counts = {rule: [getattr(each, rule) for each in found] for rule in RULES}
+    return pd.DataFrame({"patient_id": patients, **dict(zip(LEVELS, index.T, strict=True)), **counts})
+
+
+def write_slots(cohort: Cohort, table: pd.DataFrame, folder: Path) -> None:
+    """Write a slot table of the cohort into `folder`, with the state of the cohort that it was made from."""
+    table = table.copy()
+    table.attrs = {"key": _key(cohort)}
+    with atomic_path(folder / FILE) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def read_slots(cohort: Cohort, folder: Path) -> pd.DataFrame | None:
+    """The slot table that `write_slots` left in `folder`; None where it is missing, damaged or of another state."""
+    try:
+        table = pd.read_parquet(folder / FILE)
+    except (OSError, ValueError):
+        return None
+    is_current = table.attrs.get("key") == _key(cohort)
+    table.attrs = {}
+    return table if is_current else None
+
+
+def _key(cohort: Cohort) -> str:
+    """Fingerprint of what slots depend on: boxes, resolution, and the radiographs' heights by the files' state."""
+    digest = hashlib.sha256(repr((VERSION, MAX_HEIGHT, cohort.resolution, cohort.image_fingerprint())).encode())
+    for table in (cohort.table[["patient_id"]], cohort.vertebrae[["patient_id", *BOX_COLUMNS]]):
+        digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
+    return digest.hexdigest()
 
 
 def expected_spacing(centre: np.ndarray, height: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from fracsurv.study.protocol import (
     headline_horizon,
     too_few_for_thirds,
 )
-from fracsurv.study.results import read_predictions, status_of, survival_column
+from fracsurv.study.results import by_split, read_predictions, survival_column
 from fracsurv.study.run import Run
 from fracsurv.study.time_dependent import patient_predictions, risk_tertiles
 from fracsurv.utils.formatting import (
@@ -80,7 +80,7 @@ def _single_slopes(run: Run, name: str, split: str, horizon: float) -> str:
     slopes, why = [], ""
     for fold in range(run.profile.n_folds):
         found = read_predictions(run, name, fold).query("split == @split")
-        event, time = status_of(found), found["time"].to_numpy()
+        event, time = by_split(found)[split].event, found["time"].to_numpy()
         probability = 1 - found[survival_column(horizon)].to_numpy()
         slopes.append(metrics.calibration(event, time, probability, horizon, n_groups=1).slope)
         if np.isnan(slopes[-1]):

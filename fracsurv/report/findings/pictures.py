@@ -13,7 +13,7 @@ from fracsurv.report.findings.finding import Finding
 from fracsurv.study.labels import stamp
 from fracsurv.study.run import Run
 from fracsurv.utils.formatting import counted
-from fracsurv.vertebrae.slots import MAX_HEIGHT, slots
+from fracsurv.vertebrae.slots import MAX_HEIGHT
 
 N_SHOWN = 3
 HIGHEST = 600
@@ -30,9 +30,7 @@ def radiographs(run: Run) -> Finding | None:
     found = run.cohort.vertebrae
     boxes = [found.loc[found["patient_id"] == patient, BOX_COLUMNS].to_numpy(float) for patient in ids]
     limit = MAX_HEIGHT * run.cohort.resolution
-    index = [
-        slots(box, max_height=limit, image_height=len(img)).index for box, img in zip(boxes, images, strict=True)
-    ]
+    index = run.cohort.slot_index[rows]
     smaller = min(1.0, HIGHEST / max(map(len, images)))
     shapes = [(max(1, round(smaller * img.shape[0])), max(1, round(smaller * img.shape[1]))) for img in images]
     figure = plots.radiograph_with_slots(
