@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from fracsurv.config import ROOT, TRUE_RISK, as_record
-from fracsurv.run import BUNDLE_VERSION, RESULTS_VERSION, open_run
-from fracsurv.text_tables import TABLES as COHORT_TABLES
+from fracsurv.study.run import BUNDLE_VERSION, RESULTS_VERSION, open_run
+from fracsurv.cohort.tables import TABLES as COHORT_TABLES
 
 COHORT, OUT, PROFILE = config["cohort"], config["out"], config["profile"]
 RUN = open_run(COHORT, OUT, PROFILE)
