@@ -31,11 +31,10 @@ def predict(
     from fracsurv.predict.predict import (
         default_experiment,
         fold_folders,
+        model_summary,
         predict_cohort,
-        told,
-        trained_on,
     )
-    from fracsurv.predict.shift import doubts
+    from fracsurv.predict.shift import shift_warnings
     from fracsurv.study.model_bundle import read_bundle
     from fracsurv.utils.files import atomic_path, check_outside, write_text
     from fracsurv.utils.formatting import counted
@@ -47,18 +46,18 @@ def predict(
     patients = read_cohort(cohort, outcome=False)
     name = experiment or default_experiment(run)
     table = predict_cohort(run, patients, name, out / "prepared", workers=workers)
-    known = list(dict.fromkeys(line for each in fold_folders(run, name) for line in read_bundle(each).caveats))
-    for line in known + doubts(run, patients, name, out / "prepared", singled=True):
+    bundles = [read_bundle(folder) for folder in fold_folders(run, name)]
+    known = list(dict.fromkeys(line for bundle in bundles for line in bundle.caveats))
+    for line in known + shift_warnings(run, patients, name, out / "prepared", named_rows=True):
         typer.echo(f"warning: {line}", err=True)
     (out / "warnings.txt").unlink(missing_ok=True)  # of predictions that were deleted
     # whoever is passed the predictions shall have them too
-    if warned := known + doubts(run, patients, name, out / "prepared", singled=False):
+    if warned := known + shift_warnings(run, patients, name, out / "prepared", named_rows=False):
         write_text(out / "warnings.txt", "".join(f"{line}\n" for line in warned))
     with atomic_path(written) as temporary:
-        table.assign(experiment=name, trained_on=trained_on(run, name)).to_csv(
-            temporary, index=False, float_format="%.6g"
-        )
-    typer.echo(told(run, name))
+        table = table.assign(experiment=name, trained_on=bundles[0].about["provenance"])
+        table.to_csv(temporary, index=False, float_format="%.6g")
+    typer.echo(model_summary(run, name))
     typer.echo(f"{written}: {counted(len(table), 'patient')}")
 
 

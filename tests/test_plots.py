@@ -11,8 +11,8 @@ from fracsurv import metrics, plots
 from fracsurv.plots.images import shortened
 from fracsurv.plots.style import COLOURS, GREY, ink
 from fracsurv.plots.subgroups import FAINT, ratio_ticks
-from fracsurv.plots.survival import format_p
 from fracsurv.study.time_dependent import event_share, risk_tertiles, standardised_differences
+from fracsurv.utils.formatting import format_p, horizon_label
 
 YEAR = 365.25
 
@@ -89,14 +89,14 @@ def test_format_p(p, text):
     [(365, "1 year"), (1826, "5 years"), (2922, "8 years"), (1000, "1000 days"), (730.5, "730.5 days")],
 )
 def test_horizon_label(days, text):
-    assert plots.horizon_label(days) == text
+    assert horizon_label(days) == text
 
 
 @pytest.mark.parametrize(
     ("horizon", "text"), [(0.3333, "0.3333 months"), (1826, "1826 months"), (1.602, "1.602 months")]
 )
 def test_horizon_label_of_another_unit_is_never_years(horizon, text):
-    assert plots.horizon_label(horizon, "months") == text
+    assert horizon_label(horizon, "months") == text
 
 
 def test_spread_keeps_order_and_gap_and_moves_no_more_than_needed():

@@ -17,9 +17,9 @@ from fracsurv.predict.validate import ENSEMBLE, Validated, _recalibrated
 from fracsurv.report.calibration_words import panel, ratio_words
 from fracsurv.report.validation_words import (
     Study,
-    answer,
     cautions,
     limits,
+    validation_answer,
 )
 from fracsurv.utils.formatting import bracketed
 
@@ -91,25 +91,26 @@ RANKS = (
 
 
 def test_yes_if_all_intervals_are_right_and_events_are_many():
-    assert answer(study()) == (
+    assert validation_answer(study()) == (
         f"Yes, as far as 150 events can tell: {RANKS}, and no disagreement of its risks with what happened was seen "
         f"({ALL})."
     )
-    assert answer(study(events=100)).startswith("Yes, as far as 100 events can tell: ")
+    assert validation_answer(study(events=100)).startswith("Yes, as far as 100 events can tell: ")
 
 
 def test_few_events_are_too_few_to_say_yes():
-    assert answer(study(events=99)).startswith(
-        "Nothing is seen against it, but 99 events are too few to say that it holds: Cox PH ranks these 400 patients "
-        "with 99 events better"
+    assert validation_answer(study(events=99)).startswith(
+        "Nothing is seen against it, but events are too few (99 events) to say that it holds: Cox PH ranks these 400"
     )
-    assert answer(study(events=1)).startswith("Nothing is seen against it, but 1 event is too few to say")
+    assert validation_answer(study(events=1)).startswith(
+        "Nothing is seen against it, but events are too few (1 event)"
+    )
 
 
 def test_events_after_the_trainings_follow_up_count_for_nothing():
     late = study(events=150, later=60)
-    assert answer(late).startswith(
-        "Nothing is seen against it, but 90 events within the models' training follow-up (of 150 in all) are too few"
+    assert validation_answer(late).startswith(
+        "Nothing is seen against it, but events are too few (90 events within the models' training follow-up (of 150"
     )
     assert cautions(late)[0].startswith(
         "Few events: 90 within the models' training follow-up (of 150 in all). An ext"
@@ -138,7 +139,7 @@ def test_events_after_the_trainings_follow_up_count_for_nothing():
 )
 @pytest.mark.parametrize("events", [40, 150])
 def test_only_in_part_if_one_interval_leaves_out_1_however_many_events(changed, words, events):
-    said = answer(study(events=events, **changed))
+    said = validation_answer(study(events=events, **changed))
     assert said.startswith(f"Only in part: {RANKS.replace('150', str(events))}, but {words}")
     for right in {"at", "whole", "slope"} - set(changed):
         assert f"{VALUES[right]:.3f}" in said.split("not seen to be wrong: ")[1]
@@ -146,29 +147,31 @@ def test_only_in_part_if_one_interval_leaves_out_1_however_many_events(changed, 
 
 def test_no_if_its_ranks_may_be_chance():
     for c in ((0.55, 0.5, 0.6), (0.52, 0.47, 0.57), WIDE):
-        assert answer(study(c=c)).startswith(
+        assert validation_answer(study(c=c)).startswith(
             "No: Cox PH is not shown to rank these 400 patients with 150 events better than chance (C-index "
         )
-    assert "(C-index not known)" in answer(study(c=WIDE))
+    assert "(C-index not known)" in validation_answer(study(c=WIDE))
 
 
 def test_it_cannot_be_told_whole_without_a_horizon_or_an_interval():
     """The rule asks for the ratio at a horizon: right figures over all follow-up are no yes."""
-    without = answer(study(horizon=False, events=400))
+    without = validation_answer(study(horizon=False, events=400))
     assert without.startswith("It cannot be told whole: Cox PH ranks these 400 patients with 400 events better than ")
     assert (
         "; observed / expected at a horizon not known; observed / expected over all follow-up 1.010, 95 %" in without
     )
-    assert answer(study(slope=WIDE)).startswith(f"It cannot be told whole: {RANKS}; observed / expected by 5 years ")
-    assert "calibration slope not known" in answer(study(slope=WIDE))
-    assert answer(study(horizon=False, slope=(0.5, 0.3, 0.7))).startswith("Only in part: ")
+    assert validation_answer(study(slope=WIDE)).startswith(
+        f"It cannot be told whole: {RANKS}; observed / expected by 5 years "
+    )
+    assert "calibration slope not known" in validation_answer(study(slope=WIDE))
+    assert validation_answer(study(horizon=False, slope=(0.5, 0.3, 0.7))).startswith("Only in part: ")
     assert "Nothing is reported at 5 years: follow-up, here or in training, ends before." in cautions(
         study(horizon=False)
     )
 
 
 def test_one_event_is_no_plural():
-    assert "these 2 patients with 1 event better" in answer(study(n=2, events=1, c=WIDE))
+    assert "these 2 patients with 1 event better" in validation_answer(study(n=2, events=1, c=WIDE))
 
 
 @pytest.mark.parametrize(
@@ -230,7 +233,7 @@ class TestNoRecalibration:
         (line,) = [line for line in cautions(study(events=30, later=11, absent=absent)) if "recalibrated" in line]
         assert line == (
             "Cox PH is not recalibrated (intercept, baseline, slope and baseline): that needs 20 events within the "
-            "models' training follow-up, and there are 19."
+            "models' training follow-up; there: 19."
         )
 
     def test_for_a_slope_below_0_names_the_slope_alone(self):

@@ -40,10 +40,9 @@ from fracsurv.cohort.settings import (
 )
 from fracsurv.cohort.tables import decimal_mark, read_patients, renamed
 from fracsurv.utils.errors import UserError
+from fracsurv.utils.formatting import DAYS_A_YEAR, HORIZONS_YEARS
 
 CORRECTIONS = "vertebrae_corrections.csv"
-HORIZONS_YEARS = (1, 3, 5, 8)
-DAYS_A_YEAR = 365.25
 MIN_SHARE_MEASURED = 0.8
 """Share of the patients whose vertebrae must be measured; the others get the mean, and are counted in the report."""
 

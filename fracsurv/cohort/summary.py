@@ -14,9 +14,7 @@ from fracsurv.utils.formatting import (
     NOT_KNOWN,
     counted,
     first_upper,
-    have,
     number,
-    was,
 )
 
 
@@ -54,10 +52,10 @@ def missing_summary(cohort: Cohort, trained_on: Iterable[NDArray] = ()) -> str:
             )
     if cohort.n_excluded:
         n = cohort.n_excluded
-        said.append(f"{counted(n, 'patient')} without a radiograph {was(n)} left out.")
+        said.append(f"Left out, without a radiograph: {counted(n, 'patient')}.")
     if n := cohort.n_without_image:
         said.append(
-            f"{n:,} of {counted(len(cohort), 'patient')} {have(n)} no radiograph: in its place, "
+            f"No radiograph: {n:,} of {counted(len(cohort), 'patient')}. In its place, "
             "models that take one get the mean features of the training patients who have one (from the image alone, "
             "so, the mean log hazard). Networks are trained on the pictures that are there."
         )

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from fracsurv.config import TRUE_RISK
+from fracsurv.metrics.names import METRIC_NAMES
 from fracsurv.plots.style import (
     COLOURS,
     GREY,
@@ -22,7 +23,6 @@ from fracsurv.plots.style import (
 INPUT_COLOURS = {"truth": "#000000", "none": COLOURS[0], "full": COLOURS[1], "crops": COLOURS[2]}
 INPUT_NAMES = {"truth": "true risk", "none": "clinical only", "full": "full image", "crops": "vertebra crops"}
 CHANCE_COLOUR = "#e3e3e3"
-METRIC_NAMES = {"c_index": "C-index", "auc": "AUC(t)", "brier": "Brier score"}
 
 
 def forest(

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from fracsurv.cohort.cohort import DAYS_A_YEAR, HORIZONS_YEARS
+from fracsurv.utils.formatting import DAYS_A_YEAR
 
 COLOURS = tuple(sns.color_palette("colorblind").as_hex())
 """Wong's palette, told apart by people with any of the common colour deficiencies."""
@@ -80,14 +80,6 @@ def new_figure(width: float, height: float, provenance: str) -> Figure:
 def broken(text: str, width: float, size: float = 9) -> str:
     """Text broken into lines that fit into a width in inches at a font size in points."""
     return textwrap.fill(text, max(12, int(width / (CHARACTER * size / 72))), break_on_hyphens=False)
-
-
-def horizon_label(horizon: float, unit: str = "days") -> str:
-    """'5 years' for the protocol's horizons where times are in days; the number and its unit for any other."""
-    years = {round(DAYS_A_YEAR * year): year for year in HORIZONS_YEARS} if unit == "days" else {}
-    if horizon in years:
-        return f"{years[horizon]} year{'s' if years[horizon] > 1 else ''}"
-    return f"{horizon:g} {unit}"
 
 
 def time_axis(unit: str) -> tuple[float, str]:

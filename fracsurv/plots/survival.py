@@ -20,11 +20,11 @@ from fracsurv.plots.style import (
     GREY,
     STAMP_INCHES,
     broken,
-    horizon_label,
     ink,
     new_figure,
     time_axis,
 )
+from fracsurv.utils.formatting import format_p, horizon_label
 
 
 def numbers_at_risk(time: NDArray, at: Sequence[float]) -> list[int]:
@@ -37,13 +37,6 @@ def log_rank_p(event: NDArray, time: NDArray, group: NDArray) -> float:
     if len(np.unique(group)) < 2:
         return float("nan")
     return float(multivariate_logrank_test(time, group, event).p_value)
-
-
-def format_p(p: float) -> str:
-    """'p = 0.03', 'p < 0.001', or 'p not defined'."""
-    if not np.isfinite(p):
-        return "p not defined"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def kaplan_meier(

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from fracsurv.cohort.summary import label
-from fracsurv.report.tables import frame_of, results_table
+from fracsurv.report.tables import results_table
+from fracsurv.report.tables_export import frame_of
 from fracsurv.report.wording import provenance_lines
 from fracsurv.study.competing import probability_method
 from fracsurv.study.labels import experiment_name, fitting_notes, masked_summary

@@ -15,7 +15,6 @@ from fracsurv.report.answers import vertebral_says
 from fracsurv.report.findings import Finding
 from fracsurv.report.further_tables import checks_table, fractured_first_table, groups_table
 from fracsurv.report.model_words import names_said
-from fracsurv.report.table_files import to_html
 from fracsurv.report.tables import (
     further_metrics,
     has_thesis_auc,
@@ -25,6 +24,7 @@ from fracsurv.report.tables import (
     summary_beside_published,
     vertebral_table,
 )
+from fracsurv.report.tables_export import to_html
 from fracsurv.report.wording import (
     external_note,
     few_followed,
@@ -108,7 +108,7 @@ class Section:
     folded: list[dict[str, str]] = field(default_factory=list)
 
 
-def sections(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[Section]:
+def report_sections(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[Section]:
     """All sections of which this run has anything to show."""
     names = list(dict.fromkeys(table["experiment"]))
     made = [
@@ -234,7 +234,7 @@ def _looking(run: Run, names: list[str]) -> list[Section]:
 
 
 def _nothing(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> Section:
-    text = findings.doubts(run, table, differences)
+    text = findings.chance_notes(run, table, differences)
     return Section(
         "nothing",
         "Could it be nothing?",

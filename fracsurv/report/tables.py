@@ -15,7 +15,8 @@ import pandas as pd
 from fracsurv.cohort.cohort import Cohort
 from fracsurv.cohort.summary import summary_table
 from fracsurv.config import TRUE_RISK
-from fracsurv.plots import format_p, horizon_label
+from fracsurv.metrics.names import METRIC_NAMES
+from fracsurv.report.tables_export import frame_of
 from fracsurv.study.ablation import best_unimodal, metric_cell
 from fracsurv.study.labels import experiment_columns, experiment_name
 from fracsurv.study.protocol import (
@@ -35,10 +36,9 @@ from fracsurv.study.thesis_results import (
     published_summary,
     thesis_order,
 )
-from fracsurv.utils.formatting import MISSING, signed
+from fracsurv.utils.formatting import MISSING, estimate_cell, format_p, horizon_label, number
 
-METRIC_NAMES = {"c_index": "C-index", "auc": "AUC", "brier": "Brier", "auc_thesis": "AUC, thesis's definition"}
-FURTHER = {"c_index_ipcw": "Uno's C", "mean_auc": "mean AUC", "integrated_brier": "integrated Brier"}
+FURTHER = ("c_index_ipcw", "mean_auc", "integrated_brier")
 CHOSEN = "networks' epochs (and α) were chosen on these patients: optimistic"
 THESIS = {
     "test": "thesis, test (Tables 4.2, 4.3): private SUPERB cohort, not comparable",
@@ -97,7 +97,7 @@ def results_table(
                 called = f"ΔC from {experiment_name(run, best)}: best of one source on validation"
                 record[(ours, called)] = _difference(compared, name, best)
             if not way.empty:
-                record[(ours, "way to true risk, no interval")] = f"{round(100 * way[name])} %".replace("-", "−")
+                record[(ours, "way to true risk, no interval")] = f"{number(100 * way[name], '.0f')} %"
         if split in THESIS and run.cohort.outcome == OUTCOME:
             for metric in METRICS:
                 record[(THESIS[split], METRIC_NAMES[metric])] = _published(name, split, metric)
@@ -156,7 +156,7 @@ def further_metrics(run: Run, table: pd.DataFrame) -> pd.DataFrame:
         for split in _splits(table):
             rows = table[table["split"] == split]
             group = _group(run, rows, split)
-            record |= {(group, called): _cell(rows, name, metric, None) for metric, called in FURTHER.items()}
+            record |= {(group, METRIC_NAMES[metric]): _cell(rows, name, metric, None) for metric in FURTHER}
         records.append(record)
     return frame_of(records)
 
@@ -258,7 +258,7 @@ def _difference(differences: pd.DataFrame, name: str, reference: str) -> str:
         return MISSING
     row = differences[at].iloc[0]
     p = "" if pd.isna(row["p_holm"]) else f"\n{format_p(row['p_holm'])}"
-    return f"{signed(row['difference'])}\n[{signed(row['ci_low'])}, {signed(row['ci_high'])}]{p}"
+    return estimate_cell(row["difference"], row["ci_low"], row["ci_high"], "+.3f") + p
 
 
 def _published(name: str, split: str, metric: str) -> str:
@@ -268,11 +268,3 @@ def _published(name: str, split: str, metric: str) -> str:
     alpha = published_alpha(name)
     note = f"\nα = {alpha:g}" if alpha is not None and metric == "c_index" else ""
     return f"{value[0]:.2f} ± {value[1]:.2f}{note}"
-
-
-def frame_of(records: list[dict[tuple[str, str], str]]) -> pd.DataFrame:
-    """Records of cells by (group, column) as a table."""
-    columns = list(records[0]) if records else [("", "model")]
-    frame = pd.DataFrame([[record[c] for c in columns] for record in records], columns=range(len(columns)))
-    frame.columns = pd.MultiIndex.from_tuples(columns)
-    return frame

@@ -11,15 +11,13 @@ import numpy as np
 
 from fracsurv import metrics, plots
 from fracsurv.cohort.summary import followed, missing_summary, summary_table
-from fracsurv.plots import format_p, horizon_label
 from fracsurv.predict.recalibrate import NAMES
 from fracsurv.predict.validate import ENSEMBLE, Validated
 from fracsurv.report.calibration_words import panel, ratio_words
 from fracsurv.report.findings.finding import Finding
 from fracsurv.report.html import css, template
 from fracsurv.report.sections import Section, ShownTable, data_uri
-from fracsurv.report.table_files import write_table
-from fracsurv.report.tables import frame_of
+from fracsurv.report.tables_export import frame_of, write_table
 from fracsurv.report.validation_tables import (
     benefit_table,
     horizons_table,
@@ -29,19 +27,19 @@ from fracsurv.report.validation_tables import (
 from fracsurv.report.validation_words import (
     RULE,
     Study,
-    answer,
     cautions,
     found,
     limits,
     provenance_lines,
     titles,
+    validation_answer,
 )
 from fracsurv.report.wording import no_thirds
 from fracsurv.study.protocol import too_few_for_thirds
 from fracsurv.study.provenance import commit
 from fracsurv.study.time_dependent import risk_tertiles
 from fracsurv.utils.files import write_text
-from fracsurv.utils.formatting import counted, number, true_minus
+from fracsurv.utils.formatting import counted, format_p, horizon_label, number, true_minus
 
 MOST_CURVES = 4
 STEPS = 80
@@ -50,14 +48,14 @@ STEPS = 80
 def write_page(study: Study, out: Path) -> None:
     """Write `index.html` and the tables' files into the folder of a validation."""
     plots.set_style()
-    made = sections(study)
+    made = validation_sections(study)
     for shown in (shown for section in made for shown in section.tables):
         write_table(shown.frame, f"{shown.caption} ({study.stamp})", out / "tables" / shown.name)
     trained, judged = study.provenances
     context = {
         "title": f"fracsurv validation: models of a {trained} cohort in a {judged} one",
         "question": "Does the model hold in this cohort?",
-        "answer": answer(study),
+        "answer": validation_answer(study),
         "answer_note": RULE,
         "cautions": cautions(study),
         "provenance": provenance_lines(study),
@@ -70,7 +68,7 @@ def write_page(study: Study, out: Path) -> None:
     write_text(out / "index.html", template("validation.html.j2").render(context))
 
 
-def sections(study: Study) -> list[Section]:
+def validation_sections(study: Study) -> list[Section]:
     """The page's parts of which there is anything to show."""
     n = f"{counted(len(study.cohort), 'patient')}, {counted(study.n_events, 'event')}"
     caption = f"The models in these patients ({n})"

@@ -12,12 +12,12 @@ import pandas as pd
 from fracsurv.cohort.cohort import horizons
 from fracsurv.detection.locate import boxes_line
 from fracsurv.metrics import LEAST_ANSWERED, usable_horizons
-from fracsurv.plots import horizon_label
-from fracsurv.study.labels import METRIC_NAMES, masked_summary, profile_line, replaced_encoders
-from fracsurv.study.protocol import FEWEST_PATIENTS, HELD_OUT_ORDER, PROVENANCE, evaluated_split, split_counts
+from fracsurv.metrics.names import METRIC_NAMES
+from fracsurv.study.labels import masked_summary, profile_line, replaced_encoders
+from fracsurv.study.protocol import FEWEST_PATIENTS, HELD_OUT, PROVENANCE, evaluated_split, split_counts
 from fracsurv.study.results import censoring_rows
 from fracsurv.study.run import Run
-from fracsurv.utils.formatting import counted
+from fracsurv.utils.formatting import counted, horizon_label
 
 
 def plain(text: str) -> str:
@@ -73,7 +73,7 @@ def not_reported(run: Run, table: pd.DataFrame, only: str | None = None) -> list
     those of one split.
     """
     sentences = []
-    held_out = [split for split in HELD_OUT_ORDER if split in set(run.splits["split"])]
+    held_out = [split for split in HELD_OUT if split in set(run.splits["split"])]
     for split in [only] if only else dict.fromkeys([*table["split"], *held_out]):
         of_metric = {
             metric: table.loc[(table["split"] == split) & (table["metric"] == metric), "horizon_days"].to_numpy(float)
@@ -111,6 +111,7 @@ def few_followed(run: Run, table: pd.DataFrame) -> list[str]:
 def without_interval(run: Run, table: pd.DataFrame) -> list[str]:
     """Which figures of an ablation table stand without an interval, and why; nothing where none does."""
     lacking = table[table["mean"].notna() & table["ci_low"].isna() & table["metric"].isin(METRIC_NAMES)]
+    lacking = lacking[lacking["metric"] != "auc_thesis"]
     if lacking.empty:
         return []
     parts = []

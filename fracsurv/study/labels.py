@@ -12,10 +12,6 @@ from fracsurv.utils.files import read_json
 
 ENCODERS = {"resnet50": "ResNet-50", "resnet18": "ResNet-18", "vit_b_32": "ViT-B/32", "vit_tiny": "a small ViT"}
 FUSIONS = {"intermediate": "IF-MLP", "late": "LF-FC", "alpha": "α"}
-METRIC_NAMES = {
-    "c_index": "C-index", "c_index_ipcw": "Uno's C", "auc": "AUC", "brier": "Brier score", "mean_auc": "mean AUC",
-    "integrated_brier": "integrated Brier score",
-}  # fmt: skip
 
 
 def stamp(run: Run) -> str:

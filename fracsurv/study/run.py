@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 RESULTS_VERSION = 3
 """Raised whenever the same cohort and settings would give other results."""
-BUNDLE_VERSION = 3
+BUNDLE_VERSION = 4
 """Raised whenever `model.json` holds something else."""
 IRRELEVANT = (
     "name", "note", "epochs", "encoders", "alphas", "bootstrap_draws", "simulate", "feeding", "tensorboard"

@@ -21,12 +21,12 @@ class Scaling:
     ----------
     kinds : dict of str to str
         Covariates, in the order in which the model takes them, and their kinds.
-    usual, mean, sd : list of float, one a covariate
-        What stands in for a value that is not known (`usual`), and, of continuous ones, what is subtracted (`mean`)
-        and divided by (`sd`); 0 and 1 for the others.
+    fill_value, mean, sd : list of float, one a covariate
+        What stands in for a missing value (`fill_value`), and, of continuous ones, what is subtracted (`mean`) and
+        divided by (`sd`); 0 and 1 for the others.
     indicators : list of str
         Columns of 0 and 1 that follow, which say where a covariate is not known.
-    silent : list of str
+    constant : list of str
         Of these, the ones that were the same for all training patients, of which nothing could be learnt: 0 for
         everybody.
     block_mean, block_sd : list of float
@@ -34,28 +34,28 @@ class Scaling:
     """
 
     kinds: dict[str, str]
-    usual: list[float]
+    fill_value: list[float]
     mean: list[float]
     sd: list[float]
     indicators: list[str]
-    silent: list[str]
+    constant: list[str]
     block_mean: list[float]
     block_sd: list[float]
 
     @property
-    def heard(self) -> list[str]:
+    def informative(self) -> list[str]:
         """The indicators in which training patients differ."""
-        return [name for name in self.indicators if name not in self.silent]
+        return [name for name in self.indicators if name not in self.constant]
 
     def __call__(self, cohort: Cohort) -> np.ndarray:
         """Covariates (n, p) float32 of a cohort that has these covariates."""
         values = cohort.table[list(self.kinds)].to_numpy(float)
         unknown = np.isnan(values)
-        values = np.where(unknown, self.usual, values)
+        values = np.where(unknown, self.fill_value, values)
         values = (values - self.mean) / self.sd
-        said = [list(self.kinds).index(name.removesuffix(MISSING)) for name in self.indicators]
-        heard = np.isin(self.indicators, self.heard)
-        values = np.hstack([values, unknown[:, said] & heard])
+        columns = [list(self.kinds).index(name.removesuffix(MISSING)) for name in self.indicators]
+        informative = np.isin(self.indicators, self.informative)
+        values = np.hstack([values, unknown[:, columns] & informative])
         if self.block_mean:
             block = (vertebral_covariates(cohort) - self.block_mean) / self.block_sd
             values = np.hstack([values, np.nan_to_num(block)])

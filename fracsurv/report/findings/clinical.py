@@ -10,7 +10,6 @@ import pandas as pd
 from fracsurv import metrics, plots
 from fracsurv.config import TRUE_RISK, derive_seed
 from fracsurv.metrics import percentile_interval, resampled
-from fracsurv.plots import format_p, horizon_label
 from fracsurv.report.calibration_words import no_slope, panel
 from fracsurv.report.findings.finding import (
     PATIENTS,
@@ -33,6 +32,8 @@ from fracsurv.study.time_dependent import patient_predictions, risk_tertiles
 from fracsurv.utils.formatting import (
     NOT_KNOWN,
     counted,
+    format_p,
+    horizon_label,
     number,
     true_minus,
 )

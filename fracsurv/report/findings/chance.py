@@ -25,7 +25,7 @@ from fracsurv.study.run import Run
 from fracsurv.utils.formatting import counted
 
 
-def doubts(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
+def chance_notes(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
     """What was seen with permuted outcomes, and how small a difference could have been seen at all."""
     if run.profile.permute_outcomes:
         return ["The outcomes of this run are dealt out at random: whatever is found here is chance or a leak."]
