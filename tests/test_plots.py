@@ -8,9 +8,9 @@ from lifelines.statistics import logrank_test
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from fracsurv import metrics, plots
+from fracsurv.plots.ablation import FAINT, ratio_ticks
 from fracsurv.plots.images import shortened
 from fracsurv.plots.style import COLOURS, GREY, ink
-from fracsurv.plots.subgroups import FAINT, ratio_ticks
 from fracsurv.study.time_dependent import event_share, risk_tertiles, standardised_differences
 from fracsurv.utils.formatting import format_p, horizon_label
 

@@ -115,8 +115,8 @@ def test_what_differs_from_the_training_is_refused_all_at_once(made, alone, tmp_
     with pytest.raises(UserError) as caught:
         predict_cohort(alone, other, "cds_full_if", tmp_path, progress=False)
     assert caught.value.faults == [
-        "covariate age: missing in 1 patient; no model can use that, since in training it was missing in all patients "
-        "or in none",
+        "covariate age: missing in 1 patient; no model can use that, since in training it was missing in all "
+        "patients or in none",
         "covariate bmi: the model takes it, and the cohort does not have it",
         "covariate smoker: binary where the model was trained, continuous here",
         "time_unit: days in training, months here",

@@ -116,7 +116,7 @@ def cell(
     """'0.661' and on a second line its interval; a mean of fold models with its SD."""
     value, low, high = found(each.table, model, metric, day, threshold)
     factor, form = (100, ".1f") if percent else (1000, ".0f") if thousand else (1, ".3f")
-    sd = _sd(each, metric, day) if model == FOLD_MEAN else np.nan
+    sd = _sd(each, metric, day) if model == FOLD_MEAN and not np.isnan(value) else np.nan
     return estimate_cell(factor * value, factor * low, factor * high, form, sd=factor * sd)
 
 
