@@ -19,7 +19,7 @@ from fracsurv.config import derive_seed
 from fracsurv.metrics.resampling import draw_counts
 from fracsurv.report import findings, report
 from fracsurv.report.findings import chance_range, clinical, comparison
-from fracsurv.report.findings.clinical import TOLD_AT
+from fracsurv.report.findings.clinical import THRESHOLDS
 from fracsurv.study.ablation import best_unimodal
 from fracsurv.study.leakage import minimal_detectable_difference
 from fracsurv.study.run import open_run
@@ -232,13 +232,13 @@ def test_decision_curves_sentence(run, tables, monkeypatch):
     everyone = judged["cox_ph"].assign(p=1.0)
     for table, words in ((judged["cox_ph"], "false ones: Cox PH"), (judged["deepsurv"], "; DeepSurv"),
                          (everyone, "acting on everyone")):  # fmt: skip
-        wanted = [1000 * net_benefit(table, at) for at in TOLD_AT]
+        wanted = [1000 * net_benefit(table, at) for at in THRESHOLDS]
         np.testing.assert_allclose(told(said, words), wanted, atol=0.5001)  # whole patients
     assert f"{100 * (1 - survival_at(everyone, HORIZON)):.1f} % have it" in said
 
     def gain(rows):
         both = [judged[name].iloc[rows] for name in ("deepsurv", "cox_ph")]
-        return [1000 * (net_benefit(both[0], at) - net_benefit(both[1], at)) for at in TOLD_AT]
+        return [1000 * (net_benefit(both[0], at) - net_benefit(both[1], at)) for at in THRESHOLDS]
 
     np.testing.assert_allclose(told(said, "DeepSurv minus Cox PH:"), gain(np.arange(60)), atol=0.5001)
     seed = derive_seed(run.profile.seed, "net benefit", "external")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fracsurv import metrics, plots
+from fracsurv import plots
 from fracsurv.cohort.summary import followed, missing_summary, summary_table
 from fracsurv.predict.recalibrate import NAMES
 from fracsurv.predict.validate import ENSEMBLE, Validated
-from fracsurv.report.calibration_words import panel, ratio_words
+from fracsurv.report.clinical_figures import net_benefit_figure, panel, ratio_words, thirds_figure
 from fracsurv.report.findings.finding import Finding
 from fracsurv.report.html import css, template
 from fracsurv.report.sections import Section, ShownTable, data_uri
@@ -37,9 +37,8 @@ from fracsurv.report.validation_words import (
 from fracsurv.report.wording import no_thirds
 from fracsurv.study.protocol import too_few_for_thirds
 from fracsurv.study.provenance import commit
-from fracsurv.study.time_dependent import risk_tertiles
 from fracsurv.utils.files import write_text
-from fracsurv.utils.formatting import counted, format_p, horizon_label, number, true_minus
+from fracsurv.utils.formatting import counted, horizon_label, number, true_minus
 
 MOST_CURVES = 4
 STEPS = 80
@@ -190,13 +189,8 @@ def decision_curve(study: Study) -> Finding:
     if "slope" in study.first.fitted:
         labels["recalibrated"] = f"{labels[study.first.name]}, recalibrated"
         probability["recalibrated"] = _probability(study, study.first, "slope")
-    top = min(0.99, max(float(np.quantile(each, 0.99)) for each in probability.values()))
-    thresholds = np.linspace(0.01, max(0.02, top), 60)
-    curves = {name: metrics.net_benefit(event, time, each, day, thresholds) for name, each in probability.items()}
-    everyone = metrics.net_benefit(event, time, np.ones(len(time)), day, thresholds)
-    figure = plots.decision_curve(
-        thresholds, curves, everyone, labels, outcome=study.cohort.outcome, horizon=study.at, provenance=study.stamp
-    )
+    words = {"outcome": study.cohort.outcome, "horizon": study.at, "provenance": study.stamp}
+    figure, _ = net_benefit_figure(event, time, probability, day, labels, **words)
     said = (
         f"What it is worth to act on whoever's predicted risk by {study.at} reaches a threshold, in true positives "
         "per 1,000 patients after the price of the false ones. A model is of use where it lies above acting on "
@@ -211,13 +205,16 @@ def risk_groups(study: Study) -> Finding:
     event, time = table["event"].to_numpy(), table["time"].to_numpy()
     if too_few_for_thirds(len(time)):
         return Finding("risk_groups", None, alt, no_thirds(len(time)))
-    third, called = risk_tertiles(first.models.risk), titles(study)[first.name]
-    labels = {0: "lowest third of risk", 1: "middle third", 2: "highest third"}
-    figure = plots.kaplan_meier(
-        event, time, third, labels, outcome=study.cohort.outcome, title=called,
-        time_unit=study.cohort.time_unit, provenance=study.stamp,
-    )  # fmt: skip
-    p = format_p(plots.log_rank_p(event, time, third))
+    called = titles(study)[first.name]
+    figure, third, p = thirds_figure(
+        event,
+        time,
+        first.models.risk,
+        outcome=study.cohort.outcome,
+        title=called,
+        time_unit=study.cohort.time_unit,
+        provenance=study.stamp,
+    )
     counts = ", ".join(f"{int(event[third == k].sum()):,}" for k in range(3))
     said = f"Events in the thirds of rising risk by {called}: {counts} (log-rank over the three {p})."
     return Finding("risk_groups", figure, alt, said)

@@ -12,8 +12,7 @@ from fracsurv.cohort.cohort import Cohort
 from fracsurv.metrics import Estimate
 from fracsurv.predict.recalibrate import NAMES, PARTS
 from fracsurv.predict.validate import ENSEMBLE, Validated
-from fracsurv.study.labels import FUSIONS
-from fracsurv.study.model_bundle import ModelBundle
+from fracsurv.study.labels import row_name
 from fracsurv.study.protocol import HEADLINE, HEADLINE_DAYS, PROVENANCE
 from fracsurv.utils.files import read_json
 from fracsurv.utils.formatting import counted, horizon_label, interval, number
@@ -111,19 +110,12 @@ def found(table: pd.DataFrame, model: str, metric: str, horizon: float | None = 
     return Estimate(row["value"], row["low"], row["high"])
 
 
-def title(applied: ModelBundle) -> str:
-    """A model's whole name: 'C-DS end to end, crops, IF-MLP'."""
-    row = applied.experiment
-    if row.input == "none":
-        return row.title
-    alpha = "α" if applied.alpha is None else f"α ({applied.alpha:g})"
-    fusion = {"none": "image only", "alpha": alpha}.get(row.fusion) or FUSIONS[row.fusion]
-    return f"{row.title}, {row.input}, {fusion}"
-
-
 def titles(study: Study) -> dict[str, str]:
     """Experiment to its whole name."""
-    return {each.name: title(each.models.applied[0]) for each in study.validated}
+    return {
+        each.name: row_name(each.models.applied[0].experiment, each.models.applied[0].alpha)
+        for each in study.validated
+    }
 
 
 def validation_answer(study: Study) -> str:
