@@ -15,7 +15,7 @@ from fracsurv.metrics import concordance_index
 from fracsurv.report import findings, report
 from fracsurv.report.checklist import OPEN, _by_models, checklist
 from fracsurv.report.findings import clinical
-from fracsurv.report.further_tables import checks_table
+from fracsurv.report.tables import checks_table
 from fracsurv.report.tables_export import frame_of, to_latex, write_table
 from fracsurv.study.explanations import read_explanations
 from fracsurv.study.leakage import _shared, leak_checks, permuted_ablation

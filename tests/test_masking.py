@@ -148,7 +148,7 @@ class TestReading:
     def test_check_says_it(self, folder):
         result = CliRunner().invoke(app, ["check", str(folder)])
         assert result.exit_code == 0, result.output
-        assert "no faults; simulated; 112 patients of 150 with a radiograph; vertebra boxes" in result.output
+        assert "no faults; simulated; radiographs: 112 of 150 patients; vertebra boxes" in result.output
         assert "No radiograph: 38 of 150 patients" in result.output
 
     def test_odd_radiographs_are_told_with_their_own_rows(self, folder, tmp_path):

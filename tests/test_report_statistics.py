@@ -160,7 +160,7 @@ def test_rows_within_chance_are_counted_by_their_c(run, tables):
     assert len(table[at]) == 3
     moved = table.copy()
     moved.loc[at, "mean"] = [high + 0.01, high - 0.01, low - 0.01]
-    assert "2 of 3 rows are not above that" in findings.forest(run, moved, differences).said
+    assert "not above that: 2 of 3 rows" in findings.forest(run, moved, differences).said
 
 
 def test_the_band_is_half_plus_or_minus_the_normal_quantile_times_the_sd(run):

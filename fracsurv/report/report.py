@@ -15,10 +15,9 @@ from fracsurv.report.answers import answer_note, study_answer
 from fracsurv.report.checklist import checklist, checklist_source
 from fracsurv.report.html import css, notebook_pages, template
 from fracsurv.report.model_cards import model_card
-from fracsurv.report.model_words import fitting_said
 from fracsurv.report.sections import report_sections
 from fracsurv.report.tables_export import to_html, write_table
-from fracsurv.report.wording import provenance_lines
+from fracsurv.report.wording import fitting_note, provenance_lines
 from fracsurv.study.ablation import ablation
 from fracsurv.study.competing import limit_note
 from fracsurv.study.labels import experiment_name, masked_summary, stamp
@@ -215,7 +214,7 @@ def _limits(run: Run) -> list[str]:
         "Cox PH is linear in the covariates, and hazards are taken to be proportional at all times, by the networks "
         "too; neither was tested.",
     ]
-    if said := fitting_said(run, finished(run)):
+    if said := fitting_note(run, finished(run)):
         limits.append(said)
     if run.cohort.has_competing:
         limits.append(limit_note(run.cohort))

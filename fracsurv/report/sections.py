@@ -13,10 +13,11 @@ from fracsurv.plots import as_svg
 from fracsurv.report import findings
 from fracsurv.report.answers import vertebral_says
 from fracsurv.report.findings import Finding
-from fracsurv.report.further_tables import checks_table, fractured_first_table, groups_table
-from fracsurv.report.model_words import names_said
 from fracsurv.report.tables import (
+    checks_table,
+    fractured_first_table,
     further_metrics,
+    groups_table,
     has_thesis_auc,
     hyperparameters,
     main_table,
@@ -28,6 +29,7 @@ from fracsurv.report.tables_export import to_html
 from fracsurv.report.wording import (
     external_note,
     few_followed,
+    name_glossary,
     not_reported,
     without_interval,
 )
@@ -131,7 +133,7 @@ def report_sections(run: Run, table: pd.DataFrame, differences: pd.DataFrame) ->
 def _all_experiments(run: Run, table: pd.DataFrame, differences: pd.DataFrame, names: list[str]) -> Section:
     absent = [name for name in run.runnable() if name not in names]
     missing = [f"Not run: {', '.join(absent)}."] if absent else []
-    notes = [names_said(run, names), READING, counted_note(run.cohort), external_note(run), *missing]
+    notes = [name_glossary(run, names), READING, counted_note(run.cohort), external_note(run), *missing]
     notes += [*not_reported(run, table), *few_followed(run, table), *without_interval(run, table)]
     return Section(
         "results",

@@ -1,4 +1,4 @@
-"""The study's tables in the layout of the thesis, from `ablation.csv` and `differences.csv`; plain HTML from them.
+"""The study's tables: in the layout of the thesis, and of groups, leaks looked for and contributions.
 
 A cell is text: 'mean ± SD' and, on a second line, the 95 % interval; of a difference, on a third, p adjusted by Holm.
 Column names are pairs (group, name): what this run found and what the thesis published are always in groups of their
@@ -19,7 +19,9 @@ from fracsurv.metrics.names import METRIC_NAMES
 from fracsurv.report.tables_export import frame_of
 from fracsurv.study.ablation import best_unimodal, metric_cell
 from fracsurv.study.labels import experiment_columns, experiment_name
+from fracsurv.study.leakage import leak_checks
 from fracsurv.study.protocol import (
+    FEW,
     HEADLINE,
     REFERENCE,
     UNIMODAL,
@@ -27,6 +29,7 @@ from fracsurv.study.protocol import (
     headline_horizon,
 )
 from fracsurv.study.run import Run
+from fracsurv.study.subgroups import ratio_title
 from fracsurv.study.thesis_results import (
     METRICS,
     OUTCOME,
@@ -44,6 +47,14 @@ THESIS = {
     "test": "thesis, test (Tables 4.2, 4.3): private SUPERB cohort, not comparable",
     "validation": "thesis, validation (Tables 4.1, A.2): private SUPERB cohort, not comparable",
 }
+NOT_LOOKED = "not looked at"
+VERDICTS = {
+    True: "as it must be",
+    None: "look at them: the same people, or alike by chance",
+    False: "LEAK: people who are judged were met in training",
+}
+FEWEST_FOR_AUC = 10
+"""With fewer, an AUC over patients and its interval say nothing."""
 
 
 def in_thesis_order(names: Sequence[str]) -> list[str]:
@@ -268,3 +279,57 @@ def _published(name: str, split: str, metric: str) -> str:
     alpha = published_alpha(name)
     note = f"\nα = {alpha:g}" if alpha is not None and metric == "c_index" else ""
     return f"{value[0]:.2f} ± {value[1]:.2f}{note}"
+
+
+def groups_table(run: Run, found: pd.DataFrame, horizon: float | None) -> pd.DataFrame:
+    """A row a group, as `subgroups.subgroup_table` found it: C-index, its difference, observed over expected risk."""
+    records = []
+    names = list(dict.fromkeys(found["experiment"]))
+    for group in dict.fromkeys(found["group"]):
+        rows = found[found["group"] == group].set_index("experiment")
+        first = rows.iloc[0]
+        record = {("", "group"): group, ("", "n"): f"{first['n']:,}", ("", "events"): f"{first['events']:,}"}
+        if first["small"]:
+            record["", "group"] += f"\n{FEW}"
+        for name in names:
+            row, called = rows.loc[name], experiment_name(run, name)
+            record[called, "C-index"] = estimate_cell(*row[["c_index", "ci_low", "ci_high"]])
+            if name != names[0]:
+                difference = row[["difference", "difference_low", "difference_high"]]
+                record[called, f"ΔC from {experiment_name(run, names[0])}"] = (
+                    MISSING if pd.isna(difference.iloc[1]) else estimate_cell(*difference, "+.3f")
+                )
+            if horizon is not None:
+                record[called, ratio_title(horizon, run.cohort.time_unit)] = estimate_cell(
+                    *row[["ratio", "ratio_low", "ratio_high"]]
+                )
+        records.append(record)
+    return frame_of(records)
+
+
+def checks_table(run: Run) -> pd.DataFrame:
+    """What `leakage.leak_checks` looked for and found."""
+    return frame_of(
+        [
+            {("", "two patients with"): check.asked, ("", "found"): check.found,
+             ("", "verdict"): VERDICTS[check.sound] if check.looked else NOT_LOOKED}
+            for check in leak_checks(run)
+        ]
+    )  # fmt: skip
+
+
+def fractured_first_table(run: Run, found: pd.DataFrame) -> pd.DataFrame:
+    """A row a network, as `findings.fractured_first` found it; a group of columns for each least grade."""
+    records = []
+    for name in dict.fromkeys(found["experiment"]):
+        record = {("", "network"): experiment_name(run, name), ("", "encoder"): run.experiment(name).encoder}
+        for row in found[found["experiment"] == name].to_dict("records"):
+            words = "any fracture" if row["least"] == 1 else f"grade {row['least']} or more"
+            known = row["n_patients"] >= FEWEST_FOR_AUC
+            record[words, "AUC within a patient"] = (
+                estimate_cell(row["auc"], row["ci_low"], row["ci_high"]) if known else MISSING
+            )
+            record[words, "patients"] = f"{row['n_patients']:,}"
+            record[words, "fractured vertebrae"] = f"{row['n_fractured']:,}"
+        records.append(record)
+    return frame_of(records)
