@@ -173,7 +173,7 @@ def test_few_events_have_no_band(run, tables, monkeypatch):
     monkeypatch.setattr(comparison, "FEWEST_EVENTS", 10_000)
     assert chance_range(run, "external") is None
     said = findings.forest(run, *tables).said
-    assert "dealt out" not in said
+    assert "permuted" not in said
     assert "nan" not in said
 
 

@@ -51,7 +51,7 @@ def predict_cohort(
     DataFrame
         `patient_id`; `risk`, the mean over the fold models of the log hazard against the mean of their training
         patients (0 = as these, higher = riskier); for each horizon `probability_T`, the mean of the fold models'
-        probabilities of the event by T, and `probability_T_low` and `_high`, the least and greatest of them: how far
+        probabilities of the event by T, and `probability_T_low` and `_high`, the minimum and maximum of them: how far
         the models disagree, which is no confidence interval. NaN beyond the last time of any training part.
 
     Raises

@@ -97,11 +97,11 @@ def not_reported(run: Run, table: pd.DataFrame, only: str | None = None) -> list
         for day in horizons(run.cohort):
             there = {metric: np.isclose(days, day).any() for metric, days in of_metric.items()}
             short, without = _folds_without(run, split, day)
-            told = horizon_label(day, run.cohort.time_unit)
+            label = horizon_label(day, run.cohort.time_unit)
             if not there["brier"]:
-                why.setdefault(("AUC and Brier score", f"{short}follow-up ends before"), []).append(told)
+                why.setdefault(("AUC and Brier score", f"{short}follow-up ends before"), []).append(label)
             elif not there["auc"]:
-                why.setdefault(("AUC", f"{without}nobody has had an event by then"), []).append(told)
+                why.setdefault(("AUC", f"{without}nobody has had an event by then"), []).append(label)
         for (metrics, reason), days in why.items():
             verb = "is" if metrics == "AUC" else "are"
             sentences.append(f"{metrics} at {', '.join(days)} {verb} not reported on {split}: {reason}.")
