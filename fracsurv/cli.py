@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+from enum import StrEnum
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fracsurv.cli_apply import predict, validate
-from fracsurv.cli_detect import app as detect
 from fracsurv.utils.errors import UserError, run_command
+from fracsurv.utils.formatting import counted
 
 # Imports stand inside the commands: torch and scikit-survival take seconds, `--help` and `check` should not.
 
@@ -20,19 +23,40 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+detect = typer.Typer(
+    help="Find vertebrae in radiographs: boxes, and keypoints where they can be learnt.", no_args_is_help=True
+)
 app.add_typer(detect, name="detect")
-app.command()(predict)
-app.command()(validate)
 
 CohortPath = Annotated[Path, typer.Argument(help="Cohort folder, as data/README.md describes it.")]
 OutPath = Annotated[Path, typer.Option("--out", help="Folder of the run's results.")]
 ProfileName = Annotated[str, typer.Option("--profile", help="tiny, demo, paper, permuted, or a YAML file.")]
+RunPath = Annotated[Path, typer.Argument(help="Folder of a finished run; its training data are not needed.")]
+Workers = Annotated[int, typer.Option(help="Processes that read radiographs.", min=1)]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all if not given.")]
+WeightsPath = Annotated[
+    Path | None,
+    typer.Option("--weights", help="A finder's weights, as `detect train` writes them; fracsurv's own if not given."),
+]
+Labelled = Annotated[Path, typer.Argument(help="YOLO folder, or cohort folder with vertebrae.csv.")]
+
+
+class Overlap(StrEnum):
+    """What to do with patients whose id is one of the training's."""
+
+    refuse = "refuse"
+    exclude = "exclude"
+    keep = "keep"
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 @app.command()
 def check(
     cohort: CohortPath,
-    workers: Annotated[int, typer.Option(help="Processes that read radiographs.", min=1)] = 1,
+    workers: Workers = 1,
     summary: Annotated[
         bool, typer.Option(help="Faults and warnings are counted alone: no value of a single patient is printed.")
     ] = False,
@@ -45,7 +69,6 @@ def check(
     from fracsurv.cohort.plausibility import implausible_values
     from fracsurv.cohort.summary import missing_summary, summary_table
     from fracsurv.images.plausibility import implausible_radiographs, unreadable
-    from fracsurv.utils.formatting import counted
 
     try:
         try:
@@ -61,18 +84,15 @@ def check(
             raise
         raise UserError(f"faults: {len(error.faults):,}; call without --summary to see them") from None
     typer.echo(summary_table(checked, outcome=outcome).to_string())
-    if said := missing_summary(checked):
-        typer.echo(f"\n{said}")
-    images = "with radiographs" if checked.has_images else "without radiographs: only tabular experiments can run"
-    if checked.has_images and not checked.has_image.all():
-        images = f"{counted(int(checked.has_image.sum()), 'patient')} of {len(checked):,} with a radiograph"
+    for line in filter(None, (missing_summary(checked), checked.read_as)):
+        typer.echo(f"\n{line}")
+    images = "none, so only tabular experiments can run"
     boxes = "none" if checked.vertebrae is None else f"{len(checked.vertebrae):,}"
-    if checked.vertebrae is None and checked.has_images:
-        boxes = "none, so `run` looks for vertebrae with the finder that ships with fracsurv"
-    if checked.read_as:
-        typer.echo(f"\n{checked.read_as}")
-    warnings = counted(len(odd), "warning")
-    typer.echo(f"\nno faults; {checked.provenance}; {images}; vertebra boxes: {boxes}; {warnings}")
+    if checked.has_images:
+        images = f"{int(checked.has_image.sum()):,} of {counted(len(checked), 'patient')}"
+        boxes = "none, so `run` asks the finder of fracsurv" if checked.vertebrae is None else boxes
+    facts = f"{checked.provenance}; radiographs: {images}; vertebra boxes: {boxes}; {counted(len(odd), 'warning')}"
+    typer.echo(f"\nno faults; {facts}")
     for line in odd if not summary else ():
         typer.echo(f"warning: {line}")
 
@@ -97,7 +117,6 @@ def simulate(
     """Make a cohort with known true risk: clinical factors, radiographs, vertebra boxes, outcome."""
     from fracsurv.config import load_profile
     from fracsurv.simulate import DeathSettings, simulate_cohort
-    from fracsurv.utils.formatting import counted
 
     given = {"patients": patients, "external": external, "seed": seed}
     size = {**load_profile(profile).simulate, **{k: v for k, v in given.items() if v is not None}}
@@ -200,8 +219,7 @@ def run(
     """Run the whole study on a cohort: every experiment, the notebooks, the report. Re-running does what is left."""
     from fracsurv.pipeline.pipeline import run_pipeline
 
-    names = [name.strip() for name in experiments.split(",") if name.strip()]
-    run_pipeline(cohort, profile, out, names, cores, per_fit, profile_dir, anew=anew)
+    run_pipeline(cohort, profile, out, _listed(experiments), cores, per_fit, profile_dir, anew=anew)
 
 
 @app.command()
@@ -215,7 +233,7 @@ def explain(
     patients: Annotated[
         int | None, typer.Option(min=1, help="Whose images are looked at, drawn at random; few if not given.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all if not given.")] = None,
+    threads: Threads = None,
 ) -> None:
     """Find what fitted models look at: vertebrae, places in the picture, clinical factors. The report shows it."""
     import torch
@@ -230,7 +248,7 @@ def explain(
         torch.set_num_threads(threads)
     keep_freed_memory()
     run = open_run(cohort, out, profile)
-    names = [name.strip() for name in experiments.split(",") if name.strip()] or explainable(run)
+    names = _listed(experiments) or explainable(run)
     if not names and not finished(run):
         raise UserError(f"{out}: no experiment is finished; `fracsurv run` first")
     split = "external" if "external" in run.rows(0) else "test"
@@ -240,16 +258,180 @@ def explain(
 
 
 @app.command()
-def report(
-    cohort: CohortPath,
-    profile: ProfileName,
-    out: OutPath,
-) -> None:
+def report(cohort: CohortPath, profile: ProfileName, out: OutPath) -> None:
     """Write index.html and provenance.json from a run's results, and turn its notebooks into HTML."""
     from fracsurv.report.report import write_report
     from fracsurv.study.run import open_run
 
     typer.echo(write_report(open_run(cohort, out, profile)))
+
+
+@app.command()
+def predict(
+    run: RunPath,
+    cohort: Annotated[Path, typer.Argument(help="Patients, as data/README.md describes a cohort; without outcomes.")],
+    out: Annotated[Path, typer.Option("--out", help="For predictions.csv, and warnings.txt if there are any.")],
+    experiment: Annotated[str, typer.Option(help="Row to apply; if empty, that of the report's answer.")] = "",
+    workers: Workers = 1,
+) -> None:
+    """Risk and probabilities of new patients by a run's fold models. Research only: no decision may rest on them."""
+    from fracsurv.cohort.cohort import read_cohort
+    from fracsurv.predict.predict import (
+        default_experiment,
+        fold_folders,
+        model_summary,
+        predict_cohort,
+    )
+    from fracsurv.predict.shift import shift_warnings
+    from fracsurv.study.model_bundle import read_bundle
+    from fracsurv.utils.files import atomic_path, check_outside, write_text
+
+    check_outside(out, cohort)
+    written = out / "predictions.csv"
+    if written.exists():
+        raise UserError(f"{written}: is there already; choose another --out, or delete it")
+    patients = read_cohort(cohort, outcome=False)
+    name = experiment or default_experiment(run)
+    table = predict_cohort(run, patients, name, out / "prepared", workers=workers)
+    bundles = [read_bundle(folder) for folder in fold_folders(run, name)]
+    known = list(dict.fromkeys(line for bundle in bundles for line in bundle.caveats))
+    for line in known + shift_warnings(run, patients, name, out / "prepared", named_rows=True):
+        typer.echo(f"warning: {line}", err=True)
+    (out / "warnings.txt").unlink(missing_ok=True)  # of predictions that were deleted
+    # whoever is passed the predictions shall have them too
+    if warned := known + shift_warnings(run, patients, name, out / "prepared", named_rows=False):
+        write_text(out / "warnings.txt", "".join(f"{line}\n" for line in warned))
+    with atomic_path(written) as temporary:
+        table = table.assign(experiment=name, trained_on=bundles[0].about["provenance"])
+        table.to_csv(temporary, index=False, float_format="%.6g")
+    typer.echo(model_summary(run, name))
+    typer.echo(f"{written}: {counted(len(table), 'patient')}")
+
+
+@app.command()
+def validate(
+    run: RunPath,
+    cohort: Annotated[
+        Path, typer.Argument(help="Other patients with outcomes, as data/README.md describes a cohort.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the page and its files.")],
+    experiment: Annotated[
+        list[str] | None, typer.Option(help="Row to validate, several if given more than once; all if none is.")
+    ] = None,
+    overlap: Annotated[
+        Overlap,
+        typer.Option(
+            help="Patients met in training: refuse the cohort, exclude those who have a training patient's id, or "
+            "keep all (other people, numbered alike)."
+        ),
+    ] = Overlap.refuse,
+    draws: Annotated[int, typer.Option(help="Bootstrap samples of the patients.", min=50)] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the samples and the cross-fitting.", min=0)] = 0,
+    workers: Workers = 1,
+) -> None:
+    """Does the model hold in another cohort: every metric, calibration, and what recalibration would make of it."""
+    from fracsurv.report.validation_files import write_validation
+
+    lines = write_validation(
+        run, cohort, out, experiment or [], overlap=overlap.value, n_draws=draws, seed=seed, workers=workers
+    )
+    for line in lines:
+        typer.echo(line)
+    typer.echo(out / "index.html")
+
+
+@detect.command("train")
+def detect_train(
+    src: Annotated[
+        list[Path], typer.Argument(help="YOLO folders or cohort folders with vertebrae.csv; several are one source.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="New weights file, .safetensors.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the radiographs.")] = 30,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    detector: Annotated[
+        Path | None,
+        typer.Option("--detector", help="A finder whose detector is taken; only the keypoints are learnt."),
+    ] = None,
+) -> None:
+    """Train a finder from scratch on radiographs with boxes, and keypoints if the sources have them."""
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out {out}: must end in .safetensors")
+    from fracsurv.detection import (
+        DetectorRecipe,
+        load_finder,
+        read_all_labelled,
+        save_finder,
+        train_finder,
+    )
+
+    known = load_finder(detector) if detector else None
+    found, provenance = read_all_labelled(src)
+    finder = train_finder(found, provenance, DetectorRecipe(epochs=epochs, seed=seed), detector=known)
+    save_finder(finder, out)
+    typer.echo(f"{out}: {finder.summary()}")
+
+
+@detect.command("predict")
+def detect_predict(
+    cohort: Annotated[Path, typer.Argument(help="Cohort folder.")],
+    weights: WeightsPath = None,
+    replace: Annotated[
+        bool,
+        typer.Option(help="Overwrite a vertebrae.csv that is there; boxes that no finder wrote are kept beside it."),
+    ] = False,
+) -> None:
+    """Write a cohort's vertebrae.csv: boxes with scores, and keypoints if the finder knows them."""
+    from fracsurv.cohort.annotations import written_by
+    from fracsurv.cohort.cohort import read_cohort
+    from fracsurv.images.plausibility import corrections_off_radiographs
+    from fracsurv.utils.files import atomic_path, write_json
+
+    checked = read_cohort(cohort)
+    if faults := corrections_off_radiographs(checked):
+        raise UserError(faults)
+    path = cohort / "vertebrae.csv"
+    if path.exists() and not replace:
+        raise UserError(f"{path}: is there already; give --replace to overwrite it")
+    from fracsurv.detection import find_vertebrae, load_finder
+    from fracsurv.detection.locate import SHIPPED  # after what can be refused without torch
+
+    finder = load_finder(weights or SHIPPED)
+    table = find_vertebrae(finder, checked)
+    if table.empty:
+        raise UserError(
+            f"{cohort}: the finder saw no vertebra in any radiograph ({finder.summary()}); nothing written"
+        )
+    if path.exists() and written_by(cohort) == path.name:  # boxes that no finder wrote may be somebody's work
+        names = (f"vertebrae_before{'' if k == 1 else f'_{k}'}.csv" for k in count(1))
+        kept = next(cohort / name for name in names if not (cohort / name).exists())
+        shutil.copyfile(path, kept)
+        typer.echo(f"{kept}: the boxes that were in vertebrae.csv")
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False)
+    write_json(
+        cohort / "vertebrae.json",
+        {"finder": finder.summary(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
+    )
+    per_patient = table.groupby("patient_id").size().reindex(checked.with_image().table["patient_id"], fill_value=0)
+    typer.echo(f"finder: {finder.summary()}")
+    if finder.about["provenance"] == "simulated" and checked.provenance != "simulated":
+        typer.echo(
+            "warning: this finder was trained on simulated radiographs; nothing shows that it works on real ones"
+        )
+    found, looked = counted(len(table), "vertebra", "vertebrae"), counted(len(per_patient), "radiograph")
+    typer.echo(f"{path}: {found} in {looked}, {per_patient.median():g} typical")
+
+
+@detect.command("score")
+def detect_score(src: Labelled, weights: WeightsPath = None) -> None:
+    """Evaluate a finder on radiographs with boxes that it was not trained on."""
+    from fracsurv.detection import load_finder, read_labelled, score_finder
+    from fracsurv.detection.locate import SHIPPED
+
+    found, provenance = read_labelled(src)
+    typer.echo(f"{src}: {provenance}")
+    for name, value in score_finder(load_finder(weights or SHIPPED), found).items():
+        typer.echo(f"{name:<36} {value:,}" if isinstance(value, int) else f"{name:<36} {value:.3f}")
 
 
 def main(called: typer.Typer = app) -> None:

@@ -45,7 +45,7 @@ def test_check_a_sound_cohort(monkeypatch, capsys, tmp_path):
     code, out, _ = call(monkeypatch, capsys, "check", str(tmp_path))
     assert code == 0
     assert "60 patients (real)" in out
-    assert "no faults; real; without radiographs" in out
+    assert "no faults; real; radiographs: none" in out
 
 
 def test_check_warns_of_what_is_odd_unless_a_summary_is_asked_for(monkeypatch, capsys, tmp_path):

@@ -15,9 +15,8 @@ from fracsurv.metrics import concordance_index
 from fracsurv.report import findings, report
 from fracsurv.report.checklist import OPEN, _by_models, checklist
 from fracsurv.report.findings import clinical
-from fracsurv.report.further_tables import checks_table
-from fracsurv.report.table_files import to_latex, write_table
-from fracsurv.report.tables import frame_of
+from fracsurv.report.tables import checks_table
+from fracsurv.report.tables_export import frame_of, to_latex, write_table
 from fracsurv.study.explanations import read_explanations
 from fracsurv.study.leakage import _shared, leak_checks, permuted_ablation
 from fracsurv.study.prepare import prepare
@@ -129,7 +128,7 @@ class TestPermuted:
     def test_without_such_a_run_it_says_how_to_make_one(self, run):
         table, differences = report.read_ablation(run)
         assert permuted_ablation(run) is None
-        said = findings.doubts(run, table, differences)[-1]
+        said = findings.chance_notes(run, table, differences)[-1]
         assert "was not run" in said
         assert "permuted" in said
 
@@ -159,14 +158,14 @@ class TestPermuted:
         write_json(other / "provenance.json", {"cohort": {"fingerprint": dealt}})
         found = permuted_ablation(run).set_index("experiment")["by_chance"]
         assert found.to_dict() == {"cox_ph": True, "deepsurv": False}
-        said = findings.doubts(run, table, differences)[-1]
+        said = findings.chance_notes(run, table, differences)[-1]
         assert f"between {rows[0]['mean']:.3f} and {rows[1]['mean']:.3f}, 1 of 2 rows outside" in said
         shutil.rmtree(other)
 
 
 def test_the_power_note_names_events_and_patients(run):
     table, differences = report.read_ablation(run)
-    said = findings.doubts(run, table, differences)[0]
+    said = findings.chance_notes(run, table, differences)[0]
     events = int(run.cohort.table["event"][100:].sum())
     assert f"with {events} events among 60 external patients 0." in said
     assert "from Cox PH" in said
@@ -193,7 +192,7 @@ class TestTableFiles:
         assert body[0] == (
             r"\shortstack[l]{A \& B\_1 \\{} with 100 \%} & \shortstack[l]{0.6 $\pm$ 0.1 \\{} [$-$0.1, +0.2]} \\"
         )
-        assert r"\multicolumn{1}{l}{ours, $\alpha$ $\pm$ $\Delta$}" in text
+        assert r" & ours, $\alpha$ $\pm$ $\Delta$ \\" in text
 
     def test_latex_breaks_words_and_makes_wide_numbers_smaller(self):
         words = to_latex(frame_of([{("", "n"): "1", ("", "says"): "a < b | c\n" + "word " * 30}]), "caption")

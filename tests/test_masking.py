@@ -24,7 +24,7 @@ from fracsurv.losses import cox_nll
 from fracsurv.metrics import concordance_index
 from fracsurv.models import MaskedEncoder, build_model, update_mean_features
 from fracsurv.predict.predict import predict_cohort
-from fracsurv.predict.shift import doubts, left_out_or_filled
+from fracsurv.predict.shift import missing_value_warnings, shift_warnings
 from fracsurv.predict.validate import validate_experiment
 from fracsurv.report.report import write_report
 from fracsurv.study.experiments import (
@@ -100,7 +100,7 @@ class TestReading:
         assert set(found.table["image"].iloc[gone]) == {""}
         assert (found.masks, found.has_images, found.n_excluded) == (True, True, 0)
         assert whole.has_image.all()
-        assert missing_summary(found).startswith(f"{len(gone)} of {len(whole)} patients have no radiograph")
+        assert missing_summary(found).startswith(f"No radiograph: {len(gone)} of {len(whole)} patients")
         assert summary_table(found).iloc[:, 0]["With a radiograph"].startswith(f"{len(whole) - len(gone)} (")
         assert "With a radiograph" not in summary_table(whole).index
         assert found.with_image().table["patient_id"].tolist() == whole.table["patient_id"].drop(gone).tolist()
@@ -150,8 +150,8 @@ class TestReading:
     def test_check_says_it(self, folder):
         result = CliRunner().invoke(app, ["check", str(folder)])
         assert result.exit_code == 0, result.output
-        assert "no faults; simulated; 112 patients of 150 with a radiograph; vertebra boxes" in result.output
-        assert "38 of 150 patients have no radiograph" in result.output
+        assert "no faults; simulated; radiographs: 112 of 150 patients; vertebra boxes" in result.output
+        assert "No radiograph: 38 of 150 patients" in result.output
 
     def test_odd_radiographs_are_told_with_their_own_rows(self, folder, tmp_path):
         there = tmp_path / "c"
@@ -419,8 +419,8 @@ class TestApplied:
         centred = [fold["risk"] - fold.loc[fold["split"] == "train", "risk"].mean() for fold in folds]
         np.testing.assert_allclose(found["risk"], np.mean(centred, axis=0), rtol=0, atol=1e-12)
         n = int((~cohort.has_image).sum())
-        told = doubts(run.out, cohort, name, tmp_path, singled=False)
-        assert any(line.startswith(f"column image: {n} of 150 patients have no") for line in told)
+        told = shift_warnings(run.out, cohort, name, tmp_path, named_rows=False)
+        assert any(line.startswith(f"column image: no radiograph in {n} of 150 patients") for line in told)
 
     def test_one_alone_without_a_radiograph(self, run, folder, tmp_path):
         cohort = read_cohort(folder, outcome=False)
@@ -443,7 +443,7 @@ class TestApplied:
         with pytest.raises(UserError) as caught:
             predict_cohort(out, read_cohort(folder, outcome=False), "cds_crops", tmp_path / "w", progress=False)
         assert caught.value.faults == [
-            "image: 38 of 150 patients have no radiograph; the model's training masked nobody. Leave them out "
+            "image: no radiograph in 38 of 150 patients; the model's training masked nobody. Leave them out "
             "(`missing_images: exclude`), or fit the run anew on a cohort with `missing_images: mask`"
         ]
 
@@ -452,11 +452,13 @@ class TestApplied:
         result = CliRunner().invoke(app, list(map(str, arguments)))
         assert result.exit_code == 0, result.output
         kept = (tmp_path / "warnings.txt").read_text(encoding="utf-8").splitlines()
-        assert any(line.startswith("column image: 38 of 150 patients have no radiograph") for line in kept)
+        assert any(line.startswith("column image: no radiograph in 38 of 150 patients") for line in kept)
         cohort = read_cohort(folder, outcome=False)
         known = read_bundle(run.folder("cds_crops_alpha_tab", 0)).caveats
-        assert kept == known + doubts(run.out, cohort, "cds_crops_alpha_tab", tmp_path / "prepared", singled=False)
-        told = doubts(run.out, cohort, "cds_crops_alpha_tab", tmp_path / "prepared", singled=True)
+        assert kept == known + shift_warnings(
+            run.out, cohort, "cds_crops_alpha_tab", tmp_path / "prepared", named_rows=False
+        )
+        told = shift_warnings(run.out, cohort, "cds_crops_alpha_tab", tmp_path / "prepared", named_rows=True)
         assert len(known + told) == len(kept)
         assert all(f"warning: {line}" in result.output for line in told)
         written = pd.read_csv(tmp_path / "predictions.csv")
@@ -474,15 +476,15 @@ class TestApplied:
         table.loc[with_picture, "bmi"] = np.nan
         table.to_csv(other / "cohort.csv", index=False)
         cohort = read_cohort(other, outcome=False)
-        assert left_out_or_filled(run.out, cohort, "cds_full_if") == [
-            "column image: 38 of 150 patients have no radiograph and are left out (`missing_images: exclude`)",
-            "column bmi: not known of 2 of 112 patients; in its place the models take the median of their training "
+        assert missing_value_warnings(run.out, cohort, "cds_full_if") == [
+            "column image: left out, without a radiograph: 38 of 150 patients (`missing_images: exclude`)",
+            "column bmi: missing in 2 of 112 patients; in its place the models take the median of their training "
             "patients (binary: the most frequent value)",
         ]
-        told = doubts(run.out, cohort, "cds_full_if", tmp_path / "w", singled=False)
-        assert set(left_out_or_filled(run.out, cohort, "cds_full_if")) < set(told)
-        assert len(left_out_or_filled(run.out, cohort, "cds_crops")) == 1  # which takes no covariate
-        assert left_out_or_filled(run.out, read_cohort(folder, outcome=False), "cds_full_if") == []
+        told = shift_warnings(run.out, cohort, "cds_full_if", tmp_path / "w", named_rows=False)
+        assert set(missing_value_warnings(run.out, cohort, "cds_full_if")) < set(told)
+        assert len(missing_value_warnings(run.out, cohort, "cds_crops")) == 1  # which takes no covariate
+        assert missing_value_warnings(run.out, read_cohort(folder, outcome=False), "cds_full_if") == []
 
     def test_any_share_of_those_judged_may_have_no_radiograph(self, folder, tmp_path):
         table = pd.read_csv(folder / "cohort.csv")

@@ -22,7 +22,6 @@ from fracsurv.cohort.summary import label, missing_summary, summary_table
 from fracsurv.explain.factors import factor_importance
 from fracsurv.models import DeepSurv
 from fracsurv.models.cox import fit_cox
-from fracsurv.plots import format_p
 from fracsurv.report import findings, report
 from fracsurv.report.checklist import checklist
 from fracsurv.study import explain as fold_models
@@ -33,6 +32,7 @@ from fracsurv.study.scaling import fit_scaling, standardise
 from fracsurv.study.subgroups import left_out, subgroups
 from fracsurv.study.time_dependent import UNKNOWN, follow_up_groups
 from fracsurv.utils.errors import UserError
+from fracsurv.utils.formatting import format_p
 from tests.conftest import tabular, write_cohort
 
 KINDS = {"age": "continuous", "score": "normalised", "smoker": "binary"}
@@ -287,6 +287,7 @@ def test_patients_without_a_radiograph_are_refused_or_left_out_and_counted(simul
     (tmp_path / "cohort.yaml").write_text(settings + "missing_images: exclude\n")
     found, whole = read_cohort(tmp_path), read_cohort(simulated)
     assert found.n_excluded == 3
+    assert missing_summary(found) == "Left out, without a radiograph: 3 patients."
     assert len(found) == len(whole) - 3
     ids = whole.table["patient_id"].drop(gone)
     assert found.table["patient_id"].tolist() == ids.tolist()

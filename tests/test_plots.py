@@ -8,11 +8,11 @@ from lifelines.statistics import logrank_test
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from fracsurv import metrics, plots
+from fracsurv.plots.ablation import FAINT, ratio_ticks
 from fracsurv.plots.images import shortened
 from fracsurv.plots.style import COLOURS, GREY, ink
-from fracsurv.plots.subgroups import FAINT, ratio_ticks
-from fracsurv.plots.survival import format_p
 from fracsurv.study.time_dependent import event_share, risk_tertiles, standardised_differences
+from fracsurv.utils.formatting import format_p
 
 YEAR = 365.25
 
@@ -75,28 +75,6 @@ def test_kaplan_meier_steps_lie_on_the_estimate():
     assert dict(zip(np.round(x, 6), np.round(y, 6), strict=True))[1.0] == 0.75
     assert dict(zip(np.round(x, 6), np.round(y, 6), strict=True))[3.0] == 0.375
     assert texts(figure.axes[0]) == ["bands: 95 % interval"]  # of one group nothing is tested
-
-
-@pytest.mark.parametrize(
-    ("p", "text"), [(0.0004, "p < 0.001"), (0.0312, "p = 0.031"), (0.4567, "p = 0.46"), (np.nan, "p not defined")]
-)
-def test_format_p(p, text):
-    assert format_p(p) == text
-
-
-@pytest.mark.parametrize(
-    ("days", "text"),
-    [(365, "1 year"), (1826, "5 years"), (2922, "8 years"), (1000, "1000 days"), (730.5, "730.5 days")],
-)
-def test_horizon_label(days, text):
-    assert plots.horizon_label(days) == text
-
-
-@pytest.mark.parametrize(
-    ("horizon", "text"), [(0.3333, "0.3333 months"), (1826, "1826 months"), (1.602, "1.602 months")]
-)
-def test_horizon_label_of_another_unit_is_never_years(horizon, text):
-    assert plots.horizon_label(horizon, "months") == text
 
 
 def test_spread_keeps_order_and_gap_and_moves_no_more_than_needed():

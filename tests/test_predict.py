@@ -19,7 +19,7 @@ from fracsurv.config import load_profile
 from fracsurv.metrics import breslow_survival
 from fracsurv.predict import predict as predicting
 from fracsurv.predict.predict import default_experiment, experiments_of, predict_cohort
-from fracsurv.predict.shift import doubts, found_boxes, too_early
+from fracsurv.predict.shift import early_horizon_warnings, finder_warnings, shift_warnings
 from fracsurv.predict.validate import validate_experiment
 from fracsurv.report.notebook import ensure
 from fracsurv.simulate import simulate_cohort
@@ -115,8 +115,8 @@ def test_what_differs_from_the_training_is_refused_all_at_once(made, alone, tmp_
     with pytest.raises(UserError) as caught:
         predict_cohort(alone, other, "cds_full_if", tmp_path, progress=False)
     assert caught.value.faults == [
-        "covariate age: not known of 1 patient; no model has learnt what that means (in training it was known of "
-        "everybody, or of nobody)",
+        "covariate age: missing in 1 patient; no model can use that, since in training it was missing in all "
+        "patients or in none",
         "covariate bmi: the model takes it, and the cohort does not have it",
         "covariate smoker: binary where the model was trained, continuous here",
         "time_unit: days in training, months here",
@@ -170,9 +170,9 @@ def test_whose_boxes_models_were_given_goes_with_them(made, tmp_path):
     given = {"cds_crops": True, "cds_crops_lf": True, "cox_ph_vf": True, "cds_full_if": False, "cox_ph": False}
     for name, told in given.items():
         assert (said in model_caveats(replace(made, cohort=cohort), name, 0)) is told
-        assert found_boxes(made.out, cohort, name, tmp_path) == [f"Of the new patients: {said}"] * told
+        assert finder_warnings(made.out, cohort, name, tmp_path) == [f"Of the new patients: {said}"] * told
         assert not any("boxes" in line for line in model_caveats(made, name, 0))
-        assert found_boxes(made.out, made.cohort, name, tmp_path) == []
+        assert finder_warnings(made.out, made.cohort, name, tmp_path) == []
 
 
 def test_the_protocol_in_full_is_nothing_to_warn_of(made):
@@ -232,22 +232,19 @@ def test_the_command_writes_a_table_and_says_what_made_it(made, alone, tmp_path)
 
 def test_what_makes_predictions_doubtful_is_told(made, alone, tmp_path):
     cohort = made.cohort.of_rows(np.sort(np.concatenate([made.rows(0)[part] for part in ("train", "validation")])))
-    assert doubts(alone, cohort, "cds_full_if", tmp_path, singled=True) == []
-    (line,) = doubts(made.out, cohort, "cds_full_if", tmp_path, singled=True)
-    assert line.startswith(
-        f"column patient_id: {len(cohort)} of {len(cohort)} patients have the id of a patient whom"
-    )
+    assert shift_warnings(alone, cohort, "cds_full_if", tmp_path, named_rows=True) == []
+    (line,) = shift_warnings(made.out, cohort, "cds_full_if", tmp_path, named_rows=True)
+    assert line.startswith(f"column patient_id: {len(cohort)} of {len(cohort)} patients with the id")
     held_out = made.cohort.of_rows(np.sort(np.concatenate([made.rows(0)[part] for part in ("test", "external")])))
-    assert not any("patient_id" in line for line in doubts(made.out, held_out, "cds_full_if", tmp_path, singled=True))
-    (line,) = doubts(made.out, cohort.of_rows(np.array([0])), "cds_full_if", tmp_path, singled=True)
-    assert line.startswith(
-        "column patient_id: 1 of 1 patient has the id of a patient whom the models were trained on"
+    assert not any(
+        "patient_id" in line for line in shift_warnings(made.out, held_out, "cds_full_if", tmp_path, named_rows=True)
     )
     cohort.table.loc[3, "bmi"] = 263.0
-    (line,) = doubts(alone, cohort, "deepsurv", tmp_path, singled=True)
-    assert line.startswith(f"column bmi, row {cohort.file_rows[3]}: 263; the models were trained on ")
-    (line,) = doubts(alone, cohort, "deepsurv", tmp_path, singled=False)  # as it is passed on: nobody's value
-    assert line.startswith(f"column bmi: values of 1 of {len(cohort)} patients lie beyond what the models were")
+    (line,) = shift_warnings(alone, cohort, "deepsurv", tmp_path, named_rows=True)
+    assert line.startswith(f"column bmi, row {cohort.file_rows[3]}: first 263 beyond the training's range")
+    # as it is passed on: nobody's value
+    (line,) = shift_warnings(alone, cohort, "deepsurv", tmp_path, named_rows=False)
+    assert line.startswith(f"column bmi: 1 of {len(cohort)} patients beyond")
     assert "263" not in line
     cohort.table.loc[3, "bmi"] = 25.0
     early = tmp_path / "early"
@@ -257,11 +254,10 @@ def test_what_makes_predictions_doubtful_is_told(made, alone, tmp_path):
         record["about"]["horizons"] = [0.5 if fold == 0 else 1826.0, 1826.0]
         record["baseline"]["time"] = [2.0 + fold, *record["baseline"]["time"][1:]]
         write_json(early / "experiments" / "deepsurv" / f"fold-{fold}" / "model.json", record)
-    assert too_early(early, "deepsurv") == [
-        "probability_0.5: 2 of 2 fold models saw no event by then in training and give 0 to everybody"
-    ]
-    assert too_early(alone, "deepsurv") == []
-    (line,) = doubts(alone, replace(cohort, resolution=1.0), "deepsurv", tmp_path, singled=True)
+    (line,) = early_horizon_warnings(early, "deepsurv")
+    assert line.startswith("probability_0.5: 0 for everybody by 2 of 2 fold models")
+    assert early_horizon_warnings(alone, "deepsurv") == []
+    (line,) = shift_warnings(alone, replace(cohort, resolution=1.0), "deepsurv", tmp_path, named_rows=True)
     assert line.startswith("cohort.yaml, resolution: 1 makes the radiographs ")
 
 
@@ -273,9 +269,12 @@ def test_radiographs_on_another_grey_scale_are_told(made, alone, tmp_path, name)
         image = np.array(Image.open(folder / file))
         Image.fromarray(image // 8).save(folder / file)
     predict_cohort(alone, read_cohort(folder, outcome=False), name, tmp_path / "w", progress=False)
-    found = [line for line in doubts(alone, made.cohort, name, tmp_path / "w", singled=False) if "image" in line]
+    found = [
+        line for line in shift_warnings(alone, made.cohort, name, tmp_path / "w", named_rows=False) if "image" in line
+    ]
     (line,) = found
-    assert line.startswith(f"column image: 5 of {len(made.cohort)} radiographs are far darker or brighter than the")
+    assert line.startswith("column image: far darker or brighter")
+    assert f"5 of {len(made.cohort)} radiographs" in line
 
 
 def test_rows_of_a_cohort_as_it_was_before_are_not_applied(made, tmp_path):
@@ -303,7 +302,7 @@ def test_models_of_outcomes_dealt_out_at_random_are_refused(tmp_path):
     cohort = write_cohort(tmp_path / "c", tabular(90), covariates={"age": "continuous", "smoker": "binary"})
     run = prepare(cohort, tmp_path / "r", replace(load_profile("tiny"), permute_outcomes=True))
     run_experiment(run, "cox_ph", progress=False)
-    with pytest.raises(UserError, match="outcomes were dealt out at random"):
+    with pytest.raises(UserError, match="outcomes are permuted"):
         predict_cohort(run.out, read_cohort(cohort), "cox_ph", tmp_path / "work", progress=False)
 
 
@@ -316,7 +315,7 @@ def test_a_factor_known_of_all_who_trained_may_not_be_missing_later(tmp_path):
     run = prepare(write_cohort(tmp_path / "c", table, **how), tmp_path / "r", "tiny")
     run_experiment(run, "cox_ph", progress=False)
     new = read_cohort(write_cohort(tmp_path / "new", table.iloc[:10], **how), outcome=False)
-    with pytest.raises(UserError, match="age: not known of 1 patient; no model has learnt what that means"):
+    with pytest.raises(UserError, match="age: missing in 1 patient"):
         predict_cohort(run.out, new, "cox_ph", tmp_path / "work", progress=False)
 
 

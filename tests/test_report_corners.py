@@ -9,16 +9,11 @@ import pandas as pd
 import pytest
 
 from fracsurv.cohort.cohort import read_cohort
-from fracsurv.cohort.summary import missing_summary
-from fracsurv.explain.factors import factor_importance
 from fracsurv.report import findings, report
 from fracsurv.report.checklist import checklist
-from fracsurv.report.findings import clinical
 from fracsurv.report.findings.finding import share_said
-from fracsurv.study.explanations import Explanation
 from fracsurv.study.prepare import prepare
 from fracsurv.study.protocol import evaluated_split, headline_horizon
-from fracsurv.study.scaling import standardise
 from fracsurv.study.time_dependent import event_share
 from fracsurv.utils.errors import UserError
 from tests import oracles
@@ -30,27 +25,6 @@ from tests.test_competing import dying
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return made_up_run(tmp_path_factory.mktemp("made-up"))
-
-
-def explanation(event):
-    """Of a model that is its first factor, in 20 patients with these events."""
-    values = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
-    time, names = np.arange(1.0, 21.0), ["age", "smoker"]
-    losses, _ = factor_importance(lambda v: v[:, 0], values, event, time, names, seed=0, n_draws=20)
-    return Explanation("external", [], 20, None, None, losses.assign(fold=0, ci_low=np.nan, ci_high=np.nan))
-
-
-def test_factors_cannot_be_ranked_where_nobody_can_be_compared(run):
-    nobody, some = explanation(np.zeros(20, bool)), explanation(np.arange(20) < 10)
-    why = "among the 20 of the external patients looked at there are no two of whom one is known to have had"
-    found = findings.factors(run, {"cox_ph": nobody})
-    assert found.figure is None
-    assert f"No factor of Cox PH can be ranked: {why} any fracture before the other" in found.said
-    both = findings.factors(run, {"cox_ph": nobody, "deepsurv": some})
-    assert both.figure is not None
-    assert f"No factor of Cox PH can be ranked: {why}" in both.said
-    assert re.search(r"upwards: DeepSurv: Age .* \([+−]\d\.\d{3}, 95 % interval not known\)", both.said)
-    assert "nan" not in both.said
 
 
 @pytest.mark.parametrize("code", [1, 2])
@@ -81,12 +55,6 @@ def test_sentences_do_not_carry_shares_on(tmp_path):
     assert f"{100 * alone:.1f} % of " in said
     assert f"and a share not known (followed up to 300 days) of “Cost [$](x) `a` *b*: yes” (n = {yes.sum()})" in said
     assert share_said(run, event[yes], time[yes], 300.0) == f"{100 * event_share(event[yes], time[yes], 300.0):.1f} %"
-
-
-def test_an_interval_of_net_benefit_that_is_not_known_is_said_once():
-    assert clinical._per_thousand_interval(np.nan, np.nan) == "not known"
-    assert clinical._per_thousand_interval(np.nan, 0.01) == "not known"
-    assert clinical._per_thousand_interval(-0.0012, 0.0042) == "-1 to +4"
 
 
 def held_out(table, n_test, time=None):
@@ -144,16 +112,6 @@ def test_without_any_event_held_out_what_needs_none_is_shown(tmp_path):
     assert not re.search(r"\bnan\b", "".join(parts.values()), re.I)
 
 
-def test_what_cannot_be_shown_is_said_with_its_split_and_reason(tmp_path):
-    run = made_up_run(tmp_path, change=lambda table: held_out(table, 0, time=200))
-    parts = told(report.write_report(run).read_text(encoding="utf-8"))
-    why = (
-        "Nothing can be shown of the external patients. AUC and Brier score at 1 year, 3 years, 5 years, 8 years are "
-    )
-    for part in ("time", "calibration", "decision"):
-        assert f"{why}not reported on external: follow-up ends before." in parts[part]
-
-
 @pytest.mark.parametrize("includes", [False, True])
 def test_who_dies_is_censored_only_where_death_is_not_the_outcome(tmp_path, includes):
     cohort = write_cohort(
@@ -193,18 +151,3 @@ def test_the_checklist_says_who_chose_the_test_patients_and_what_probabilities_a
         prepare(alone, tmp_path / "b-out", "tiny"), pd.DataFrame({"experiment": [], "split": []}), pd.DataFrame()
     )
     assert "probabilities by Breslow's baseline" in rows.set_index(("", "item")).iloc[:, -1]["12g"]
-
-
-@pytest.mark.parametrize(("unknown_from", "told"), [(100, False), (95, True)])
-def test_what_no_fold_can_learn_of_is_not_said_to_be_told(tmp_path, unknown_from, told):
-    # of the last 60, all external, and perhaps of five training patients age is not known
-    table = tabular(160).assign(split=["train"] * 100 + ["external"] * 60)
-    table.loc[unknown_from:, "age"] = np.nan
-    kinds = {"age": "continuous", "smoker": "binary"}
-    cohort = write_cohort(tmp_path / "cohort", table, covariates=kinds, missing_covariates="impute")
-    run = prepare(cohort, tmp_path / "out", "tiny")
-    indicator = [standardise(run.cohort, rows)[:, 2] for rows in run.trained_on()]
-    assert any(column.any() for column in indicator) == told
-    said = missing_summary(run.cohort, run.trained_on())
-    assert ("no model is told where Age, years is not known" in said) != told
-    assert said in report._limits(run)

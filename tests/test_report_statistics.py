@@ -19,7 +19,7 @@ from fracsurv.config import derive_seed
 from fracsurv.metrics import draw_counts
 from fracsurv.report import findings, report
 from fracsurv.report.findings import chance_range, clinical, comparison
-from fracsurv.report.findings.clinical import TOLD_AT
+from fracsurv.report.findings.clinical import THRESHOLDS
 from fracsurv.study.ablation import best_unimodal
 from fracsurv.study.leakage import minimal_detectable_difference
 from fracsurv.study.prepare import prepare
@@ -160,7 +160,7 @@ def test_rows_within_chance_are_counted_by_their_c(run, tables):
     assert len(table[at]) == 3
     moved = table.copy()
     moved.loc[at, "mean"] = [high + 0.01, high - 0.01, low - 0.01]
-    assert "2 of 3 rows are not above that" in findings.forest(run, moved, differences).said
+    assert "not above that: 2 of 3 rows" in findings.forest(run, moved, differences).said
 
 
 def test_the_band_is_half_plus_or_minus_the_normal_quantile_times_the_sd(run):
@@ -173,7 +173,7 @@ def test_few_events_have_no_band(run, tables, monkeypatch):
     monkeypatch.setattr(comparison, "FEWEST_EVENTS", 10_000)
     assert chance_range(run, "external") is None
     said = findings.forest(run, *tables).said
-    assert "dealt out" not in said
+    assert "permuted" not in said
     assert "nan" not in said
 
 
@@ -232,13 +232,13 @@ def test_decision_curves_sentence(run, tables, monkeypatch):
     everyone = judged["cox_ph"].assign(p=1.0)
     for table, words in ((judged["cox_ph"], "false ones: Cox PH"), (judged["deepsurv"], "; DeepSurv"),
                          (everyone, "acting on everyone")):  # fmt: skip
-        wanted = [1000 * net_benefit(table, at) for at in TOLD_AT]
+        wanted = [1000 * net_benefit(table, at) for at in THRESHOLDS]
         np.testing.assert_allclose(told(said, words), wanted, atol=0.5001)  # whole patients
     assert f"{100 * (1 - survival_at(everyone, HORIZON)):.1f} % have it" in said
 
     def gain(rows):
         both = [judged[name].iloc[rows] for name in ("deepsurv", "cox_ph")]
-        return [1000 * (net_benefit(both[0], at) - net_benefit(both[1], at)) for at in TOLD_AT]
+        return [1000 * (net_benefit(both[0], at) - net_benefit(both[1], at)) for at in THRESHOLDS]
 
     np.testing.assert_allclose(told(said, "DeepSurv minus Cox PH:"), gain(np.arange(60)), atol=0.5001)
     seed = derive_seed(run.profile.seed, "net benefit", "external")

@@ -22,10 +22,9 @@ from fracsurv.cohort.covariates import MISSING
 from fracsurv.cohort.read import read_patients
 from fracsurv.cohort.settings import read_settings
 from fracsurv.utils.errors import UserError
+from fracsurv.utils.formatting import DAYS_A_YEAR, HORIZONS_YEARS
 
 CORRECTIONS = "vertebrae_corrections.csv"
-HORIZONS_YEARS = (1, 3, 5, 8)
-DAYS_A_YEAR = 365.25
 FROM_SETTINGS = (
     "provenance", "resolution", "labels", "outcome", "horizons", "description", "time_unit", "competing_event",
     "outcome_includes_death",

@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 from fracsurv.cohort.cohort import Cohort
 from fracsurv.cohort.covariates import MISSING, constant_indicators, label_of
 from fracsurv.metrics import kaplan_meier
-from fracsurv.utils.formatting import NOT_KNOWN, counted, first_upper, have, number, was
+from fracsurv.utils.formatting import (
+    NOT_KNOWN,
+    counted,
+    first_upper,
+    number,
+)
 
 
 def label(cohort: Cohort, name: str) -> str:
@@ -46,10 +51,10 @@ def missing_summary(cohort: Cohort, trained_on: Iterable[NDArray] = ()) -> str:
                 "that."
             )
     if n := cohort.n_excluded:
-        sentences.append(f"{counted(n, 'patient')} without a radiograph {was(n)} left out.")
+        sentences.append(f"Left out, without a radiograph: {counted(n, 'patient')}.")
     if n := cohort.n_without_image:
         sentences.append(
-            f"{n:,} of {counted(len(cohort), 'patient')} {have(n)} no radiograph: in its place, "
+            f"No radiograph: {n:,} of {counted(len(cohort), 'patient')}. In its place, "
             "models that take one get the mean features of the training patients who have one (from the image alone, "
             "so, the mean log hazard). Networks are trained on the pictures that are there."
         )

@@ -5,42 +5,29 @@ figure that leaves its page still says what its numbers were made from.
 """
 
 from fracsurv.cohort.boxes import LEVELS
-from fracsurv.plots.ablation import forest, over_time, validation_against_test
+from fracsurv.plots.ablation import forest, over_time, subgroups, validation_against_test
+from fracsurv.plots.calibration import CalibrationPanel, calibration, decision_curve
 from fracsurv.plots.covariates import coefficient_forest, covariate_distributions
 from fracsurv.plots.explanation import contributions, factor_losses, heat_maps
 from fracsurv.plots.images import (
     augmentation_samples,
     box_heights,
+    boxes_per_patient,
+    corrections,
     crop_montage,
+    grade_matrix,
+    keypoints,
     radiograph_with_slots,
 )
-from fracsurv.plots.incidence import incidence
 from fracsurv.plots.style import (
     COLOURS,
     as_png,
     as_svg,
-    horizon_label,
     set_style,
     spread,
 )
-from fracsurv.plots.subgroups import subgroups
-from fracsurv.plots.survival import (
-    CalibrationPanel,
-    calibration,
-    decision_curve,
-    format_p,
-    kaplan_meier,
-    log_rank_p,
-    numbers_at_risk,
-)
+from fracsurv.plots.survival import expected_and_observed, incidence, kaplan_meier, log_rank_p, numbers_at_risk
 from fracsurv.plots.training import alpha_sweep, late_fusion_weights, learning_curves
-from fracsurv.plots.validation import expected_and_observed
-from fracsurv.plots.vertebrae import (
-    boxes_per_patient,
-    corrections,
-    grade_matrix,
-    keypoints,
-)
 
 __all__ = [
     "COLOURS",
@@ -62,10 +49,8 @@ __all__ = [
     "expected_and_observed",
     "factor_losses",
     "forest",
-    "format_p",
     "grade_matrix",
     "heat_maps",
-    "horizon_label",
     "incidence",
     "kaplan_meier",
     "keypoints",

@@ -1,4 +1,4 @@
-"""All experiments beside each other: forest plot, metrics over time, validation against test."""
+"""All experiments beside each other: forest plot, metrics over time, validation against test, groups of patients."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from fracsurv.config import TRUE_RISK
+from fracsurv.metrics.names import METRIC_NAMES
 from fracsurv.plots.style import (
     COLOURS,
     GREY,
     label_ends,
+    name_rows,
     new_figure,
     time_axis,
 )
@@ -22,7 +24,11 @@ from fracsurv.plots.style import (
 INPUT_COLOURS = {"truth": "#000000", "none": COLOURS[0], "full": COLOURS[1], "crops": COLOURS[2]}
 INPUT_NAMES = {"truth": "true risk", "none": "clinical only", "full": "full image", "crops": "vertebra crops"}
 CHANCE_COLOUR = "#e3e3e3"
-METRIC_NAMES = {"c_index": "C-index", "auc": "AUC(t)", "brier": "Brier score"}
+FAINT = "#949494"
+RATIO_TICKS = (1.0, 0.5, 2.0, 0.2, 5.0, 0.1, 10.0, 0.05, 20.0, 0.33, 3.0, 0.67, 1.5, 0.8, 1.25)
+"""By how much they are wanted where there is not room for all."""
+APART = 0.11
+"""Least distance between two of them as a share of the axis: a label of four characters at 8 points fits."""
 
 
 def forest(
@@ -30,17 +36,16 @@ def forest(
     labels: Mapping[str, str],
     splits: Sequence[str],
     *,
-    metric: str = "c_index",
     reference: str = "cox_ph",
     chance: Mapping[str, tuple[float, float]] | None = None,
     provenance: str = "",
 ) -> Figure:
-    """A metric of every experiment with its 95 % interval, a panel a split, a line at the reference.
+    """C-index of every experiment with its 95 % interval, a panel a split, a line at the reference.
 
     Parameters
     ----------
     table : DataFrame
-        `experiment, input, split, mean, ci_low, ci_high, n_patients` of one metric; experiments in order.
+        `experiment, input, split, mean, ci_low, ci_high, n_patients` of the C-index; experiments in order.
     labels : mapping
         Experiment to its name.
     chance : mapping, optional
@@ -63,10 +68,9 @@ def forest(
             axes.hlines(position, row["ci_low"], row["ci_high"], color=colour, linewidth=1.6)
             axes.plot(row["mean"], position, "D", color=colour, markersize=5)
         n = f" (n = {rows['n_patients'].iloc[0]:,})" if len(rows) else ""
-        axes.set(title=f"{split}{n}", xlabel=METRIC_NAMES.get(metric, metric), ylim=(len(names) - 0.5, -0.5))
+        axes.set(title=f"{split}{n}", xlabel=METRIC_NAMES["c_index"])
         axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
-        axes.tick_params(axis="y", length=0)
-    panels[0].set_yticks(range(len(names)), [labels[name] for name in names])
+        name_rows(axes, [labels[name] for name in names])
     present = [key for key in INPUT_COLOURS if key in set(table["input"])]
     handles = [Line2D([], [], color=INPUT_COLOURS[key], marker="D", label=INPUT_NAMES[key]) for key in present]
     if reference in names:
@@ -158,3 +162,62 @@ def validation_against_test(
     if len(wide):
         label_ends(axes, wide["validation"], wide[judged], [labels[n] for n in wide.index], colours, gap=0.065)
     return figure
+
+
+def subgroups(
+    table: pd.DataFrame, labels: Mapping[str, str], ratio_title: str, *, small: str = "small", provenance: str = ""
+) -> Figure:
+    """C-index and observed over expected risk, a row a group, a colour a model; small groups in grey.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `label` (of the group), `small`, `experiment`, `c_index, ci_low, ci_high`, `ratio, ratio_low, ratio_high`
+        (NaN where not known; there is no second panel where none is).
+    labels : mapping
+        Experiment to its name, in the order to draw.
+    small : str
+        What the small groups are, for the legend.
+    """
+    groups = list(dict.fromkeys(table["label"]))
+    panels = [("c_index", "ci_low", "ci_high", "C-index", 0.5)]
+    if "ratio" in table and table["ratio"].notna().any():
+        panels.append(("ratio", "ratio_low", "ratio_high", ratio_title, 1.0))
+    figure = new_figure(3.1 + 2.9 * len(panels), 1.1 + 0.42 * len(groups), provenance)
+    drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    colours = dict(zip(labels, (COLOURS[0], COLOURS[2], COLOURS[3]), strict=False))
+    offsets = dict(zip(labels, np.linspace(-0.16, 0.16, len(labels)) if len(labels) > 1 else [0.0], strict=True))
+    for axes, (value, low, high, title, line) in zip(drawn, panels, strict=True):
+        axes.axvline(line, color=GREY, linewidth=1, linestyle=":")
+        for row in table.to_dict("records"):
+            colour = FAINT if row["small"] else colours[row["experiment"]]
+            y = groups.index(row["label"]) + offsets[row["experiment"]]
+            axes.hlines(y, row[low], row[high], color=colour, linewidth=1.4)
+            axes.plot(
+                row[value], y, "D" if row["experiment"] == next(iter(labels)) else "o", color=colour, markersize=4
+            )
+        axes.set(xlabel=title)
+        axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
+        name_rows(axes, groups)
+    if len(drawn) > 1:
+        drawn[1].set_xscale("log")
+        ticks = ratio_ticks(*drawn[1].get_xlim())
+        drawn[1].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        drawn[1].minorticks_off()
+    handles = [
+        Line2D([], [], color=colours[name], marker="D" if i == 0 else "o", markersize=4, label=labels[name])
+        for i, name in enumerate(labels)
+    ]
+    if table["small"].any():
+        handles.append(Line2D([], [], color=FAINT, label=small))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def ratio_ticks(low: float, high: float) -> list[float]:
+    """Ticks of a logarithmic axis, as many of `RATIO_TICKS` as there is room for."""
+    least, chosen = APART * np.log(high / low), []
+    for tick in RATIO_TICKS:
+        if low <= tick <= high and all(abs(np.log(tick / other)) >= least for other in chosen):
+            chosen.append(tick)
+    return sorted(chosen)

@@ -14,6 +14,7 @@ from fracsurv.plots.style import (
     COLOURS,
     GREY,
     broken,
+    name_rows,
     new_figure,
 )
 
@@ -37,11 +38,9 @@ def contributions(
         axes.axvline(0, color=GREY, linewidth=1, linestyle=":")
         axes.hlines(rows, low, high, color=COLOURS[0], linewidth=1.6)
         axes.plot(middle, rows, "o", color=COLOURS[0], markersize=4)
-        axes.set(ylim=(len(levels) - 0.5, -0.5))
+        name_rows(axes, levels)
         axes.xaxis.set_major_locator(MaxNLocator(3))
         axes.set_title(title, fontsize=9)
-        axes.tick_params(axis="y", length=0)
-    panels[0].set_yticks(rows, levels)
     words = "Log hazard with the vertebra less that without it: median and middle half of the patients"
     figure.supxlabel(broken(words, width - 0.3), fontsize=9)
     return figure
@@ -71,11 +70,9 @@ def factor_losses(
             if len(losses):
                 axes.hlines(position, *of_factor[["ci_low", "ci_high"]].iloc[0], color=COLOURS[0], linewidth=1.4)
                 axes.plot(losses.mean(), position, "D", color=COLOURS[0], markersize=5)
-        axes.set(ylim=(len(factors) - 0.5, -0.5))
+        name_rows(axes, list(factors.values()))
         axes.set_title(title, fontsize=8)
-        axes.tick_params(axis="y", length=0)
-    panels[0].set_yticks(range(len(factors)), list(factors.values()))
-    words = "Loss of C-index when the factor is dealt out at random; diamonds: mean over the folds, 95 % interval"
+    words = "Loss of C-index when the factor is permuted; diamonds: mean over the folds, 95 % interval"
     figure.supxlabel(broken(words, 7.3), fontsize=9)
     return figure
 

@@ -10,10 +10,12 @@ import matplotlib as mpl
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
-from fracsurv.cohort.cohort import DAYS_A_YEAR, HORIZONS_YEARS
+from fracsurv.utils.formatting import DAYS_A_YEAR
 
 COLOURS = tuple(sns.color_palette("colorblind").as_hex())
 """Wong's palette, told apart by people with any of the common colour deficiencies."""
@@ -21,12 +23,14 @@ GREY = "#6b6b6b"
 STAMP_INCHES = 0.24
 CHARACTER = 0.56
 """Mean width of DejaVu's characters in running English, as a share of the font's size."""
+LINE = {"arrowstyle": "-", "linewidth": 0.5, "alpha": 0.6, "shrinkA": 1, "shrinkB": 2, "relpos": (0, 0.5)}
+"""From a label to its point."""
 
 
-def ink(colour: str, contrast: float = 4.5) -> str:
-    """A colour as dark as text on white must be: WCAG's contrast ratio, 4.5 for small print."""
+def ink(colour: str) -> str:
+    """A colour as dark as small print on white must be: a contrast ratio of 4.5 (WCAG)."""
     share = np.array(to_rgb(colour))
-    while 1.05 / (_luminance(share) + 0.05) < contrast:
+    while 1.05 / (_luminance(share) + 0.05) < 4.5:
         share = share * 0.97
     return to_hex(share)
 
@@ -82,14 +86,6 @@ def broken(text: str, width: float, size: float = 9) -> str:
     return textwrap.fill(text, max(12, int(width / (CHARACTER * size / 72))), break_on_hyphens=False)
 
 
-def horizon_label(horizon: float, unit: str = "days") -> str:
-    """'5 years' for the protocol's horizons where times are in days; the number and its unit for any other."""
-    years = {round(DAYS_A_YEAR * year): year for year in HORIZONS_YEARS} if unit == "days" else {}
-    if horizon in years:
-        return f"{years[horizon]} year{'s' if years[horizon] > 1 else ''}"
-    return f"{horizon:g} {unit}"
-
-
 def time_axis(unit: str) -> tuple[float, str]:
     """By what to divide times for an axis, and what the axis is called: days are drawn as years."""
     divisor, name = (DAYS_A_YEAR, "years") if unit == "days" else (1.0, unit)
@@ -112,6 +108,19 @@ def spread(wanted: Sequence[float], gap: float) -> np.ndarray:
     placed = np.empty(len(wanted))
     placed[order] = level + gap * np.arange(len(wanted))
     return placed
+
+
+def percent(*sides: Axis, decimals: int | None = None) -> None:
+    """Show shares from 0 to 1 in percent, without the sign, on these sides of a panel."""
+    for side in sides:
+        side.set_major_formatter(PercentFormatter(1, decimals=decimals, symbol=""))
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Give a panel a row for each name, the first at the top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
 
 
 def label_ends(
@@ -137,15 +146,7 @@ def label_ends(
             fontsize=8,
             color=ink(colour),
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour,
-                "linewidth": 0.5,
-                "alpha": 0.6,
-                "shrinkA": 1,
-                "shrinkB": 2,
-                "relpos": (0, 0.5),
-            },
+            arrowprops=LINE | {"color": colour},
         )
 
 

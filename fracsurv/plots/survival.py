@@ -1,30 +1,20 @@
-"""Kaplan–Meier and incidence curves with numbers at risk; calibration and decision curves at a horizon."""
+"""Curves over the time of follow-up: Kaplan–Meier and incidence with numbers at risk, expected against observed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from lifelines import KaplanMeierFitter
 from lifelines.statistics import multivariate_logrank_test
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from fracsurv.metrics import Calibration, cumulative_incidence
-from fracsurv.plots.style import (
-    COLOURS,
-    GREY,
-    STAMP_INCHES,
-    broken,
-    horizon_label,
-    ink,
-    new_figure,
-    time_axis,
-)
+from fracsurv.metrics import cumulative_incidence
+from fracsurv.metrics import kaplan_meier as kaplan_meier_steps
+from fracsurv.plots.style import COLOURS, GREY, ink, new_figure, percent, time_axis
+from fracsurv.utils.formatting import format_p
 
 
 def numbers_at_risk(time: NDArray, at: Sequence[float]) -> list[int]:
@@ -37,13 +27,6 @@ def log_rank_p(event: NDArray, time: NDArray, group: NDArray) -> float:
     if len(np.unique(group)) < 2:
         return float("nan")
     return float(multivariate_logrank_test(time, group, event).p_value)
-
-
-def format_p(p: float) -> str:
-    """'p = 0.03', 'p < 0.001', or 'p not defined'."""
-    if not np.isfinite(p):
-        return "p not defined"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def kaplan_meier(
@@ -88,10 +71,7 @@ def kaplan_meier(
     for key, colour in zip(present, colours, strict=True):
         at = group == key
         curve, band = _without_event(event[at], elapsed[at], competing)
-        axes.step(curve.index, curve, where="post", color=colour, label=f"{labels[key]} (n = {at.sum():,})")
-        axes.fill_between(
-            band.index, band.iloc[:, 0], band.iloc[:, 1], step="post", color=colour, alpha=0.18, linewidth=0
-        )
+        _step(axes, curve, band, colour, f"{labels[key]} (n = {at.sum():,})")
         lowest = min(lowest, float(np.nanmin(band.to_numpy())))
     kept = np.isin(group, compared)
     p = log_rank_p(event[kept] == 1, elapsed[kept], group[kept])
@@ -102,12 +82,90 @@ def kaplan_meier(
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     axes.set_title(title, pad=8 + 13 * len(present))
     axes.set(ylabel=f"Without {outcome}, %", ylim=(max(0.0, np.floor(lowest * 10 - 0.5) / 10), 1.02))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
-    ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= elapsed.max()]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set_xlim(-0.03 * elapsed.max(), elapsed.max() * 1.03)
+    percent(axes.yaxis)
     times = [elapsed[group == key] for key in present]
-    risk_table(table, times, [labels[key] for key in present], colours, ticks, called)
+    _risk_table(axes, table, times, [labels[key] for key in present], colours, called)
+    return figure
+
+
+def incidence(
+    event: NDArray,
+    time: NDArray,
+    *,
+    outcome: str = "any fracture",
+    competing: str = "death",
+    time_unit: str = "days",
+    provenance: str = "",
+) -> Figure:
+    """Aalen–Johansen curves of both events with 95 % bands, 1 − Kaplan–Meier of the first, and numbers at risk.
+
+    Parameters
+    ----------
+    event, time : arrays, shape (n,)
+        0 censored, 1 the event, 2 the competing one; times in `time_unit`, > 0.
+    outcome, competing : str
+        What the two are called.
+    """
+    event, time = np.asarray(event), np.asarray(time, float)
+    figure = new_figure(6.4, 4.1, provenance)
+    axes, table = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 0.56])
+    divisor, called = time_axis(time_unit)
+    elapsed = time / divisor
+    times = np.unique(elapsed)
+    for cause, name, colour in ((1, outcome, COLOURS[0]), (2, f"{competing} first", COLOURS[1])):
+        found = cumulative_incidence(event, elapsed, times, cause=cause)
+        curve = pd.Series(np.concatenate([[0.0], found.incidence]), [0.0, *times])
+        band = pd.DataFrame({"low": found.low, "high": found.high}, times)[found.incidence > 0]
+        _step(axes, curve, band, colour, f"{name} (n = {(event == cause).sum():,}), Aalen–Johansen with 95 % band")
+    steps, survival = kaplan_meier_steps(event == 1, elapsed)
+    axes.step(
+        np.concatenate([[0.0], steps]), np.concatenate([[0.0], 1 - survival]), where="post", color=COLOURS[0],
+        linestyle="--", linewidth=1.2, label=f"{outcome}, 1 − Kaplan–Meier, which takes {competing} for censoring",
+    )  # fmt: skip
+    axes.set(ylabel="Have had it, %", ylim=(0, None))
+    percent(axes.yaxis, decimals=0 if axes.get_ylim()[1] > 0.1 else None)
+    figure.legend(loc="outside upper left")
+    _risk_table(axes, table, [elapsed], ["free of both"], ["black"], called)
+    return figure
+
+
+def expected_and_observed(
+    event: NDArray,
+    time: NDArray,
+    times: NDArray,
+    expected: Mapping[str, NDArray],
+    labels: Mapping[str, str],
+    *,
+    outcome: str = "any fracture",
+    time_unit: str = "days",
+    provenance: str = "",
+) -> Figure:
+    """1 − Kaplan–Meier with its 95 % band (log–log Greenwood), and models' mean predicted probability over time.
+
+    Parameters
+    ----------
+    event, time : arrays, shape (n,)
+        Bool, True = event; times in `time_unit`, > 0.
+    times : array, shape (n_times,)
+        Increasing; where `expected` is known.
+    expected : mapping of str to array, shape (n_times,)
+        Each model's mean probability of the event by then.
+    labels : mapping
+        Model to its name.
+    """
+    figure = new_figure(7.6, 3.9, provenance)
+    axes = figure.subplots()
+    divisor, called = time_axis(time_unit)
+    curve, band = _without_event(np.asarray(event), np.asarray(time, float) / divisor, competing=False)
+    end = float(times[-1]) / divisor
+    _step(axes, 1 - curve, 1 - band, "#000000", "observed, Kaplan–Meier, 95 % band")
+    top = float(np.nanmax(1 - band.to_numpy()[band.index <= end], initial=0.02))
+    for (name, values), colour in zip(expected.items(), COLOURS * len(expected), strict=False):
+        axes.plot(np.asarray(times) / divisor, values, color=colour, label=labels[name])
+        top = max(top, float(np.max(values)))
+    axes.set(xlim=(0, end), ylim=(0, min(1.0, 1.06 * top)), xlabel=called, ylabel=f"With {outcome}, %")
+    percent(axes.yaxis)
+    axes.legend(loc="upper left")
     return figure
 
 
@@ -125,123 +183,25 @@ def _without_event(event: NDArray, time: NDArray, competing: bool) -> tuple[pd.S
     return frame["share"], frame[["low", "high"]]
 
 
-def risk_table(
-    axes, times: list[NDArray], names: list[str], colours: Sequence[str], ticks: Sequence[float], called: str
-) -> None:
-    """Numbers at risk below a figure's curves: a row for each group's times, at the figure's ticks."""
+def _step(axes, curve: pd.Series, band: pd.DataFrame, colour: str, label: str) -> None:
+    axes.step(curve.index, curve, where="post", color=colour, label=label)
+    low, high = band.iloc[:, 0], band.iloc[:, 1]
+    axes.fill_between(band.index, low, high, step="post", color=colour, alpha=0.18, linewidth=0)
+
+
+def _risk_table(above, axes, times: list[NDArray], names: list[str], colours: Sequence[str], called: str) -> None:
+    """Numbers at risk below the curves in `above`: a row for each group's times, at the curves' ticks."""
+    longest = max(time.max() for time in times)
+    ticks = [tick for tick in above.get_xticks() if 0 <= tick <= longest]
+    above.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    above.set_xlim(-0.03 * longest, longest * 1.03)
     axes.set(ylim=(len(times) - 0.4, -0.9), xlabel=called, yticks=range(len(times)))
     axes.set_yticklabels([name if len(name) <= 26 else name[:25] + "…" for name in names])
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(length=0)
     for spine in ("left", "bottom"):
         axes.spines[spine].set_visible(False)
-    axes.tick_params(axis="x", length=0)
     axes.set_title("Numbers at risk", fontsize=8)
     for row, (time, colour) in enumerate(zip(times, colours, strict=True)):
         axes.get_yticklabels()[row].set_color(ink(colour))
         for tick, number in zip(ticks, numbers_at_risk(time, ticks), strict=True):
             axes.text(tick, row, f"{number:,}", ha="center", va="center", fontsize=8)
-
-
-class CalibrationPanel(NamedTuple):
-    """One model's calibration: its groups, a smooth curve (two arrays of probabilities), and words for the corner."""
-
-    groups: Calibration
-    smooth_predicted: NDArray
-    smooth_observed: NDArray
-    words: str
-
-
-def calibration(
-    panels: Mapping[str, CalibrationPanel],
-    horizon: float,
-    *,
-    outcome: str = "any fracture",
-    time_unit: str = "days",
-    estimate: str = "Kaplan–Meier",
-    provenance: str = "",
-) -> Figure:
-    """Predicted against observed probability of the event by `horizon` (in `time_unit`), a panel a model."""
-    n_columns = min(4, len(panels))
-    n_rows = -(-len(panels) // n_columns)
-    n_lines = max(each.words.count("\n") + 1 for each in panels.values())
-    legend = 0.42 if n_columns > 2 else 0.7  # inches above the panels, below the provenance
-    width, height = max(3.9, 2.3 * n_columns + 0.4), (2.75 + 0.14 * n_lines) * n_rows + 0.4 + legend
-    figure = new_figure(width, height, provenance)
-    top = 1 - STAMP_INCHES / height
-    figure.get_layout_engine().set(rect=(0, 0, 1, top - legend / height))
-    drawn = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
-    tops = [[each.groups.predicted.max(), np.nanmax(each.groups.high)] for each in panels.values()]
-    limit = min(1.0, 1.05 * max(0.1, float(np.max(tops))))
-    for axes, (name, each) in zip(drawn.flat, panels.items(), strict=False):
-        groups = each.groups
-        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
-        axes.plot(each.smooth_predicted, each.smooth_observed, color=COLOURS[1], linewidth=1.4)
-        errors = np.clip([groups.observed - groups.low, groups.high - groups.observed], 0, None)
-        axes.errorbar(
-            groups.predicted, groups.observed, yerr=errors,
-            fmt="o", markersize=4, linewidth=1, color=COLOURS[0], clip_on=False,  # points at 0 and 1 are seen whole
-        )  # fmt: skip
-        # above the axes, where no interval runs through the words
-        axes.text(0, 1.02, each.words, transform=axes.transAxes, fontsize=7, va="bottom", linespacing=1.35)
-        axes.set_title(broken(name, width / n_columns - 0.3, 8.5), fontsize=8.5, pad=5 + 9.8 * n_lines)
-        axes.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
-        axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
-    for axes in drawn.flat[len(panels) :]:
-        axes.set_visible(False)
-    words = f"Predicted probability of {outcome} within {horizon_label(horizon, time_unit)}, %"
-    figure.supxlabel(broken(words, width - 0.3), fontsize=9)
-    figure.supylabel("Observed probability, %", fontsize=9)
-    handles = [
-        Line2D([], [], color=COLOURS[0], marker="o", markersize=4, linewidth=1,
-               label=f"groups by prediction, {estimate} with 95 % interval"),
-        Line2D([], [], color=COLOURS[1], label="smooth"),
-        Line2D([], [], color=GREY, linestyle=":", linewidth=1, label="perfect"),
-    ]  # fmt: skip
-    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, top), ncols=3 if n_columns > 2 else 1)
-    return figure
-
-
-def decision_curve(
-    thresholds: NDArray,
-    curves: Mapping[str, NDArray],
-    everyone: NDArray,
-    labels: Mapping[str, str],
-    *,
-    outcome: str = "any fracture",
-    horizon: str = "5 years",
-    provenance: str = "",
-) -> Figure:
-    """Net benefit per 1,000 patients over the threshold probability, for each model, for acting on all, on nobody.
-
-    Parameters
-    ----------
-    thresholds : array, shape (n,)
-        Probabilities from which on to act.
-    curves : mapping of str to array, shape (n,)
-        Net benefit a patient of each model; NaN where it is not known.
-    everyone : array, shape (n,)
-        Net benefit of acting on everyone.
-    labels : mapping
-        Model to its name.
-    """
-    figure = new_figure(7.6, 3.9, provenance)
-    axes = figure.subplots()
-    percent = 100 * np.asarray(thresholds)
-    palette = iter([COLOURS[i] for i in (0, 2, 3, 4, 1, 5)])
-    drawn = {name: (1000 * values, "#000000" if name == "true_risk" else next(palette), "-", labels[name])
-             for name, values in curves.items()}  # fmt: skip
-    drawn["everyone"] = (1000 * np.asarray(everyone), GREY, "--", "acting on everyone")
-    top = max(float(np.nanmax(each[0])) for each in drawn.values())
-    lowest = min(float(np.nanmin(each[0])) for each in drawn.values())
-    for values, colour, line, _ in drawn.values():
-        axes.plot(percent, values, line, color=colour, linewidth=1.5)
-    axes.axhline(0, color=GREY, linewidth=1, linestyle=":")
-    # where nobody has the event nothing lies above 0, and all that there is to see lies below
-    axes.set(ylim=(-0.12 * top, 1.06 * top) if top > 0 else (1.06 * lowest, -0.06 * lowest), xlim=(0, percent[-1]))
-    axes.set(xlabel=f"Threshold: act from this predicted risk of {outcome} by {horizon} on, %")
-    axes.set_ylabel("Net benefit, true positives per 1,000 patients")
-    handles = [Line2D([], [], color=colour, linestyle=line, label=text) for _, colour, line, text in drawn.values()]
-    handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1, label="acting on nobody"))
-    axes.legend(handles=handles, loc="upper right")
-    return figure

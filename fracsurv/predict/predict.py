@@ -25,7 +25,7 @@ from fracsurv.training.data import ImageFeed, NetworkInputs, RiskColumns
 from fracsurv.training.loop import Network, predict
 from fracsurv.utils.devices import precision_of
 from fracsurv.utils.errors import UserError
-from fracsurv.utils.formatting import counted, have
+from fracsurv.utils.formatting import counted
 
 
 def probability_column(horizon: float, what: str = "") -> str:
@@ -52,7 +52,7 @@ def predict_cohort(
     DataFrame
         `patient_id`; `risk`, the mean over the fold models of the log hazard against the mean of their training
         patients (0 = as these, higher = riskier); for each horizon `probability_T`, the mean of the fold models'
-        probabilities of the event by T, and `probability_T_low` and `_high`, the least and greatest of them: how far
+        probabilities of the event by T, and `probability_T_low` and `_high`, the minimum and maximum of them: how far
         the models disagree, which is no confidence interval. NaN beyond the last time of any training part.
 
     Raises
@@ -110,7 +110,7 @@ def apply_models(
 ) -> FoldModels:
     """An experiment's fold models applied to a cohort; arguments and errors as for `predict_cohort`."""
     if name not in experiments_of(run):
-        known = ", ".join(experiments_of(run)) or "none"
+        known = ", ".join(experiments_of(run))
         raise UserError(f"{run}: no experiment {name} whose models can be applied; there are: {known}")
     folders = fold_folders(run, name)
     read = [read_bundle(folder) for folder in folders]
@@ -120,13 +120,8 @@ def apply_models(
     return FoldModels(read, np.stack(risks), cohort)
 
 
-def trained_on(run: Path, name: str) -> str:
-    """Provenance of the patients on whom an experiment's models were trained."""
-    return str(read_bundle(fold_folders(run, name)[0]).about["provenance"])
-
-
-def told(run: Path, name: str) -> str:
-    """A sentence on what made the predictions."""
+def model_summary(run: Path, name: str) -> str:
+    """What made the predictions: fold models, training patients, outcome."""
     about = [read_bundle(folder).about for folder in fold_folders(run, name)]
     fewest = min(each["patients"] for each in about)
     competing = about[0]["competing_event"]
@@ -141,24 +136,19 @@ def told(run: Path, name: str) -> str:
 def experiments_of(run: Path) -> list[str]:
     """Experiments of a run's folder whose models can be applied: of its ablation table, once that is written.
 
-    Others may lie there, of the cohort as it was before.
+    Others may lie there, of the cohort as it was before. A UserError where there is none.
     """
     found = {path.parent.parent.name for path in run.glob("experiments/*/fold-*/model.json")}
     if (run / "ablation.csv").exists():
         found &= set(pd.read_csv(run / "ablation.csv")["experiment"])
+    if not found:
+        raise UserError(f"{run}: no models to apply; is it the folder of a finished `fracsurv run`?")
     return sorted(found)
-
-
-def some_experiments(run: Path) -> list[str]:
-    """As `experiments_of`; a UserError where there is none."""
-    if names := experiments_of(run):
-        return names
-    raise UserError(f"{run}: no models to apply; is it the folder of a finished `fracsurv run`?")
 
 
 def default_experiment(run: Path) -> str:
     """The row of the report's answer, or else the first that there is."""
-    names = some_experiments(run)
+    names = experiments_of(run)
     return HEADLINE if HEADLINE in names else names[0]
 
 
@@ -188,28 +178,28 @@ class _Stores:
         return self.opened[kind, scale]
 
 
-def other_than_training(run: Path, cohort: Cohort, name: str) -> list[str]:
-    """Every way in which a cohort is other than an experiment's models can be applied to."""
-    return _differences(cohort, [read_bundle(folder) for folder in fold_folders(run, name)])
+def training_mismatches(run: Path, cohort: Cohort, name: str) -> list[str]:
+    """What in a cohort keeps an experiment's models from being applied to it, one line each; [] if nothing."""
+    return _mismatches(cohort, [read_bundle(folder) for folder in fold_folders(run, name)])
 
 
-def _differences(cohort: Cohort, read: Sequence[ModelBundle]) -> list[str]:
+def _mismatches(cohort: Cohort, read: Sequence[ModelBundle]) -> list[str]:
     applied = read[0]  # what is asked of it is the same for every fold's model
     row, scaling, faults = applied.experiment, applied.scaling, []
-    heard = {name for each in read for name in each.scaling.informative}
+    informative = {name for each in read for name in each.scaling.informative}
     if applied.about["permuted"]:
-        faults.append("the run's outcomes were dealt out at random (`permute_outcomes`): its models know nothing")
+        faults.append("the run's outcomes are permuted (`permute_outcomes`): its models know nothing")
     for name, kind in scaling.kinds.items():
         theirs = cohort.covariates.get(name)
         if theirs is None:
             faults.append(f"covariate {name}: the model takes it, and the cohort does not have it")
         elif theirs != kind:
             faults.append(f"covariate {name}: {kind} where the model was trained, {theirs} here")
-        elif name + MISSING in cohort.indicators and name + MISSING not in heard:
+        elif name + MISSING in cohort.indicators and name + MISSING not in informative:
             n = int(cohort.table[name].isna().sum())
             faults.append(
-                f"covariate {name}: not known of {counted(n, 'patient')}; no model has learnt what that means (in "
-                "training it was known of everybody, or of nobody)"
+                f"covariate {name}: missing in {counted(n, 'patient')}; no model can use that, since in training it "
+                "was missing in all patients or in none"
             )
     if cohort.time_unit != applied.about["time_unit"]:
         faults.append(f"time_unit: {applied.about['time_unit']} in training, {cohort.time_unit} here")
@@ -220,7 +210,7 @@ def _differences(cohort: Cohort, read: Sequence[ModelBundle]) -> list[str]:
         faults.append("image: the model takes radiographs, and the cohort has none")
     elif row.needs_images and not applied.masked and (n := int((~cohort.has_image).sum())):
         faults.append(
-            f"image: {n:,} of {counted(len(cohort), 'patient')} {have(n)} no radiograph; the model's training "
+            f"image: no radiograph in {n:,} of {counted(len(cohort), 'patient')}; the model's training "
             "masked nobody. Leave them out (`missing_images: exclude`), or fit the run anew on a cohort with "
             "`missing_images: mask`"
         )
@@ -229,7 +219,7 @@ def _differences(cohort: Cohort, read: Sequence[ModelBundle]) -> list[str]:
 
 def _checked(cohort: Cohort, read: Sequence[ModelBundle], work: Path, progress: bool) -> Cohort:
     """The cohort, with vertebrae and slots where they are needed; a UserError names every fault."""
-    if faults := _differences(cohort, read) + corrections_off_radiographs(cohort):
+    if faults := _mismatches(cohort, read) + corrections_off_radiographs(cohort):
         raise UserError(faults)
     row = read[0].experiment
     if row.needs_boxes:

@@ -32,7 +32,7 @@ from fracsurv.predict.recalibrate import (
     recalibrate,
 )
 from fracsurv.study.model_bundle import ModelBundle
-from fracsurv.utils.formatting import be, counted
+from fracsurv.utils.formatting import counted
 
 COLUMNS = [
     "experiment", "model", "metric", "horizon", "threshold", "value", "low", "high", "sd", "n", "events",
@@ -100,7 +100,7 @@ def validate_experiment(
     Parameters
     ----------
     run, cohort, name, work
-        As for `predicting.predict_cohort`; the cohort must have outcomes without `outcome_faults`.
+        As for `predict.predict_cohort`; the cohort must have outcomes without `outcome_faults`.
     n_draws, seed : int
         Bootstrap samples of the patients and their seed, from which the cross-fitting's parts are drawn too.
 
@@ -156,7 +156,7 @@ def _recalibrated(
     crossed: dict[str, Prediction] = {}
     absent: dict[str, str] = {}
     if (n := int(had.sum())) < LEAST_EVENTS:
-        few = f"that needs {LEAST_EVENTS} events within the models' training follow-up, and there {be(n)} {n}"
+        few = f"that needs {LEAST_EVENTS} events within the models' training follow-up; there: {n}"
         return fitted, crossed, dict.fromkeys(METHODS, few)
     for method in METHODS:
         whole = recalibrate(method, had, until, given)

@@ -22,14 +22,14 @@ from fracsurv.study.run import Run
 from fracsurv.utils.formatting import counted, interval, signed
 
 
-def answer(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> str:
+def study_answer(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> str:
     """The study's question answered in one sentence, by the row fixed beforehand: crops with intermediate fusion."""
     if HEADLINE not in run.runnable():
         return "This cohort has no radiographs with vertebra boxes, so whether they add anything cannot be answered."
-    return answer_for(run, table, differences, HEADLINE)
+    return row_answer(run, table, differences, HEADLINE)
 
 
-def answer_for(run: Run, table: pd.DataFrame, differences: pd.DataFrame, name: str) -> str:
+def row_answer(run: Run, table: pd.DataFrame, differences: pd.DataFrame, name: str) -> str:
     """What an experiment's paired differences from Cox PH and from DeepSurv say, in one sentence and its caveat.
 
     A fusion row holds a non-linear network of the clinical factors besides the image, so that its lead over Cox PH

@@ -11,15 +11,14 @@ from fracsurv.cohort.cohort import horizons
 from fracsurv.cohort.settings import read_settings
 from fracsurv.cohort.summary import followed, label, missing_summary
 from fracsurv.config import CONFIGS, TRUE_RISK
-from fracsurv.plots import horizon_label
-from fracsurv.report.answers import answer
-from fracsurv.report.tables import frame_of
+from fracsurv.report.answers import study_answer
+from fracsurv.report.tables_export import frame_of
 from fracsurv.report.wording import split_summary
 from fracsurv.study.competing import probability_method
 from fracsurv.study.labels import experiment_name, masked_summary
 from fracsurv.study.protocol import PROVENANCE, split_counts
 from fracsurv.study.run import Run
-from fracsurv.utils.formatting import counted
+from fracsurv.utils.formatting import counted, horizon_label
 
 OPEN = "open: for the authors"
 SIMULATED = {
@@ -73,7 +72,7 @@ def _facts(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> dict[str
         "n_rows": counted(len(rows), "row"),
         "rows": "; ".join(experiment_name(run, name) for name in rows),
         "followed": f"Follow-up: {followed(cohort)}.",
-        "answer": answer(run, table, differences),
+        "answer": study_answer(run, table, differences),
         "missing": f"{_missing(run)} {masked_summary(run)}".strip(),
         **_by_models(run, rows, has_differences=len(differences) > 0, judged=len(counts) > 1),
     }

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from fracsurv.cohort.summary import label
-from fracsurv.report.tables import frame_of, results_table
+from fracsurv.report.tables import results_table
+from fracsurv.report.tables_export import frame_of
 from fracsurv.report.wording import provenance_lines
 from fracsurv.study.competing import probability_method
 from fracsurv.study.labels import experiment_name, fitting_notes, masked_summary
@@ -22,7 +23,7 @@ USES = {
     "semi-synthetic": "To study the method. Trained on simulated outcomes, it says nothing of any person's risk.",
     "real": "Research. It has not been evaluated as a medical device, and no decision on a patient may rest on it.",
 }
-TOLD = {
+FIT_FACTS = {
     "alpha": "α", "best_epoch": "best epoch", "validation_c_index": "validation C", "parameters": "parameters",
     "trainable_parameters": "of these trained", "seed": "seed", "precision": "precision", "torch": "torch",
 }  # fmt: skip
@@ -73,16 +74,18 @@ def model_card(run: Run, name: str, table: pd.DataFrame, differences: pd.DataFra
 
 
 def _fits(run: Run, name: str) -> pd.DataFrame:
-    """A row a saved fold model: what its `fit.json` tells."""
+    """A row a saved fold model: what its `fit.json` holds."""
     records = []
     for fold in range(run.profile.n_folds):
         path = run.folder(name, fold) / "fit.json"
-        told = read_json(path) if path.exists() else {}
-        records.append({("", "fold"): str(fold)} | {("", words): _told(told, key) for key, words in TOLD.items()})
+        record = read_json(path) if path.exists() else {}
+        records.append(
+            {("", "fold"): str(fold)} | {("", words): _fact(record, key) for key, words in FIT_FACTS.items()}
+        )
     return frame_of(records)
 
 
-def _told(record: dict[str, Any], key: str) -> str:
+def _fact(record: dict[str, Any], key: str) -> str:
     value = record.get(key)
     if value is None:
         return MISSING

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from fracsurv.config import ROOT, TRUE_RISK, load_profile
 from fracsurv.plots import as_png, as_svg, set_style
 from fracsurv.report.findings import Finding
-from fracsurv.report.table_files import to_html
+from fracsurv.report.tables_export import to_html
 from fracsurv.report.wording import plain, provenance_lines
 from fracsurv.study.model_bundle import FILE as BUNDLE_FILE
 from fracsurv.study.prepare import prepare, prepare_store

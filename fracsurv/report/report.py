@@ -11,14 +11,13 @@ from fracsurv.cohort.plausibility import coarse_times_warning
 from fracsurv.cohort.summary import missing_summary
 from fracsurv.config import TRUE_RISK
 from fracsurv.plots import set_style
-from fracsurv.report.answers import answer, answer_note
+from fracsurv.report.answers import answer_note, study_answer
 from fracsurv.report.checklist import checklist, checklist_source
 from fracsurv.report.html import css, notebook_pages, template
 from fracsurv.report.model_cards import model_card
-from fracsurv.report.model_words import fitting_said
-from fracsurv.report.sections import sections
-from fracsurv.report.table_files import to_html, write_table
-from fracsurv.report.wording import provenance_lines
+from fracsurv.report.sections import report_sections
+from fracsurv.report.tables_export import to_html, write_table
+from fracsurv.report.wording import fitting_note, provenance_lines
 from fracsurv.study.ablation import ablation
 from fracsurv.study.competing import limit_note
 from fracsurv.study.labels import experiment_name, masked_summary, stamp
@@ -66,14 +65,14 @@ def write_report(run: Run) -> Path:
     names = list(dict.fromkeys(table["experiment"]))
     facts = provenance(run, names)
     write_json(run.out / "provenance.json", facts)
-    made = sections(run, table, differences)
+    made = report_sections(run, table, differences)
     files = []
     for shown in (shown for section in made for shown in section.tables):
         files += write_table(shown.frame, f"{shown.caption} ({stamp(run)})", run.out / "tables" / shown.name)
     context = {
         "title": f"fracsurv report: {run.cohort.provenance} cohort, profile {run.profile.name}",
         "question": question(run),
-        "answer": answer(run, table, differences),
+        "answer": study_answer(run, table, differences),
         "answer_note": answer_note(run, table, differences),
         "provenance": provenance_lines(run, names),
         "provenance_kind": run.cohort.provenance,
@@ -215,7 +214,7 @@ def _limits(run: Run) -> list[str]:
         "Cox PH is linear in the covariates, and hazards are taken to be proportional at all times, by the networks "
         "too; neither was tested.",
     ]
-    if said := fitting_said(run, finished(run)):
+    if said := fitting_note(run, finished(run)):
         limits.append(said)
     if run.cohort.has_competing:
         limits.append(limit_note(run.cohort))

@@ -13,11 +13,11 @@ from fracsurv.plots import as_svg
 from fracsurv.report import findings
 from fracsurv.report.answers import vertebral_says
 from fracsurv.report.findings import Finding
-from fracsurv.report.further_tables import checks_table, fractured_first_table, groups_table
-from fracsurv.report.model_words import names_said
-from fracsurv.report.table_files import to_html
 from fracsurv.report.tables import (
+    checks_table,
+    fractured_first_table,
     further_metrics,
+    groups_table,
     has_thesis_auc,
     hyperparameters,
     main_table,
@@ -25,9 +25,11 @@ from fracsurv.report.tables import (
     summary_beside_published,
     vertebral_table,
 )
+from fracsurv.report.tables_export import to_html
 from fracsurv.report.wording import (
     external_note,
     few_followed,
+    name_glossary,
     not_reported,
     without_interval,
 )
@@ -108,7 +110,7 @@ class Section:
     folded: list[dict[str, str]] = field(default_factory=list)
 
 
-def sections(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[Section]:
+def report_sections(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[Section]:
     """All sections of which this run has anything to show."""
     names = list(dict.fromkeys(table["experiment"]))
     made = [
@@ -131,7 +133,7 @@ def sections(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[S
 def _all_experiments(run: Run, table: pd.DataFrame, differences: pd.DataFrame, names: list[str]) -> Section:
     absent = [name for name in run.runnable() if name not in names]
     missing = [f"Not run: {', '.join(absent)}."] if absent else []
-    notes = [names_said(run, names), READING, counted_note(run.cohort), external_note(run), *missing]
+    notes = [name_glossary(run, names), READING, counted_note(run.cohort), external_note(run), *missing]
     notes += [*not_reported(run, table), *few_followed(run, table), *without_interval(run, table)]
     return Section(
         "results",
@@ -234,7 +236,7 @@ def _looking(run: Run, names: list[str]) -> list[Section]:
 
 
 def _nothing(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> Section:
-    text = findings.doubts(run, table, differences)
+    text = findings.chance_notes(run, table, differences)
     return Section(
         "nothing",
         "Could it be nothing?",

@@ -1,4 +1,4 @@
-"""The study's tables in the layout of the thesis, from `ablation.csv` and `differences.csv`; plain HTML from them.
+"""The study's tables: in the layout of the thesis, and of groups, leaks looked for and contributions.
 
 A cell is text: 'mean ± SD' and, on a second line, the 95 % interval; of a difference, on a third, p adjusted by Holm.
 Column names are pairs (group, name): what this run found and what the thesis published are always in groups of their
@@ -15,10 +15,13 @@ import pandas as pd
 from fracsurv.cohort.cohort import Cohort
 from fracsurv.cohort.summary import summary_table
 from fracsurv.config import TRUE_RISK
-from fracsurv.plots import format_p, horizon_label
+from fracsurv.metrics.names import METRIC_NAMES
+from fracsurv.report.tables_export import frame_of
 from fracsurv.study.ablation import best_unimodal, metric_cell
 from fracsurv.study.labels import experiment_columns, experiment_name
+from fracsurv.study.leakage import leak_checks
 from fracsurv.study.protocol import (
+    FEW,
     HEADLINE,
     REFERENCE,
     UNIMODAL,
@@ -26,6 +29,7 @@ from fracsurv.study.protocol import (
     headline_horizon,
 )
 from fracsurv.study.run import Run
+from fracsurv.study.subgroups import ratio_title
 from fracsurv.study.thesis_results import (
     METRICS,
     OUTCOME,
@@ -35,15 +39,22 @@ from fracsurv.study.thesis_results import (
     published_summary,
     thesis_order,
 )
-from fracsurv.utils.formatting import MISSING, signed
+from fracsurv.utils.formatting import MISSING, estimate_cell, format_p, horizon_label, number
 
-METRIC_NAMES = {"c_index": "C-index", "auc": "AUC", "brier": "Brier", "auc_thesis": "AUC, thesis's definition"}
-FURTHER = {"c_index_ipcw": "Uno's C", "mean_auc": "mean AUC", "integrated_brier": "integrated Brier"}
+FURTHER = ("c_index_ipcw", "mean_auc", "integrated_brier")
 CHOSEN = "networks' epochs (and α) were chosen on these patients: optimistic"
 THESIS = {
     "test": "thesis, test (Tables 4.2, 4.3): private SUPERB cohort, not comparable",
     "validation": "thesis, validation (Tables 4.1, A.2): private SUPERB cohort, not comparable",
 }
+NOT_LOOKED = "not looked at"
+VERDICTS = {
+    True: "as it must be",
+    None: "look at them: the same people, or alike by chance",
+    False: "LEAK: people who are judged were met in training",
+}
+FEWEST_FOR_AUC = 10
+"""With fewer, an AUC over patients and its interval say nothing."""
 
 
 def in_thesis_order(names: Sequence[str]) -> list[str]:
@@ -97,7 +108,7 @@ def results_table(
                 called = f"ΔC from {experiment_name(run, best)}: best of one source on validation"
                 record[(ours, called)] = _difference(compared, name, best)
             if not way.empty:
-                record[(ours, "way to true risk, no interval")] = f"{round(100 * way[name])} %".replace("-", "−")
+                record[(ours, "way to true risk, no interval")] = f"{number(100 * way[name], '.0f')} %"
         if split in THESIS and run.cohort.outcome == OUTCOME:
             for metric in METRICS:
                 record[(THESIS[split], METRIC_NAMES[metric])] = _published(name, split, metric)
@@ -156,7 +167,7 @@ def further_metrics(run: Run, table: pd.DataFrame) -> pd.DataFrame:
         for split in _splits(table):
             rows = table[table["split"] == split]
             group = _group(run, rows, split)
-            record |= {(group, called): _cell(rows, name, metric, None) for metric, called in FURTHER.items()}
+            record |= {(group, METRIC_NAMES[metric]): _cell(rows, name, metric, None) for metric in FURTHER}
         records.append(record)
     return frame_of(records)
 
@@ -258,7 +269,7 @@ def _difference(differences: pd.DataFrame, name: str, reference: str) -> str:
         return MISSING
     row = differences[at].iloc[0]
     p = "" if pd.isna(row["p_holm"]) else f"\n{format_p(row['p_holm'])}"
-    return f"{signed(row['difference'])}\n[{signed(row['ci_low'])}, {signed(row['ci_high'])}]{p}"
+    return estimate_cell(row["difference"], row["ci_low"], row["ci_high"], "+.3f") + p
 
 
 def _published(name: str, split: str, metric: str) -> str:
@@ -270,9 +281,55 @@ def _published(name: str, split: str, metric: str) -> str:
     return f"{value[0]:.2f} ± {value[1]:.2f}{note}"
 
 
-def frame_of(records: list[dict[tuple[str, str], str]]) -> pd.DataFrame:
-    """Records of cells by (group, column) as a table."""
-    columns = list(records[0]) if records else [("", "model")]
-    frame = pd.DataFrame([[record[c] for c in columns] for record in records], columns=range(len(columns)))
-    frame.columns = pd.MultiIndex.from_tuples(columns)
-    return frame
+def groups_table(run: Run, found: pd.DataFrame, horizon: float | None) -> pd.DataFrame:
+    """A row a group, as `subgroups.subgroup_table` found it: C-index, its difference, observed over expected risk."""
+    records = []
+    names = list(dict.fromkeys(found["experiment"]))
+    for group in dict.fromkeys(found["group"]):
+        rows = found[found["group"] == group].set_index("experiment")
+        first = rows.iloc[0]
+        record = {("", "group"): group, ("", "n"): f"{first['n']:,}", ("", "events"): f"{first['events']:,}"}
+        if first["small"]:
+            record["", "group"] += f"\n{FEW}"
+        for name in names:
+            row, called = rows.loc[name], experiment_name(run, name)
+            record[called, "C-index"] = estimate_cell(*row[["c_index", "ci_low", "ci_high"]])
+            if name != names[0]:
+                difference = row[["difference", "difference_low", "difference_high"]]
+                record[called, f"ΔC from {experiment_name(run, names[0])}"] = (
+                    MISSING if pd.isna(difference.iloc[1]) else estimate_cell(*difference, "+.3f")
+                )
+            if horizon is not None:
+                record[called, ratio_title(horizon, run.cohort.time_unit)] = estimate_cell(
+                    *row[["ratio", "ratio_low", "ratio_high"]]
+                )
+        records.append(record)
+    return frame_of(records)
+
+
+def checks_table(run: Run) -> pd.DataFrame:
+    """What `leakage.leak_checks` looked for and found."""
+    return frame_of(
+        [
+            {("", "two patients with"): check.asked, ("", "found"): check.found,
+             ("", "verdict"): VERDICTS[check.sound] if check.looked else NOT_LOOKED}
+            for check in leak_checks(run)
+        ]
+    )  # fmt: skip
+
+
+def fractured_first_table(run: Run, found: pd.DataFrame) -> pd.DataFrame:
+    """A row a network, as `findings.fractured_first` found it; a group of columns for each least grade."""
+    records = []
+    for name in dict.fromkeys(found["experiment"]):
+        record = {("", "network"): experiment_name(run, name), ("", "encoder"): run.experiment(name).encoder}
+        for row in found[found["experiment"] == name].to_dict("records"):
+            words = "any fracture" if row["least"] == 1 else f"grade {row['least']} or more"
+            known = row["n_patients"] >= FEWEST_FOR_AUC
+            record[words, "AUC within a patient"] = (
+                estimate_cell(row["auc"], row["ci_low"], row["ci_high"]) if known else MISSING
+            )
+            record[words, "patients"] = f"{row['n_patients']:,}"
+            record[words, "fractured vertebrae"] = f"{row['n_fractured']:,}"
+        records.append(record)
+    return frame_of(records)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fracsurv.cohort.cohort import Cohort, read_cohort
-from fracsurv.predict.predict import other_than_training, some_experiments
+from fracsurv.predict.predict import experiments_of, training_mismatches
 from fracsurv.predict.recalibrate import METHODS
-from fracsurv.predict.shift import found_boxes, other_greys, unlike_training
-from fracsurv.predict.train_overlap import met_by_row, seen_in_training
+from fracsurv.predict.shift import finder_warnings, grey_scale_warnings, values_beyond_training
+from fracsurv.predict.train_overlap import id_fault, seen_in_training, without_training_patients
 from fracsurv.predict.validate import (
     Validated,
     outcome_faults,
@@ -23,7 +22,7 @@ from fracsurv.predict.validate import (
     validate_experiment,
 )
 from fracsurv.report.validation_page import write_page
-from fracsurv.report.validation_words import Study, answer, cautions
+from fracsurv.report.validation_words import Study, cautions, validation_answer
 from fracsurv.study.model_bundle import read_bundle
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import (
@@ -33,7 +32,6 @@ from fracsurv.utils.files import (
     read_json,
     write_json,
 )
-from fracsurv.utils.formatting import counted, have, was
 
 VERSION = 1
 WHAT = (
@@ -65,8 +63,7 @@ def write_validation(
     names : sequence of str
         Experiments; all of the run if empty.
     overlap : {'refuse', 'exclude', 'keep'}
-        What to do with patients who have the id of a training patient. Where more than chance gives have one's
-        outcome and covariates, the cohort is refused, but with 'keep'.
+        What to do with patients who have the id of a training patient.
 
     Returns
     -------
@@ -82,7 +79,7 @@ def write_validation(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: is there already and not empty; give a new folder")
     cohort = read_cohort(folder, learnt=False)
-    known = some_experiments(run)
+    known = experiments_of(run)
     if unknown := [name for name in names if name not in known]:
         raise UserError(f"--experiment {unknown[0]}: not of this run; it has {', '.join(known)}")
     names = list(dict.fromkeys(names)) or known
@@ -91,93 +88,30 @@ def write_validation(
     leaves_out = overlap == "exclude" and met is not None and not met.all()
     others = cohort.of_rows(np.flatnonzero(~met)) if leaves_out else cohort
     for name in names:
-        faults += [fault for fault in other_than_training(run, others, name) if fault not in faults]
+        faults += [fault for fault in training_mismatches(run, others, name) if fault not in faults]
     if faults:
         named = overlap == "refuse" and met is not None and met.any()
-        raise UserError([*faults, _named_alike(met, len(cohort))] if named else faults)
+        raise UserError([*faults, id_fault(met)] if named else faults)
     with atomic_folder(out) as temporary:
         work = temporary / "prepared"
         n_given = len(cohort)
-        cohort, warnings = others_only(run, cohort, overlap)
+        cohort, warnings = without_training_patients(run, cohort, overlap)
         if faults := outcome_faults(applied, cohort, n_given - len(cohort)):
             raise UserError(faults)
         validated = [
             validate_experiment(run, cohort, name, work, n_draws=n_draws, seed=seed, workers=workers)
             for name in names
         ]
-        warnings += dict.fromkeys(line for name in names for line in found_boxes(run, cohort, name, work))
-        warnings += dict.fromkeys(line for name in names for line in other_greys(run, name, work))
+        warnings += dict.fromkeys(line for name in names for line in finder_warnings(run, cohort, name, work))
+        warnings += dict.fromkeys(line for name in names for line in grey_scale_warnings(run, name, work))
         shutil.rmtree(work, ignore_errors=True)
         study = Study(run, cohort, validated, n_draws, seed, warnings)
         _write_tables(study, temporary)
         write_json(temporary / "recalibration.json", recalibration_record(run, cohort, validated))
         write_page(study, temporary)
     # values of single patients are named here alone, and not on the page
-    odd = unlike_training(run, cohort, names[0], singled=True)
-    return [answer(study), *(f"warning: {line}" for line in [*cautions(study), *odd])]
-
-
-def _named_alike(named: np.ndarray, n_patients: int) -> str:
-    return (
-        f"patient_id: {_has_ids(named, n_patients)}; --overlap exclude leaves them out, --overlap keep if they are "
-        "other people, numbered alike"
-    )
-
-
-def _has_ids(named: np.ndarray, n_patients: int) -> str:
-    n = int(named.sum())
-    return f"{n:,} of {counted(n_patients, 'patient')} {have(n)} the id of a patient whom the models were trained on"
-
-
-def others_only(run: Path, cohort: Cohort, overlap: str) -> tuple[Cohort, list[str]]:
-    """The cohort, with 'exclude' without those who have a training patient's id, and sentences for the page.
-
-    Nobody is left out for her row: a choice by outcome would change what is observed.
-
-    Raises
-    ------
-    UserError
-        Where patients were met in training, by id or clearly by row, and `overlap` does not say what to do with
-        them; where nobody is left.
-    """
-    by_id = seen_in_training(run, cohort)
-    named = np.zeros(len(cohort), bool) if by_id is None else by_id
-    has = _has_ids(named, len(cohort))
-    faults, warnings = [], []
-    if named.any() and overlap == "refuse":
-        faults.append(_named_alike(named, len(cohort)))
-    elif named.any() and overlap == "keep":
-        warnings.append(
-            f"{has}. They were kept as other people (--overlap keep); if they are not, this is no validation."
-        )
-    elif named.all():
-        raise UserError(f"patient_id: {has}: nobody is left to validate on")
-    elif named.any():
-        warnings.append(f"{has}, and {was(int(named.sum()))} left out.")
-        cohort, named = cohort.of_rows(np.flatnonzero(~named)), named[~named]
-    with TemporaryDirectory() as work:
-        by_row = met_by_row(run, cohort, Path(work))
-    if by_row is not None and by_row.beyond_chance:
-        alike = int(by_row.rows.sum())
-        has = (
-            f"{alike:,} of {counted(len(cohort), 'patient')} {have(alike)} the time, the event and the log hazard "
-            f"(by Cox regression) of a patient whom the models were trained on "
-            f"({int((by_row.rows & named).sum()):,} the id too); among strangers about {by_row.by_chance:.1f} would"
-        )
-        if overlap == "keep":
-            warnings.append(f"{has}. They were kept (--overlap keep); if they are the same, this is no validation.")
-        else:
-            faults.append(
-                f"time, event: {has}. Give other patients, or --overlap keep if you know that they are others; "
-                "nobody is left out for an outcome"
-            )
-    if faults:
-        raise UserError(faults)
-    if by_id is None and by_row is None:
-        warnings.append(
-            "This run's folder does not say whom it was trained on: nobody checked that these are others."
-        )
-    return cohort, warnings
+    odd = values_beyond_training(run, cohort, names[0], named_rows=True)
+    return [validation_answer(study), *(f"warning: {line}" for line in [*cautions(study), *odd])]
 
 
 def recalibration_record(run: Path, cohort: Cohort, validated: Sequence[Validated]) -> dict[str, Any]:

@@ -9,17 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fracsurv import metrics, plots
+from fracsurv import plots
 from fracsurv.cohort.summary import followed, missing_summary, summary_table
-from fracsurv.plots import format_p, horizon_label
 from fracsurv.predict.recalibrate import NAMES
 from fracsurv.predict.validate import ENSEMBLE, Validated
-from fracsurv.report.calibration_words import panel, ratio_words
+from fracsurv.report.clinical_figures import net_benefit_figure, panel, ratio_words, thirds_figure
 from fracsurv.report.findings.finding import Finding
 from fracsurv.report.html import css, template
 from fracsurv.report.sections import Section, ShownTable, data_uri
-from fracsurv.report.table_files import write_table
-from fracsurv.report.tables import frame_of
+from fracsurv.report.tables_export import frame_of, write_table
 from fracsurv.report.validation_tables import (
     benefit_table,
     horizons_table,
@@ -29,19 +27,18 @@ from fracsurv.report.validation_tables import (
 from fracsurv.report.validation_words import (
     RULE,
     Study,
-    answer,
     cautions,
     found,
     limits,
     provenance_lines,
     titles,
+    validation_answer,
 )
 from fracsurv.report.wording import no_thirds
 from fracsurv.study.protocol import too_few_for_thirds
 from fracsurv.study.provenance import commit
-from fracsurv.study.time_dependent import risk_tertiles
 from fracsurv.utils.files import write_text
-from fracsurv.utils.formatting import counted, number, true_minus
+from fracsurv.utils.formatting import counted, horizon_label, number, true_minus
 
 MOST_CURVES = 4
 STEPS = 80
@@ -50,14 +47,14 @@ STEPS = 80
 def write_page(study: Study, out: Path) -> None:
     """Write `index.html` and the tables' files into the folder of a validation."""
     plots.set_style()
-    made = sections(study)
+    made = validation_sections(study)
     for shown in (shown for section in made for shown in section.tables):
         write_table(shown.frame, f"{shown.caption} ({study.stamp})", out / "tables" / shown.name)
     trained, judged = study.provenances
     context = {
         "title": f"fracsurv validation: models of a {trained} cohort in a {judged} one",
         "question": "Does the model hold in this cohort?",
-        "answer": answer(study),
+        "answer": validation_answer(study),
         "answer_note": RULE,
         "cautions": cautions(study),
         "provenance": provenance_lines(study),
@@ -70,7 +67,7 @@ def write_page(study: Study, out: Path) -> None:
     write_text(out / "index.html", template("validation.html.j2").render(context))
 
 
-def sections(study: Study) -> list[Section]:
+def validation_sections(study: Study) -> list[Section]:
     """The page's parts of which there is anything to show."""
     n = f"{counted(len(study.cohort), 'patient')}, {counted(study.n_events, 'event')}"
     caption = f"The models in these patients ({n})"
@@ -192,13 +189,8 @@ def decision_curve(study: Study) -> Finding:
     if "slope" in study.first.fitted:
         labels["recalibrated"] = f"{labels[study.first.name]}, recalibrated"
         probability["recalibrated"] = _probability(study, study.first, "slope")
-    top = min(0.99, max(float(np.quantile(each, 0.99)) for each in probability.values()))
-    thresholds = np.linspace(0.01, max(0.02, top), 60)
-    curves = {name: metrics.net_benefit(event, time, each, day, thresholds) for name, each in probability.items()}
-    everyone = metrics.net_benefit(event, time, np.ones(len(time)), day, thresholds)
-    figure = plots.decision_curve(
-        thresholds, curves, everyone, labels, outcome=study.cohort.outcome, horizon=study.at, provenance=study.stamp
-    )
+    words = {"outcome": study.cohort.outcome, "horizon": study.at, "provenance": study.stamp}
+    figure, _ = net_benefit_figure(event, time, probability, day, labels, **words)
     said = (
         f"What it is worth to act on whoever's predicted risk by {study.at} reaches a threshold, in true positives "
         "per 1,000 patients after the price of the false ones. A model is of use where it lies above acting on "
@@ -213,13 +205,16 @@ def risk_groups(study: Study) -> Finding:
     event, time = table["event"].to_numpy(), table["time"].to_numpy()
     if too_few_for_thirds(len(time)):
         return Finding("risk_groups", None, alt, no_thirds(len(time)))
-    third, called = risk_tertiles(first.models.risk), titles(study)[first.name]
-    labels = {0: "lowest third of risk", 1: "middle third", 2: "highest third"}
-    figure = plots.kaplan_meier(
-        event, time, third, labels, outcome=study.cohort.outcome, title=called,
-        time_unit=study.cohort.time_unit, provenance=study.stamp,
-    )  # fmt: skip
-    p = format_p(plots.log_rank_p(event, time, third))
+    called = titles(study)[first.name]
+    figure, third, p = thirds_figure(
+        event,
+        time,
+        first.models.risk,
+        outcome=study.cohort.outcome,
+        title=called,
+        time_unit=study.cohort.time_unit,
+        provenance=study.stamp,
+    )
     counts = ", ".join(f"{int(event[third == k].sum()):,}" for k in range(3))
     said = f"Events in the thirds of rising risk by {called}: {counts} (log-rank over the three {p})."
     return Finding("risk_groups", figure, alt, said)

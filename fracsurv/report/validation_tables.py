@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from fracsurv.plots import horizon_label
 from fracsurv.predict.recalibrate import NAMES
 from fracsurv.predict.validate import (
     ENSEMBLE,
@@ -13,14 +12,14 @@ from fracsurv.predict.validate import (
     THRESHOLDS,
     Validated,
 )
-from fracsurv.report.tables import frame_of
+from fracsurv.report.tables_export import frame_of
 from fracsurv.report.validation_words import (
     Study,
     developed,
     found,
     titles,
 )
-from fracsurv.utils.formatting import MISSING
+from fracsurv.utils.formatting import MISSING, estimate_cell, horizon_label, number
 
 AS_IS = "as it is"
 
@@ -44,7 +43,7 @@ def main_table(study: Study) -> pd.DataFrame:
             if day:
                 record[("calibration", f"ICI, %, {study.at}")] = cell(each, model, "ici", day, percent=True)
             before = developed(study.run, each.name) if model == FOLD_MEAN else np.nan
-            record[("in the run", "C-index, test")] = MISSING if np.isnan(before) else _number(before)
+            record[("in the run", "C-index, test")] = number(before, unknown=MISSING)
             records.append(record)
     return frame_of(records)
 
@@ -116,13 +115,9 @@ def cell(
 ) -> str:  # fmt: skip
     """'0.661' and on a second line its interval; a mean of fold models with its SD."""
     value, low, high = found(each.table, model, metric, day, threshold)
-    if np.isnan(value):
-        return MISSING
     factor, form = (100, ".1f") if percent else (1000, ".0f") if thousand else (1, ".3f")
-    text = _number(factor * value, form)
-    if model == FOLD_MEAN and not np.isnan(sd := _sd(each, metric, day)):
-        text += f" ± {_number(factor * sd, form)}"
-    return text if np.isnan(low) else f"{text}\n[{_number(factor * low, form)}, {_number(factor * high, form)}]"
+    sd = _sd(each, metric, day) if model == FOLD_MEAN and not np.isnan(value) else np.nan
+    return estimate_cell(factor * value, factor * low, factor * high, form, sd=factor * sd)
 
 
 def _sd(each: Validated, metric: str, day: float | None) -> float:
@@ -130,9 +125,3 @@ def _sd(each: Validated, metric: str, day: float | None) -> float:
     at = (table["model"] == FOLD_MEAN) & (table["metric"] == metric)
     at &= table["horizon"].isna() if day is None else np.isclose(table["horizon"].to_numpy(float), day)
     return float(table.loc[at, "sd"].iloc[0])
-
-
-def _number(value: float, form: str = ".3f") -> str:
-    """With a true minus sign; never minus nothing."""
-    text = f"{value:{form}}"
-    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")

@@ -10,14 +10,12 @@ import pandas as pd
 
 from fracsurv.cohort.cohort import Cohort
 from fracsurv.metrics import Estimate
-from fracsurv.plots import horizon_label
 from fracsurv.predict.recalibrate import NAMES, PARTS
 from fracsurv.predict.validate import ENSEMBLE, Validated
-from fracsurv.study.labels import FUSIONS
-from fracsurv.study.model_bundle import ModelBundle
+from fracsurv.study.labels import row_name
 from fracsurv.study.protocol import HEADLINE, HEADLINE_DAYS, PROVENANCE
 from fracsurv.utils.files import read_json
-from fracsurv.utils.formatting import be, counted, interval
+from fracsurv.utils.formatting import counted, horizon_label, interval, number
 
 ENOUGH_EVENTS = 100
 """Events that an external validation should have at least (Collins, Ogundimu and Altman 2016)."""
@@ -112,22 +110,15 @@ def found(table: pd.DataFrame, model: str, metric: str, horizon: float | None = 
     return Estimate(row["value"], row["low"], row["high"])
 
 
-def title(applied: ModelBundle) -> str:
-    """A model's whole name: 'C-DS end to end, crops, IF-MLP'."""
-    row = applied.experiment
-    if row.input == "none":
-        return row.title
-    alpha = "α" if applied.alpha is None else f"α ({applied.alpha:g})"
-    fusion = {"none": "image only", "alpha": alpha}.get(row.fusion) or FUSIONS[row.fusion]
-    return f"{row.title}, {row.input}, {fusion}"
-
-
 def titles(study: Study) -> dict[str, str]:
     """Experiment to its whole name."""
-    return {each.name: title(each.models.applied[0]) for each in study.validated}
+    return {
+        each.name: row_name(each.models.applied[0].experiment, each.models.applied[0].alpha)
+        for each in study.validated
+    }
 
 
-def answer(study: Study) -> str:
+def validation_answer(study: Study) -> str:
     """Whether the model of the answer holds in these patients, in one sentence by `RULE`, and what would mend it."""
     table, called = study.first.table, titles(study)[study.first.name]
     c_index = found(table, ENSEMBLE, "c_index")
@@ -158,8 +149,8 @@ def answer(study: Study) -> str:
     agree += f" was seen ({'; '.join(in_words.values())})."
     n = study.first.n_events
     if n < ENOUGH_EVENTS:
-        few = f"{counted(n, 'event')}{study.within} {be(n)} too few"
-        return f"Nothing is seen against it, but {few} to say that it holds: {agree}"
+        few = f"too few ({counted(n, 'event')}{study.within})"
+        return f"Nothing is seen against it, but events are {few} to say that it holds: {agree}"
     return f"Yes, as far as {counted(n, 'event')} can tell: {agree}"
 
 
@@ -172,7 +163,7 @@ def mended(study: Study) -> str:
     brier = [found(table, model, "scaled_brier", study.horizon).value for model in (ENSEMBLE, method)]
     return (
         f" Recalibrated to these patients (slope and baseline, cross-fitted), observed / expected would be "
-        f"{_with_interval(ratio)} and the scaled Brier score {_plain(brier[1])} in the place of {_plain(brier[0])}."
+        f"{_with_interval(ratio)} and the scaled Brier score {number(brier[1])} in the place of {number(brier[0])}."
     )
 
 
@@ -187,16 +178,12 @@ def _side(estimate: Estimate) -> int | None:
     return int(estimate.low > 1) - int(estimate.high < 1)
 
 
-def _plain(value: float) -> str:
-    return f"{value:.3f}".replace("-", "−") if np.isfinite(value) else "not known"
-
-
 def _with_interval(estimate: Estimate) -> str:
     if not np.isfinite(estimate.value):
         return "not known"
     if not np.isfinite([estimate.low, estimate.high]).all():
-        return _plain(estimate.value)
-    return f"{_plain(estimate.value)}, 95 % interval {interval(estimate.low, estimate.high)}"
+        return number(estimate.value)
+    return f"{number(estimate.value)}, 95 % interval {interval(estimate.low, estimate.high)}"
 
 
 def cautions(study: Study) -> list[str]:

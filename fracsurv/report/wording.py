@@ -10,14 +10,28 @@ import numpy as np
 import pandas as pd
 
 from fracsurv.cohort.cohort import horizons
+from fracsurv.config import TRUE_RISK
 from fracsurv.detection.locate import boxes_line
 from fracsurv.metrics import MIN_SHARE_OF_DRAWS, usable_horizons
-from fracsurv.plots import horizon_label
-from fracsurv.study.labels import METRIC_NAMES, masked_summary, profile_line, replaced_encoders
-from fracsurv.study.protocol import FEWEST_PATIENTS, HELD_OUT_ORDER, PROVENANCE, evaluated_split, split_counts
+from fracsurv.metrics.names import METRIC_NAMES
+from fracsurv.study.labels import experiment_name, fitting_notes, masked_summary, profile_line, replaced_encoders
+from fracsurv.study.protocol import FEWEST_PATIENTS, HELD_OUT, PROVENANCE, evaluated_split, split_counts
 from fracsurv.study.results import censoring_rows
 from fracsurv.study.run import Run
-from fracsurv.utils.formatting import counted
+from fracsurv.utils.formatting import counted, horizon_label
+
+WORDS = {
+    "C-DS": "C-DS = ConvDeepSurv, a convolutional network with DeepSurv's loss",
+    "ViT-DS": "ViT-DS = ViTDeepSurv, a vision transformer in its place",
+    ", crops": "crops = the 13 vertebrae from T4 to L4, a channel each",
+    ", full": "full = the whole radiograph",
+    "IF-MLP": "IF-MLP = intermediate fusion: the image's features and the clinical factors go into one multilayer "
+    "perceptron",
+    "LF-FC": "LF-FC = late fusion: one layer weighs the log hazards of two trained models",
+    ", α": "α = the clinical log hazard times α (in brackets) plus the image's times 1 − α; validation chose α",
+    "*": "img*, tab* = that part was trained before and stays as it is",
+}
+"""What occurs in names of models, and what it stands for."""
 
 
 def plain(text: str) -> str:
@@ -73,7 +87,7 @@ def not_reported(run: Run, table: pd.DataFrame, only: str | None = None) -> list
     those of one split.
     """
     sentences = []
-    held_out = [split for split in HELD_OUT_ORDER if split in set(run.splits["split"])]
+    held_out = [split for split in HELD_OUT if split in set(run.splits["split"])]
     for split in [only] if only else dict.fromkeys([*table["split"], *held_out]):
         of_metric = {
             metric: table.loc[(table["split"] == split) & (table["metric"] == metric), "horizon_days"].to_numpy(float)
@@ -83,11 +97,11 @@ def not_reported(run: Run, table: pd.DataFrame, only: str | None = None) -> list
         for day in horizons(run.cohort):
             there = {metric: np.isclose(days, day).any() for metric, days in of_metric.items()}
             short, without = _folds_without(run, split, day)
-            told = horizon_label(day, run.cohort.time_unit)
+            label = horizon_label(day, run.cohort.time_unit)
             if not there["brier"]:
-                why.setdefault(("AUC and Brier score", f"{short}follow-up ends before"), []).append(told)
+                why.setdefault(("AUC and Brier score", f"{short}follow-up ends before"), []).append(label)
             elif not there["auc"]:
-                why.setdefault(("AUC", f"{without}nobody has had an event by then"), []).append(told)
+                why.setdefault(("AUC", f"{without}nobody has had an event by then"), []).append(label)
         for (metrics, reason), days in why.items():
             verb = "is" if metrics == "AUC" else "are"
             sentences.append(f"{metrics} at {', '.join(days)} {verb} not reported on {split}: {reason}.")
@@ -111,6 +125,7 @@ def few_followed(run: Run, table: pd.DataFrame) -> list[str]:
 def without_interval(run: Run, table: pd.DataFrame) -> list[str]:
     """Which figures of an ablation table stand without an interval, and why; nothing where none does."""
     lacking = table[table["mean"].notna() & table["ci_low"].isna() & table["metric"].isin(METRIC_NAMES)]
+    lacking = lacking[lacking["metric"] != "auc_thesis"]
     if lacking.empty:
         return []
     parts = []
@@ -154,3 +169,26 @@ def split_summary(run: Run) -> str:
     """'train 81 (34 events); test 9 (1 event)'."""
     rows = split_counts(run).itertuples()
     return "; ".join(f"{row.split} {row.patients:,} ({counted(row.events, 'event')})" for row in rows)
+
+
+def name_glossary(run: Run, names: Iterable[str]) -> str:
+    """The short words in the names of these experiments, spelt out; '' where there are none."""
+    called = "; ".join(experiment_name(run, name) for name in names)
+    meanings = [meaning for word, meaning in WORDS.items() if word in called]
+    return f"In the models' names: {'; '.join(meanings)}." if meanings else ""
+
+
+def fitting_note(run: Run, names: Iterable[str]) -> str:
+    """These notes of all Cox regressions among some experiments, in a sentence; '' where there are none."""
+    parts = [
+        f"{run.experiments[name].title}, {note}"
+        for name in names
+        if name != TRUE_RISK and run.experiments[name].model == "cox_ph"
+        for note in fitting_notes(run, name, range(run.profile.n_folds))
+    ]
+    if not parts:
+        return ""
+    return (
+        f"Where the training patients do not determine a coefficient, Cox regression left it out or was penalised: "
+        f"{'. '.join(parts)}."
+    )

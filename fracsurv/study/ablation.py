@@ -30,6 +30,7 @@ from fracsurv.study.results import (
     read_metrics,
 )
 from fracsurv.study.run import Run
+from fracsurv.utils.formatting import estimate_cell
 
 COLUMNS = [
     "experiment", "input", "encoder", "fusion", "split", "metric", "horizon_days",
@@ -206,6 +207,4 @@ def _n_patients(run: Run, split: str) -> int:
 
 def metric_cell(row: Mapping[str, float], between: str = "\n") -> str:
     """'0.612 ± 0.010', and the interval in brackets; what is not known is left out."""
-    sd = "" if pd.isna(row["sd"]) else f" ± {row['sd']:.3f}"
-    drawn = "" if pd.isna(row["ci_low"]) else f"{between}[{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
-    return f"{row['mean']:.3f}{sd}{drawn}"
+    return estimate_cell(row["mean"], row["ci_low"], row["ci_high"], sd=row["sd"], between=between)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fracsurv.config import TRUE_RISK
+from fracsurv.config import TRUE_RISK, Experiment
 from fracsurv.detection.locate import boxes_line, of_finder
 from fracsurv.study.protocol import chosen_alpha
 from fracsurv.study.run import Run
@@ -12,10 +12,6 @@ from fracsurv.utils.files import read_json
 
 ENCODERS = {"resnet50": "ResNet-50", "resnet18": "ResNet-18", "vit_b_32": "ViT-B/32", "vit_tiny": "a small ViT"}
 FUSIONS = {"intermediate": "IF-MLP", "late": "LF-FC", "alpha": "α"}
-METRIC_NAMES = {
-    "c_index": "C-index", "c_index_ipcw": "Uno's C", "auc": "AUC", "brier": "Brier score", "mean_auc": "mean AUC",
-    "integrated_brier": "integrated Brier score",
-}  # fmt: skip
 
 
 def stamp(run: Run) -> str:
@@ -46,10 +42,20 @@ def experiment_name(run: Run, name: str) -> str:
     """A row's whole name: 'C-DS end to end, crops, IF-MLP'."""
     if name == TRUE_RISK:
         return "True risk (simulator)"
-    model, crops, fusion = experiment_columns(run, name)
-    if fusion == "tabular only":
-        return model
-    return f"{model}, {'crops' if crops else 'full'}, {fusion}"
+    return row_name(run.experiments[name], chosen_alpha(run, name))
+
+
+def row_name(row: Experiment, alpha: float | None) -> str:
+    """Likewise, of a row of the experiments and its chosen α (None where there is none)."""
+    return row.title if row.input == "none" else f"{row.title}, {row.input}, {_fusion(row, alpha)}"
+
+
+def _fusion(row: Experiment, alpha: float | None) -> str:
+    if row.fusion == "none":
+        return "tabular only" if row.input == "none" else "image only"
+    if row.fusion == "alpha":
+        return "α" if alpha is None else f"α ({alpha:g})"
+    return FUSIONS[row.fusion]
 
 
 def experiment_columns(run: Run, name: str) -> tuple[str, str, str]:
@@ -57,14 +63,7 @@ def experiment_columns(run: Run, name: str) -> tuple[str, str, str]:
     if name == TRUE_RISK:
         return "True risk (simulator)", "", ""
     row = run.experiments[name]
-    if row.fusion == "none":
-        fusion = "tabular only" if row.input == "none" else "image only"
-    elif row.fusion == "alpha":
-        alpha = chosen_alpha(run, name)
-        fusion = "α" if alpha is None else f"α ({alpha:g})"
-    else:
-        fusion = FUSIONS[row.fusion]
-    return row.title, "✓" if row.input == "crops" else "", fusion
+    return row.title, "✓" if row.input == "crops" else "", _fusion(row, chosen_alpha(run, name))
 
 
 def masked_summary(run: Run) -> str:

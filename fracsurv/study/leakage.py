@@ -15,13 +15,13 @@ from fracsurv.config import TRUE_RISK, derive_seed
 from fracsurv.images.plausibility import other_grey_scale
 from fracsurv.images.store import ImageStore
 from fracsurv.metrics import concordance_index
+from fracsurv.study.protocol import HELD_OUT
 from fracsurv.study.results import finished, read_predictions
 from fracsurv.study.run import Run, has_store, permuted
 from fracsurv.utils.files import read_json
-from fracsurv.utils.formatting import be, counted
+from fracsurv.utils.formatting import counted
 
 LEVEL, POWER = 0.05, 0.8
-HELD_OUT = ("test", "external")
 N_PERMUTATIONS = 200
 PERMUTED = "permuted"
 """Folder, beside those of a run, in which the same study with permuted outcomes is looked for."""
@@ -48,8 +48,8 @@ def grey_scale_warning(run: Run) -> str:
         odd = other_grey_scale(ImageStore.open(folder).ranges[f"{kind}_max"].to_numpy(float))
         if odd.any():
             return (
-                f"{int(odd.sum()):,} of {counted(len(odd), 'radiograph')} {be(int(odd.sum()))} on another grey scale "
-                "than most, by the brightest pixel (`fracsurv check` names them); one range became 0 to 1 for all, "
+                f"On another grey scale than most: {int(odd.sum()):,} of {counted(len(odd), 'radiograph')}, "
+                "by the brightest pixel (`fracsurv check` names them); one range became 0 to 1 for all, "
                 "so networks may tell them, and where they come from, apart."
             )
     return ""

@@ -56,7 +56,7 @@ class ModelBundle:
         Whether the network was trained among patients of whom some may have no radiograph.
     about : dict
         `outcome`, `time_unit`, `horizons`, `provenance`, `windowed`, and of the training part `patients`, `events`
-        and `ranges`, each covariate's least and greatest value there; `caveats`, sentences that go with the model.
+        and `ranges`, each covariate's minimum and maximum there; `caveats`, sentences that go with the model.
     """
 
     experiment: Experiment
@@ -76,8 +76,8 @@ class ModelBundle:
     def caveats(self) -> list[str]:
         """What whoever reads its predictions must know: patients that are not real, a model made small."""
         known = self.about["provenance"]
-        told = [] if known == "real" else [f"Trained on: {PROVENANCE[known]}"]
-        return [*told, *self.own_caveats]
+        cohort = [] if known == "real" else [f"Trained on: {PROVENANCE[known]}"]
+        return [*cohort, *self.own_caveats]
 
     @property
     def own_caveats(self) -> list[str]:
@@ -151,7 +151,7 @@ def read_bundle(folder: Path) -> ModelBundle:
 
 
 def _ranges(values: pd.DataFrame) -> dict[str, list[float]]:
-    """Least and greatest of each column in which any is known."""
+    """Minimum and maximum of each column with any value."""
     return {name: [float(each.min()), float(each.max())] for name, each in values.items() if each.notna().any()}
 
 

@@ -20,7 +20,7 @@ PROVENANCE = {
     "number here says anything about the real patients' fractures.",
     "real": "Real cohort.",
 }
-HELD_OUT_ORDER = ("external", "test")
+HELD_OUT = ("external", "test")
 """Held-out splits in the order in which a report takes them for its answer."""
 CLINICAL = (REFERENCE, UNIMODAL)
 FEW_EVENTS = 30
@@ -44,7 +44,7 @@ def evaluated_split(table: pd.DataFrame, run: Run | None = None) -> str:
     """
     with_c_index = set(table.loc[table["metric"] == "c_index", "split"])
     for there in (with_c_index, set(table["split"]), set() if run is None else set(run.splits["split"])):
-        for split in HELD_OUT_ORDER:
+        for split in HELD_OUT:
             if split in there:
                 return split
     return "test"

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from fracsurv.cohort.summary import label
 from fracsurv.config import derive_seed
 from fracsurv.metrics import bootstrap, percentile_interval, resampled
-from fracsurv.plots import horizon_label
 from fracsurv.study.ablation import bootstrap_seed
 from fracsurv.study.protocol import FEW_EVENTS, FEWEST_EVENTS, FEWEST_PATIENTS
 from fracsurv.study.results import by_split, read_predictions, risk_of
 from fracsurv.study.run import Run
 from fracsurv.study.time_dependent import event_share, patient_predictions
-from fracsurv.utils.formatting import NOT_KNOWN, counted
+from fracsurv.utils.formatting import NOT_KNOWN, counted, horizon_label
 
 FACTORS = ("age", "bmi", "prior_fracture", "t_score")
 MOST_FACTORS = 4

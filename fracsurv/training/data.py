@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from fracsurv.images.radiographs import full_image_shape
-from fracsurv.images.store import ImageStore
-from fracsurv.images.store import StoredArray
+from fracsurv.images.store import ImageStore, StoredArray
 from fracsurv.training.augmentation import (
     augment_crops,
     augment_full,

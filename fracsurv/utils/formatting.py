@@ -1,4 +1,4 @@
-"""Numbers in sentences and tables: counts, signs, intervals, missing values."""
+"""Numbers as text: counts, signs, intervals, p-values, horizons, and what stands for missing ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import re
 NOT_KNOWN = "not known"
 MISSING = "–"
 """What stands in a table's cell where there is no value."""
+DAYS_A_YEAR = 365.25
+HORIZONS_YEARS = (1, 3, 5, 8)
+"""The protocol's horizons."""
 
 
 def counted(n: int, one: str, many: str | None = None) -> str:
@@ -15,29 +18,19 @@ def counted(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
-def be(n: int) -> str:
-    """The verb before so many of something: 'is' or 'are'."""
-    return "is" if n == 1 else "are"
-
-
-def have(n: int) -> str:
-    """The verb after so many of something: 'has' or 'have'."""
-    return "has" if n == 1 else "have"
-
-
-def was(n: int) -> str:
-    """Likewise 'was' or 'were'."""
-    return "was" if n == 1 else "were"
-
-
 def number(value: float, form: str = ".3f", unknown: str = NOT_KNOWN) -> str:
-    """A value in a format, with a true minus sign; `unknown` for NaN."""
-    return unknown if math.isnan(value) else f"{value:{form}}".replace("-", "−")
+    """A value in a format, with a true minus sign and never minus zero; `unknown` for NaN."""
+    if math.isnan(value):
+        return unknown
+    text = f"{value:{form}}"
+    if text.startswith("-") and not text.strip("-0.,%"):
+        text = ("+" if form.startswith("+") else "") + text[1:]
+    return text.replace("-", "−")
 
 
 def signed(value: float, unknown: str = NOT_KNOWN) -> str:
     """'+0.042', with a true minus sign; `unknown` for NaN."""
-    return number(round(value, 3) + 0.0, "+.3f", unknown)  # + 0.0: never minus nothing
+    return number(value, "+.3f", unknown)
 
 
 def interval(low: float, high: float, *, sign: bool = False) -> str:
@@ -53,6 +46,30 @@ def bracketed(value: float, low: float, high: float) -> str:
     known = math.isfinite(low) and math.isfinite(high)
     within = f"{number(low, '.2f')}, {number(high, '.2f')}" if known else f"interval {NOT_KNOWN}"
     return f"{number(value, '.2f')} [{within}]"
+
+
+def estimate_cell(
+    value: float, low: float, high: float, form: str = ".3f", *, sd: float = math.nan, between: str = "\n"
+) -> str:
+    """A table's cell: '0.612 ± 0.010' and, on a second line, '[0.571, 0.653]'; what is NaN is left out."""
+    if math.isnan(value):
+        return MISSING
+    spread = "" if math.isnan(sd) else f" ± {number(sd, form.removeprefix('+'))}"
+    bounds = "" if math.isnan(low) else f"{between}[{number(low, form)}, {number(high, form)}]"
+    return number(value, form) + spread + bounds
+
+
+def format_p(p: float) -> str:
+    """'p = 0.03', 'p < 0.001', or 'p not defined'."""
+    if not math.isfinite(p):
+        return "p not defined"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def horizon_label(horizon: float, unit: str = "days") -> str:
+    """'5 years' for the protocol's horizons where times are in days; the number and its unit for any other."""
+    years = {round(DAYS_A_YEAR * year): year for year in HORIZONS_YEARS} if unit == "days" else {}
+    return counted(years[horizon], "year") if horizon in years else f"{horizon:g} {unit}"
 
 
 def first_upper(text: str) -> str:

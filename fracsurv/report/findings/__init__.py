@@ -1,5 +1,6 @@
 """Figures of a run's results, each with the sentence that it supports; notebooks and report show the same ones."""
 
+from fracsurv.report.findings.chance import chance_notes
 from fracsurv.report.findings.clinical import calibration, decision_curve, risk_groups
 from fracsurv.report.findings.cohort import follow_up
 from fracsurv.report.findings.comparison import (
@@ -10,7 +11,6 @@ from fracsurv.report.findings.comparison import (
     over_time,
 )
 from fracsurv.report.findings.competing import competing, competing_table
-from fracsurv.report.findings.doubt import doubts
 from fracsurv.report.findings.explanation import (
     factors,
     fractured_first,
@@ -25,13 +25,13 @@ from fracsurv.report.findings.training import late_weights, learning, sweep
 __all__ = [
     "Finding",
     "calibration",
+    "chance_notes",
     "chance_range",
     "chosen_and_judged",
     "competing",
     "competing_table",
     "crops",
     "decision_curve",
-    "doubts",
     "factors",
     "follow_up",
     "forest",

@@ -10,8 +10,7 @@ import pandas as pd
 from fracsurv import metrics, plots
 from fracsurv.config import TRUE_RISK, derive_seed
 from fracsurv.metrics import percentile_interval, resampled
-from fracsurv.plots import format_p, horizon_label
-from fracsurv.report.calibration_words import no_slope, panel
+from fracsurv.report.clinical_figures import net_benefit_figure, no_slope, panel, thirds_figure
 from fracsurv.report.findings.finding import (
     PATIENTS,
     Finding,
@@ -29,16 +28,16 @@ from fracsurv.study.protocol import (
 )
 from fracsurv.study.results import by_split, read_predictions, survival_column
 from fracsurv.study.run import Run
-from fracsurv.study.time_dependent import patient_predictions, risk_tertiles
+from fracsurv.study.time_dependent import patient_predictions
 from fracsurv.utils.formatting import (
     NOT_KNOWN,
     counted,
+    horizon_label,
     number,
     true_minus,
 )
 
-N_THRESHOLDS = 60
-TOLD_AT = (0.1, 0.2, 0.3)
+THRESHOLDS = (0.1, 0.2, 0.3)
 """Thresholds whose net benefit is put into words: fixed, for the share of events among those judged would make acting
 on everyone worth nothing by definition."""
 
@@ -107,35 +106,28 @@ def decision_curve(run: Run, table: pd.DataFrame, split: str, names: Sequence[st
     first = next(iter(found.values()))
     event, time = first["event"].to_numpy(), first["time"].to_numpy()
     probability = {name: each["probability"].to_numpy() for name, each in found.items()}
-    top = min(0.99, max(float(np.quantile(each, 0.99)) for each in probability.values()))
-    thresholds = np.linspace(0.01, max(0.02, top), N_THRESHOLDS)
-
-    def benefit(each, at=thresholds, rows=slice(None)):
-        return metrics.net_benefit(event[rows], time[rows], each[rows], horizon, at)
-
-    curves = {name: benefit(each) for name, each in probability.items()}
-    everyone = benefit(np.ones(len(time)))
     at = horizon_label(horizon, run.cohort.time_unit)
-    figure = plots.decision_curve(
-        thresholds, curves, everyone, names_of(run, names), outcome=run.cohort.outcome, horizon=at,
-        provenance=f"{split} · {stamp(run)}",
-    )  # fmt: skip
-    told = np.array(TOLD_AT)
+    words = {"outcome": run.cohort.outcome, "horizon": at, "provenance": f"{split} · {stamp(run)}"}
+    figure, lowest = net_benefit_figure(event, time, probability, horizon, names_of(run, names), **words)
+
+    def benefit(each, rows=slice(None)):
+        return metrics.net_benefit(event[rows], time[rows], each[rows], horizon, np.array(THRESHOLDS))
+
     models = [name for name in names if name != TRUE_RISK]
-    parts = [f"{experiment_name(run, name)} {_per_thousand(benefit(probability[name], told))}" for name in models]
+    parts = [f"{experiment_name(run, name)} {_per_thousand(benefit(probability[name]))}" for name in models]
     said = (
-        f"What it is worth to act on {PATIENTS[split]} whose predicted risk of {run.cohort.outcome} by {at} (mean of "
-        f"the fold models' probabilities) reaches {' / '.join(f'{100 * each:.0f}' for each in told)} %, in true "
-        f"positives per 1,000 patients after the price of the false ones: {'; '.join(parts)}; acting on everyone "
-        f"{_per_thousand(benefit(np.ones(len(time)), told))}, on nobody 0. By {at}, "
+        f"What it is worth to act on {PATIENTS[split]} whose predicted risk of {run.cohort.outcome} by {at} (mean "
+        f"of the fold models' probabilities) reaches {' / '.join(f'{100 * each:.0f}' for each in THRESHOLDS)} %, "
+        f"in true positives per 1,000 patients after the price of the false ones: {'; '.join(parts)}; acting on "
+        f"everyone {_per_thousand(benefit(np.ones(len(time))))}, on nobody 0. By {at}, "
         f"{share_said(run, event, time, horizon)} have it."
     )
-    if 1000 * min(float(np.nanmin(each)) for each in (*curves.values(), everyone)) < figure.axes[0].get_ylim()[0]:
+    if 1000 * lowest < figure.axes[0].get_ylim()[0]:
         said += " The axis ends a little below 0; a line that goes on below it is worth less than acting on nobody."
     if {HEADLINE, REFERENCE} <= set(probability):
 
         def gain(rows):
-            return benefit(probability[HEADLINE], told, rows) - benefit(probability[REFERENCE], told, rows)
+            return benefit(probability[HEADLINE], rows) - benefit(probability[REFERENCE], rows)
 
         seed = derive_seed(run.profile.seed, "net benefit", split)
         found = percentile_interval(resampled(gain, len(time), run.profile.bootstrap_draws, seed))
@@ -164,15 +156,12 @@ def risk_groups(run: Run, table: pd.DataFrame, name: str, split: str) -> Finding
     if too_few_for_thirds(len(found)):
         return Finding(named[0], None, named[1], no_thirds(len(found), f"{split} patient"))
     event, time = found["event"].to_numpy(), found["time"].to_numpy()
-    third = risk_tertiles(found["rank"].to_numpy())
-    labels = {0: "lowest third of risk", 1: "middle third", 2: "highest third"}
-    figure = plots.kaplan_meier(
-        event, time, third, labels, outcome=run.cohort.outcome, title=experiment_name(run, name),
+    figure, third, p = thirds_figure(
+        event, time, found["rank"].to_numpy(), outcome=run.cohort.outcome, title=experiment_name(run, name),
         time_unit=run.cohort.time_unit, provenance=f"{split} · {stamp(run)}",
     )  # fmt: skip
     horizon = headline_horizon(table, split) or float(np.median(time))
     low, high = (share_said(run, event[third == k], time[third == k], horizon) for k in (0, 2))
-    p = format_p(plots.log_rank_p(event == 1, time, third))
     by = horizon_label(horizon, run.cohort.time_unit)
     said = (
         f"By {by}, {low} of the third that {experiment_name(run, name)} gives the lowest risk among "

@@ -6,13 +6,12 @@ import numpy as np
 
 from fracsurv import plots
 from fracsurv.cohort.cohort import horizons
-from fracsurv.plots import format_p, horizon_label
 from fracsurv.report.findings.finding import Finding, share_said
 from fracsurv.study.labels import stamp
 from fracsurv.study.protocol import FEWEST_PATIENTS, HEADLINE_DAYS
 from fracsurv.study.run import Run
 from fracsurv.study.time_dependent import UNKNOWN, follow_up_groups
-from fracsurv.utils.formatting import counted
+from fracsurv.utils.formatting import counted, format_p, horizon_label
 
 
 def follow_up(run: Run) -> Finding:

@@ -10,7 +10,6 @@ import pandas as pd
 from fracsurv import plots
 from fracsurv.config import TRUE_RISK
 from fracsurv.metrics import NORMAL_97_5, concordance_sd_by_chance
-from fracsurv.plots import horizon_label
 from fracsurv.report.findings.finding import (
     PATIENTS,
     Finding,
@@ -23,14 +22,14 @@ from fracsurv.study.competing import estimate_name
 from fracsurv.study.labels import experiment_name, stamp
 from fracsurv.study.protocol import (
     FEWEST_EVENTS,
-    HELD_OUT_ORDER,
+    HELD_OUT,
     REFERENCE,
     evaluated_split,
     headline_horizon,
 )
 from fracsurv.study.run import Run
 from fracsurv.study.time_dependent import KAPLAN_MEIER, metrics_over_time
-from fracsurv.utils.formatting import be, counted, number
+from fracsurv.utils.formatting import counted, horizon_label, number
 
 FEWEST_FOR_SHARES = 300
 
@@ -38,7 +37,7 @@ FEWEST_FOR_SHARES = 300
 def forest(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> Finding:
     """C-index of every experiment on test and external, and which differ from Cox PH."""
     rows = table[table["metric"] == "c_index"]
-    splits = [split for split in HELD_OUT_ORDER if (rows["split"] == split).any()] or [evaluated_split(table, run)]
+    splits = [split for split in HELD_OUT if (rows["split"] == split).any()] or [evaluated_split(table, run)]
     order = in_thesis_order(list(dict.fromkeys(rows["experiment"])))
     rows = rows.set_index("experiment").loc[order].reset_index()
     chance = {split: found for split in splits if (found := chance_range(run, split))}
@@ -64,18 +63,17 @@ def forest(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> Finding:
         low, high = chance[split]
         means = rows[rows["split"] == split].set_index("experiment")["mean"]
         within = [experiment_name(run, name) for name in means.index[means <= high]]
-        count = f"{len(within)} of {counted(len(order), 'row')} {be(len(within))} not above that{_listed(within)}"
         said += (
-            f" With outcomes dealt out at random among these patients, one model's C falls between {low:.3f} and "
-            f"{high:.3f} in 95 of 100 deals (grey), a mean over fold models less widely; "
-            f"{count if within else 'every row is above that'}."
+            f" With the outcomes permuted among these patients, one model's C falls between {low:.3f} and "
+            f"{high:.3f} in 95 of 100 permutations (grey), a mean over fold models less widely; "
+            f"not above that: {len(within)} of {counted(len(order), 'row')}{_listed(within)}."
         )
     alt = f"Forest plot of the C-index of {counted(len(order), 'experiment')} with intervals"
     return Finding("forest", figure, alt, f"{said} {not_ranked(run, table)}".strip())
 
 
 def chance_range(run: Run, split: str) -> tuple[float, float] | None:
-    """Where C of a model that knows nothing falls in 95 of 100 deals of a split's outcomes among its patients.
+    """Where C of a model that knows nothing falls in 95 of 100 permutations of a split's outcomes among its patients.
 
     By its exact variance and a normal distribution; None with under ten events.
     """
@@ -157,7 +155,7 @@ def furthest(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> str:
     n = int(table.loc[table["split"] == split, "n_patients"].iloc[0])
     if n < FEWEST_FOR_SHARES:
         return ""
-    share = f"{100 * way.max():.0f} %".replace("-", "−")
+    share = f"{number(100 * way.max(), '.0f')} %"
     return (
         f"From Cox PH (0 %) to the true risk (100 %) in C on {PATIENTS[split]} (n = {n:,}), "
         f"{experiment_name(run, way.idxmax())} came furthest of {len(way)}: {share}, a point estimate without an "

@@ -8,13 +8,13 @@ import pandas as pd
 from fracsurv import plots
 from fracsurv.cohort.cohort import horizons
 from fracsurv.metrics import cumulative_incidence
-from fracsurv.plots import horizon_label
 from fracsurv.report.findings.finding import Finding
-from fracsurv.report.tables import frame_of
+from fracsurv.report.tables_export import frame_of
 from fracsurv.study.labels import stamp
 from fracsurv.study.protocol import HEADLINE_DAYS
 from fracsurv.study.run import Run
 from fracsurv.study.time_dependent import event_share
+from fracsurv.utils.formatting import estimate_cell, horizon_label
 
 
 def incidences(run: Run) -> pd.DataFrame:
@@ -82,7 +82,7 @@ def _share(row: pd.Series, name: str) -> str:
 
 
 def _cell(row: dict[str, float], name: str) -> str:
-    return f"{100 * row[name]:.1f}\n[{100 * row[f'{name}_low']:.1f}, {100 * row[f'{name}_high']:.1f}]"
+    return estimate_cell(*(100 * row[each] for each in (name, f"{name}_low", f"{name}_high")), ".1f")
 
 
 def _times(row: pd.Series) -> str:

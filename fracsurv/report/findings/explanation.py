@@ -156,7 +156,7 @@ def factors(run: Run, explained: Mapping[str, Explanation]) -> Finding | None:
             f"{counted(len(mean), 'factor')}"
         )
     said = (
-        f"What dealing out one factor at random among {first.n_factors:,} of {PATIENTS[split]} costs in C-index; the "
+        f"What permuting one factor among {first.n_factors:,} of {PATIENTS[split]} costs in C-index; the "
         f"most, and so biased upwards: {'. '.join(parts)}. A factor that others stand in for costs little."
     )
     return Finding("factors", figure, alt, f"{said} {not_ranked}".strip())

@@ -11,12 +11,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fracsurv.config import TRUE_RISK
-from fracsurv.plots import horizon_label
 from fracsurv.study.labels import experiment_name
 from fracsurv.study.protocol import HEADLINE, REFERENCE
 from fracsurv.study.run import Run
 from fracsurv.study.time_dependent import event_share
-from fracsurv.utils.formatting import NOT_KNOWN
+from fracsurv.utils.formatting import NOT_KNOWN, horizon_label
 
 MOST_HIGHLIGHTED = 4
 PATIENTS = {name: f"the {name} patients" for name in ("validation", "test", "external")}

@@ -1,12 +1,19 @@
-"""What stands in a calibration panel and what is said of it: alike in a run's report and in a validation."""
+"""Calibration, decision curves and thirds of risk: what a run's report and a validation share."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fracsurv import metrics, plots
-from fracsurv.utils.formatting import NOT_KNOWN, bracketed, number
+from fracsurv.study.time_dependent import risk_tertiles
+from fracsurv.utils.formatting import NOT_KNOWN, bracketed, format_p, number
+
+THIRDS = {0: "lowest third of risk", 1: "middle third", 2: "highest third"}
+N_THRESHOLDS = 60
 
 
 def panel(
@@ -63,3 +70,35 @@ def ratio_words(ratio: metrics.Estimate, n_events: int) -> str:
     return bracketed(*ratio) + (
         "" if n_events else " (nobody has had the event within the models' training follow-up)"
     )
+
+
+def net_benefit_figure(
+    event: NDArray,
+    time: NDArray,
+    probability: Mapping[str, NDArray],
+    day: float,
+    labels: Mapping[str, str],
+    **words,
+) -> tuple[Figure, float]:
+    """Net benefit over thresholds up to the models' 99th percentile of risk, and the lowest value of any curve.
+
+    Parameters
+    ----------
+    probability : mapping of str to array, shape (n,)
+        Model to its predicted risks by `day`, a horizon.
+    words
+        `outcome`, `horizon` and `provenance` of `plots.decision_curve`.
+    """
+    top = min(0.99, max(float(np.quantile(each, 0.99)) for each in probability.values()))
+    thresholds = np.linspace(0.01, max(0.02, top), N_THRESHOLDS)
+    given = {**probability, "everyone": np.ones(len(time))}
+    curves = {name: metrics.net_benefit(event, time, each, day, thresholds) for name, each in given.items()}
+    lowest = min(float(np.nanmin(each)) for each in curves.values())
+    return plots.decision_curve(thresholds, curves, curves.pop("everyone"), labels, **words), lowest
+
+
+def thirds_figure(event: NDArray, time: NDArray, rank: NDArray, **words) -> tuple[Figure, NDArray, str]:
+    """Kaplan–Meier by third of `rank` (n,), each patient's third (0, lowest risk, to 2), and the log-rank p."""
+    third = risk_tertiles(rank)
+    p = format_p(plots.log_rank_p(event == 1, time, third))
+    return plots.kaplan_meier(event, time, third, THIRDS, **words), third, p

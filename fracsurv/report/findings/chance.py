@@ -25,10 +25,10 @@ from fracsurv.study.run import Run
 from fracsurv.utils.formatting import counted
 
 
-def doubts(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
+def chance_notes(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
     """What was seen with permuted outcomes, and how small a difference could have been seen at all."""
     if run.profile.permute_outcomes:
-        return ["The outcomes of this run are dealt out at random: whatever is found here is chance or a leak."]
+        return ["The outcomes of this run are permuted: whatever is found here is chance or a leak."]
     return [*_power(run, table, differences), _permuted(run)]
 
 
@@ -68,7 +68,7 @@ def _permuted(run: Run) -> str:
     table = permuted_ablation(run)
     if table is None:
         return (
-            "The same study with outcomes dealt out at random was not run. “fracsurv run” with a profile that sets "
+            "The same study with permuted outcomes was not run. “fracsurv run” with a profile that sets "
             f"permute_outcomes (as the profile permuted does) into the folder {PERMUTED} of this run's, and then "
             "“fracsurv report”, put its figures here."
         )
@@ -76,9 +76,10 @@ def _permuted(run: Run) -> str:
     for split in [split for split in HELD_OUT if (table["split"] == split).any()]:
         rows = table[table["split"] == split]
         found = rows["mean"]
-        told = f"on {PATIENTS[split]} C lies between {found.min():.3f} and {found.max():.3f}"
+        c_range = f"on {PATIENTS[split]} C lies between {found.min():.3f} and {found.max():.3f}"
         outside = int((~rows["by_chance"]).sum())
         parts.append(
-            f"{told}, {outside} of {counted(len(found), 'row')} outside what 95 of 100 deals give these fold models"
+            f"{c_range}, {outside} of {counted(len(found), 'row')} outside what 95 of 100 permutations give these "
+            "fold models"
         )
-    return f"The same study with outcomes dealt out at random: {'; '.join(parts)}."
+    return f"The same study with permuted outcomes: {'; '.join(parts)}."
