@@ -216,9 +216,7 @@ def test_another_grey_scale_is_told_by_check_and_report(has_image, tmp_path):
     assert line.startswith("column image, rows 6, 11: the brightest pixel has ")
     assert "(8 bits counted as 16); another grey scale" in line
     run = prepare(has_image, tmp_path / "after", "tiny", kinds=["full"])
-    assert grey_scale_warning(run).startswith(
-        f"2 of {len(run.cohort)} radiographs are on another grey scale than most"
-    )
+    assert f"2 of {len(run.cohort)} radiographs" in grey_scale_warning(run)
     assert grey_scale_warning(replace(run, profile=replace(run.profile, normalise="patient"))) == ""
 
 
