@@ -1,14 +1,21 @@
 """Metrics of survival predictions.
 
-Arguments stand in the order (event, time, risk), those of the training fold before those of the patients to evaluate
-on: arrays, lists or pandas Series, taken by position. `event` is True or 1 where it was observed, 2 where a competing
-event was, 0 where follow-up was censored; functions that do not allow for competing events refuse a 2 (Harrell's C
-among them: give it `event == 1`). `time` is plain numbers >= 0, all in one unit (float32 times stay as they are: 0.7
-in float32 is a little less than the horizon 0.7). `risk` is a log hazard or any score, higher = riskier; `surv` are
-probabilities of no event, shape (n, n_times), at `times`, strictly increasing. A metric without an answer is NaN,
-never an error. Every metric refuses unequal lengths, negative times, values that are not finite, times that do not
-increase and probabilities outside [0, 1], by a ValueError that names the argument. `tests/README.md` lists what each
-function is tested against.
+Arguments are arrays, lists or pandas Series, taken by position, in the order (event, time, risk). Those of the
+training fold (`event_train`, `time_train`, `risk_train`, shape (n_train,)) come before those of the n patients to
+evaluate on.
+
+- `event`, (n,), bool or int: 1 where it was observed, 0 where follow-up was censored, 2 where a competing event was
+  observed. Functions that do not allow for competing events refuse a 2; Harrell's C is one: give it `event == 1`.
+- `time`, (n,): plain numbers >= 0, in any one unit, that of `times`, `horizons`, `at` and `tau` too. float32 stays as
+  it is: 0.7 in float32 is a little less than the horizon 0.7.
+- `risk`, (n,): a log hazard or any score, higher = riskier.
+- `times` and `horizons`, (n_times,): strictly increasing.
+- `surv`, (n, n_times): probabilities of no event by each of `times`. `probability`, (n,): of the event by `at`.
+
+"Weighted" metrics weight patients by 1 / G, the inverse of the training fold's probability to be still uncensored. A
+metric without an answer is NaN, never an error. Every function raises ValueError, naming the argument, for unequal
+lengths, negative times, values that are not finite, times that do not increase and probabilities outside [0, 1].
+`tests/README.md` lists what each function is tested against.
 """
 
 from fracsurv.metrics.auc import auc_censored_as_nonevent, cumulative_dynamic_auc

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import (
-    check_finite,
-    check_outcome,
-    check_risk,
-    check_surv,
-    check_survival,
-    check_time,
-    check_times,
-    check_whole,
-)
+from fracsurv.metrics import _checks as check
 from fracsurv.metrics.censoring import reaches
 from fracsurv.metrics.evaluate import Key, ModelMetrics, Outcome, fold_metrics
 
@@ -50,14 +41,11 @@ def draw_chunks(n: int, n_draws: int, seed: int) -> Iterator[NDArray]:
         yield np.ascontiguousarray(rng.multinomial(n, share, size=size).T, dtype=float)
 
 
-class Drawable(Protocol):
-    """Statistics that are computed from counts (n, n_draws), each as an array with the draws on its last axis."""
+def in_bootstrap(models: Sequence[Any], n: int, n_draws: int, seed: int) -> list[dict[Key, NDArray]]:
+    """Every statistic of every model in the same bootstrap samples of n patients, (…, n_draws) each, by model.
 
-    def in_draws(self, counts: NDArray) -> Mapping[Key, NDArray]: ...
-
-
-def in_bootstrap(models: Sequence[Drawable], n: int, n_draws: int, seed: int) -> list[dict[Key, NDArray]]:
-    """Every statistic of every model in the same bootstrap samples of n patients, (…, n_draws) each, by model."""
+    A model's `in_draws` maps counts (n, n_draws) to statistics, the draws on their last axis.
+    """
     parts: list[dict[Key, list[NDArray]]] = [{} for _ in models]
     for counts in draw_chunks(n, n_draws, seed):
         for model, part in zip(models, parts, strict=True):
@@ -69,12 +57,7 @@ def in_bootstrap(models: Sequence[Drawable], n: int, n_draws: int, seed: int) ->
 def resampled(statistic: Callable[[NDArray], ArrayLike], n: int, n_draws: int, seed: int) -> NDArray:
     """Any statistic in bootstrap samples of n patients, shape (n_draws, …): a loop over `draw_counts`.
 
-    For what nothing faster computes.
-
-    Parameters
-    ----------
-    statistic : callable
-        From the row numbers of a sample, (n,) int, to a number or an array.
+    For what nothing faster computes. `statistic` maps the row numbers of a sample, (n,) int, to a number or an array.
     """
     rows = np.arange(n)
     return np.array([statistic(np.repeat(rows, counts)) for counts in draw_counts(n, n_draws, seed).T], float)
@@ -83,8 +66,8 @@ def resampled(statistic: Callable[[NDArray], ArrayLike], n: int, n_draws: int, s
 def percentile_interval(drawn: NDArray, level: float = 0.95) -> NDArray:
     """Percentile interval over the draws, the first axis: shape (…, 2).
 
-    NaN where under 95 % of the draws have an answer (say, nobody is followed beyond the horizon). Draws without an
-    answer are no random part of all: leaving many out would narrow and shift the interval.
+    NaN where under 95 % of the draws have an answer. Draws without one are no random part of all: leaving many out
+    would narrow and shift the interval.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
@@ -100,8 +83,7 @@ def paired_p(drawn: NDArray) -> NDArray:
     """Two-sided p for no difference, from paired differences in bootstrap draws, the first axis.
 
     2 (k + 1) / (n + 1), with k of n answered draws on 0 or on its other side: about the level at which the percentile
-    interval begins to hold 0, and never 0 itself. NaN where under 95 % of the draws have an answer. Not adjusted for
-    the number of comparisons; see `holm`.
+    interval begins to hold 0. NaN where under 95 % of the draws have an answer. Not adjusted; see `holm`.
     """
     drawn = np.asarray(drawn, float)
     n = np.isfinite(drawn).sum(axis=0)
@@ -110,15 +92,10 @@ def paired_p(drawn: NDArray) -> NDArray:
 
 
 def holm(p: ArrayLike) -> NDArray:
-    """p-values adjusted by Holm's step-down procedure (1979), which controls the family-wise error rate.
+    """p-values (n,) adjusted by Holm's step-down procedure (1979), which controls the family-wise error rate.
 
-    Parameters
-    ----------
-    p : array, shape (n,)
-        One family of p-values; NaN are not part of it and stay NaN.
+    NaN are not part of the family and stay NaN.
 
-    Examples
-    --------
     >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
     [0.03, 0.06, 0.06]
     """
@@ -136,7 +113,7 @@ class Bootstrap:
 
     Attributes
     ----------
-    models, metrics : names, in the order of the axes below.
+    models, metrics : names, in the order of the axes below
     estimate : array, shape (n_models, n_metrics)
         In the patients as they are.
     draws : array, shape (n_draws, n_models, n_metrics)
@@ -149,9 +126,9 @@ class Bootstrap:
     draws: NDArray
 
     def table(self, reference: str | None = None, level: float = 0.95) -> pd.DataFrame:
-        """A row a model and metric: `estimate`, `low`, `high` and, with a reference, its difference from that model.
+        """A row a model and metric: `estimate`, `low`, `high` and, with a reference, what `difference` gives.
 
-        The difference's columns are `difference`, `difference_low`, `difference_high` and `p`; see `difference`.
+        Its columns are `difference`, `difference_low`, `difference_high` and `p`.
         """
         labels = [metric if isinstance(metric, str) else f"{metric[0]} at {metric[1]:g}" for metric in self.metrics]
         index = pd.MultiIndex.from_product([self.models, labels], names=["model", "metric"])
@@ -170,13 +147,8 @@ class Bootstrap:
     def difference(self, reference: str, level: float = 0.95) -> tuple[NDArray, NDArray, NDArray]:
         """Every model minus one of them, in the same draws; below 0 is better for a Brier score, else worse.
 
-        Returns
-        -------
-        difference : array, shape (n_models, n_metrics)
-        interval : array, shape (n_models, n_metrics, 2)
-            Percentiles of the paired differences.
-        p : array, shape (n_models, n_metrics)
-            `paired_p`, not adjusted; 1 for the reference.
+        Returns the difference (n_models, n_metrics), the percentile interval of the paired differences (n_models,
+        n_metrics, 2) and their `paired_p` (n_models, n_metrics), not adjusted; 1 for the reference.
         """
         if reference not in self.models:
             raise ValueError(f"reference {reference!r} is not one of the models: {', '.join(self.models)}")
@@ -199,32 +171,27 @@ def bootstrap(
     """Metrics of many models in the same bootstrap samples of the patients.
 
     Only the patients evaluated on are drawn; models, probabilities and censoring weights stay. So the intervals say
-    how far other patients would have moved the metrics, not how far other training patients would. Each sample enters
-    as how often it holds each patient: concordance is a product of the matrix of pairs and these counts (beyond 4,096
-    patients, of passes in O(n log n) a draw, in memory that grows with n).
+    how far other patients would have moved the metrics, not how far other training patients would.
 
     Parameters
     ----------
-    event, time : arrays, shape (n,)
-        True where the event was observed; time >= 0, in any one unit.
     risks : mapping of names to arrays, shape (n,)
         Each model's log hazards or scores, higher = riskier.
     metrics : sequence
         'c_index' (`concordance_index`), 'c_index_ipcw' (`concordance_index_ipcw`, without tau), and, each with a time
-        t in the unit of `time`, ('auc', t) (`cumulative_dynamic_auc`), ('auc_thesis', t)
-        (`auc_censored_as_nonevent`) and ('brier', t) (`brier_score`).
+        t, ('auc', t) (`cumulative_dynamic_auc`), ('auc_thesis', t) (`auc_censored_as_nonevent`), ('brier', t)
+        (`brier_score`).
     n_draws, seed : int
         Bootstrap samples, and their seed.
     train : (event, time), optional
-        Training patients, whose censoring weights 'c_index_ipcw', 'auc' and 'brier'; needed for these.
-    surv : mapping of names to arrays, shape (n, k)
+        Training patients, needed for the weighted metrics 'c_index_ipcw', 'auc' and 'brier'.
+    surv : mapping of names to arrays, shape (n, k), optional
         Probabilities of no event by the time of each of the k 'brier' metrics, in their order; needed for these.
 
     Raises
     ------
     ValueError
-        For unequal lengths, negative times, values that are not finite, unknown metrics, arguments of another kind,
-        and where `train` or `surv` is missing for a metric.
+        Also for unknown metrics, and where `train` or `surv` is missing for one.
 
     Examples
     --------
@@ -232,22 +199,27 @@ def bootstrap(
     >>> found.estimate[:, 0].tolist()
     [1.0, 0.0]
     """
-    event, time = check_survival(event, time)
-    for name, given in (("risks", risks), ("surv", surv)):
-        if given is not None and not hasattr(given, "items"):
+    event, time = check.survival(event, time)
+    for name, given in (("risks", risks), ("surv", {} if surv is None else surv)):
+        if not hasattr(given, "items"):
             raise ValueError(f"{name} must be a mapping of models' names to arrays, got {type(given).__name__}")
     if train is not None:
         if not isinstance(train, tuple | list) or len(train) != 2:
             raise ValueError("train must be a pair (event_train, time_train)")
-        train = check_survival(*train, "_train")
-    n_draws, seed = check_whole(n_draws, "n_draws", 1), check_whole(seed, "seed", 0)
-    known = {name: check_risk(risk, len(time), f"risks[{name!r}]") for name, risk in risks.items()}
+        train = check.survival(*train, "_train")
+    n_draws, seed = check.whole(n_draws, "n_draws", 1), check.whole(seed, "seed", 0)
+    known = {name: check.risk(risk, len(time), f"risks[{name!r}]") for name, risk in risks.items()}
     if not known:
         raise ValueError("risks must hold at least one model")
     keys = _check_metrics(metrics, train)
-    probabilities = _check_probabilities(surv, known, time, [at for name, at in keys if name == "brier"], train)
+    at, probabilities = np.array([t for name, t in keys if name == "brier"]), dict.fromkeys(known)
+    for name in known if len(at) else ():
+        if surv is None or name not in surv:
+            raise ValueError(f"surv has no probabilities of {name!r}; the Brier score needs them")
+        usable = reaches(*train, time, at)
+        probabilities[name] = check.surv(surv[name], len(time), usable, f"surv[{name!r}]")[:, np.argsort(at)]
     models = [
-        ModelMetrics(event, time, risk, keys, censoring=train, surv=probabilities.get(name))
+        ModelMetrics(event, time, risk, keys, censoring=train, surv=probabilities[name])
         for name, risk in known.items()
     ]
     once = np.ones((len(time), 1))
@@ -280,25 +252,22 @@ def bootstrap_metrics(
     ----------
     event_train, time_train, risk_train : sequences of arrays, one a model
         The fold that each model was fitted on and its log hazards there.
-    event, time : arrays, shape (n,)
-        The patients to evaluate on.
     risks : array, shape (n_models, n)
-        Each model's log hazards of them, higher = riskier.
+        Each model's log hazards of the patients to evaluate on, higher = riskier.
     horizons, grid, censoring
         As for `evaluate`. Without a grid each model has the one `evaluate` gives it.
     other_risks : sequence, one a model, optional
         `other_risk` of `evaluate`.
     n_draws, seed : int
-        Bootstrap samples and their seed (`draw_counts`); the same seed and patients give the same samples.
+        Bootstrap samples and their seed; the same seed and patients give the same samples.
 
     Returns
     -------
     dict
-        The keys of `evaluate`; arrays of shape (n_draws, n_models), NaN where a draw has no answer (say, no
-        patient followed beyond the horizon).
+        The keys of `evaluate`; arrays of shape (n_draws, n_models), NaN where a draw has no answer.
     """
-    event, time = check_outcome(event, time)
-    risks, horizons = check_finite(risks, "risks"), check_times(horizons, "horizons")
+    event, time = check.outcome(event, time)
+    risks, horizons = check.finite(risks, "risks"), check.times(horizons, "horizons")
     lengths = {len(event_train), len(time_train), len(risk_train), len(risks)}
     if risks.ndim != 2 or risks.shape[1] != len(time) or len(lengths) != 1:
         raise ValueError(
@@ -322,33 +291,12 @@ def _check_metrics(metrics: Sequence[Metric], train: object) -> list[Key]:
         raise ValueError(f"metrics must be a list, got {metrics!r}; [{metrics!r}] is one of a single metric")
     for metric in metrics:
         name, *times = (metric,) if isinstance(metric, str) else metric
-        if not times and name in AT_A_TIME:
-            raise ValueError(f"metric {metric!r} needs a time: ({name!r}, t)")
         if len(times) > 1 or name not in (AT_A_TIME if times else PLAIN):
-            raise ValueError(
-                f"metric {metric!r} is unknown; one of {', '.join(PLAIN)}, or, with a time, of {', '.join(AT_A_TIME)}"
-            )
+            wanted = [*PLAIN, *(f"({each!r}, t)" for each in AT_A_TIME)]
+            raise ValueError(f"metric {metric!r} is not one of {', '.join(wanted)}, where t is a time")
         if name in WEIGHTED and train is None:
             raise ValueError(f"metric {metric!r} is weighted for censoring: give train=(event_train, time_train)")
-        keys.append((name, check_time(times[0], f"the time of metric {metric!r}") if times else None))
+        keys.append((name, check.time(times[0], f"the time of metric {metric!r}") if times else None))
     if not keys or len(set(keys)) < len(keys):
         raise ValueError(f"metrics must be at least one, each once; got {list(metrics)}")
     return keys
-
-
-def _check_probabilities(
-    surv: Mapping[str, ArrayLike] | None,
-    models: Sequence[str],
-    time: NDArray,
-    at: Sequence[float],
-    train: Outcome | None,
-) -> dict[str, NDArray]:
-    """Probabilities (n, k) by model, at increasing times; those that follow-up does not reach are not checked."""
-    if not at:
-        return {}
-    usable, result = reaches(*train, time, np.array(at)), {}
-    for name in models:
-        if surv is None or name not in surv:
-            raise ValueError(f"surv has no probabilities of {name!r}; the Brier score needs them")
-        result[name] = check_surv(surv[name], len(time), usable, f"surv[{name!r}]")[:, np.argsort(at)]
-    return result

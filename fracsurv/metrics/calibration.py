@@ -12,15 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from fracsurv.metrics._checks import (
-    check_finite,
-    check_outcome,
-    check_probability,
-    check_risk,
-    check_survival,
-    check_time,
-    check_whole,
-)
+from fracsurv.metrics import _checks as check
 from fracsurv.metrics.censoring import censoring_survival
 from fracsurv.metrics.competing import NORMAL_97_5, event_share, predicted_survival
 
@@ -65,13 +57,12 @@ def calibration(
 ) -> Calibration:
     """Predicted against observed probability of the event by a time, censoring taken into account.
 
-    Intercept and slope are those of a logistic regression of "event by `at`" on the log odds of the prediction (an
-    offset for the intercept), among the patients whose status at `at` is known. Weights are 1 / P(uncensored until
-    just before the event or the horizon), by the Kaplan–Meier estimate of these patients' censoring, not of a
-    training fold's. With them the share of events is exactly 1 − Kaplan–Meier, ties or not.
-
-    A patient censored at `at` itself is known to be free of the event here, as in Kaplan–Meier's estimate;
-    `cumulative_dynamic_auc` and `brier_score` count, as scikit-survival does, only those followed beyond it.
+    Intercept and slope are those of a logistic regression of "event by `at`" on the log odds of the prediction
+    (clipped to [1e-9, 1 − 1e-9]; an offset for the intercept), among the patients whose status at `at` is known.
+    Weights are 1 / P(uncensored until just before the event or the horizon), by these patients' own Kaplan–Meier
+    estimate of censoring. With them the share of events is exactly 1 − Kaplan–Meier, ties or not. A patient censored
+    at `at` itself is known to be free of the event here; `cumulative_dynamic_auc` and `brier_score` count only those
+    followed beyond it.
 
     Censoring must be independent of the event, for the regression also of the prediction: if patients at high risk
     are followed for a shorter time, the slope is biased and the groups are not. With deaths as censoring (0),
@@ -80,12 +71,8 @@ def calibration(
 
     Parameters
     ----------
-    event, time : arrays, shape (n,)
-        True where the event was observed, 2 where a competing one was; time >= 0, in any one unit.
-    probability : array, shape (n,)
-        Predicted probability, in [0, 1], of the event by `at`. The regression clips it to [1e-9, 1 − 1e-9].
     at : float
-        The horizon, in the unit of `time`, above 0.
+        The horizon, above 0.
     n_groups : int, optional
         Groups of equal size by prediction, fewer where equal predictions do not allow it; by default one for every 20
         events by then, from 2 to 10.
@@ -93,12 +80,11 @@ def calibration(
     Returns
     -------
     Calibration
-        Intervals are log–log Greenwood ones. Where nobody or everybody in a group has had the event, the bounds are
-        Clopper and Pearson's exact ones, for as many patients as are still at risk at the horizon, or as have had the
-        event. A group's `observed` and bounds are NaN if its follow-up ends before the horizon with somebody free of
-        the event. `mean_observed` is NaN likewise. Intercept and slope are NaN unless some patients are known to have
-        had the event and some to be free of it; the slope also if all predictions are equal or separate the two.
-
+        Intervals are log–log Greenwood ones; where nobody or everybody in a group has had the event, Clopper and
+        Pearson's exact ones, for as many patients as are still at risk, or as have had the event. Observed values and
+        bounds are NaN where follow-up ends before `at` with somebody free of the event. Intercept and slope are NaN
+        unless some patients are known to have had the event and some to be free of it; the slope also if all
+        predictions are equal or separate the two.
 
     Examples
     --------
@@ -106,11 +92,11 @@ def calibration(
     >>> found.mean_observed, round(found.intercept, 3)
     (0.5, 0.896)
     """
-    event, time = check_outcome(event, time)
-    probability, at = check_probability(probability, len(time)), check_time(at, "at", above=0)
+    event, time = check.outcome(event, time)
+    probability, at = check.probability(probability, len(time)), check.time(at, "at", above=0)
     if n_groups is None:
         n_groups = int(np.clip(((event == 1) & (time <= at)).sum() // 20, 2, 10))
-    groups = _groups(probability, check_whole(n_groups, "n_groups", 1))
+    groups = _groups(probability, check.whole(n_groups, "n_groups", 1))
     n, predicted = (np.array([of(probability[group]) for group in groups]) for of in (len, np.mean))
     columns = np.array([event_share(event[group], time[group], at) for group in groups]).T
     mean_observed = event_share(event, time, at)[0]
@@ -186,21 +172,11 @@ def smooth_calibration(event: ArrayLike, time: ArrayLike, probability: ArrayLike
     "Observed" is the probability by `at` of a Cox model (Efron's ties, Breslow's baseline) of log(−log(1 − p)), as a
     restricted cubic spline with three knots. It uses all follow-up and assumes proportional hazards; `calibration`
     does neither. With competing events (2), a second such model is fitted to their hazard, and the two give
-    `absolute_risk`.
-
-    Parameters
-    ----------
-    event, time, probability, at
-        As for `calibration`.
-
-    Returns
-    -------
-    SmoothCalibration
-        NaN throughout where no curve can be fitted: no event, follow-up that ends before `at`, or predictions too
-        similar for three knots.
+    `absolute_risk`. NaN throughout where no curve can be fitted: no event, follow-up that ends before `at`, or
+    predictions too similar for three knots.
     """
-    event, time = check_outcome(event, time)
-    probability, at = check_probability(probability, len(time)), check_time(at, "at", above=0)
+    event, time = check.outcome(event, time)
+    probability, at = check.probability(probability, len(time)), check.time(at, "at", above=0)
     shown = np.linspace(*np.quantile(probability, SHOWN), 50)
     x = _log_log(probability)
     knots = np.quantile(x, KNOTS)
@@ -255,38 +231,18 @@ class Estimate(NamedTuple):
 
 
 def events_ratio(event: ArrayLike, expected: ArrayLike) -> Estimate:
-    r"""Observed events over expected ones, over all follow-up: calibration in the large without a horizon.
+    r"""Observed over expected events over all follow-up, :math:`\sum_i \delta_i / \sum_i \hat H_i(t_i)`.
 
-    .. math:: \sum_i \delta_i \Big/ \sum_i \hat H_i(t_i)
+    1 = right, above 1 = the model expects too few: calibration in the large without a horizon. `expected` (n,) is
+    each patient's predicted cumulative hazard until the end of the own follow-up, >= 0. The interval is that of a
+    Poisson regression with the expected number as its offset, :math:`\exp(\log(O/E) \pm 1.96/\sqrt O)` (Crowson et
+    al. 2016). NaN without an expected event; the interval also without an observed one.
 
-    The interval is that of a Poisson regression with the expected number as its offset, :math:`\exp(\log(O/E) \pm
-    1.96/\sqrt O)` (Crowson et al. 2016).
-
-    Parameters
-    ----------
-    event : array, shape (n,)
-        True where the event was observed.
-    expected : array, shape (n,)
-        Each patient's predicted cumulative hazard until the end of the own follow-up, >= 0.
-
-    Returns
-    -------
-    Estimate
-        1 = right, above 1 = the model expects too few. NaN without an expected event; the interval also without an
-        observed one.
-
-    Raises
-    ------
-    ValueError
-        For unequal lengths, and expected numbers that are negative or not finite.
-
-    Examples
-    --------
     >>> [round(float(each), 3) for each in events_ratio([1, 1, 0, 0], [0.5, 0.25, 0.25, 1.0])]
     [1.0, 0.25, 3.998]
     """
-    expected = check_finite(expected, "expected")
-    event, _ = check_survival(event, np.ones(len(expected)))
+    expected = check.finite(expected, "expected")
+    event, _ = check.survival(event, np.ones(len(expected)))
     if (expected < 0).any():
         raise ValueError(f"expected must be >= 0, got {expected.min()}")
     n, total = int(event.sum()), float(expected.sum())
@@ -301,23 +257,11 @@ def events_ratio(event: ArrayLike, expected: ArrayLike) -> Estimate:
 def cox_slope(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> Estimate:
     """Calibration slope over all follow-up: the coefficient of a Cox regression on the predicted log hazard.
 
-    Efron's ties, Wald's interval (lifelines).
-
-    Parameters
-    ----------
-    event, time : arrays, shape (n,)
-        True where the event was observed; time >= 0, in any one unit.
-    risk : array, shape (n,)
-        Log hazards, higher = riskier.
-
-    Returns
-    -------
-    Estimate
-        1 = right, below 1 = too extreme (over-fitted), 0 = uninformative. NaN without an event, with equal risks, and
-        where the regression does not converge.
+    Efron's ties, Wald's interval (lifelines). 1 = right, below 1 = too extreme (over-fitted), 0 = uninformative. NaN
+    without an event, with equal risks, and where the regression does not converge.
     """
-    event, time = check_survival(event, time)
-    risk = check_risk(risk, len(time))
+    event, time = check.survival(event, time)
+    risk = check.risk(risk, len(time))
     nothing = Estimate(np.nan, np.nan, np.nan)
     if not event.any() or np.ptp(risk) == 0:
         return nothing

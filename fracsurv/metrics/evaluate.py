@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_outcome, check_risk, check_times
+from fracsurv.metrics import _checks as check
 from fracsurv.metrics.auc import auc_of_draws, mean_auc_of_draws
 from fracsurv.metrics.brier import brier_of_draws, brier_terms, integrate
 from fracsurv.metrics.censoring import inverse_censoring_weights, reaches, survival_of_draws
 from fracsurv.metrics.competing import predicted_survival, ranking_by_last, ranking_by_time
-from fracsurv.metrics.concordance import competing_pair_counts, concordance_of_draws, pair_counts, uno_weights
+from fracsurv.metrics.concordance import concordance_of_draws, pair_counts, uno_pair_counts, uno_weights
 
 Key = tuple[str, float | None]
 """A metric and its time, None for a metric without one."""
@@ -26,7 +26,7 @@ def integration_grid(horizons: ArrayLike) -> NDArray:
 
     `horizons` (n_horizons,) increase and are above 0. The first time is one step, not 0, where no metric is defined.
     """
-    horizons = check_times(horizons, "horizons")
+    horizons = check.times(horizons, "horizons")
     if horizons[0] <= 0:
         raise ValueError(f"horizons must be above 0, got {horizons}")
     return horizons[-1] * np.arange(1, GRID_STEPS + 1) / GRID_STEPS
@@ -57,12 +57,6 @@ def evaluate(
 
     Parameters
     ----------
-    event_train, time_train, risk_train : arrays, shape (n_train,)
-        The fold that the model was fitted on and its log hazards there.
-    event, time, risk : arrays, shape (n,)
-        The patients to evaluate on, and the model's log hazards of them, higher = riskier.
-    horizons : array, shape (n_horizons,)
-        Increasing, above 0, in the unit of the times.
     grid : array, optional
         Times of the integrated metrics; `integration_grid` of the usable horizons if not given. Give one to
         compare folds whose follow-up does not end together.
@@ -79,8 +73,8 @@ def evaluate(
         ('integrated_brier', None), a float each. NaN at a horizon that follow-up does not reach
         (`usable_horizons`), and for the integrated metrics if it does not reach the whole grid.
     """
-    event, time = check_outcome(event, time)
-    risk, horizons = check_risk(risk, len(time)), check_times(horizons, "horizons")
+    event, time = check.outcome(event, time)
+    risk, horizons = check.risk(risk, len(time)), check.times(horizons, "horizons")
     fold = (event_train, time_train, risk_train)
     model = fold_metrics(fold, event, time, risk, horizons, grid, censoring, other_risk)
     return {key: float(value[0]) for key, value in model.in_draws(np.ones((len(time), 1))).items()}
@@ -103,7 +97,7 @@ def fold_metrics(
         usable = horizons[reaches(*training, time, horizons) & reaches(*censoring, time, horizons)]
         grid = integration_grid(usable) if len(usable) else usable
     else:
-        grid = check_times(grid, "grid")
+        grid = check.times(grid, "grid")
     times = np.union1d(horizons, grid)
     surv = predicted_survival(*fold, risk, times, other_risk)
     ranking, ranking_at = risk, risk
@@ -123,8 +117,6 @@ class ModelMetrics:
 
     Parameters
     ----------
-    event, time, risk : arrays, shape (n,)
-        Checked; `event` may hold competing events (2).
     keys : sequence
         The metrics; see `evaluate`.
     censoring : (event, time), optional
