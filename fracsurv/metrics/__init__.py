@@ -22,7 +22,6 @@ from fracsurv.metrics.auc import auc_censored_as_nonevent, cumulative_dynamic_au
 from fracsurv.metrics.bootstrap import (
     MIN_SHARE_OF_DRAWS,
     Bootstrap,
-    Metric,
     bootstrap,
     bootstrap_metrics,
     draw_counts,
@@ -36,7 +35,6 @@ from fracsurv.metrics.brier import brier_score, integrated_brier_score
 from fracsurv.metrics.calibration import (
     Calibration,
     Estimate,
-    SmoothCalibration,
     calibration,
     cox_slope,
     events_ratio,
@@ -45,12 +43,9 @@ from fracsurv.metrics.calibration import (
 from fracsurv.metrics.censoring import censoring_survival, kaplan_meier, mean_weight, usable_horizons
 from fracsurv.metrics.competing import (
     NORMAL_97_5,
-    CumulativeIncidence,
     absolute_risk,
     cumulative_incidence,
     predicted_survival,
-    ranking_by_last,
-    ranking_by_time,
 )
 from fracsurv.metrics.concordance import (
     ConcordanceCounts,
@@ -64,13 +59,12 @@ from fracsurv.metrics.net_benefit import net_benefit
 from fracsurv.metrics.validation import Drawn, ValidationKey, validation_metrics
 
 __all__ = [
-    "MIN_SHARE_OF_DRAWS", "NORMAL_97_5", "Baseline", "Bootstrap", "Calibration", "ConcordanceCounts",
-    "CumulativeIncidence", "Drawn", "Estimate", "Metric", "SmoothCalibration", "ValidationKey", "absolute_risk",
-    "auc_censored_as_nonevent", "bootstrap", "bootstrap_metrics", "breslow_baseline", "breslow_survival",
-    "brier_score", "calibration", "censoring_survival", "concordance_counts", "concordance_index",
-    "concordance_index_ipcw", "concordance_sd_by_chance", "cox_slope", "cumulative_dynamic_auc",
-    "cumulative_incidence", "draw_counts", "evaluate", "events_ratio", "holm", "integrated_brier_score",
-    "integration_grid", "kaplan_meier", "mean_weight", "net_benefit", "paired_p", "percentile_interval",
-    "predicted_survival", "ranking_by_last", "ranking_by_time", "resampled", "smooth_calibration", "usable_horizons",
+    "MIN_SHARE_OF_DRAWS", "NORMAL_97_5", "Baseline", "Bootstrap", "Calibration", "ConcordanceCounts", "Drawn",
+    "Estimate", "ValidationKey", "absolute_risk", "auc_censored_as_nonevent", "bootstrap", "bootstrap_metrics",
+    "breslow_baseline", "breslow_survival", "brier_score", "calibration", "censoring_survival",
+    "concordance_counts", "concordance_index", "concordance_index_ipcw", "concordance_sd_by_chance", "cox_slope",
+    "cumulative_dynamic_auc", "cumulative_incidence", "draw_counts", "evaluate", "events_ratio", "holm",
+    "integrated_brier_score", "integration_grid", "kaplan_meier", "mean_weight", "net_benefit", "paired_p",
+    "percentile_interval", "predicted_survival", "resampled", "smooth_calibration", "usable_horizons",
     "validation_metrics",
 ]  # fmt: skip

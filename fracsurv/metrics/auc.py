@@ -65,16 +65,7 @@ def auc_censored_as_nonevent(event: ArrayLike, time: ArrayLike, risk: ArrayLike,
     return float(auc_of_draws(event, time, risk, at, ones[:, 0], np.array([True]), ones)[0, 0])
 
 
-def auc_of_draws(
-    event: NDArray,
-    time: NDArray,
-    risk: NDArray,
-    times: NDArray,
-    weight: NDArray,
-    usable: NDArray,
-    counts: NDArray,
-    common: NDArray | None = None,
-) -> NDArray:
+def auc_of_draws(event, time, risk, times, weight, usable, counts, common=None) -> NDArray:
     """AUC of each time and draw, shape (n_times, n_draws).
 
     `risk` is (n,), or (n, n_times). `weight` (n,) is that of a case, `usable` (n_times,) says which times to compute,
@@ -90,8 +81,7 @@ def auc_of_draws(
             each[at] = auc_of_draws(event, time, risk[:, k], times[at], weight, usable[at], counts, mine)
         return each
     order = np.argsort(risk, kind="stable")
-    event, time, risk, weight = event[order], time[order], risk[order], weight[order]
-    counts = counts[order]
+    event, time, risk, weight, counts = (each[order] for each in (event, time, risk, weight, counts))
     weighted = weight[:, None] * counts
     first, last = np.searchsorted(risk, risk, side="left"), np.searchsorted(risk, risk, side="right")
     auc = np.full((len(times), counts.shape[1]), np.nan)

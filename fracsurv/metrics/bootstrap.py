@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,24 +30,19 @@ def draw_counts(n: int, n_draws: int, seed: int) -> NDArray:
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=n_draws).T
 
 
-def draw_chunks(n: int, n_draws: int, seed: int) -> Iterator[NDArray]:
-    """`draw_counts` as float64, some draws at a time, so that memory is bounded for any n."""
-    if n_draws < 1:
-        raise ValueError(f"n_draws must be at least 1, got {n_draws}")
-    rng, share = np.random.default_rng(seed), np.full(n, 1.0 / n)
-    step = max(1, _CHUNK_ELEMENTS // n)
-    for start in range(0, n_draws, step):
-        size = min(step, n_draws - start)
-        yield np.ascontiguousarray(rng.multinomial(n, share, size=size).T, dtype=float)
-
-
 def in_bootstrap(models: Sequence[Any], n: int, n_draws: int, seed: int) -> list[dict[Key, NDArray]]:
     """Every statistic of every model in the same bootstrap samples of n patients, (…, n_draws) each, by model.
 
-    A model's `in_draws` maps counts (n, n_draws) to statistics, the draws on their last axis.
+    A model's `in_draws` maps counts (n, n_draws) to statistics, the draws on their last axis. The samples are those
+    of `draw_counts`, some at a time, so that memory is bounded for any n.
     """
+    check.whole(n_draws, "n_draws", 1)
+    rng, share = np.random.default_rng(seed), np.full(n, 1.0 / n)
+    step = max(1, _CHUNK_ELEMENTS // n)
     parts: list[dict[Key, list[NDArray]]] = [{} for _ in models]
-    for counts in draw_chunks(n, n_draws, seed):
+    for start in range(0, n_draws, step):
+        counts = rng.multinomial(n, share, size=min(step, n_draws - start)).T
+        counts = np.ascontiguousarray(counts, dtype=float)
         for model, part in zip(models, parts, strict=True):
             for key, values in model.in_draws(counts).items():
                 part.setdefault(key, []).append(values)
@@ -109,27 +104,15 @@ def holm(p: ArrayLike) -> NDArray:
 
 @dataclass(frozen=True, eq=False)
 class Bootstrap:
-    """Estimates and bootstrap draws of many models and metrics.
-
-    Attributes
-    ----------
-    models, metrics : names, in the order of the axes below
-    estimate : array, shape (n_models, n_metrics)
-        In the patients as they are.
-    draws : array, shape (n_draws, n_models, n_metrics)
-        In each bootstrap sample, the same for all models; NaN where a draw has no answer.
-    """
+    """Estimates and bootstrap draws of many models and metrics; NaN where there is no answer."""
 
     models: tuple[str, ...]
     metrics: tuple[Metric, ...]
-    estimate: NDArray
-    draws: NDArray
+    estimate: NDArray  # (n_models, n_metrics), in the patients as they are
+    draws: NDArray  # (n_draws, n_models, n_metrics), in each bootstrap sample, the same for all models
 
     def table(self, reference: str | None = None, level: float = 0.95) -> pd.DataFrame:
-        """A row a model and metric: `estimate`, `low`, `high` and, with a reference, what `difference` gives.
-
-        Its columns are `difference`, `difference_low`, `difference_high` and `p`.
-        """
+        """A row a model and metric: `estimate`, `low`, `high` and, with a reference, what `difference` gives."""
         labels = [metric if isinstance(metric, str) else f"{metric[0]} at {metric[1]:g}" for metric in self.metrics]
         index = pd.MultiIndex.from_product([self.models, labels], names=["model", "metric"])
         low, high = np.moveaxis(self.interval(level), -1, 0)
@@ -145,10 +128,10 @@ class Bootstrap:
         return percentile_interval(self.draws, level)
 
     def difference(self, reference: str, level: float = 0.95) -> tuple[NDArray, NDArray, NDArray]:
-        """Every model minus one of them, in the same draws; below 0 is better for a Brier score, else worse.
+        """Every model minus one of them, in the same draws: the difference, its percentile interval and `paired_p`.
 
-        Returns the difference (n_models, n_metrics), the percentile interval of the paired differences (n_models,
-        n_metrics, 2) and their `paired_p` (n_models, n_metrics), not adjusted; 1 for the reference.
+        Shapes (n_models, n_metrics), (…, 2) and (n_models, n_metrics); p is not adjusted, and 1 for the reference.
+        Below 0 is better for a Brier score, else worse.
         """
         if reference not in self.models:
             raise ValueError(f"reference {reference!r} is not one of the models: {', '.join(self.models)}")

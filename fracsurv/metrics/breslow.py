@@ -34,19 +34,11 @@ def breslow_survival(
 
 @dataclass(frozen=True)
 class Baseline:
-    """Breslow's baseline of a training fold.
+    """Breslow's baseline of a training fold."""
 
-    Attributes
-    ----------
-    time, log_hazard : arrays, shape (n_events,)
-        Times of the events, increasing, and the logarithm of the cumulative hazard after each, at log hazard 0.
-    last : float
-        The last training time, of an event or a censoring.
-    """
-
-    time: NDArray
-    log_hazard: NDArray
-    last: float
+    time: NDArray  # (n_events,), of the events, increasing
+    log_hazard: NDArray  # (n_events,), logarithm of the cumulative hazard after each, at log hazard 0
+    last: float  # the last training time, of an event or a censoring
 
     def survival(self, risk: ArrayLike, times: ArrayLike) -> NDArray:
         """Probabilities of no event by `times`, shape (n, n_times), as `breslow_survival` gives them."""

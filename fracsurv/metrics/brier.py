@@ -53,9 +53,7 @@ def integrated_brier_score(
     return float(integrate(score[:, None], times)[0])
 
 
-def brier_terms(
-    event_train: ArrayLike, time_train: ArrayLike, event: NDArray, time: NDArray, surv: NDArray, times: NDArray
-) -> NDArray:
+def brier_terms(event_train, time_train, event, time, surv, times) -> NDArray:
     """Each patient's contribution at each time, shape (n, n_times); the score is the mean over patients."""
     own, common = (inverse_censoring_weights(event_train, time_train, at) for at in (time, times))
     beyond = time[:, None] > times

@@ -26,30 +26,17 @@ SHOWN = (0.01, 0.99)
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Calibration at a horizon.
+    """Calibration at a horizon; the arrays hold a value a group, by rising prediction."""
 
-    Attributes
-    ----------
-    n, predicted, observed, low, high : arrays, one value a group, by rising prediction
-        Patients; mean predicted probability; 1 − Kaplan–Meier at the horizon (with competing events, the cumulative
-        incidence), and its 95 % interval.
-    mean_predicted, mean_observed : float
-        Over all patients; observed / predicted is 1 for a model that is right on average.
-    intercept : float
-        Calibration in the large: log odds to add to every prediction; 0 = right, above 0 = predictions too low.
-    slope : float
-        Factor for the predictions' log odds; 1 = right, below 1 = predictions too extreme (over-fitted).
-    """
-
-    n: NDArray
-    predicted: NDArray
-    observed: NDArray
-    low: NDArray
+    n: NDArray  # patients
+    predicted: NDArray  # mean predicted probability
+    observed: NDArray  # 1 − Kaplan–Meier at the horizon, with competing events the cumulative incidence
+    low: NDArray  # of the 95 % interval of `observed`
     high: NDArray
-    mean_predicted: float
-    mean_observed: float
-    intercept: float
-    slope: float
+    mean_predicted: float  # over all patients
+    mean_observed: float  # over the predicted mean, it is 1 for a model that is right on average
+    intercept: float  # log odds to add to every prediction; 0 = right, above 0 = predictions too low
+    slope: float  # factor for the predictions' log odds; 1 = right, below 1 = too extreme (over-fitted)
 
 
 def calibration(
@@ -117,8 +104,7 @@ def _logistic(event: NDArray, time: NDArray, probability: NDArray, at: float) ->
     """Intercept at slope 1, and slope, by maximum likelihood weighted for censoring."""
     known = (event > 0) | (time >= at)
     # an event and a censoring at one time: the event comes first, so its weight is 1 / G just before it
-    before = censoring_survival(event, time, np.minimum(time, at), just_before=True)[known]
-    weight = 1.0 / before
+    weight = 1.0 / censoring_survival(event, time, np.minimum(time, at), just_before=True)[known]
     y = ((event == 1) & (time <= at))[known].astype(float)
     x = probability[known].clip(_SMALLEST, 1 - _SMALLEST)
     x = np.log(x / (1 - x))
@@ -149,19 +135,11 @@ def _slope(x: NDArray, y: NDArray, weight: NDArray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class SmoothCalibration:
-    """A calibration curve at a horizon.
+    """A calibration curve at a horizon, and how far predictions are from it."""
 
-    Attributes
-    ----------
-    predicted, observed : arrays, shape (50,)
-        Probabilities from the 1st to the 99th percentile of the predictions, and what was observed there.
-    ici, e50, e90 : float
-        Mean, median and 90th percentile, over the patients, of |prediction − what was observed at it|.
-    """
-
-    predicted: NDArray
-    observed: NDArray
-    ici: float
+    predicted: NDArray  # 50 probabilities from the 1st to the 99th percentile of the predictions
+    observed: NDArray  # (50,), the probability observed there
+    ici: float  # mean, median and 90th percentile, over the patients, of |prediction − what was observed at it|
     e50: float
     e90: float
 
@@ -230,6 +208,9 @@ class Estimate(NamedTuple):
     high: float
 
 
+NO_ESTIMATE = Estimate(np.nan, np.nan, np.nan)
+
+
 def events_ratio(event: ArrayLike, expected: ArrayLike) -> Estimate:
     r"""Observed over expected events over all follow-up, :math:`\sum_i \delta_i / \sum_i \hat H_i(t_i)`.
 
@@ -247,7 +228,7 @@ def events_ratio(event: ArrayLike, expected: ArrayLike) -> Estimate:
         raise ValueError(f"expected must be >= 0, got {expected.min()}")
     n, total = int(event.sum()), float(expected.sum())
     if total == 0:
-        return Estimate(np.nan, np.nan, np.nan)
+        return NO_ESTIMATE
     if n == 0:
         return Estimate(0.0, np.nan, np.nan)
     width = np.exp(NORMAL_97_5 / np.sqrt(n))
@@ -262,9 +243,8 @@ def cox_slope(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> Estimate:
     """
     event, time = check.survival(event, time)
     risk = check.risk(risk, len(time))
-    nothing = Estimate(np.nan, np.nan, np.nan)
     if not event.any() or np.ptp(risk) == 0:
-        return nothing
+        return NO_ESTIMATE
     from lifelines import CoxPHFitter  # its import takes a second
     from lifelines.exceptions import ConvergenceError
 
@@ -275,6 +255,6 @@ def cox_slope(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> Estimate:
             table = pd.DataFrame({"risk": (risk - risk.mean()) / risk.std(), "time": time, "event": event})
             fitted = CoxPHFitter().fit(table, "time", "event", fit_options={"precision": 1e-12})
         except (ConvergenceError, Warning, ArithmeticError, np.linalg.LinAlgError):
-            return nothing
+            return NO_ESTIMATE
     slope, error = (float(each["risk"] / risk.std()) for each in (fitted.params_, fitted.standard_errors_))
     return Estimate(slope, slope - NORMAL_97_5 * error, slope + NORMAL_97_5 * error)

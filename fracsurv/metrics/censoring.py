@@ -27,10 +27,7 @@ def kaplan_meier(event: ArrayLike, time: ArrayLike, *, censoring: bool = False) 
 def hazard_steps(n_events: NDArray, n_all: NDArray, censoring: bool = False) -> NDArray:
     """Kaplan-Meier hazard of each distinct time (rows), from the (weighted) numbers that left then."""
     at_risk = np.cumsum(n_all[::-1], axis=0)[::-1]
-    if censoring:
-        at_risk, leaving = at_risk - n_events, n_all - n_events
-    else:
-        leaving = n_events
+    at_risk, leaving = (at_risk - n_events, n_all - n_events) if censoring else (at_risk, n_events)
     return np.divide(leaving, at_risk, out=np.zeros_like(at_risk), where=leaving > 0)
 
 

@@ -77,9 +77,7 @@ def cumulative_incidence(
     return CumulativeIncidence(*(np.where(known, column, np.nan) for column in (incidence, variance, low, high)))
 
 
-def _variance(
-    curve: NDArray, free: NDArray, before: NDArray, d1: NDArray, d2: NDArray, at_risk: NDArray, until: NDArray
-) -> NDArray:
+def _variance(curve, free, before, d1, d2, at_risk, until) -> NDArray:
     """Sums over s ≤ t of w1 (1 + (F(s) − F(t)) / S(s))² + w2 ((F(s) − F(t)) / S(s))², with the squares expanded.
 
     w = S(s−)² d / r² · (r − d) / (r − 1). Where S(s) is 0 nothing follows, and F(s) = F(t).

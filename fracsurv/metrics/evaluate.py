@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -80,36 +78,25 @@ def evaluate(
     return {key: float(value[0]) for key, value in model.in_draws(np.ones((len(time), 1))).items()}
 
 
-def fold_metrics(
-    fold: tuple[ArrayLike, ArrayLike, ArrayLike],
-    event: NDArray,
-    time: NDArray,
-    risk: NDArray,
-    horizons: NDArray,
-    grid: ArrayLike | None,
-    censoring: Outcome | None,
-    other_risk: tuple[ArrayLike, ArrayLike] | None,
-) -> ModelMetrics:
+def fold_metrics(fold, event, time, risk, horizons, grid, censoring, other_risk) -> ModelMetrics:
     """The metrics of `evaluate`, whose arguments these are, ready for any draws."""
     training = fold[:2]
     censoring = censoring or training
     if grid is None:
-        usable = horizons[reaches(*training, time, horizons) & reaches(*censoring, time, horizons)]
-        grid = integration_grid(usable) if len(usable) else usable
+        grid = horizons[reaches(*training, time, horizons) & reaches(*censoring, time, horizons)]
+        grid = integration_grid(grid) if len(grid) else grid
     else:
         grid = check.times(grid, "grid")
     times = np.union1d(horizons, grid)
     surv = predicted_survival(*fold, risk, times, other_risk)
-    ranking, ranking_at = risk, risk
+    rankings = None
     if other_risk is not None:
-        ranking_at = ranking_by_time(surv, risk)
-        ranking = ranking_by_last(surv[:, np.searchsorted(times, horizons)], risk)
-    at_horizons = [(name, float(h)) for h in horizons for name in ("auc", "brier", "auc_thesis")]
-    keys = [("c_index", None), ("c_index_ipcw", None), *at_horizons, ("mean_auc", None), ("integrated_brier", None)]
-    return ModelMetrics(
-        event, time, risk, keys,
-        censoring=censoring, training=training, surv=surv, grid=grid, ranking=ranking, ranking_at=ranking_at,
-    )  # fmt: skip
+        at_horizons = surv[:, np.searchsorted(times, horizons)]
+        rankings = ranking_by_last(at_horizons, risk), ranking_by_time(surv, risk)
+    keys = [(name, float(h)) for h in horizons for name in ("auc", "brier", "auc_thesis")]
+    keys = [("c_index", None), ("c_index_ipcw", None), *keys, ("mean_auc", None), ("integrated_brier", None)]
+    weighting = {"censoring": censoring, "training": training}
+    return ModelMetrics(event, time, risk, keys, **weighting, surv=surv, grid=grid, rankings=rankings)
 
 
 class ModelMetrics:
@@ -127,34 +114,22 @@ class ModelMetrics:
         Probabilities of no event by the times of the Brier scores: those of `keys` and `grid`, increasing.
     grid : array
         Times of the integrated metrics.
-    ranking : array, shape (n,); ranking_at : array, shape (n,) or (n, n_times)
+    rankings : (array of shape (n,), array of shape (n,) or (n, n_times)), optional
         What ranks patients for Uno's C and for AUC(t), if not `risk`.
     """
 
     def __init__(
-        self,
-        event: NDArray,
-        time: NDArray,
-        risk: NDArray,
-        keys: Sequence[Key],
-        *,
-        censoring: Outcome | None = None,
-        training: Outcome | None = None,
-        surv: NDArray | None = None,
-        grid: Sequence[float] | NDArray = (),
-        ranking: NDArray | None = None,
-        ranking_at: NDArray | None = None,
+        self, event, time, risk, keys, *, censoring=None, training=None, surv=None, grid=(), rankings=None
     ) -> None:
         self.event, self.time, self.risk, self.keys = event, time, risk, keys
         self.grid = np.asarray(grid, float)
-        self.ranking, self.ranking_at = (risk if given is None else given for given in (ranking, ranking_at))
+        self.ranking, self.ranking_at = rankings or (risk, risk)
         self.names = {name for name, _ in keys}
         self.auc_times, self.brier_times = (np.union1d(self._times(name), self.grid) for name in ("auc", "brier"))
         if censoring is None:
             return
-        self.own = inverse_censoring_weights(*censoring, time)
+        self.own, self.common = (inverse_censoring_weights(*censoring, at) for at in (time, self.auc_times))
         self.uno = uno_weights(*censoring, event == 1, time)
-        self.common = inverse_censoring_weights(*censoring, self.auc_times)
         self.auc_usable, self.brier_usable = (
             reaches(*censoring, time, times) & (training is None or reaches(*training, time, times))
             for times in (self.auc_times, self.brier_times)
@@ -174,25 +149,20 @@ class ModelMetrics:
         return np.array([at for each, at in self.keys if each == name], float)
 
     def _concordances(self, counts: NDArray) -> dict[Key, NDArray]:
-        found: dict[Key, NDArray] = {}
-        event, time = self.event == 1, self.time
+        found, event, time = {}, self.event == 1, self.time
         if not self.names & {"c_index", "c_index_ipcw"}:
             return found
         lower, comparable = pair_counts(event, time, self.risk, counts)
         if "c_index" in self.names:
             found["c_index", None] = concordance_of_draws(event.astype(float), counts, lower, comparable)
         if "c_index_ipcw" in self.names:
-            if self.ranking is not self.risk:
-                lower, comparable = pair_counts(event, time, self.ranking, counts)
-            if (self.event == 2).any():
-                further = competing_pair_counts(self.event, time, self.ranking, self.own, counts)
-                lower, comparable = lower + further[0], comparable + further[1]
+            if self.ranking is not self.risk or (self.event == 2).any():
+                lower, comparable = uno_pair_counts(self.event, time, self.ranking, self.own, counts)
             found["c_index_ipcw", None] = concordance_of_draws(self.uno, counts, lower, comparable)
         return found
 
     def _aucs(self, counts: NDArray) -> dict[Key, NDArray]:
-        found: dict[Key, NDArray] = {}
-        event, time, times = self.event, self.time, self.auc_times
+        found, event, time, times = {}, self.event, self.time, self.auc_times
         if "auc_thesis" in self.names:
             at, ones = self._times("auc_thesis"), np.ones(len(time))
             thesis = auc_of_draws(event == 1, time, self.risk, at, ones, np.ones(len(at), bool), counts)
@@ -206,16 +176,15 @@ class ModelMetrics:
         return found
 
     def _briers(self, counts: NDArray) -> dict[Key, NDArray]:
-        found: dict[Key, NDArray] = {}
         if not self.names & {"brier", "integrated_brier"}:
-            return found
+            return {}
         times, integrated = self.brier_times, "integrated_brier" in self.names
         # one product is fast; column by column, no score depends in its last bit on which other times are asked for
         columns = [slice(None)] if integrated else [[k] for k in range(len(times))]
         brier = np.concatenate(
             [brier_of_draws(self.terms[:, k], self.time, times[k], self.brier_usable[k], counts) for k in columns]
         )
-        found |= {("brier", t): brier[k] for k, t in enumerate(times)}
+        found = {("brier", t): brier[k] for k, t in enumerate(times)}
         if integrated:
             found["integrated_brier", None] = integrate(brier[np.searchsorted(times, self.grid)], self.grid)
         return found

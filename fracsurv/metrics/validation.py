@@ -89,7 +89,9 @@ def validation_metrics(
     for name, values in zip(risks, found, strict=False):
         parts[name, "ranked"] = _discrimination(values, reference, *places)
     if len(times):
-        parts["kaplan_meier", "observed"] = _kaplan_meier(reference, *places)
+        given = (("observed", 1 - reference["survival"]), ("brier", reference["null"]))
+        at = zip(horizons, np.searchsorted(times, horizons), strict=True)
+        parts["kaplan_meier", "observed"] = {(name, h): values[k] for h, k in at for name, values in given}
         for name, values in zip(surv, found[len(risks) :], strict=True):
             parts[name, "scored"] = _accuracy(values, reference["expected", name], reference, *places)
     result = {
@@ -107,14 +109,6 @@ def _discrimination(values, reference, times, horizons, at, on_grid) -> dict[Key
     if len(on_grid):
         auc = np.stack([values["auc", t] for t in times], axis=1).T[on_grid]
         found["mean_auc", None] = mean_auc_of_draws(auc, reference["survival"][on_grid])
-    return found
-
-
-def _kaplan_meier(reference, times, horizons, at, on_grid) -> dict[Key, NDArray]:
-    """Observed probability and Brier score of the Kaplan–Meier curve."""
-    found = {}
-    for horizon, k in zip(horizons, at, strict=True):
-        found["observed", horizon], found["brier", horizon] = 1 - reference["survival"][k], reference["null"][k]
     return found
 
 
