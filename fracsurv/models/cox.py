@@ -31,16 +31,12 @@ class CoxFit:
 
     def note(self, names: list[str]) -> str:
         """Which covariates were left out or penalised, in words; empty if none was."""
-        parts = [
-            f"{what}: {', '.join(names[i] for i in which)}"
-            for what, which in (
-                ("constant, left out", self.constant),
-                ("linear combination of earlier ones, left out", self.repeated),
-                ("penalised", self.penalised),
-            )
-            if which
-        ]
-        return "; ".join(parts)
+        kinds = {
+            "constant, left out": self.constant,
+            "linear combination of earlier ones, left out": self.repeated,
+            "penalised": self.penalised,
+        }
+        return "; ".join(f"{what}: {', '.join(names[i] for i in which)}" for what, which in kinds.items() if which)
 
 
 def fit_cox(tabular: np.ndarray, event: np.ndarray, time: np.ndarray) -> CoxFit:
