@@ -14,12 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-WIDEST = 600.0
-"""Between log hazards (with their weights) no further apart than this, exp does not vanish in float64."""
-FEW = 1000
-"""Fewer times than this are sorted fastest by comparing them."""
-MANY = 8192
-"""Fewer numbers than this BLAS multiplies in the thread that it is called from."""
+WIDEST = 600.0  # between log hazards (with their weights) no further apart, exp does not vanish in float64
+FEW = 1000  # fewer times than this are sorted fastest by comparing them
+MANY = 8192  # fewer numbers than this BLAS multiplies in the thread that it is called from
 
 
 def cox_nll(
@@ -172,20 +169,14 @@ def _loss_and_gradient(event, time, risk, strata, weights, bounds, efron, mean, 
         loss = loss.detach()
     total = xp.count_nonzero(events) if own is None else own[events].sum()
     share = (float(total) or 1.0) if mean else 1.0
-    loss = (
-        torch.tensor(float(loss) / share, dtype=risk.dtype, device="cpu") if on_cpu else (loss / share).to(risk.dtype)
-    )
+    loss = torch.as_tensor(loss / share, dtype=risk.dtype, device=risk.device)
     if not differentiate:
         return loss, None
     if share != 1:
         slope /= share
-    if not on_cpu:
-        gradient = torch.zeros_like(risk)
-        gradient[order] = slope.to(risk.dtype)
-        return loss, gradient
-    gradient = np.zeros(len(risk), given[2].dtype)  # torch's own scattering takes ten times as long for a batch
-    gradient[order] = slope
-    return loss, torch.from_numpy(gradient)
+    gradient = xp.zeros_like(given[2])  # of NumPy: torch's own scattering takes ten times as long for a batch
+    gradient[order] = xp.asarray(slope, dtype=gradient.dtype)
+    return loss, torch.as_tensor(gradient)
 
 
 def _is_on_cpu(tensor: Tensor) -> bool:

@@ -17,7 +17,7 @@ def cumulative_dynamic_auc(
     risk: ArrayLike,
     times: ArrayLike,
 ) -> tuple[NDArray, float]:
-    """Weighted AUC(t), and its mean over times (Uno et al. 2007).
+    """Weighted AUC(t) at each of `times` (Uno et al. 2007), and its mean over them.
 
     At time t a case is an event by t, weighted by 1 / G of its own time; a control is anyone followed beyond t.
     Exactly equal risks count one half. G is taken at the event's time, as in scikit-survival, not just before it:
@@ -25,21 +25,13 @@ def cumulative_dynamic_auc(
     is a control too, weighted by 1 / G of the own time, those followed beyond t by 1 / G(t): definition ii of Blanche
     et al. (2013), as in R's `riskRegression::Score(cause = 1)`.
 
-    Parameters
-    ----------
-    risk : array, shape (n,) or (n, n_times)
-        A score, or one for each time, such as the probability of the event by then, which ranks differently from the
-        hazard where there are competing events. A column of NaN makes that time's AUC NaN.
+    `risk` may be (n, n_times), a score for each time, such as the probability of the event by then, which ranks
+    otherwise than the hazard where there are competing events. A column of NaN makes that time's AUC NaN, as do no
+    case, no control and a time that follow-up does not reach (`usable_horizons`); scikit-survival raises.
 
-    Returns
-    -------
-    auc : array, shape (n_times,)
-        NaN without a case or a control, and where follow-up does not reach (`usable_horizons`); scikit-survival
-        raises.
-    mean_auc : float
-        Weighted by the fall of the evaluated patients' Kaplan–Meier curve between times (Lambert and Chevret 2016),
-        with competing events by the rise of the cumulative incidence. NaN if any AUC is NaN, except before the first
-        event.
+    The mean is weighted by the fall of the evaluated patients' Kaplan–Meier curve between times (Lambert and Chevret
+    2016), with competing events by the rise of the cumulative incidence. A NaN makes it NaN, except before the first
+    event.
     """
     event, time = check.outcome(event, time)
     times = check.times(times)

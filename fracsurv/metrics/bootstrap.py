@@ -14,15 +14,12 @@ from fracsurv.metrics import _checks as check
 from fracsurv.metrics.censoring import reaches
 from fracsurv.metrics.evaluate import Key, ModelMetrics, Outcome, fold_metrics
 
-_CHUNK_ELEMENTS = 4_194_304
-"""Arrays of (patients × draws) are the largest made; a chunk of the draws keeps each at 32 MiB."""
-MIN_SHARE_OF_DRAWS = 0.95
-"""Share of the bootstrap draws that must have an answer for an interval to be given."""
+_CHUNK_ELEMENTS = 4_194_304  # of the largest arrays, (patients × draws) of a chunk of the draws: 32 MiB each
+MIN_SHARE_OF_DRAWS = 0.95  # of the bootstrap draws, that must have an answer for an interval to be given
 PLAIN = ("c_index", "c_index_ipcw")
 AT_A_TIME = ("auc", "auc_thesis", "brier")
 WEIGHTED = ("c_index_ipcw", "auc", "brier")
-Metric = str | tuple[str, float]
-"""A metric as `bootstrap` takes it: a name, or a name and a time."""
+Metric = str | tuple[str, float]  # a name, or a name and a time
 
 
 def draw_counts(n: int, n_draws: int, seed: int) -> NDArray:
@@ -164,17 +161,10 @@ def bootstrap(
         'c_index' (`concordance_index`), 'c_index_ipcw' (`concordance_index_ipcw`, without tau), and, each with a time
         t, ('auc', t) (`cumulative_dynamic_auc`), ('auc_thesis', t) (`auc_censored_as_nonevent`), ('brier', t)
         (`brier_score`).
-    n_draws, seed : int
-        Bootstrap samples, and their seed.
     train : (event, time), optional
         Training patients, needed for the weighted metrics 'c_index_ipcw', 'auc' and 'brier'.
     surv : mapping of names to arrays, shape (n, k), optional
         Probabilities of no event by the time of each of the k 'brier' metrics, in their order; needed for these.
-
-    Raises
-    ------
-    ValueError
-        Also for unknown metrics, and where `train` or `surv` is missing for one.
 
     Examples
     --------
@@ -229,20 +219,9 @@ def bootstrap_metrics(
 ) -> dict[Key, NDArray]:
     """`evaluate` of every fold's model in bootstrap samples of the patients, the same samples for every model.
 
-    Only the patients evaluated on are drawn; models, baselines and censoring distributions stay.
-
-    Parameters
-    ----------
-    event_train, time_train, risk_train : sequences of arrays, one a model
-        The fold that each model was fitted on and its log hazards there.
-    risks : array, shape (n_models, n)
-        Each model's log hazards of the patients to evaluate on, higher = riskier.
-    horizons, grid, censoring
-        As for `evaluate`. Without a grid each model has the one `evaluate` gives it.
-    other_risks : sequence, one a model, optional
-        `other_risk` of `evaluate`.
-    n_draws, seed : int
-        Bootstrap samples and their seed; the same seed and patients give the same samples.
+    Only the patients evaluated on are drawn; models, baselines and censoring distributions stay. `event_train`,
+    `time_train`, `risk_train` and `other_risks` hold an array, or pair of arrays, a model; `risks` is (n_models, n).
+    Without a grid each model has the one `evaluate` gives it. The same seed and patients give the same samples.
 
     Returns
     -------

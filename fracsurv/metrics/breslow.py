@@ -9,8 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fracsurv.metrics import _checks as check
 
-_LARGEST_EXPONENT = 700.0
-"""exp of this is still finite, and exp(-exp(·)) has long been 0."""
+_LARGEST_EXPONENT = 700.0  # its exp is still finite, and exp(-exp(·)) has long been 0
 
 
 def breslow_survival(

@@ -16,12 +16,9 @@ from fracsurv.metrics import _checks as check
 from fracsurv.metrics.censoring import censoring_survival
 from fracsurv.metrics.competing import NORMAL_97_5, event_share, predicted_survival
 
-_SMALLEST = 1e-9
-"""Probabilities nearer to 0 or 1 than this count as that far away: the logit of 0 is not a number."""
-KNOTS = (0.1, 0.5, 0.9)
-"""Quantiles of the predictions at which the spline bends: Harrell's for three knots."""
-SHOWN = (0.01, 0.99)
-"""The curve is given between these quantiles of the predictions; beyond them there are few patients."""
+_SMALLEST = 1e-9  # probabilities nearer to 0 or 1 count as that far away: the logit of 0 is not a number
+KNOTS = (0.1, 0.5, 0.9)  # quantiles of the predictions at which the spline bends: Harrell's for three knots
+SHOWN = (0.01, 0.99)  # the curve is given between these quantiles; beyond them there are few patients
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,25 +53,13 @@ def calibration(
     "observed" is the risk if nobody died of another cause. With deaths as 2, a competing event, it is
     `cumulative_incidence`, and the dead are in the regression as free of the event.
 
-    Parameters
-    ----------
-    at : float
-        The horizon, above 0.
-    n_groups : int, optional
-        Groups of equal size by prediction, fewer where equal predictions do not allow it; by default one for every 20
-        events by then, from 2 to 10.
+    `n_groups` are groups of equal size by prediction, fewer where equal predictions do not allow it; by default one
+    for every 20 events by `at`, from 2 to 10. Intervals are log–log Greenwood ones; where nobody or everybody in a
+    group has had the event, Clopper and Pearson's exact ones, for as many patients as are still at risk, or as have
+    had the event. Observed values and bounds are NaN where follow-up ends before `at` with somebody free of the
+    event. Intercept and slope are NaN unless some patients are known to have had the event and some to be free of it;
+    the slope also if all predictions are equal or separate the two.
 
-    Returns
-    -------
-    Calibration
-        Intervals are log–log Greenwood ones; where nobody or everybody in a group has had the event, Clopper and
-        Pearson's exact ones, for as many patients as are still at risk, or as have had the event. Observed values and
-        bounds are NaN where follow-up ends before `at` with somebody free of the event. Intercept and slope are NaN
-        unless some patients are known to have had the event and some to be free of it; the slope also if all
-        predictions are equal or separate the two.
-
-    Examples
-    --------
     >>> found = calibration([1, 0, 1, 0], [1.0, 5.0, 2.0, 6.0], [0.2, 0.2, 0.4, 0.4], at=3.0, n_groups=1)
     >>> found.mean_observed, round(found.intercept, 3)
     (0.5, 0.896)

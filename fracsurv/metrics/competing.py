@@ -39,17 +39,11 @@ def cumulative_incidence(
     overstates it, since it treats those who had the competing event as still at risk. `cause` 2 gives the competing
     event's incidence.
 
-    Returns
-    -------
-    CumulativeIncidence
-        The variance is that of R's `cmprsk::cuminc` (Aalen 1978, with Gray's correction for ties). The interval is
-        the log–log one, :math:`F^{\exp(\pm 1.96 \sqrt{V} / (F \log F))}`. Where F is 0, the upper bound is Clopper
-        and Pearson's for as many as are still at risk (or, if nobody is, as had the other event). Where F is 1, the
-        lower bound is theirs for as many as had the event. NaN after the last time, unless nobody was then free of
-        both.
+    The variance is that of R's `cmprsk::cuminc` (Aalen 1978, with Gray's correction for ties). The interval is the
+    log–log one, :math:`F^{\exp(\pm 1.96 \sqrt{V} / (F \log F))}`. Where F is 0, the upper bound is Clopper and
+    Pearson's for as many as are still at risk (or, if nobody is, as had the other event). Where F is 1, the lower
+    bound is theirs for as many as had the event. NaN after the last time, unless nobody was then free of both.
 
-    Examples
-    --------
     >>> cumulative_incidence([1, 2, 0, 1], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 4.0]).incidence
     array([0.25, 0.25, 0.75])
     """

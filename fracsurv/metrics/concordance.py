@@ -128,9 +128,7 @@ def concordance_of_draws(weight: NDArray, counts: NDArray, lower: NDArray, compa
     return np.divide(found, total, out=np.full(counts.shape[1], np.nan), where=total > 0)
 
 
-def uno_pair_counts(
-    event: NDArray, time: NDArray, risk: NDArray, own: NDArray, counts: NDArray
-) -> tuple[NDArray, NDArray]:
+def uno_pair_counts(event, time, risk, own, counts) -> tuple[NDArray, NDArray]:
     """`pair_counts`, and those of competing events (2), which need `own`, each patient's 1 / G, shape (n,)."""
     lower, comparable = pair_counts(event == 1, time, risk, counts)
     if (event == 2).any():
@@ -234,9 +232,7 @@ def _padded_cumsum(values: NDArray) -> NDArray:
     return result
 
 
-def _competing_pair_counts(
-    event: NDArray, time: NDArray, risk: NDArray, own: NDArray, counts: NDArray
-) -> tuple[NDArray, NDArray]:
+def _competing_pair_counts(event, time, risk, own, counts) -> tuple[NDArray, NDArray]:
     """As `pair_counts`, each event's pairs with those who had a competing event before it.
 
     They will never have the event, so they stay comparable (Wolbers et al. 2009, 2014). Each counts by its `own` 1 /

@@ -12,10 +12,8 @@ from fracsurv.metrics.censoring import inverse_censoring_weights, reaches, survi
 from fracsurv.metrics.competing import predicted_survival, ranking_by_last, ranking_by_time
 from fracsurv.metrics.concordance import concordance_of_draws, pair_counts, uno_pair_counts, uno_weights
 
-Key = tuple[str, float | None]
-"""A metric and its time, None for a metric without one."""
-Outcome = tuple[ArrayLike, ArrayLike]
-"""Event and time."""
+Key = tuple[str, float | None]  # a metric and its time, None for a metric without one
+Outcome = tuple[ArrayLike, ArrayLike]  # event and time
 GRID_STEPS = 24
 
 
@@ -102,20 +100,11 @@ def fold_metrics(fold, event, time, risk, horizons, grid, censoring, other_risk)
 class ModelMetrics:
     """Metrics of one model in a group of patients: what is the same in all bootstrap draws is computed once.
 
-    Parameters
-    ----------
-    keys : sequence
-        The metrics; see `evaluate`.
-    censoring : (event, time), optional
-        Patients whose censoring distribution weights the metrics; not needed for 'c_index' and 'auc_thesis'.
-    training : (event, time), optional
-        Patients whose follow-up must reach a time too.
-    surv : array, shape (n, n_times), optional
-        Probabilities of no event by the times of the Brier scores: those of `keys` and `grid`, increasing.
-    grid : array
-        Times of the integrated metrics.
-    rankings : (array of shape (n,), array of shape (n,) or (n, n_times)), optional
-        What ranks patients for Uno's C and for AUC(t), if not `risk`.
+    `keys` are the metrics, as in `evaluate`. `censoring`, (event, time), are the patients whose censoring
+    distribution weights them, needed but for 'c_index' and 'auc_thesis'; `training` those whose follow-up must reach
+    a time too. `surv` are probabilities of no event by the times of the Brier scores: those of `keys` and of `grid`,
+    the times of the integrated metrics. `rankings` say what ranks patients for Uno's C, (n,), and for AUC(t), (n,) or
+    (n, n_times), if not `risk`.
     """
 
     def __init__(

@@ -45,18 +45,10 @@ def validation_metrics(
     C, AUC and Brier scores are weighted by these patients' own censoring distribution. It, models and probabilities
     stay the same in all draws. The Kaplan–Meier estimates that predictions are compared with are each draw's own.
 
-    Parameters
-    ----------
-    risks : mapping of str to array, shape (n,)
-        Log hazards of the models whose discrimination is wanted, higher = riskier.
-    surv : mapping of str to array, shape (n, n_times)
-        Probabilities of no event by each of `times`, of these and of further models.
-    times : array, shape (n_times,)
-        All within these patients' follow-up (`usable_horizons`). Perhaps none.
-    horizons, grid : sequences
-        Those of `times` at which to report, and over which to integrate.
-    thresholds : sequence
-        Probabilities from which on to act, for the net benefit.
+    `risks` maps models to their log hazards (n,), for discrimination; `surv` maps these and further models to
+    probabilities of no event (n, n_times) by `times`, perhaps none, all within these patients' follow-up
+    (`usable_horizons`). `horizons` and `grid` are those of `times` at which to report, and over which to integrate;
+    `thresholds` are probabilities from which on to act, for the net benefit.
 
     Returns
     -------

@@ -27,16 +27,10 @@ def build_model(
 ) -> nn.Module:
     """A newly initialised network, drawn from torch's global generator.
 
-    Parameters
-    ----------
-    fusion, input, encoder, alpha : as a row of the protocol's experiments
-        Input 'full' has 1 channel, 'crops' 13; 'none' is DeepSurv.
-    image_size : int
-        Side of the square crops of a vision transformer, in pixels.
-    frozen : tuple of {'tabular', 'image'}
-        Parts that are pretrained and do not train. Late fusion freezes both.
-    masks : bool
-        Whether patients may lack an image; the network then takes `has_image` as a third argument (`MaskedEncoder`).
+    `fusion`, `input`, `encoder` and `alpha` are those of an experiment: 'full' has 1 channel, 'crops' 13, input
+    'none' is DeepSurv. `image_size` is the side of a vision transformer's square crops, in pixels. `frozen` names the
+    parts ('tabular', 'image') that are pretrained and do not train; late fusion freezes both. With `masks`, patients
+    may lack an image, and the network takes `has_image` as a third argument (`MaskedEncoder`).
     """
     tabular = DeepSurv(n_inputs=n_covariates)
     if input == "none":
