@@ -14,12 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-WIDEST = 600.0
-"""Between log hazards (with their weights) no further apart than this, exp does not vanish in float64."""
-FEW = 1000
-"""Fewer times than this are sorted fastest by comparing them."""
-MANY = 8192
-"""Fewer numbers than this BLAS multiplies in the thread that it is called from."""
+WIDEST = 600.0  # between log hazards (with their weights) no further apart, exp does not vanish in float64
+FEW = 1000  # fewer times than this are sorted fastest by comparing them
+MANY = 8192  # fewer numbers than this BLAS multiplies in the thread that it is called from
 
 
 def cox_nll(
@@ -34,22 +31,20 @@ def cox_nll(
 ) -> Tensor:
     r"""Negative Cox log partial likelihood of a batch.
 
-    With risk set :math:`R_i = \{j : t_j \ge t_i\}` and no ties,
+    With risk set :math:`R_i = \{j : t_j \ge t_i\}`, which holds everyone with the same time, and no ties,
 
     .. math:: -\sum_{i : \delta_i = 1} \Big(\eta_i - \log \sum_{j \in R_i} e^{\eta_j}\Big).
-
-    Risk sets hold everyone with the same time, whatever the order of the rows.
 
     Parameters
     ----------
     event : Tensor, shape (n,), bool or 0/1
         :math:`\delta`, True where the event was observed.
     time : Tensor, shape (n,), real
-        :math:`t`, time of event or of censoring, in any one unit, finite.
+        :math:`t`, time of event or of censoring, in any one unit.
     risk : Tensor, shape (n,) or (n, 1), floating
-        :math:`\eta`, log hazard, higher = riskier, finite. Sums are taken in float64 whatever its precision.
+        :math:`\eta`, log hazard, higher = riskier. Sums are taken in float64 whatever its precision.
     ties : {"efron", "breslow"}
-        How tied event times share a denominator (Efron 1977; Breslow 1974), as R's ``survival::coxph``.
+        How tied event times share a denominator (Efron 1977; Breslow 1974), as in R's ``survival::coxph``.
     strata : Tensor, shape (n,), integer or bool, optional
         Risk sets stay within a stratum.
     weights : Tensor, shape (n,), real, optional
@@ -71,8 +66,7 @@ def cox_nll(
 
     Examples
     --------
-    >>> event = torch.tensor([True, True, False])
-    >>> time = torch.tensor([1.0, 2.0, 3.0])
+    >>> event, time = torch.tensor([True, True, False]), torch.tensor([1.0, 2.0, 3.0])
     >>> round(cox_nll(event, time, torch.zeros(3)).item(), 4)  # (log 3 + log 2) / 2
     0.8959
     """
@@ -82,14 +76,12 @@ def cox_nll(
         raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
     event, time, risk, weights, bounds = _checked(event, time, risk, strata, weights)
     differentiate = risk.requires_grad and torch.is_grad_enabled()
-    values = (event, time.detach(), risk.detach(), strata, weights)
-    loss, gradient = _loss_and_gradient(*values, bounds, ties == "efron", reduction == "mean", differentiate)
+    values, how = (event, time.detach(), risk.detach(), strata, weights), (ties == "efron", reduction == "mean")
+    loss, gradient = _loss_and_gradient(*values, bounds, *how, differentiate)
     return _WithGradient.apply(risk, loss, gradient) if differentiate else loss
 
 
-def _checked(
-    event: Tensor, time: Tensor, risk: Tensor, strata: Tensor | None, weights: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, tuple[float, float]]:
+def _checked(event, time, risk, strata, weights):
     """Event as bool, time and risk in at least float32, weights in float64, and the bounds of risk."""
     named = {"risk": risk, "event": event, "time": time, "strata": strata, "weights": weights}
     named = {name: tensor for name, tensor in named.items() if tensor is not None}
@@ -104,9 +96,9 @@ def _checked(
         raise ValueError(f"risk must have one value a patient, shape (n,) or (n, 1), got shape {tuple(risk.shape)}")
     bounds = (0.0, 0.0)
     for name, tensor in named.items():
-        if tensor.ndim != 1 or len(tensor) != len(risk):
-            shape = tuple(tensor.shape)
-            raise ValueError(f"{name} must have one value a patient: {len(risk)} wanted, got shape {shape}")
+        if tensor.shape != risk.shape:
+            wanted, shape = len(risk), tuple(tensor.shape)
+            raise ValueError(f"{name} must have one value a patient: {wanted} wanted, got shape {shape}")
         if len(tensor) and tensor.is_floating_point():
             low, high = (bound.item() for bound in tensor.detach().aminmax())  # NaN if any is
             if not (math.isfinite(low) and math.isfinite(high)):
@@ -150,17 +142,7 @@ class _WithGradient(torch.autograd.Function):
         return ctx.saved_tensors[0] * above, None, None
 
 
-def _loss_and_gradient(
-    event: Tensor,
-    time: Tensor,
-    risk: Tensor,
-    strata: Tensor | None,
-    weights: Tensor | None,
-    bounds: tuple[float, float],
-    efron: bool,
-    mean: bool,
-    differentiate: bool,
-) -> tuple[Tensor, Tensor | None]:
+def _loss_and_gradient(event, time, risk, strata, weights, bounds, efron, mean, differentiate):
     """The loss in the precision of `risk`, and its gradient if wanted."""
     on_cpu = _is_on_cpu(risk)
     xp = np if on_cpu else torch  # for a batch, NumPy's calls cost a third of torch's
@@ -185,39 +167,33 @@ def _loss_and_gradient(
             loss = _log_likelihood(leaf, *rows, efron)
             slope = torch.autograd.grad(loss, leaf)[0] if differentiate else None
         loss = loss.detach()
-    share = 1.0
-    if mean:
-        share = float(xp.count_nonzero(events) if own is None else own[events].sum()) or 1.0
-    loss = (
-        torch.tensor(float(loss) / share, dtype=risk.dtype, device="cpu") if on_cpu else (loss / share).to(risk.dtype)
-    )
+    total = xp.count_nonzero(events) if own is None else own[events].sum()
+    share = (float(total) or 1.0) if mean else 1.0
+    loss = torch.as_tensor(loss / share, dtype=risk.dtype, device=risk.device)
     if not differentiate:
         return loss, None
     if share != 1:
         slope /= share
-    if not on_cpu:
-        gradient = torch.zeros_like(risk)
-        gradient[order] = slope.to(risk.dtype)
-        return loss, gradient
-    gradient = np.zeros(len(risk), given[2].dtype)  # torch's own scattering takes ten times as long for a batch
-    gradient[order] = slope
-    return loss, torch.from_numpy(gradient)
+    gradient = xp.zeros_like(given[2])  # of NumPy: torch's own scattering takes ten times as long for a batch
+    gradient[order] = xp.asarray(slope, dtype=gradient.dtype)
+    return loss, torch.as_tensor(gradient)
 
 
 def _is_on_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def _log_likelihood(
-    risk: Tensor, event: Tensor, time: Tensor, weights: Tensor | None, strata: Tensor | None, efron: bool
-) -> Tensor:
+def _log_likelihood(risk, event, time, weights, strata, efron) -> Tensor:
     """Negative log partial likelihood, the sum over events; weights are above 0.
 
     The l-th of d tied events, l = 0 … d - 1, has the denominator of those at risk without the d, plus the share 1 -
     l/d (Efron) or 1 (Breslow) of the d. Each counts by the mean weight of the d. No sum is less another: nothing
     cancels.
     """
-    order = _by_stratum(event, time, strata)
+    # by stratum, then longest time first, then censored before event
+    order = torch.argsort(event.to(torch.uint8), stable=True)
+    order = order[torch.argsort(time[order], descending=True, stable=True)]
+    order = order if strata is None else order[torch.argsort(strata[order], stable=True)]
     event, time, risk = event[order], time[order], risk[order]
     strata = None if strata is None else strata[order]
     weights = torch.ones_like(risk) if weights is None else weights[order]
@@ -233,18 +209,15 @@ def _log_likelihood(
     # events are last in their group, so the rows before the first of them are everyone else at risk
     first = torch.bincount(group, minlength=n_groups).cumsum(0) - n_tied
     others = _log_sums_before(log_hazard, strata)[first[member]]
-    tied = _log_sum_by_group(log_hazard[event], member, n_groups)[member]
+    values = log_hazard[event]
+    top = risk.new_zeros(n_groups)
+    top = top.scatter_reduce(0, member, values.detach(), "amax", include_self=False)
+    tied = risk.new_zeros(n_groups).index_add(0, member, (values - top[member]).exp())
+    tied = (top + tied.log())[member]
     turn = (event.nonzero()[:, 0] - first[member]) * efron
     share = 1 - turn.to(risk.dtype) / n_tied[member]
     mean_weight = weights.new_zeros(n_groups).index_add(0, member, weights[event])[member] / n_tied[member]
     return (mean_weight * torch.logaddexp(others, tied + share.log())).sum() - (weights * risk)[event].sum()
-
-
-def _by_stratum(event: Tensor, time: Tensor, strata: Tensor | None) -> Tensor:
-    """The order of rows by stratum, then longest time first, then censored before event."""
-    order = torch.argsort(event.to(torch.uint8), stable=True)
-    order = order[torch.argsort(time[order], descending=True, stable=True)]
-    return order if strata is None else order[torch.argsort(strata[order], stable=True)]
 
 
 def _log_sums_before(values: Tensor, strata: Tensor | None) -> Tensor:
@@ -266,14 +239,6 @@ def _log_sums_before(values: Tensor, strata: Tensor | None) -> Tensor:
     return torch.where(same, torch.cat([nothing, values[:-1]]), nothing)
 
 
-def _log_sum_by_group(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
-    """Log-sum-exp of each group that occurs; log 0 where none does."""
-    top = values.detach().new_zeros(n_groups)
-    top = top.scatter_reduce(0, group, values.detach(), "amax", include_self=False)
-    total = values.new_zeros(n_groups).index_add(0, group, (values - top[group]).exp())
-    return top + total.log()
-
-
 def _longest_first(time: NDArray) -> NDArray:
     """The order of rows by falling time."""
     if len(time) < FEW or time.min() < 0:
@@ -290,9 +255,7 @@ def _longest_first(time: NDArray) -> NDArray:
     return order[::-1]
 
 
-def _plain_sums(
-    xp: Any, time: Any, event: Any, log_hazard: Any, weights: Any, highest: float, efron: bool, differentiate: bool
-) -> tuple[Any, Any]:
+def _plain_sums(xp, time, event, log_hazard, weights, highest, efron, differentiate):
     """Sum over events and its gradient (n,), by plain sums in float64; rows by falling time.
 
     `xp` is NumPy or torch. `highest` is the maximum log hazard, with its weight: less it, no exponential overflows.
@@ -300,10 +263,9 @@ def _plain_sums(
     takes longer than the arithmetic. Only positive terms are added. Nothing cancels but the share of tied events,
     which costs as many times the rounding error of float64 as there are events at one time.
     """
-    event = xp.asarray(event, dtype=xp.float64)
+    own = event = xp.asarray(event, dtype=xp.float64)
     if len(event) == 0:
         return event.sum(), event
-    own = event
     log_hazard -= highest
     if weights is None:
         hazard = xp.exp(log_hazard)
@@ -328,7 +290,7 @@ def _plain_sums(
     if not differentiate:
         return loss, None
     step = xp.divide(counted, denominator, out=denominator)  # of the cumulative hazard, at each event
-    later = _reversed(xp.cumsum(_reversed(step), 0))
+    later = xp.flip(xp.cumsum(xp.flip(step, (0,)), 0), (0,))
     if groups:
         later = groups.spread(later[groups.first])
     if several:
@@ -336,10 +298,6 @@ def _plain_sums(
     hazard *= later
     hazard -= own
     return loss, hazard
-
-
-def _reversed(values: Any) -> Any:
-    return values[::-1] if isinstance(values, np.ndarray) else values.flip(0)
 
 
 def _dot(a: Any, b: Any) -> Any:

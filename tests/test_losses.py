@@ -135,28 +135,6 @@ def test_row_order_unit_of_time_and_a_constant_do_not_matter(batch, ties, seed):
         assert changed.item() == pytest.approx(expected, rel=1e-10, abs=1e-10)
 
 
-@given(batch=batches())
-@settings(max_examples=60, deadline=None)
-def test_a_row_given_twice_is_a_weight_of_two_under_breslow(batch):
-    (event, time, risk), _ = tensors(batch["event"], batch["time"], batch["risk"])
-    twice = torch.arange(len(time)) % 3 == 0
-    repeated = torch.repeat_interleave(torch.arange(len(time)), torch.where(twice, 2, 1))
-    options = {"ties": "breslow", "reduction": "sum"}
-    weighted = cox_nll(event, time, risk, weights=1.0 + twice.double(), **options)
-    plain = cox_nll(event[repeated], time[repeated], risk[repeated], **options)
-    assert weighted.item() == pytest.approx(plain.item(), rel=1e-10, abs=1e-10)
-
-
-@given(batch=batches(), ties=st.sampled_from(TIES))
-@settings(max_examples=60, deadline=None)
-def test_strata_add_up(batch, ties):
-    (event, time, risk), options = tensors(**batch | {"weights": None})
-    parts = [options["strata"] == s for s in range(3)]
-    total = sum(cox_nll(event[p], time[p], risk[p], ties=ties, reduction="sum").item() for p in parts if p.any())
-    found = cox_nll(event, time, risk, ties=ties, strata=options["strata"], reduction="sum").item()
-    assert found == pytest.approx(total, rel=1e-10, abs=1e-10)
-
-
 @pytest.mark.parametrize("ties", TIES)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("n", [1, 5])
@@ -166,21 +144,6 @@ def test_no_events_give_exactly_zero_and_zero_gradients(ties, reduction, n):
     loss.backward()
     assert loss.item() == 0.0
     assert risk.grad.tolist() == [0.0] * n
-
-
-def test_one_patient_with_an_event_teaches_nothing():
-    risk = torch.tensor([2.0], requires_grad=True)
-    loss = cox_nll(torch.tensor([True]), torch.tensor([5.0]), risk)
-    loss.backward()
-    assert loss.item() == 0.0
-    assert risk.grad.tolist() == [0.0]
-
-
-def test_all_events_at_one_time():
-    # Equal risks: Breslow log 4 an event; Efron (log 4 + log 3 + log 2 + log 1) / 4.
-    event, time, risk = torch.ones(4, dtype=torch.bool), torch.ones(4), torch.zeros(4)
-    assert cox_nll(event, time, risk, ties="breslow").item() == pytest.approx(np.log(4), rel=1e-6)
-    assert cox_nll(event, time, risk, ties="efron").item() == pytest.approx(np.log(24) / 4, rel=1e-6)
 
 
 @pytest.mark.parametrize("ties", TIES)
@@ -198,15 +161,6 @@ def test_far_apart_risks_neither_overflow_nor_lose_the_small_ones(ties, with_str
     np.testing.assert_allclose(risk.grad.numpy(), [0, 0, -small, small], atol=1e-4)
     reverse = cox_nll(event, time.flip(0), risk, ties=ties, strata=strata, reduction="sum")
     assert torch.isfinite(reverse)
-
-
-def test_tied_and_far_apart_risks_have_finite_gradients():
-    risk = torch.tensor([1e4, -1e4, 1e4, -1e4], requires_grad=True)
-    loss = cox_nll(torch.tensor([1, 1, 1, 0]), torch.ones(4), risk, reduction="sum")
-    loss.backward()
-    # Three tied events, two of them at 1e4: sum over l of log(2e^1e4 (1 - l/3)) - (1e4 + 1e4 - 1e4).
-    assert loss.item() == pytest.approx(2e4 + 3 * np.log(2) + np.log(2 / 3) + np.log(1 / 3), rel=1e-6)
-    np.testing.assert_allclose(risk.grad.numpy(), [0.5, -1.0, 0.5, 0.0], atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -237,18 +191,14 @@ GOOD = {"event": torch.tensor([1, 0, 1]), "time": torch.ones(3), "risk": torch.z
         ({"reduction": "none"}, "reduction.*'none'"),
         ({"risk": torch.tensor([1, 2, 3])}, "risk.*torch.int64"),
         ({"risk": torch.zeros(3, 2)}, r"risk.*\(3, 2\)"),
-        ({"risk": torch.zeros(1, 3)}, r"risk.*\(1, 3\)"),
         ({"risk": torch.tensor([0.0, 1.0, torch.nan])}, r"risk\[2\] = nan"),
         ({"time": torch.ones(2)}, r"time.*3 wanted.*\(2,\)"),
         ({"time": torch.tensor([0.0, torch.inf, 1.0])}, r"time\[1\] = inf"),
         ({"event": torch.tensor([0, 2, 1])}, r"0/1, got event\[1\] = 2"),
         ({"weights": torch.tensor([1.0, -1.0, 1.0])}, r">= 0, got weights\[1\] = -1.0"),
-        ({"weights": torch.tensor([1, -1, 1])}, r"weights\[1\] = -1"),
         ({"weights": 2.0}, "weights.*float"),
         ({"weights": torch.ones(3, requires_grad=True)}, "weights.*gradient"),
         ({"strata": torch.zeros(3)}, "strata.*torch.float32"),
-        ({"strata": [0, 1, 1]}, "strata.*list"),
-        ({"strata": torch.zeros(4)}, r"strata.*3 wanted.*\(4,\)"),
     ],
 )
 def test_refuses(change, named):

@@ -120,19 +120,6 @@ def test_right_probabilities_are_calibrated_and_wrong_ones_are_not():
     assert lower.intercept == pytest.approx(right.intercept + 0.7, rel=1e-6)
 
 
-def test_net_benefit_without_censoring_is_a_count():
-    rng = np.random.default_rng(5)
-    time, probability = rng.exponential(5, 300), rng.uniform(size=300)
-    event = np.ones(300, bool)
-    thresholds = np.array([0.05, 0.3, 0.5, 0.9, 0.99, probability.max()])  # at the end few, all with an early event
-    time[probability > 0.985] = 1.0
-    found = net_benefit(event, time, probability, 4.0, thresholds)
-    for threshold, value in zip(thresholds, found, strict=True):
-        treated = probability >= threshold
-        n_true, n_false = (treated & (time <= 4)).sum(), (treated & (time > 4)).sum()
-        assert value == pytest.approx((n_true - n_false * threshold / (1 - threshold)) / 300, rel=1e-12)
-
-
 @given(seed=st.integers(0, 10_000), threshold=st.floats(0.02, 0.95), tied=st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_net_benefit_is_its_definition(seed, threshold, tied):
@@ -147,16 +134,6 @@ def test_net_benefit_is_its_definition(seed, threshold, tied):
         alive = oracles.kaplan_meier(event[treated], time[treated], 4.0)
         expected = treated.mean() * (1 - alive - alive * threshold / (1 - threshold))
         assert found == pytest.approx(expected, rel=1e-12, abs=1e-12)
-
-
-def test_treating_all_and_none():
-    event, time, _ = draw(6, tied=True)
-    share = 1 - oracles.kaplan_meier(event, time, 4.0)
-    thresholds = np.array([0.1, share, 0.8])
-    everyone = net_benefit(event, time, np.ones(400), 4.0, thresholds)
-    assert everyone[0] == pytest.approx(share - (1 - share) / 9, rel=1e-12)
-    assert everyone[1] == pytest.approx(0, abs=1e-12)
-    np.testing.assert_array_equal(net_benefit(event, time, np.zeros(400), 4.0, thresholds), 0)
 
 
 @given(seed=st.integers(0, 10_000))
@@ -312,10 +289,10 @@ def test_certain_predictions_count_as_one_in_a_thousand_million(prediction, n_ev
     assert np.isnan(found.slope)
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_separated_predictions_have_no_slope(sign):
+@pytest.mark.parametrize("strength", [1, -1, 0])
+def test_separated_and_equal_predictions_have_no_slope(strength):
     time = np.array([1.0, 2, 1, 5, 6, 7])
-    found = calibration(time < 3, time, 0.5 + sign * np.array([0.3, 0.2, 0.1, -0.1, -0.2, -0.3]), 3.0)
+    found = calibration(time < 3, time, 0.5 + strength * np.array([0.3, 0.2, 0.1, -0.1, -0.2, -0.3]), 3.0)
     assert np.isfinite(found.intercept)
     assert np.isnan(found.slope)
 
@@ -326,20 +303,11 @@ def test_a_threshold_that_is_just_reached_treats():
         assert net_benefit(event, time, np.array([0.7, 0.1], dtype), 3.0, [0.7]) == pytest.approx([0.5])
 
 
-def test_equal_predictions_have_an_intercept_and_no_slope():
-    found = calibration([1, 0, 1, 0], [1.0, 5.0, 2.0, 6.0], [0.2] * 4, 3.0)
-    assert found.intercept == pytest.approx(np.log(0.5 / 0.5) - np.log(0.2 / 0.8))
-    assert np.isnan(found.slope)
-
-
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"probability": [0.1, 1.2]}, r"\[0, 1\], got probability\[1\] = 1.2"),
-        ({"probability": [0.1, np.nan]}, r"probability\[1\] = nan"),
         ({"probability": [0.1]}, r"probability.*\(2,\).*\(1,\)"),
-        ({"time": [1.0, -2.0]}, r"time\[1\] = -2.0"),
-        ({"at": np.inf}, r"at must.*above 0.*inf"),
         ({"at": 0}, r"at must.*above 0.*0"),
         ({"at": [1.5]}, r"at must.*\[1.5\]"),
     ],

@@ -190,9 +190,7 @@ def test_small_differences_in_risk_have_a_slope():
     [
         (events_ratio, ([1, 0], [0.1, -0.2]), r">= 0.*-0.2"),
         (events_ratio, ([1, 0], [0.1]), "event and time"),
-        (events_ratio, ([1, 0], [0.1, np.nan]), r"expected\[1\] = nan"),
         (cox_slope, ([1, 0], [1, 2], [0.1]), r"risk.*\(2,\)"),
-        (cox_slope, ([1, 0], [1, -2], [0.1, 0.2]), r"time\[1\] = -2"),
     ],
 )
 def test_refuses(metric, arguments, named):

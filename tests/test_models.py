@@ -7,14 +7,7 @@ import torch
 from torch import nn
 
 from fracsurv.config import load_experiments, load_profile
-from fracsurv.models import (
-    AlphaFusion,
-    ConvDeepSurv,
-    DeepSurv,
-    ViTDeepSurv,
-    build_model,
-    count_parameters,
-)
+from fracsurv.models import AlphaFusion, ConvDeepSurv, DeepSurv, ViTDeepSurv, build_model, count_parameters
 from fracsurv.models.vit_deepsurv import PatchProjection
 
 PROTOCOL = load_experiments()

@@ -1,4 +1,4 @@
-"""What every metric refuses, each with a ValueError that names the argument and the value."""
+"""What every metric refuses, each with a ValueError that names the argument and the value; numbers become float64."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
-def check_survival(event: ArrayLike, time: ArrayLike, suffix: str = "") -> tuple[NDArray, NDArray]:
-    """Event as bool, time as float64; a time of 0 is accepted, a negative one is not."""
-    event, time = _check_outcome(event, time, suffix, (0, 1))
+def survival(event: ArrayLike, time: ArrayLike, suffix: str = "") -> tuple[NDArray, NDArray]:
+    """Event as bool, and time; a time of 0 is accepted, a negative one is not."""
+    event, time = outcome(event, time, suffix, (0, 1))
     return event.astype(bool), time
 
 
-def check_outcome(event: ArrayLike, time: ArrayLike, suffix: str = "") -> tuple[NDArray, NDArray]:
-    """As `check_survival`, event as int8: 0 censored, 1 the event, 2 a competing event."""
-    event, time = _check_outcome(event, time, suffix, (0, 1, 2))
-    return event.astype(np.int8), time
-
-
-def _check_outcome(event: ArrayLike, time: ArrayLike, suffix: str, codes: tuple[int, ...]) -> tuple[NDArray, NDArray]:
-    event, time = _plain(event, f"event{suffix}"), check_finite(time, f"time{suffix}")
+def outcome(
+    event: ArrayLike, time: ArrayLike, suffix: str = "", codes: tuple[int, ...] = (0, 1, 2)
+) -> tuple[NDArray, NDArray]:
+    """As `survival`, event as int8: 0 censored, 1 the event, 2 a competing event."""
+    event, time = _plain(event, f"event{suffix}"), finite(time, f"time{suffix}")
     if time.ndim != 1 or event.shape != time.shape or len(time) == 0:
         raise ValueError(
             f"event{suffix} and time{suffix} must hold one value a patient, for at least one patient; "
@@ -27,41 +24,40 @@ def _check_outcome(event: ArrayLike, time: ArrayLike, suffix: str, codes: tuple[
         )
     if event.dtype != np.bool_:
         if event.dtype == object:  # say, pandas' nullable booleans
-            event = check_finite(event, f"event{suffix}")
-        allowed = "/".join(map(str, codes))
-        _refuse(~np.isin(event, codes), event, f"event{suffix}", f"bool or {allowed}")
+            event = finite(event, f"event{suffix}")
+        _refuse(~np.isin(event, codes), event, f"event{suffix}", f"bool or {'/'.join(map(str, codes))}")
     _refuse(time < 0, time, f"time{suffix}", ">= 0")
-    return event, time
+    return event.astype(np.int8), time
 
 
-def check_risk(risk: ArrayLike, n: int, name: str = "risk") -> NDArray:
-    """Values as float64, finite, one a patient."""
-    risk = check_finite(risk, name)
+def risk(risk: ArrayLike, n: int, name: str = "risk") -> NDArray:
+    """Finite values, one a patient."""
+    risk = finite(risk, name)
     if risk.shape != (n,):
         raise ValueError(f"{name} must have one value a patient: shape ({n},) wanted, got {risk.shape}")
     return risk
 
 
-def check_risk_by_time(risk: ArrayLike, n: int, n_times: int) -> NDArray:
-    """Risk as float64, one value a patient, or one a patient and time; there a column may be NaN."""
-    values = _numbers(risk, "risk")
+def risk_by_time(values: ArrayLike, n: int, n_times: int) -> NDArray:
+    """As `risk`, or one value a patient and time; there a column may be NaN."""
+    values = _numbers(values, "risk")
     if values.ndim != 2:
-        return check_risk(values, n)
+        return risk(values, n)
     if values.shape != (n, n_times):
         raise ValueError(f"risk must have shape ({n},) or ({n}, {n_times}), got {values.shape}")
-    check_finite(np.where(np.isnan(values).all(axis=0), 0.0, values), "risk")
+    finite(np.where(np.isnan(values).all(axis=0), 0.0, values), "risk")
     return values
 
 
-def check_probability(probability: ArrayLike, n: int) -> NDArray:
-    """Probabilities as float64, one a patient."""
-    probability = check_risk(probability, n, "probability")
-    _refuse((probability < 0) | (probability > 1), probability, "probability", "in [0, 1]")
-    return probability
+def probability(values: ArrayLike, n: int) -> NDArray:
+    """One value in [0, 1] a patient."""
+    values = risk(values, n, "probability")
+    _refuse((values < 0) | (values > 1), values, "probability", "in [0, 1]")
+    return values
 
 
-def check_surv(surv: ArrayLike, n: int, usable: NDArray, name: str = "surv") -> NDArray:
-    """Probabilities as float64, shape (n, n_times); columns that are not `usable` (n_times,) are not checked."""
+def surv(surv: ArrayLike, n: int, usable: NDArray, name: str = "surv") -> NDArray:
+    """Probabilities (n, n_times); columns that are not `usable` (n_times,) are not checked."""
     surv = np.asarray(surv, dtype=np.float64)
     if surv.ndim == 1 and len(usable) == 1:
         surv = surv[:, None]
@@ -73,15 +69,15 @@ def check_surv(surv: ArrayLike, n: int, usable: NDArray, name: str = "surv") -> 
     return surv
 
 
-def check_times(times: ArrayLike, name: str = "times") -> NDArray:
-    """Times as a float64 vector, strictly increasing, so that columns and times cannot be confused."""
-    times = np.atleast_1d(check_finite(times, name))
+def times(times: ArrayLike, name: str = "times") -> NDArray:
+    """A vector, strictly increasing, so that columns and times cannot be confused."""
+    times = np.atleast_1d(finite(times, name))
     if times.ndim != 1 or len(times) == 0 or (np.diff(times) <= 0).any():
         raise ValueError(f"{name} must be at least one time, strictly increasing; got {times}")
     return times
 
 
-def check_time(value: float, name: str, *, above: float = -np.inf) -> float:
+def time(value: float, name: str, *, above: float = -np.inf) -> float:
     """One finite number, above `above`."""
     number = _plain(value, name)
     if number.ndim or number.dtype == object or not (np.isfinite(number) and number > above):
@@ -89,22 +85,21 @@ def check_time(value: float, name: str, *, above: float = -np.inf) -> float:
     return float(number)
 
 
-def check_whole(value: int, name: str, minimum: int) -> int:
+def whole(value: int, name: str, minimum: int) -> int:
     """One whole number, at least `minimum`."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < minimum:
         raise ValueError(f"{name} must be a whole number, at least {minimum}, got {value!r}")
     return int(value)
 
 
-def check_finite(values: ArrayLike, name: str) -> NDArray:
-    """Values as float64; NaN, infinity and what is no number are refused by name."""
+def finite(values: ArrayLike, name: str) -> NDArray:
+    """Numbers of any shape; NaN, infinity and what is no number are refused."""
     values = _numbers(values, name)
     _refuse(~np.isfinite(values), values, name, "finite")
     return values
 
 
 def _numbers(values: ArrayLike, name: str) -> NDArray:
-    """Values as float64, NaN and infinity too; what is no number is refused by name."""
     values = _plain(values, name)
     try:
         return values.astype(np.float64, copy=False)

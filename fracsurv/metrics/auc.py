@@ -5,14 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import (
-    check_outcome,
-    check_risk,
-    check_risk_by_time,
-    check_survival,
-    check_time,
-    check_times,
-)
+from fracsurv.metrics import _checks as check
 from fracsurv.metrics.censoring import inverse_censoring_weights, reaches, survival_of_draws
 
 
@@ -24,41 +17,25 @@ def cumulative_dynamic_auc(
     risk: ArrayLike,
     times: ArrayLike,
 ) -> tuple[NDArray, float]:
-    """AUC(t) with inverse-probability-of-censoring weights (Uno et al. 2007), and its mean over times.
+    """Weighted AUC(t) at each of `times` (Uno et al. 2007), and its mean over them.
 
-    At time t a case is an event at or before t, weighted by 1 / G of its own time; a control is anyone followed
-    beyond t. Exactly equal risks count one half. G is taken at the event's time, as in scikit-survival, not just
-    before it: where many events and censorings share a time, late events weigh too much.
+    At time t a case is an event by t, weighted by 1 / G of its own time; a control is anyone followed beyond t.
+    Exactly equal risks count one half. G is taken at the event's time, as in scikit-survival, not just before it:
+    where many events and censorings share a time, late events weigh too much. A patient with a competing event by t
+    is a control too, weighted by 1 / G of the own time, those followed beyond t by 1 / G(t): definition ii of Blanche
+    et al. (2013), as in R's `riskRegression::Score(cause = 1)`.
 
-    A patient with a competing event by t is a control too, weighted by 1 / G of the own time, those followed beyond t
-    by 1 / G(t): definition ii of Blanche et al. (2013), as in R's `riskRegression::Score(cause = 1)`.
+    `risk` may be (n, n_times), a score for each time, such as the probability of the event by then, which ranks
+    otherwise than the hazard where there are competing events. A column of NaN makes that time's AUC NaN, as do no
+    case, no control and a time that follow-up does not reach (`usable_horizons`); scikit-survival raises.
 
-    Parameters
-    ----------
-    event_train, time_train : arrays, shape (n_train,)
-        Training fold, from which the censoring distribution G is estimated.
-    event, time : arrays, shape (n,)
-        Test fold, True where the event was observed, in either fold 2 where a competing one was; time >= 0.
-    risk : array, shape (n,) or (n, n_times)
-        Log hazard or any score, higher = riskier; or one for each time, such as the probability of the event by then.
-        A column of NaN makes that time's AUC NaN. With competing events the two rank differently: who will soon die
-        has a low probability of the event, however high its hazard.
-    times : array, shape (n_times,)
-        Strictly increasing, in the unit of `time`.
-
-    Returns
-    -------
-    auc : array, shape (n_times,)
-        NaN where there is no case or no control, or where follow-up does not reach (`usable_horizons`);
-        scikit-survival raises.
-    mean_auc : float
-        Mean weighted by the fall of the test fold's Kaplan–Meier curve between times (Lambert and Chevret 2016), as
-        in scikit-survival; with competing events, by the rise of the cumulative incidence. Times before the first
-        event have no weight; any other NaN makes it NaN.
+    The mean is weighted by the fall of the evaluated patients' Kaplan–Meier curve between times (Lambert and Chevret
+    2016), with competing events by the rise of the cumulative incidence. A NaN makes it NaN, except before the first
+    event.
     """
-    event, time = check_outcome(event, time)
-    times = check_times(times)
-    risk = check_risk_by_time(risk, len(time), len(times))
+    event, time = check.outcome(event, time)
+    times = check.times(times)
+    risk = check.risk_by_time(risk, len(time), len(times))
     weight = inverse_censoring_weights(event_train, time_train, time)
     common = inverse_censoring_weights(event_train, time_train, times)
     usable = reaches(event_train, time_train, time, times)
@@ -70,39 +47,17 @@ def cumulative_dynamic_auc(
 def auc_censored_as_nonevent(event: ArrayLike, time: ArrayLike, risk: ArrayLike, at: float) -> float:
     """AUC at a time without weights, as the reference study describes it (Blomqvist 2025, section 2.6.2).
 
-    Its text: censoring is "a non-event", and pairs of a censoring and an event are omitted, "no matter the order of
-    the event and the censoring happening". So a case is an event at or before `at`, a control is followed beyond
-    `at`, and a patient censored at or before `at` is in no pair. Later events weigh too little, since censoring
-    removes them first; `cumulative_dynamic_auc` corrects for that.
-
-    Parameters
-    ----------
-    event, time, risk : arrays, shape (n,)
-        As for `cumulative_dynamic_auc`.
-    at : float
-        The time, in the unit of `time`.
-
-    Returns
-    -------
-    float
-        In [0, 1]; NaN without a case or without a control.
+    A case is an event by `at`, a control is followed beyond it, and a patient censored by then is in no pair. Later
+    events weigh too little, since censoring removes them first; `cumulative_dynamic_auc` corrects for that. NaN
+    without a case or a control.
     """
-    event, time = check_survival(event, time)
-    risk = check_risk(risk, len(time))
-    ones, at = np.ones((len(time), 1)), np.array([check_time(at, "at")])
+    event, time = check.survival(event, time)
+    risk = check.risk(risk, len(time))
+    ones, at = np.ones((len(time), 1)), np.array([check.time(at, "at")])
     return float(auc_of_draws(event, time, risk, at, ones[:, 0], np.array([True]), ones)[0, 0])
 
 
-def auc_of_draws(
-    event: NDArray,
-    time: NDArray,
-    risk: NDArray,
-    times: NDArray,
-    weight: NDArray,
-    usable: NDArray,
-    counts: NDArray,
-    common: NDArray | None = None,
-) -> NDArray:
+def auc_of_draws(event, time, risk, times, weight, usable, counts, common=None) -> NDArray:
     """AUC of each time and draw, shape (n_times, n_draws).
 
     `risk` is (n,), or (n, n_times). `weight` (n,) is that of a case, `usable` (n_times,) says which times to compute,
@@ -118,8 +73,7 @@ def auc_of_draws(
             each[at] = auc_of_draws(event, time, risk[:, k], times[at], weight, usable[at], counts, mine)
         return each
     order = np.argsort(risk, kind="stable")
-    event, time, risk, weight = event[order], time[order], risk[order], weight[order]
-    counts = counts[order]
+    event, time, risk, weight, counts = (each[order] for each in (event, time, risk, weight, counts))
     weighted = weight[:, None] * counts
     first, last = np.searchsorted(risk, risk, side="left"), np.searchsorted(risk, risk, side="right")
     auc = np.full((len(times), counts.shape[1]), np.nan)

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import (
-    check_finite,
-    check_outcome,
-    check_risk,
-    check_surv,
-    check_survival,
-    check_time,
-    check_times,
-    check_whole,
-)
+from fracsurv.metrics import _checks as check
 from fracsurv.metrics.censoring import reaches
 from fracsurv.metrics.evaluate import Key, ModelMetrics, Outcome, fold_metrics
 
-_CHUNK_ELEMENTS = 4_194_304
-"""Arrays of (patients × draws) are the largest made; a chunk of the draws keeps each at 32 MiB."""
-MIN_SHARE_OF_DRAWS = 0.95
-"""Share of the bootstrap draws that must have an answer for an interval to be given."""
+_CHUNK_ELEMENTS = 4_194_304  # of the largest arrays, (patients × draws) of a chunk of the draws: 32 MiB each
+MIN_SHARE_OF_DRAWS = 0.95  # of the bootstrap draws, that must have an answer for an interval to be given
 PLAIN = ("c_index", "c_index_ipcw")
 AT_A_TIME = ("auc", "auc_thesis", "brier")
 WEIGHTED = ("c_index_ipcw", "auc", "brier")
-Metric = str | tuple[str, float]
-"""A metric as `bootstrap` takes it: a name, or a name and a time."""
+Metric = str | tuple[str, float]  # a name, or a name and a time
 
 
 def draw_counts(n: int, n_draws: int, seed: int) -> NDArray:
@@ -39,27 +27,19 @@ def draw_counts(n: int, n_draws: int, seed: int) -> NDArray:
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=n_draws).T
 
 
-def draw_chunks(n: int, n_draws: int, seed: int) -> Iterator[NDArray]:
-    """`draw_counts` as float64, some draws at a time, so that memory is bounded for any n."""
-    if n_draws < 1:
-        raise ValueError(f"n_draws must be at least 1, got {n_draws}")
+def in_bootstrap(models: Sequence[Any], n: int, n_draws: int, seed: int) -> list[dict[Key, NDArray]]:
+    """Every statistic of every model in the same bootstrap samples of n patients, (…, n_draws) each, by model.
+
+    A model's `in_draws` maps counts (n, n_draws) to statistics, the draws on their last axis. The samples are those
+    of `draw_counts`, some at a time, so that memory is bounded for any n.
+    """
+    check.whole(n_draws, "n_draws", 1)
     rng, share = np.random.default_rng(seed), np.full(n, 1.0 / n)
     step = max(1, _CHUNK_ELEMENTS // n)
-    for start in range(0, n_draws, step):
-        size = min(step, n_draws - start)
-        yield np.ascontiguousarray(rng.multinomial(n, share, size=size).T, dtype=float)
-
-
-class Drawable(Protocol):
-    """Statistics that are computed from counts (n, n_draws), each as an array with the draws on its last axis."""
-
-    def in_draws(self, counts: NDArray) -> Mapping[Key, NDArray]: ...
-
-
-def in_bootstrap(models: Sequence[Drawable], n: int, n_draws: int, seed: int) -> list[dict[Key, NDArray]]:
-    """Every statistic of every model in the same bootstrap samples of n patients, (…, n_draws) each, by model."""
     parts: list[dict[Key, list[NDArray]]] = [{} for _ in models]
-    for counts in draw_chunks(n, n_draws, seed):
+    for start in range(0, n_draws, step):
+        counts = rng.multinomial(n, share, size=min(step, n_draws - start)).T
+        counts = np.ascontiguousarray(counts, dtype=float)
         for model, part in zip(models, parts, strict=True):
             for key, values in model.in_draws(counts).items():
                 part.setdefault(key, []).append(values)
@@ -69,12 +49,7 @@ def in_bootstrap(models: Sequence[Drawable], n: int, n_draws: int, seed: int) ->
 def resampled(statistic: Callable[[NDArray], ArrayLike], n: int, n_draws: int, seed: int) -> NDArray:
     """Any statistic in bootstrap samples of n patients, shape (n_draws, …): a loop over `draw_counts`.
 
-    For what nothing faster computes.
-
-    Parameters
-    ----------
-    statistic : callable
-        From the row numbers of a sample, (n,) int, to a number or an array.
+    For what nothing faster computes. `statistic` maps the row numbers of a sample, (n,) int, to a number or an array.
     """
     rows = np.arange(n)
     return np.array([statistic(np.repeat(rows, counts)) for counts in draw_counts(n, n_draws, seed).T], float)
@@ -83,8 +58,8 @@ def resampled(statistic: Callable[[NDArray], ArrayLike], n: int, n_draws: int, s
 def percentile_interval(drawn: NDArray, level: float = 0.95) -> NDArray:
     """Percentile interval over the draws, the first axis: shape (…, 2).
 
-    NaN where under 95 % of the draws have an answer (say, nobody is followed beyond the horizon). Draws without an
-    answer are no random part of all: leaving many out would narrow and shift the interval.
+    NaN where under 95 % of the draws have an answer. Draws without one are no random part of all: leaving many out
+    would narrow and shift the interval.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
@@ -100,8 +75,7 @@ def paired_p(drawn: NDArray) -> NDArray:
     """Two-sided p for no difference, from paired differences in bootstrap draws, the first axis.
 
     2 (k + 1) / (n + 1), with k of n answered draws on 0 or on its other side: about the level at which the percentile
-    interval begins to hold 0, and never 0 itself. NaN where under 95 % of the draws have an answer. Not adjusted for
-    the number of comparisons; see `holm`.
+    interval begins to hold 0. NaN where under 95 % of the draws have an answer. Not adjusted; see `holm`.
     """
     drawn = np.asarray(drawn, float)
     n = np.isfinite(drawn).sum(axis=0)
@@ -110,15 +84,10 @@ def paired_p(drawn: NDArray) -> NDArray:
 
 
 def holm(p: ArrayLike) -> NDArray:
-    """p-values adjusted by Holm's step-down procedure (1979), which controls the family-wise error rate.
+    """p-values (n,) adjusted by Holm's step-down procedure (1979), which controls the family-wise error rate.
 
-    Parameters
-    ----------
-    p : array, shape (n,)
-        One family of p-values; NaN are not part of it and stay NaN.
+    NaN are not part of the family and stay NaN.
 
-    Examples
-    --------
     >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
     [0.03, 0.06, 0.06]
     """
@@ -132,27 +101,15 @@ def holm(p: ArrayLike) -> NDArray:
 
 @dataclass(frozen=True, eq=False)
 class Bootstrap:
-    """Estimates and bootstrap draws of many models and metrics.
-
-    Attributes
-    ----------
-    models, metrics : names, in the order of the axes below.
-    estimate : array, shape (n_models, n_metrics)
-        In the patients as they are.
-    draws : array, shape (n_draws, n_models, n_metrics)
-        In each bootstrap sample, the same for all models; NaN where a draw has no answer.
-    """
+    """Estimates and bootstrap draws of many models and metrics; NaN where there is no answer."""
 
     models: tuple[str, ...]
     metrics: tuple[Metric, ...]
-    estimate: NDArray
-    draws: NDArray
+    estimate: NDArray  # (n_models, n_metrics), in the patients as they are
+    draws: NDArray  # (n_draws, n_models, n_metrics), in each bootstrap sample, the same for all models
 
     def table(self, reference: str | None = None, level: float = 0.95) -> pd.DataFrame:
-        """A row a model and metric: `estimate`, `low`, `high` and, with a reference, its difference from that model.
-
-        The difference's columns are `difference`, `difference_low`, `difference_high` and `p`; see `difference`.
-        """
+        """A row a model and metric: `estimate`, `low`, `high` and, with a reference, what `difference` gives."""
         labels = [metric if isinstance(metric, str) else f"{metric[0]} at {metric[1]:g}" for metric in self.metrics]
         index = pd.MultiIndex.from_product([self.models, labels], names=["model", "metric"])
         low, high = np.moveaxis(self.interval(level), -1, 0)
@@ -168,15 +125,10 @@ class Bootstrap:
         return percentile_interval(self.draws, level)
 
     def difference(self, reference: str, level: float = 0.95) -> tuple[NDArray, NDArray, NDArray]:
-        """Every model minus one of them, in the same draws; below 0 is better for a Brier score, else worse.
+        """Every model minus one of them, in the same draws: the difference, its percentile interval and `paired_p`.
 
-        Returns
-        -------
-        difference : array, shape (n_models, n_metrics)
-        interval : array, shape (n_models, n_metrics, 2)
-            Percentiles of the paired differences.
-        p : array, shape (n_models, n_metrics)
-            `paired_p`, not adjusted; 1 for the reference.
+        Shapes (n_models, n_metrics), (…, 2) and (n_models, n_metrics); p is not adjusted, and 1 for the reference.
+        Below 0 is better for a Brier score, else worse.
         """
         if reference not in self.models:
             raise ValueError(f"reference {reference!r} is not one of the models: {', '.join(self.models)}")
@@ -199,32 +151,20 @@ def bootstrap(
     """Metrics of many models in the same bootstrap samples of the patients.
 
     Only the patients evaluated on are drawn; models, probabilities and censoring weights stay. So the intervals say
-    how far other patients would have moved the metrics, not how far other training patients would. Each sample enters
-    as how often it holds each patient: concordance is a product of the matrix of pairs and these counts (beyond 4,096
-    patients, of passes in O(n log n) a draw, in memory that grows with n).
+    how far other patients would have moved the metrics, not how far other training patients would.
 
     Parameters
     ----------
-    event, time : arrays, shape (n,)
-        True where the event was observed; time >= 0, in any one unit.
     risks : mapping of names to arrays, shape (n,)
         Each model's log hazards or scores, higher = riskier.
     metrics : sequence
         'c_index' (`concordance_index`), 'c_index_ipcw' (`concordance_index_ipcw`, without tau), and, each with a time
-        t in the unit of `time`, ('auc', t) (`cumulative_dynamic_auc`), ('auc_thesis', t)
-        (`auc_censored_as_nonevent`) and ('brier', t) (`brier_score`).
-    n_draws, seed : int
-        Bootstrap samples, and their seed.
+        t, ('auc', t) (`cumulative_dynamic_auc`), ('auc_thesis', t) (`auc_censored_as_nonevent`), ('brier', t)
+        (`brier_score`).
     train : (event, time), optional
-        Training patients, whose censoring weights 'c_index_ipcw', 'auc' and 'brier'; needed for these.
-    surv : mapping of names to arrays, shape (n, k)
+        Training patients, needed for the weighted metrics 'c_index_ipcw', 'auc' and 'brier'.
+    surv : mapping of names to arrays, shape (n, k), optional
         Probabilities of no event by the time of each of the k 'brier' metrics, in their order; needed for these.
-
-    Raises
-    ------
-    ValueError
-        For unequal lengths, negative times, values that are not finite, unknown metrics, arguments of another kind,
-        and where `train` or `surv` is missing for a metric.
 
     Examples
     --------
@@ -232,22 +172,27 @@ def bootstrap(
     >>> found.estimate[:, 0].tolist()
     [1.0, 0.0]
     """
-    event, time = check_survival(event, time)
-    for name, given in (("risks", risks), ("surv", surv)):
-        if given is not None and not hasattr(given, "items"):
+    event, time = check.survival(event, time)
+    for name, given in (("risks", risks), ("surv", {} if surv is None else surv)):
+        if not hasattr(given, "items"):
             raise ValueError(f"{name} must be a mapping of models' names to arrays, got {type(given).__name__}")
     if train is not None:
         if not isinstance(train, tuple | list) or len(train) != 2:
             raise ValueError("train must be a pair (event_train, time_train)")
-        train = check_survival(*train, "_train")
-    n_draws, seed = check_whole(n_draws, "n_draws", 1), check_whole(seed, "seed", 0)
-    known = {name: check_risk(risk, len(time), f"risks[{name!r}]") for name, risk in risks.items()}
+        train = check.survival(*train, "_train")
+    n_draws, seed = check.whole(n_draws, "n_draws", 1), check.whole(seed, "seed", 0)
+    known = {name: check.risk(risk, len(time), f"risks[{name!r}]") for name, risk in risks.items()}
     if not known:
         raise ValueError("risks must hold at least one model")
     keys = _check_metrics(metrics, train)
-    probabilities = _check_probabilities(surv, known, time, [at for name, at in keys if name == "brier"], train)
+    at, probabilities = np.array([t for name, t in keys if name == "brier"]), dict.fromkeys(known)
+    for name in known if len(at) else ():
+        if surv is None or name not in surv:
+            raise ValueError(f"surv has no probabilities of {name!r}; the Brier score needs them")
+        usable = reaches(*train, time, at)
+        probabilities[name] = check.surv(surv[name], len(time), usable, f"surv[{name!r}]")[:, np.argsort(at)]
     models = [
-        ModelMetrics(event, time, risk, keys, censoring=train, surv=probabilities.get(name))
+        ModelMetrics(event, time, risk, keys, censoring=train, surv=probabilities[name])
         for name, risk in known.items()
     ]
     once = np.ones((len(time), 1))
@@ -274,31 +219,17 @@ def bootstrap_metrics(
 ) -> dict[Key, NDArray]:
     """`evaluate` of every fold's model in bootstrap samples of the patients, the same samples for every model.
 
-    Only the patients evaluated on are drawn; models, baselines and censoring distributions stay.
-
-    Parameters
-    ----------
-    event_train, time_train, risk_train : sequences of arrays, one a model
-        The fold that each model was fitted on and its log hazards there.
-    event, time : arrays, shape (n,)
-        The patients to evaluate on.
-    risks : array, shape (n_models, n)
-        Each model's log hazards of them, higher = riskier.
-    horizons, grid, censoring
-        As for `evaluate`. Without a grid each model has the one `evaluate` gives it.
-    other_risks : sequence, one a model, optional
-        `other_risk` of `evaluate`.
-    n_draws, seed : int
-        Bootstrap samples and their seed (`draw_counts`); the same seed and patients give the same samples.
+    Only the patients evaluated on are drawn; models, baselines and censoring distributions stay. `event_train`,
+    `time_train`, `risk_train` and `other_risks` hold an array, or pair of arrays, a model; `risks` is (n_models, n).
+    Without a grid each model has the one `evaluate` gives it. The same seed and patients give the same samples.
 
     Returns
     -------
     dict
-        The keys of `evaluate`; arrays of shape (n_draws, n_models), NaN where a draw has no answer (say, no
-        patient followed beyond the horizon).
+        The keys of `evaluate`; arrays of shape (n_draws, n_models), NaN where a draw has no answer.
     """
-    event, time = check_outcome(event, time)
-    risks, horizons = check_finite(risks, "risks"), check_times(horizons, "horizons")
+    event, time = check.outcome(event, time)
+    risks, horizons = check.finite(risks, "risks"), check.times(horizons, "horizons")
     lengths = {len(event_train), len(time_train), len(risk_train), len(risks)}
     if risks.ndim != 2 or risks.shape[1] != len(time) or len(lengths) != 1:
         raise ValueError(
@@ -322,33 +253,12 @@ def _check_metrics(metrics: Sequence[Metric], train: object) -> list[Key]:
         raise ValueError(f"metrics must be a list, got {metrics!r}; [{metrics!r}] is one of a single metric")
     for metric in metrics:
         name, *times = (metric,) if isinstance(metric, str) else metric
-        if not times and name in AT_A_TIME:
-            raise ValueError(f"metric {metric!r} needs a time: ({name!r}, t)")
         if len(times) > 1 or name not in (AT_A_TIME if times else PLAIN):
-            raise ValueError(
-                f"metric {metric!r} is unknown; one of {', '.join(PLAIN)}, or, with a time, of {', '.join(AT_A_TIME)}"
-            )
+            wanted = [*PLAIN, *(f"({each!r}, t)" for each in AT_A_TIME)]
+            raise ValueError(f"metric {metric!r} is not one of {', '.join(wanted)}, where t is a time")
         if name in WEIGHTED and train is None:
             raise ValueError(f"metric {metric!r} is weighted for censoring: give train=(event_train, time_train)")
-        keys.append((name, check_time(times[0], f"the time of metric {metric!r}") if times else None))
+        keys.append((name, check.time(times[0], f"the time of metric {metric!r}") if times else None))
     if not keys or len(set(keys)) < len(keys):
         raise ValueError(f"metrics must be at least one, each once; got {list(metrics)}")
     return keys
-
-
-def _check_probabilities(
-    surv: Mapping[str, ArrayLike] | None,
-    models: Sequence[str],
-    time: NDArray,
-    at: Sequence[float],
-    train: Outcome | None,
-) -> dict[str, NDArray]:
-    """Probabilities (n, k) by model, at increasing times; those that follow-up does not reach are not checked."""
-    if not at:
-        return {}
-    usable, result = reaches(*train, time, np.array(at)), {}
-    for name in models:
-        if surv is None or name not in surv:
-            raise ValueError(f"surv has no probabilities of {name!r}; the Brier score needs them")
-        result[name] = check_surv(surv[name], len(time), usable, f"surv[{name!r}]")[:, np.argsort(at)]
-    return result

@@ -12,52 +12,28 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from fracsurv.metrics._checks import (
-    check_finite,
-    check_outcome,
-    check_probability,
-    check_risk,
-    check_survival,
-    check_time,
-    check_whole,
-)
+from fracsurv.metrics import _checks as check
 from fracsurv.metrics.censoring import censoring_survival
 from fracsurv.metrics.competing import NORMAL_97_5, event_share, predicted_survival
 
-_SMALLEST = 1e-9
-"""Probabilities nearer to 0 or 1 than this count as that far away: the logit of 0 is not a number."""
-KNOTS = (0.1, 0.5, 0.9)
-"""Quantiles of the predictions at which the spline bends: Harrell's for three knots."""
-SHOWN = (0.01, 0.99)
-"""The curve is given between these quantiles of the predictions; beyond them there are few patients."""
+_SMALLEST = 1e-9  # probabilities nearer to 0 or 1 count as that far away: the logit of 0 is not a number
+KNOTS = (0.1, 0.5, 0.9)  # quantiles of the predictions at which the spline bends: Harrell's for three knots
+SHOWN = (0.01, 0.99)  # the curve is given between these quantiles; beyond them there are few patients
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Calibration at a horizon.
+    """Calibration at a horizon; the arrays hold a value a group, by rising prediction."""
 
-    Attributes
-    ----------
-    n, predicted, observed, low, high : arrays, one value a group, by rising prediction
-        Patients; mean predicted probability; 1 − Kaplan–Meier at the horizon (with competing events, the cumulative
-        incidence), and its 95 % interval.
-    mean_predicted, mean_observed : float
-        Over all patients; observed / predicted is 1 for a model that is right on average.
-    intercept : float
-        Calibration in the large: log odds to add to every prediction; 0 = right, above 0 = predictions too low.
-    slope : float
-        Factor for the predictions' log odds; 1 = right, below 1 = predictions too extreme (over-fitted).
-    """
-
-    n: NDArray
-    predicted: NDArray
-    observed: NDArray
-    low: NDArray
+    n: NDArray  # patients
+    predicted: NDArray  # mean predicted probability
+    observed: NDArray  # 1 − Kaplan–Meier at the horizon, with competing events the cumulative incidence
+    low: NDArray  # of the 95 % interval of `observed`
     high: NDArray
-    mean_predicted: float
-    mean_observed: float
-    intercept: float
-    slope: float
+    mean_predicted: float  # over all patients
+    mean_observed: float  # over the predicted mean, it is 1 for a model that is right on average
+    intercept: float  # log odds to add to every prediction; 0 = right, above 0 = predictions too low
+    slope: float  # factor for the predictions' log odds; 1 = right, below 1 = too extreme (over-fitted)
 
 
 def calibration(
@@ -65,52 +41,34 @@ def calibration(
 ) -> Calibration:
     """Predicted against observed probability of the event by a time, censoring taken into account.
 
-    Intercept and slope are those of a logistic regression of "event by `at`" on the log odds of the prediction (an
-    offset for the intercept), among the patients whose status at `at` is known. Weights are 1 / P(uncensored until
-    just before the event or the horizon), by the Kaplan–Meier estimate of these patients' censoring, not of a
-    training fold's. With them the share of events is exactly 1 − Kaplan–Meier, ties or not.
-
-    A patient censored at `at` itself is known to be free of the event here, as in Kaplan–Meier's estimate;
-    `cumulative_dynamic_auc` and `brier_score` count, as scikit-survival does, only those followed beyond it.
+    Intercept and slope are those of a logistic regression of "event by `at`" on the log odds of the prediction
+    (clipped to [1e-9, 1 − 1e-9]; an offset for the intercept), among the patients whose status at `at` is known.
+    Weights are 1 / P(uncensored until just before the event or the horizon), by these patients' own Kaplan–Meier
+    estimate of censoring. With them the share of events is exactly 1 − Kaplan–Meier, ties or not. A patient censored
+    at `at` itself is known to be free of the event here; `cumulative_dynamic_auc` and `brier_score` count only those
+    followed beyond it.
 
     Censoring must be independent of the event, for the regression also of the prediction: if patients at high risk
     are followed for a shorter time, the slope is biased and the groups are not. With deaths as censoring (0),
     "observed" is the risk if nobody died of another cause. With deaths as 2, a competing event, it is
     `cumulative_incidence`, and the dead are in the regression as free of the event.
 
-    Parameters
-    ----------
-    event, time : arrays, shape (n,)
-        True where the event was observed, 2 where a competing one was; time >= 0, in any one unit.
-    probability : array, shape (n,)
-        Predicted probability, in [0, 1], of the event by `at`. The regression clips it to [1e-9, 1 − 1e-9].
-    at : float
-        The horizon, in the unit of `time`, above 0.
-    n_groups : int, optional
-        Groups of equal size by prediction, fewer where equal predictions do not allow it; by default one for every 20
-        events by then, from 2 to 10.
+    `n_groups` are groups of equal size by prediction, fewer where equal predictions do not allow it; by default one
+    for every 20 events by `at`, from 2 to 10. Intervals are log–log Greenwood ones; where nobody or everybody in a
+    group has had the event, Clopper and Pearson's exact ones, for as many patients as are still at risk, or as have
+    had the event. Observed values and bounds are NaN where follow-up ends before `at` with somebody free of the
+    event. Intercept and slope are NaN unless some patients are known to have had the event and some to be free of it;
+    the slope also if all predictions are equal or separate the two.
 
-    Returns
-    -------
-    Calibration
-        Intervals are log–log Greenwood ones. Where nobody or everybody in a group has had the event, the bounds are
-        Clopper and Pearson's exact ones, for as many patients as are still at risk at the horizon, or as have had the
-        event. A group's `observed` and bounds are NaN if its follow-up ends before the horizon with somebody free of
-        the event. `mean_observed` is NaN likewise. Intercept and slope are NaN unless some patients are known to have
-        had the event and some to be free of it; the slope also if all predictions are equal or separate the two.
-
-
-    Examples
-    --------
     >>> found = calibration([1, 0, 1, 0], [1.0, 5.0, 2.0, 6.0], [0.2, 0.2, 0.4, 0.4], at=3.0, n_groups=1)
     >>> found.mean_observed, round(found.intercept, 3)
     (0.5, 0.896)
     """
-    event, time = check_outcome(event, time)
-    probability, at = check_probability(probability, len(time)), check_time(at, "at", above=0)
+    event, time = check.outcome(event, time)
+    probability, at = check.probability(probability, len(time)), check.time(at, "at", above=0)
     if n_groups is None:
         n_groups = int(np.clip(((event == 1) & (time <= at)).sum() // 20, 2, 10))
-    groups = _groups(probability, check_whole(n_groups, "n_groups", 1))
+    groups = _groups(probability, check.whole(n_groups, "n_groups", 1))
     n, predicted = (np.array([of(probability[group]) for group in groups]) for of in (len, np.mean))
     columns = np.array([event_share(event[group], time[group], at) for group in groups]).T
     mean_observed = event_share(event, time, at)[0]
@@ -131,8 +89,7 @@ def _logistic(event: NDArray, time: NDArray, probability: NDArray, at: float) ->
     """Intercept at slope 1, and slope, by maximum likelihood weighted for censoring."""
     known = (event > 0) | (time >= at)
     # an event and a censoring at one time: the event comes first, so its weight is 1 / G just before it
-    before = censoring_survival(event, time, np.minimum(time, at), just_before=True)[known]
-    weight = 1.0 / before
+    weight = 1.0 / censoring_survival(event, time, np.minimum(time, at), just_before=True)[known]
     y = ((event == 1) & (time <= at))[known].astype(float)
     x = probability[known].clip(_SMALLEST, 1 - _SMALLEST)
     x = np.log(x / (1 - x))
@@ -163,19 +120,11 @@ def _slope(x: NDArray, y: NDArray, weight: NDArray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class SmoothCalibration:
-    """A calibration curve at a horizon.
+    """A calibration curve at a horizon, and how far predictions are from it."""
 
-    Attributes
-    ----------
-    predicted, observed : arrays, shape (50,)
-        Probabilities from the 1st to the 99th percentile of the predictions, and what was observed there.
-    ici, e50, e90 : float
-        Mean, median and 90th percentile, over the patients, of |prediction − what was observed at it|.
-    """
-
-    predicted: NDArray
-    observed: NDArray
-    ici: float
+    predicted: NDArray  # 50 probabilities from the 1st to the 99th percentile of the predictions
+    observed: NDArray  # (50,), the probability observed there
+    ici: float  # mean, median and 90th percentile, over the patients, of |prediction − what was observed at it|
     e50: float
     e90: float
 
@@ -186,21 +135,11 @@ def smooth_calibration(event: ArrayLike, time: ArrayLike, probability: ArrayLike
     "Observed" is the probability by `at` of a Cox model (Efron's ties, Breslow's baseline) of log(−log(1 − p)), as a
     restricted cubic spline with three knots. It uses all follow-up and assumes proportional hazards; `calibration`
     does neither. With competing events (2), a second such model is fitted to their hazard, and the two give
-    `absolute_risk`.
-
-    Parameters
-    ----------
-    event, time, probability, at
-        As for `calibration`.
-
-    Returns
-    -------
-    SmoothCalibration
-        NaN throughout where no curve can be fitted: no event, follow-up that ends before `at`, or predictions too
-        similar for three knots.
+    `absolute_risk`. NaN throughout where no curve can be fitted: no event, follow-up that ends before `at`, or
+    predictions too similar for three knots.
     """
-    event, time = check_outcome(event, time)
-    probability, at = check_probability(probability, len(time)), check_time(at, "at", above=0)
+    event, time = check.outcome(event, time)
+    probability, at = check.probability(probability, len(time)), check.time(at, "at", above=0)
     shown = np.linspace(*np.quantile(probability, SHOWN), 50)
     x = _log_log(probability)
     knots = np.quantile(x, KNOTS)
@@ -254,44 +193,27 @@ class Estimate(NamedTuple):
     high: float
 
 
+NO_ESTIMATE = Estimate(np.nan, np.nan, np.nan)
+
+
 def events_ratio(event: ArrayLike, expected: ArrayLike) -> Estimate:
-    r"""Observed events over expected ones, over all follow-up: calibration in the large without a horizon.
+    r"""Observed over expected events over all follow-up, :math:`\sum_i \delta_i / \sum_i \hat H_i(t_i)`.
 
-    .. math:: \sum_i \delta_i \Big/ \sum_i \hat H_i(t_i)
+    1 = right, above 1 = the model expects too few: calibration in the large without a horizon. `expected` (n,) is
+    each patient's predicted cumulative hazard until the end of the own follow-up, >= 0. The interval is that of a
+    Poisson regression with the expected number as its offset, :math:`\exp(\log(O/E) \pm 1.96/\sqrt O)` (Crowson et
+    al. 2016). NaN without an expected event; the interval also without an observed one.
 
-    The interval is that of a Poisson regression with the expected number as its offset, :math:`\exp(\log(O/E) \pm
-    1.96/\sqrt O)` (Crowson et al. 2016).
-
-    Parameters
-    ----------
-    event : array, shape (n,)
-        True where the event was observed.
-    expected : array, shape (n,)
-        Each patient's predicted cumulative hazard until the end of the own follow-up, >= 0.
-
-    Returns
-    -------
-    Estimate
-        1 = right, above 1 = the model expects too few. NaN without an expected event; the interval also without an
-        observed one.
-
-    Raises
-    ------
-    ValueError
-        For unequal lengths, and expected numbers that are negative or not finite.
-
-    Examples
-    --------
     >>> [round(float(each), 3) for each in events_ratio([1, 1, 0, 0], [0.5, 0.25, 0.25, 1.0])]
     [1.0, 0.25, 3.998]
     """
-    expected = check_finite(expected, "expected")
-    event, _ = check_survival(event, np.ones(len(expected)))
+    expected = check.finite(expected, "expected")
+    event, _ = check.survival(event, np.ones(len(expected)))
     if (expected < 0).any():
         raise ValueError(f"expected must be >= 0, got {expected.min()}")
     n, total = int(event.sum()), float(expected.sum())
     if total == 0:
-        return Estimate(np.nan, np.nan, np.nan)
+        return NO_ESTIMATE
     if n == 0:
         return Estimate(0.0, np.nan, np.nan)
     width = np.exp(NORMAL_97_5 / np.sqrt(n))
@@ -301,26 +223,13 @@ def events_ratio(event: ArrayLike, expected: ArrayLike) -> Estimate:
 def cox_slope(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> Estimate:
     """Calibration slope over all follow-up: the coefficient of a Cox regression on the predicted log hazard.
 
-    Efron's ties, Wald's interval (lifelines).
-
-    Parameters
-    ----------
-    event, time : arrays, shape (n,)
-        True where the event was observed; time >= 0, in any one unit.
-    risk : array, shape (n,)
-        Log hazards, higher = riskier.
-
-    Returns
-    -------
-    Estimate
-        1 = right, below 1 = too extreme (over-fitted), 0 = uninformative. NaN without an event, with equal risks, and
-        where the regression does not converge.
+    Efron's ties, Wald's interval (lifelines). 1 = right, below 1 = too extreme (over-fitted), 0 = uninformative. NaN
+    without an event, with equal risks, and where the regression does not converge.
     """
-    event, time = check_survival(event, time)
-    risk = check_risk(risk, len(time))
-    nothing = Estimate(np.nan, np.nan, np.nan)
+    event, time = check.survival(event, time)
+    risk = check.risk(risk, len(time))
     if not event.any() or np.ptp(risk) == 0:
-        return nothing
+        return NO_ESTIMATE
     from lifelines import CoxPHFitter  # its import takes a second
     from lifelines.exceptions import ConvergenceError
 
@@ -331,6 +240,6 @@ def cox_slope(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> Estimate:
             table = pd.DataFrame({"risk": (risk - risk.mean()) / risk.std(), "time": time, "event": event})
             fitted = CoxPHFitter().fit(table, "time", "event", fit_options={"precision": 1e-12})
         except (ConvergenceError, Warning, ArithmeticError, np.linalg.LinAlgError):
-            return nothing
+            return NO_ESTIMATE
     slope, error = (float(each["risk"] / risk.std()) for each in (fitted.params_, fitted.standard_errors_))
     return Estimate(slope, slope - NORMAL_97_5 * error, slope + NORMAL_97_5 * error)

@@ -5,28 +5,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_finite, check_outcome, check_survival, check_times
+from fracsurv.metrics import _checks as check
 
 
 def kaplan_meier(event: ArrayLike, time: ArrayLike, *, censoring: bool = False) -> tuple[NDArray, NDArray]:
-    """Kaplan-Meier estimate of P(T > t) (Kaplan and Meier 1958).
+    """Distinct times, increasing, and the Kaplan-Meier estimate of P(T > t) at each (Kaplan and Meier 1958).
 
-    Parameters
-    ----------
-    event : array, shape (n,), bool
-        True where the event was observed.
-    time : array, shape (n,), float
-        Time of event or of censoring, >= 0, in any one unit.
-    censoring : bool
-        Estimate the distribution of the censoring time instead. Of an event and a censoring at one time the event
-        comes first, as in scikit-survival.
+    With `censoring`, it is the distribution of the censoring time instead. Of an event and a censoring at one time
+    the event comes first, as in scikit-survival.
 
-    Returns
-    -------
-    times, survival : arrays, shape (n_unique_times,)
-        The distinct times, increasing, and the estimate at and just after each.
+    >>> kaplan_meier([1, 0, 1], [1.0, 2.0, 3.0])[1].round(2)
+    array([0.67, 0.67, 0.  ])
     """
-    event, time = check_survival(event, time)
+    event, time = check.survival(event, time)
     times, position = np.unique(time, return_inverse=True)
     n_events = np.bincount(position, weights=event, minlength=len(times))
     n_all = np.bincount(position, minlength=len(times)).astype(float)
@@ -36,10 +27,7 @@ def kaplan_meier(event: ArrayLike, time: ArrayLike, *, censoring: bool = False) 
 def hazard_steps(n_events: NDArray, n_all: NDArray, censoring: bool = False) -> NDArray:
     """Kaplan-Meier hazard of each distinct time (rows), from the (weighted) numbers that left then."""
     at_risk = np.cumsum(n_all[::-1], axis=0)[::-1]
-    if censoring:
-        at_risk, leaving = at_risk - n_events, n_all - n_events
-    else:
-        leaving = n_events
+    at_risk, leaving = (at_risk - n_events, n_all - n_events) if censoring else (at_risk, n_events)
     return np.divide(leaving, at_risk, out=np.zeros_like(at_risk), where=leaving > 0)
 
 
@@ -62,25 +50,14 @@ def survival_of_draws(event: NDArray, time: NDArray, times: NDArray, counts: NDA
 def censoring_survival(
     event_train: ArrayLike, time_train: ArrayLike, at: ArrayLike, *, just_before: bool = False
 ) -> NDArray:
-    """G(t) = P(censoring after t), by Kaplan-Meier in the training fold.
+    """G(t) = P(censoring after t) at the times `at` of any shape, by Kaplan-Meier in the training fold.
 
-    Parameters
-    ----------
-    event_train, time_train : arrays, shape (n_train,)
-        Training fold: True where the event was observed, 2 where a competing one was (nobody is censored by it).
-    at : array of any shape, or a number
-        Times at which to give G.
-    just_before : bool
-        Give the limit from the left.
-
-    Returns
-    -------
-    array, shape of `at`
-        G(t) at each time, as in scikit-survival. After the last training time, where G is unknown and scikit-survival
-        raises, it is 0: such a patient gets no weight, and a horizon there the value NaN.
+    Nobody is censored by a competing event (2). `just_before` gives the limit from the left. G is as in
+    scikit-survival; after the last training time, where it is unknown and scikit-survival raises, it is 0: such a
+    patient gets no weight, and a horizon there the value NaN.
     """
-    event_train, time_train = check_outcome(event_train, time_train, "_train")
-    at = check_finite(at, "at")
+    event_train, time_train = check.outcome(event_train, time_train, "_train")
+    at = check.finite(at, "at")
     times, survival = kaplan_meier(event_train != 0, time_train, censoring=True)
     order = np.argsort(at, axis=None)  # many times are found faster in their order
     index = np.searchsorted(times, at.ravel()[order], side="left" if just_before else "right")
@@ -101,7 +78,7 @@ def mean_weight(event: ArrayLike, time: ArrayLike, at: float) -> float:
     It is 1 unless events and censorings share times, as with times in whole years. Weights by G(t),
     scikit-survival's, are then too large, and so are weighted metrics. NaN beyond the follow-up.
     """
-    event, time = check_outcome(event, time)
+    event, time = check.outcome(event, time)
     by = np.where(time <= at, time, at)
     if not reaches(event, time, time, np.array([at]))[0]:
         return float("nan")
@@ -112,32 +89,16 @@ def mean_weight(event: ArrayLike, time: ArrayLike, at: float) -> float:
 def usable_horizons(
     event_train: ArrayLike, time_train: ArrayLike, time_test: ArrayLike, horizons: ArrayLike
 ) -> NDArray:
-    """The horizons that both follow-ups reach.
+    """The horizons that both follow-ups reach, perhaps none; at any other the weighted metrics are NaN.
 
-    There the training fold's censoring distribution is known and above zero, and somebody in the test fold is
-    followed further. At any other horizon the weighted metrics are NaN.
+    There the training fold's censoring distribution is known and above zero, and somebody to evaluate on is followed
+    further.
 
-    Parameters
-    ----------
-    event_train, time_train : arrays, shape (n_train,)
-        Training fold.
-    time_test : array, shape (n_test,)
-        Follow-up of the test fold.
-    horizons : array, shape (n_horizons,)
-        Increasing, in the unit of the times.
-
-    Returns
-    -------
-    array
-        Those of `horizons` that can be used, perhaps none.
-
-    Examples
-    --------
     >>> usable_horizons([1, 0, 1, 0], [1.0, 2.0, 4.0, 6.0], [3.0, 5.0], [1.0, 4.5, 5.5, 6.5])
     array([1. , 4.5])
     """
-    horizons = check_times(horizons, "horizons")
-    time_test = check_finite(time_test, "time_test")
+    horizons = check.times(horizons, "horizons")
+    time_test = check.finite(time_test, "time_test")
     return horizons[reaches(event_train, time_train, time_test, horizons)]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
-from fracsurv.metrics._checks import check_finite, check_outcome, check_risk, check_times
+from fracsurv.metrics import _checks as check
 from fracsurv.metrics.breslow import Baseline, breslow_baseline, breslow_survival
 from fracsurv.metrics.censoring import kaplan_meier
 
@@ -36,40 +36,19 @@ def cumulative_incidence(
 
     At each distinct time s, :math:`d_k` had event k and r were at risk, those censored at s among them. The two
     incidences and S add up to 1. Without competing events it is 1 − Kaplan–Meier. With them, 1 − Kaplan–Meier
-    overstates it, since it treats those who had the competing event as still at risk.
+    overstates it, since it treats those who had the competing event as still at risk. `cause` 2 gives the competing
+    event's incidence.
 
-    Parameters
-    ----------
-    event : array, shape (n,), int or bool
-        0 censored, 1 the event, 2 a competing event.
-    time : array, shape (n,), float
-        >= 0, in any one unit.
-    times : array, shape (n_times,)
-        Strictly increasing.
-    cause : int
-        1, or 2 for the incidence of the competing event.
+    The variance is that of R's `cmprsk::cuminc` (Aalen 1978, with Gray's correction for ties). The interval is the
+    log–log one, :math:`F^{\exp(\pm 1.96 \sqrt{V} / (F \log F))}`. Where F is 0, the upper bound is Clopper and
+    Pearson's for as many as are still at risk (or, if nobody is, as had the other event). Where F is 1, the lower
+    bound is theirs for as many as had the event. NaN after the last time, unless nobody was then free of both.
 
-    Returns
-    -------
-    CumulativeIncidence
-        The variance is that of R's `cmprsk::cuminc` (Aalen 1978, with Gray's correction for ties). The interval is
-        the log–log one, :math:`F^{\exp(\pm 1.96 \sqrt{V} / (F \log F))}`. Where F is 0, the upper bound is Clopper
-        and Pearson's for as many as are still at risk (or, if nobody is, as had the other event). Where F is 1, the
-        lower bound is theirs for as many as had the event. NaN after the last time, unless nobody was then free of
-        both.
-
-    Raises
-    ------
-    ValueError
-        For another cause, besides what every metric refuses.
-
-    Examples
-    --------
     >>> cumulative_incidence([1, 2, 0, 1], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 4.0]).incidence
     array([0.25, 0.25, 0.75])
     """
-    event, time = check_outcome(event, time)
-    times = check_times(times)
+    event, time = check.outcome(event, time)
+    times = check.times(times)
     if cause not in (1, 2):
         raise ValueError(f"cause must be 1 or 2, got {cause!r}")
     distinct, position = np.unique(time, return_inverse=True)
@@ -92,9 +71,7 @@ def cumulative_incidence(
     return CumulativeIncidence(*(np.where(known, column, np.nan) for column in (incidence, variance, low, high)))
 
 
-def _variance(
-    curve: NDArray, free: NDArray, before: NDArray, d1: NDArray, d2: NDArray, at_risk: NDArray, until: NDArray
-) -> NDArray:
+def _variance(curve, free, before, d1, d2, at_risk, until) -> NDArray:
     """Sums over s ≤ t of w1 (1 + (F(s) − F(t)) / S(s))² + w2 ((F(s) − F(t)) / S(s))², with the squares expanded.
 
     w = S(s−)² d / r² · (r − d) / (r − 1). Where S(s) is 0 nothing follows, and F(s) = F(t).
@@ -122,7 +99,7 @@ def _interval(incidence: NDArray, variance: NDArray) -> tuple[NDArray, NDArray]:
 def absolute_risk(
     baseline: Baseline, risk: ArrayLike, other: Baseline, other_risk: ArrayLike | None, times: ArrayLike
 ) -> NDArray:
-    r"""Predicted probability of the event by a time from two cause-specific hazards (Benichou and Gail 1990).
+    r"""Probability of the event by each time, (n, n_times), from two cause-specific hazards (Benichou and Gail 1990).
 
     .. math:: F_1(t \mid \eta) = \int_0^t S(s- \mid \eta) \, dH_1(s \mid \eta), \quad S = \exp(-H_1 - H_2)
 
@@ -130,23 +107,13 @@ def absolute_risk(
     competing events, :math:`F_1 = 1 - \exp(-H_1)`, as in `breslow_survival`. R's `riskRegression::CSC` takes
     :math:`S(s-) dH_1`, which is larger by terms of the order of one step of the hazard.
 
-    Parameters
-    ----------
-    baseline, other : Baseline
-        `breslow_baseline` of the event's hazard and of the competing event's, in the same training fold.
-    risk, other_risk : arrays, shape (n,)
-        Each patient's log hazards of the two; without `other_risk`, that of the competing event is the same for all.
-    times : array, shape (n_times,)
-        Strictly increasing.
-
-    Returns
-    -------
-    array, shape (n, n_times)
-        In [0, 1], never decreasing along a row. NaN after the last training time.
+    `baseline` and `other` are `breslow_baseline`s of the event and of the competing event in the same training fold,
+    `risk` and `other_risk` (n,) the log hazards of the two; without `other_risk`, that of the competing event is the
+    same for all. NaN after the last training time.
     """
-    times, risk = check_times(times), check_finite(risk, "risk")
-    risk = check_risk(risk, len(np.atleast_1d(risk)))
-    other_risk = np.zeros(len(risk)) if other_risk is None else check_risk(other_risk, len(risk), "other_risk")
+    times, risk = check.times(times), check.finite(risk, "risk")
+    risk = check.risk(risk, len(np.atleast_1d(risk)))
+    other_risk = np.zeros(len(risk)) if other_risk is None else check.risk(other_risk, len(risk), "other_risk")
     steps = np.union1d(baseline.time, other.time)
     until = np.searchsorted(steps, times, side="right")
     result = np.zeros((len(risk), len(times)))
@@ -174,20 +141,10 @@ def predicted_survival(
 ) -> NDArray:
     """Predicted probability of no event by each of `times`, shape (n, n_times).
 
-    `breslow_survival`, or, where the training fold holds competing events, 1 − `absolute_risk`.
-
-    Parameters
-    ----------
-    event_train, time_train, risk_train : arrays, shape (n_train,)
-        Training fold, event 0, 1 or 2 as for `cumulative_incidence`, and the model's log hazards of the event.
-    risk : array, shape (n,)
-        The model's log hazards of the patients to predict, higher = riskier.
-    times : array, shape (n_times,)
-        Strictly increasing, in the unit of `time_train`.
-    other_risk : (array of shape (n_train,), array of shape (n,)), optional
-        Log hazards of the competing event in the two groups; the same for all if not given.
+    `breslow_survival`, or, where the training fold holds competing events, 1 − `absolute_risk`. `other_risk` are log
+    hazards of the competing event in the two groups, shapes (n_train,) and (n,); the same for all if not given.
     """
-    event_train, time_train = check_outcome(event_train, time_train, "_train")
+    event_train, time_train = check.outcome(event_train, time_train, "_train")
     if not (event_train == 2).any():
         return breslow_survival(event_train == 1, time_train, risk_train, risk, times)
     theirs, ours = (np.zeros(len(time_train)), None) if other_risk is None else other_risk

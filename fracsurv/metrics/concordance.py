@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_outcome, check_risk, check_survival, check_time
+from fracsurv.metrics import _checks as check
 from fracsurv.metrics.censoring import inverse_censoring_weights
 
 _SMALL, _DENSE, _MANY_DRAWS = 512, 4096, 16
@@ -36,8 +36,8 @@ class ConcordanceCounts:
 
 def concordance_counts(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> ConcordanceCounts:
     """Numbers of pairs behind `concordance_index`, which describes the arguments."""
-    event, time = check_survival(event, time)
-    risk = check_risk(risk, len(time))
+    event, time = check.survival(event, time)
+    risk = check.risk(risk, len(time))
     ones = np.ones((len(time), 1))
     comparable = comparable_counts(event, time, ones)[event].sum()
     concordant = lower_risk_counts(event, time, risk, ones)[event].sum()
@@ -54,24 +54,9 @@ def concordance_index(event: ArrayLike, time: ArrayLike, risk: ArrayLike) -> flo
 
     A pair is comparable if the patient with the shorter time had the event, or if at equal times one had it and the
     other was censored. Two events at one time are not. It is concordant if the earlier event has the higher risk.
-    Exactly equal risks count one half; scikit-survival takes a difference of 1e-8 for a tie.
+    Exactly equal risks count one half; scikit-survival takes a difference of 1e-8 for a tie. NaN where no pair is
+    comparable (no events, one patient, all events at one time).
 
-    Parameters
-    ----------
-    event : array, shape (n,), bool or 0/1
-        True where the event was observed.
-    time : array, shape (n,), float
-        Time of event or of censoring, >= 0, in any one unit.
-    risk : array, shape (n,), float
-        Log hazard or any score, higher = riskier.
-
-    Returns
-    -------
-    float
-        In [0, 1]; NaN where no pair is comparable (no events, one patient, all events at one time).
-
-    Examples
-    --------
     >>> concordance_index([True, True, False], [1.0, 2.0, 3.0], [0.5, 0.9, 0.1])
     0.6666666666666666
     """
@@ -84,19 +69,12 @@ def concordance_sd_by_chance(event: ArrayLike, time: ArrayLike) -> float:
     Such a C is 0.5 on average, so 0.5 ± 1.96 SD holds the C of a model that knows nothing in 95 of 100 cohorts with
     these outcomes. Exact: the chance that two comparable pairs are both concordant is 1/4 if they share nobody, 1/3
     if somebody is the earlier, or the later, in both, and 1/6 if somebody is the later in one and the earlier in the
-    other. Equal risks, and the mean over several models, vary less.
+    other. Equal risks, and the mean over several models, vary less. NaN without a comparable pair.
 
-    Returns
-    -------
-    float
-        NaN without a comparable pair. Arguments as for `concordance_index`.
-
-    Examples
-    --------
     >>> concordance_sd_by_chance([True, True], [1.0, 2.0])
     0.5
     """
-    event, time = check_survival(event, time)
+    event, time = check.survival(event, time)
     earlier = np.where(event, comparable_counts(event, time, np.ones((len(time), 1)))[:, 0], 0.0)
     events = np.sort(time[event])
     later = np.where(event, np.searchsorted(events, time), np.searchsorted(events, time, "right")).astype(float)
@@ -120,31 +98,16 @@ def concordance_index_ipcw(
     With competing events it is that of Wolbers et al. (2014): a patient with a competing event at s will never have
     the event, so the pair with a later event at t is comparable, weighted by 1 / (G(t) G(s)).
 
-    Parameters
-    ----------
-    event_train, time_train : arrays, shape (n_train,)
-        Training fold, from which the censoring distribution G is estimated.
-    event, time, risk : arrays, shape (n,)
-        As for `concordance_index`, higher risk = riskier; 2 in `event` or `event_train` is a competing event.
-    tau : float, optional
-        Only events with ``time < tau`` count. Without it, all count for which G is known and above zero. An event
-        after the training follow-up gets no weight; scikit-survival raises.
-
-    Returns
-    -------
-    float
-        In [0, 1]; NaN where no weighted pair is comparable.
+    Only events with ``time < tau`` count; without it, all for which G is known and above zero. An event after the
+    training follow-up gets no weight; scikit-survival raises. NaN where no weighted pair is comparable.
     """
-    event, time = check_outcome(event, time)
-    risk = check_risk(risk, len(time))
-    tau = None if tau is None else check_time(tau, "tau")
+    event, time = check.outcome(event, time)
+    risk = check.risk(risk, len(time))
+    tau = None if tau is None else check.time(tau, "tau")
     weight = uno_weights(event_train, time_train, event == 1, time, tau)
     ones = np.ones((len(time), 1))
-    lower, comparable = pair_counts(event == 1, time, risk, ones)
-    if (event == 2).any():
-        own = inverse_censoring_weights(event_train, time_train, time)
-        further = competing_pair_counts(event, time, risk, own, ones)
-        lower, comparable = lower + further[0], comparable + further[1]
+    own = inverse_censoring_weights(event_train, time_train, time)
+    lower, comparable = uno_pair_counts(event, time, risk, own, ones)
     total = weight @ comparable[:, 0]
     return float(weight @ lower[:, 0] / total) if total > 0 else float("nan")
 
@@ -163,6 +126,15 @@ def concordance_of_draws(weight: NDArray, counts: NDArray, lower: NDArray, compa
     total = np.einsum("ij,ij->j", weighted, comparable)
     found = np.einsum("ij,ij->j", weighted, lower)
     return np.divide(found, total, out=np.full(counts.shape[1], np.nan), where=total > 0)
+
+
+def uno_pair_counts(event, time, risk, own, counts) -> tuple[NDArray, NDArray]:
+    """`pair_counts`, and those of competing events (2), which need `own`, each patient's 1 / G, shape (n,)."""
+    lower, comparable = pair_counts(event == 1, time, risk, counts)
+    if (event == 2).any():
+        further = _competing_pair_counts(event, time, risk, own, counts)
+        lower, comparable = lower + further[0], comparable + further[1]
+    return lower, comparable
 
 
 # The functions below count pairs in bootstrap draws. `counts`, shape (n, n_draws), says how often each draw holds
@@ -260,9 +232,7 @@ def _padded_cumsum(values: NDArray) -> NDArray:
     return result
 
 
-def competing_pair_counts(
-    event: NDArray, time: NDArray, risk: NDArray, own: NDArray, counts: NDArray
-) -> tuple[NDArray, NDArray]:
+def _competing_pair_counts(event, time, risk, own, counts) -> tuple[NDArray, NDArray]:
     """As `pair_counts`, each event's pairs with those who had a competing event before it.
 
     They will never have the event, so they stay comparable (Wolbers et al. 2009, 2014). Each counts by its `own` 1 /

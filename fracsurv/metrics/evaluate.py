@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_outcome, check_risk, check_times
+from fracsurv.metrics import _checks as check
 from fracsurv.metrics.auc import auc_of_draws, mean_auc_of_draws
 from fracsurv.metrics.brier import brier_of_draws, brier_terms, integrate
 from fracsurv.metrics.censoring import inverse_censoring_weights, reaches, survival_of_draws
 from fracsurv.metrics.competing import predicted_survival, ranking_by_last, ranking_by_time
-from fracsurv.metrics.concordance import competing_pair_counts, concordance_of_draws, pair_counts, uno_weights
+from fracsurv.metrics.concordance import concordance_of_draws, pair_counts, uno_pair_counts, uno_weights
 
-Key = tuple[str, float | None]
-"""A metric and its time, None for a metric without one."""
-Outcome = tuple[ArrayLike, ArrayLike]
-"""Event and time."""
+Key = tuple[str, float | None]  # a metric and its time, None for a metric without one
+Outcome = tuple[ArrayLike, ArrayLike]  # event and time
 GRID_STEPS = 24
 
 
@@ -26,7 +22,7 @@ def integration_grid(horizons: ArrayLike) -> NDArray:
 
     `horizons` (n_horizons,) increase and are above 0. The first time is one step, not 0, where no metric is defined.
     """
-    horizons = check_times(horizons, "horizons")
+    horizons = check.times(horizons, "horizons")
     if horizons[0] <= 0:
         raise ValueError(f"horizons must be above 0, got {horizons}")
     return horizons[-1] * np.arange(1, GRID_STEPS + 1) / GRID_STEPS
@@ -57,12 +53,6 @@ def evaluate(
 
     Parameters
     ----------
-    event_train, time_train, risk_train : arrays, shape (n_train,)
-        The fold that the model was fitted on and its log hazards there.
-    event, time, risk : arrays, shape (n,)
-        The patients to evaluate on, and the model's log hazards of them, higher = riskier.
-    horizons : array, shape (n_horizons,)
-        Increasing, above 0, in the unit of the times.
     grid : array, optional
         Times of the integrated metrics; `integration_grid` of the usable horizons if not given. Give one to
         compare folds whose follow-up does not end together.
@@ -79,90 +69,56 @@ def evaluate(
         ('integrated_brier', None), a float each. NaN at a horizon that follow-up does not reach
         (`usable_horizons`), and for the integrated metrics if it does not reach the whole grid.
     """
-    event, time = check_outcome(event, time)
-    risk, horizons = check_risk(risk, len(time)), check_times(horizons, "horizons")
+    event, time = check.outcome(event, time)
+    risk, horizons = check.risk(risk, len(time)), check.times(horizons, "horizons")
     fold = (event_train, time_train, risk_train)
     model = fold_metrics(fold, event, time, risk, horizons, grid, censoring, other_risk)
     return {key: float(value[0]) for key, value in model.in_draws(np.ones((len(time), 1))).items()}
 
 
-def fold_metrics(
-    fold: tuple[ArrayLike, ArrayLike, ArrayLike],
-    event: NDArray,
-    time: NDArray,
-    risk: NDArray,
-    horizons: NDArray,
-    grid: ArrayLike | None,
-    censoring: Outcome | None,
-    other_risk: tuple[ArrayLike, ArrayLike] | None,
-) -> ModelMetrics:
+def fold_metrics(fold, event, time, risk, horizons, grid, censoring, other_risk) -> ModelMetrics:
     """The metrics of `evaluate`, whose arguments these are, ready for any draws."""
     training = fold[:2]
     censoring = censoring or training
     if grid is None:
-        usable = horizons[reaches(*training, time, horizons) & reaches(*censoring, time, horizons)]
-        grid = integration_grid(usable) if len(usable) else usable
+        grid = horizons[reaches(*training, time, horizons) & reaches(*censoring, time, horizons)]
+        grid = integration_grid(grid) if len(grid) else grid
     else:
-        grid = check_times(grid, "grid")
+        grid = check.times(grid, "grid")
     times = np.union1d(horizons, grid)
     surv = predicted_survival(*fold, risk, times, other_risk)
-    ranking, ranking_at = risk, risk
+    rankings = None
     if other_risk is not None:
-        ranking_at = ranking_by_time(surv, risk)
-        ranking = ranking_by_last(surv[:, np.searchsorted(times, horizons)], risk)
-    at_horizons = [(name, float(h)) for h in horizons for name in ("auc", "brier", "auc_thesis")]
-    keys = [("c_index", None), ("c_index_ipcw", None), *at_horizons, ("mean_auc", None), ("integrated_brier", None)]
-    return ModelMetrics(
-        event, time, risk, keys,
-        censoring=censoring, training=training, surv=surv, grid=grid, ranking=ranking, ranking_at=ranking_at,
-    )  # fmt: skip
+        at_horizons = surv[:, np.searchsorted(times, horizons)]
+        rankings = ranking_by_last(at_horizons, risk), ranking_by_time(surv, risk)
+    keys = [(name, float(h)) for h in horizons for name in ("auc", "brier", "auc_thesis")]
+    keys = [("c_index", None), ("c_index_ipcw", None), *keys, ("mean_auc", None), ("integrated_brier", None)]
+    weighting = {"censoring": censoring, "training": training}
+    return ModelMetrics(event, time, risk, keys, **weighting, surv=surv, grid=grid, rankings=rankings)
 
 
 class ModelMetrics:
     """Metrics of one model in a group of patients: what is the same in all bootstrap draws is computed once.
 
-    Parameters
-    ----------
-    event, time, risk : arrays, shape (n,)
-        Checked; `event` may hold competing events (2).
-    keys : sequence
-        The metrics; see `evaluate`.
-    censoring : (event, time), optional
-        Patients whose censoring distribution weights the metrics; not needed for 'c_index' and 'auc_thesis'.
-    training : (event, time), optional
-        Patients whose follow-up must reach a time too.
-    surv : array, shape (n, n_times), optional
-        Probabilities of no event by the times of the Brier scores: those of `keys` and `grid`, increasing.
-    grid : array
-        Times of the integrated metrics.
-    ranking : array, shape (n,); ranking_at : array, shape (n,) or (n, n_times)
-        What ranks patients for Uno's C and for AUC(t), if not `risk`.
+    `keys` are the metrics, as in `evaluate`. `censoring`, (event, time), are the patients whose censoring
+    distribution weights them, needed but for 'c_index' and 'auc_thesis'; `training` those whose follow-up must reach
+    a time too. `surv` are probabilities of no event by the times of the Brier scores: those of `keys` and of `grid`,
+    the times of the integrated metrics. `rankings` say what ranks patients for Uno's C, (n,), and for AUC(t), (n,) or
+    (n, n_times), if not `risk`.
     """
 
     def __init__(
-        self,
-        event: NDArray,
-        time: NDArray,
-        risk: NDArray,
-        keys: Sequence[Key],
-        *,
-        censoring: Outcome | None = None,
-        training: Outcome | None = None,
-        surv: NDArray | None = None,
-        grid: Sequence[float] | NDArray = (),
-        ranking: NDArray | None = None,
-        ranking_at: NDArray | None = None,
+        self, event, time, risk, keys, *, censoring=None, training=None, surv=None, grid=(), rankings=None
     ) -> None:
         self.event, self.time, self.risk, self.keys = event, time, risk, keys
         self.grid = np.asarray(grid, float)
-        self.ranking, self.ranking_at = (risk if given is None else given for given in (ranking, ranking_at))
+        self.ranking, self.ranking_at = rankings or (risk, risk)
         self.names = {name for name, _ in keys}
         self.auc_times, self.brier_times = (np.union1d(self._times(name), self.grid) for name in ("auc", "brier"))
         if censoring is None:
             return
-        self.own = inverse_censoring_weights(*censoring, time)
+        self.own, self.common = (inverse_censoring_weights(*censoring, at) for at in (time, self.auc_times))
         self.uno = uno_weights(*censoring, event == 1, time)
-        self.common = inverse_censoring_weights(*censoring, self.auc_times)
         self.auc_usable, self.brier_usable = (
             reaches(*censoring, time, times) & (training is None or reaches(*training, time, times))
             for times in (self.auc_times, self.brier_times)
@@ -182,25 +138,20 @@ class ModelMetrics:
         return np.array([at for each, at in self.keys if each == name], float)
 
     def _concordances(self, counts: NDArray) -> dict[Key, NDArray]:
-        found: dict[Key, NDArray] = {}
-        event, time = self.event == 1, self.time
+        found, event, time = {}, self.event == 1, self.time
         if not self.names & {"c_index", "c_index_ipcw"}:
             return found
         lower, comparable = pair_counts(event, time, self.risk, counts)
         if "c_index" in self.names:
             found["c_index", None] = concordance_of_draws(event.astype(float), counts, lower, comparable)
         if "c_index_ipcw" in self.names:
-            if self.ranking is not self.risk:
-                lower, comparable = pair_counts(event, time, self.ranking, counts)
-            if (self.event == 2).any():
-                further = competing_pair_counts(self.event, time, self.ranking, self.own, counts)
-                lower, comparable = lower + further[0], comparable + further[1]
+            if self.ranking is not self.risk or (self.event == 2).any():
+                lower, comparable = uno_pair_counts(self.event, time, self.ranking, self.own, counts)
             found["c_index_ipcw", None] = concordance_of_draws(self.uno, counts, lower, comparable)
         return found
 
     def _aucs(self, counts: NDArray) -> dict[Key, NDArray]:
-        found: dict[Key, NDArray] = {}
-        event, time, times = self.event, self.time, self.auc_times
+        found, event, time, times = {}, self.event, self.time, self.auc_times
         if "auc_thesis" in self.names:
             at, ones = self._times("auc_thesis"), np.ones(len(time))
             thesis = auc_of_draws(event == 1, time, self.risk, at, ones, np.ones(len(at), bool), counts)
@@ -214,16 +165,15 @@ class ModelMetrics:
         return found
 
     def _briers(self, counts: NDArray) -> dict[Key, NDArray]:
-        found: dict[Key, NDArray] = {}
         if not self.names & {"brier", "integrated_brier"}:
-            return found
+            return {}
         times, integrated = self.brier_times, "integrated_brier" in self.names
         # one product is fast; column by column, no score depends in its last bit on which other times are asked for
         columns = [slice(None)] if integrated else [[k] for k in range(len(times))]
         brier = np.concatenate(
             [brier_of_draws(self.terms[:, k], self.time, times[k], self.brier_usable[k], counts) for k in columns]
         )
-        found |= {("brier", t): brier[k] for k, t in enumerate(times)}
+        found = {("brier", t): brier[k] for k, t in enumerate(times)}
         if integrated:
             found["integrated_brier", None] = integrate(brier[np.searchsorted(times, self.grid)], self.grid)
         return found

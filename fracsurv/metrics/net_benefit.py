@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_finite, check_outcome, check_probability, check_time
+from fracsurv.metrics import _checks as check
 from fracsurv.metrics.censoring import survival_of_draws
 from fracsurv.metrics.competing import event_share
 
@@ -17,36 +17,19 @@ def net_benefit(
 
     Treated patients with the event by `at`, less treated ones without it times the odds of the threshold, per
     patient. The two shares are taken from the treated patients' own Kaplan–Meier estimate (Vickers et al. 2008), with
-    competing events (2) from their cumulative incidence. A patient censored at `at` counts as free of the event.
+    competing events (2) from their cumulative incidence. A patient censored at `at` counts as free of the event. A
+    probability of 1 for everyone gives the net benefit of treating all; of treating none it is 0.
 
-    Parameters
-    ----------
-    event, time, probability, at
-        As for `calibration`. A probability of 1 for everyone gives the net benefit of treating all; of treating none
-        it is 0.
-    thresholds : array, shape (n_thresholds,)
-        Probabilities in (0, 1) from which on to treat.
+    `thresholds` (n_thresholds,) lie in (0, 1). NaN where the follow-up of the treated ends before `at` with somebody
+    free of the event; 0 where nobody is treated.
 
-    Returns
-    -------
-    array, shape (n_thresholds,)
-        NaN where the follow-up of the treated ends before `at` with somebody free of the event; 0 where nobody is
-        treated.
-
-    Raises
-    ------
-    ValueError
-        For probabilities outside [0, 1] or thresholds outside (0, 1), besides what every metric refuses.
-
-    Examples
-    --------
     >>> net_benefit([1, 0, 0, 0], [1.0, 5.0, 5.0, 5.0], [0.9, 0.6, 0.2, 0.1], 3.0, [0.2, 0.8])
     array([0.125, 0.25 ])
     """
-    event, time = check_outcome(event, time)
+    event, time = check.outcome(event, time)
     precision = np.asarray(probability).dtype
-    probability, at = check_probability(probability, len(time)), check_time(at, "at", above=0)
-    thresholds = np.atleast_1d(check_finite(thresholds, "thresholds"))
+    probability, at = check.probability(probability, len(time)), check.time(at, "at", above=0)
+    thresholds = np.atleast_1d(check.finite(thresholds, "thresholds"))
     if thresholds.ndim != 1 or ((thresholds <= 0) | (thresholds >= 1)).any():
         raise ValueError(f"thresholds must be a vector of probabilities in (0, 1), got {thresholds}")
     result = np.zeros(len(thresholds))

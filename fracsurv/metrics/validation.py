@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fracsurv.metrics._checks import check_risk, check_surv, check_survival, check_times
+from fracsurv.metrics import _checks as check
 from fracsurv.metrics.auc import mean_auc_of_draws
 from fracsurv.metrics.bootstrap import in_bootstrap
 from fracsurv.metrics.brier import integrate
@@ -45,20 +45,10 @@ def validation_metrics(
     C, AUC and Brier scores are weighted by these patients' own censoring distribution. It, models and probabilities
     stay the same in all draws. The Kaplan–Meier estimates that predictions are compared with are each draw's own.
 
-    Parameters
-    ----------
-    event, time : arrays, shape (n,)
-        True where the event was observed; time >= 0.
-    risks : mapping of str to array, shape (n,)
-        Log hazards of the models whose discrimination is wanted, higher = riskier.
-    surv : mapping of str to array, shape (n, n_times)
-        Probabilities of no event by each of `times`, of these and of further models.
-    times : array, shape (n_times,)
-        Increasing; all within these patients' follow-up (`usable_horizons`). Perhaps none.
-    horizons, grid : sequences
-        Those of `times` at which to report, and over which to integrate.
-    thresholds : sequence
-        Probabilities from which on to act, for the net benefit.
+    `risks` maps models to their log hazards (n,), for discrimination; `surv` maps these and further models to
+    probabilities of no event (n, n_times) by `times`, perhaps none, all within these patients' follow-up
+    (`usable_horizons`). `horizons` and `grid` are those of `times` at which to report, and over which to integrate;
+    `thresholds` are probabilities from which on to act, for the net benefit.
 
     Returns
     -------
@@ -69,69 +59,56 @@ def validation_metrics(
         predicted probability), 'observed_to_expected' and 'net_benefit'. Of 'everyone', the net benefit of acting on
         all; of 'kaplan_meier', 'observed' and 'brier'.
     """
-    event, time = known = check_survival(event, time)
-    n, times = len(time), check_times(times) if len(times) else np.empty(0)
+    event, time = known = check.survival(event, time)
+    n, times = len(time), check.times(times) if len(times) else np.empty(0)
     usable = reaches(*known, time, times)
-    surv = {name: check_surv(values, n, usable, f"surv[{name!r}]") for name, values in surv.items()}
-    at_times = [(name, t) for name, each in (("auc", times), ("auc_thesis", horizons)) for t in each]
-    ranks = [("c_index", None), ("c_index_ipcw", None), *at_times]
-    ranked = {
-        name: ModelMetrics(*known, check_risk(risk, n, f"risks[{name!r}]"), ranks, censoring=known)
-        for name, risk in risks.items()
-    }
-    scores, no_risk = [("brier", t) for t in times], np.zeros(n)
-    scored = {name: ModelMetrics(*known, no_risk, scores, censoring=known, surv=each) for name, each in surv.items()}
+    surv = {name: check.surv(values, n, usable, f"surv[{name!r}]") for name, values in surv.items()}
+    risks = {name: check.risk(risk, n, f"risks[{name!r}]") for name, risk in risks.items()}
+    scores, thesis = [("brier", t) for t in times], [("auc_thesis", t) for t in horizons]
+    ranks = [("c_index", None), ("c_index_ipcw", None), *(("auc", t) for t in times), *thesis]
     curves = _Curves(event, time, times, surv, horizons, thresholds)
-    models = [*ranked.values(), *scored.values(), curves]
+    models = [ModelMetrics(*known, risk, ranks, censoring=known) for risk in risks.values()]
+    models += [ModelMetrics(*known, np.zeros(n), scores, censoring=known, surv=each) for each in surv.values()]
+    models.append(curves)
     once = [model.in_draws(np.ones((n, 1))) for model in models]
-    drawn = in_bootstrap(models, n, n_draws, seed)
-    found = [
+    # of every array the first value, along the last axis, is of the patients as they are
+    *found, reference = (
         {key: np.concatenate([values, later[key]], axis=-1) for key, values in first.items()}
-        for first, later in zip(once, drawn, strict=True)
-    ]
-    reference, on_grid = found[-1], np.searchsorted(times, grid)
-    parts = [
-        (name, _discrimination(values, reference, times, horizons, on_grid))
-        for name, values in zip(ranked, found[: len(ranked)], strict=True)
-    ]
+        for first, later in zip(once, in_bootstrap(models, n, n_draws, seed), strict=True)
+    )
+    places = times, horizons, np.searchsorted(times, horizons), np.searchsorted(times, grid)
+    parts = {}
+    for name, values in zip(risks, found, strict=False):
+        parts[name, "ranked"] = _discrimination(values, reference, *places)
     if len(times):
-        parts.append(("kaplan_meier", _kaplan_meier(reference, times, horizons)))
-        parts += [
-            (name, _accuracy(values, reference["expected", name], reference, times, horizons, on_grid))
-            for name, values in zip(scored, found[len(ranked) : -1], strict=True)
-        ]
+        given = (("observed", 1 - reference["survival"]), ("brier", reference["null"]))
+        at = zip(horizons, np.searchsorted(times, horizons), strict=True)
+        parts["kaplan_meier", "observed"] = {(name, h): values[k] for h, k in at for name, values in given}
+        for name, values in zip(surv, found[len(risks) :], strict=True):
+            parts[name, "scored"] = _accuracy(values, reference["expected", name], reference, *places)
     result = {
         (name, metric, horizon, None): Drawn(float(values[0]), values[1:])
-        for name, part in parts
+        for (name, _), part in parts.items()
         for (metric, horizon), values in part.items()
     }
     return result | curves.benefits(reference)
 
 
-def _discrimination(values, reference, times, horizons, on_grid) -> dict[Key, NDArray]:
-    """C, AUC at the horizons and its mean; the first value of each array is of the patients as they are."""
-    found = {key: values[key] for key in (("c_index", None), ("c_index_ipcw", None))}
-    for horizon in horizons:
-        found |= {(name, horizon): values[name, horizon] for name in ("auc", "auc_thesis")}
+def _discrimination(values, reference, times, horizons, at, on_grid) -> dict[Key, NDArray]:
+    """C, AUC at the horizons and its mean."""
+    keys = [(name, horizon) for horizon in horizons for name in ("auc", "auc_thesis")]
+    found = {key: values[key] for key in [("c_index", None), ("c_index_ipcw", None), *keys]}
     if len(on_grid):
         auc = np.stack([values["auc", t] for t in times], axis=1).T[on_grid]
         found["mean_auc", None] = mean_auc_of_draws(auc, reference["survival"][on_grid])
     return found
 
 
-def _kaplan_meier(reference, times, horizons) -> dict[Key, NDArray]:
-    """Observed probability and Brier score of the Kaplan–Meier curve, as `_discrimination`."""
-    found = {}
-    for horizon, k in zip(horizons, np.searchsorted(times, horizons), strict=True):
-        found["observed", horizon], found["brier", horizon] = 1 - reference["survival"][k], reference["null"][k]
-    return found
-
-
-def _accuracy(values, expected, reference, times, horizons, on_grid) -> dict[Key, NDArray]:
-    """Brier scores, also scaled and integrated, and expected against observed probabilities, as `_discrimination`."""
+def _accuracy(values, expected, reference, times, horizons, at, on_grid) -> dict[Key, NDArray]:
+    """Brier scores, also scaled and integrated, and expected against observed probabilities."""
     brier = np.stack([values["brier", t] for t in times], axis=1).T
     null, found = reference["null"], {}
-    for horizon, k in zip(horizons, np.searchsorted(times, horizons), strict=True):
+    for horizon, k in zip(horizons, at, strict=True):
         found["brier", horizon] = brier[k]
         found["scaled_brier", horizon] = 1 - _ratio(brier[k], null[k])
         found["expected", horizon] = expected[k]
@@ -152,12 +129,11 @@ class _Curves:
     """Kaplan–Meier's survival and Brier score, the mean prediction and the net benefit in each draw."""
 
     def __init__(self, event, time, times, surv, horizons, thresholds) -> None:
-        self.event, self.time, self.times, self.surv = event, time, times, surv
-        self.horizons, self.thresholds = horizons, thresholds
-        self.acted = {name: 1 - values[:, np.searchsorted(times, horizons)] for name, values in surv.items()}
-        self.acted["everyone"] = np.ones((len(time), len(horizons)))
-        self.own = inverse_censoring_weights(event, time, time)
-        self.common = inverse_censoring_weights(event, time, times)
+        self.event, self.time, self.times, self.surv, self.thresholds = event, time, times, surv, thresholds
+        acted = {name: 1 - values[:, np.searchsorted(times, horizons)] for name, values in surv.items()}
+        acted["everyone"] = np.ones((len(time), len(horizons)))
+        self.acted = {(name, h): p[:, k] for name, p in acted.items() for k, h in enumerate(horizons)}
+        self.own, self.common = (inverse_censoring_weights(event, time, at) for at in (time, times))
 
     def in_draws(self, counts: NDArray) -> dict[Any, NDArray]:
         """Each with the draws on its last axis."""
@@ -169,21 +145,18 @@ class _Curves:
         early, late = (case * self.own[:, None]).T @ counts, (beyond * self.common).T @ counts
         found = {"survival": survival, "null": (early * survival**2 + late * (1 - survival) ** 2) / n}
         found |= {("expected", name): (1 - values).T @ counts / n for name, values in self.surv.items()}
-        for name, probability in self.acted.items():
-            for h, horizon in enumerate(self.horizons):
-                for threshold in self.thresholds:
-                    benefit = benefit_of_draws(event, time, probability[:, h], horizon, threshold, counts)
-                    found["benefit", name, horizon, threshold] = benefit
+        for (name, horizon), probability in self.acted.items():
+            for threshold in self.thresholds:
+                benefit = benefit_of_draws(event, time, probability, horizon, threshold, counts)
+                found["benefit", name, horizon, threshold] = benefit
         return found
 
     def benefits(self, drawn: dict[Any, NDArray]) -> dict[ValidationKey, Drawn]:
         """The net benefit of the models, and of acting on everyone, with its draws."""
         result: dict[ValidationKey, Drawn] = {}
-        for name, probability in self.acted.items():
-            for h, horizon in enumerate(self.horizons):
-                if len(self.thresholds):
-                    values = net_benefit(self.event, self.time, probability[:, h], horizon, self.thresholds)
-                    for threshold, value in zip(self.thresholds, values, strict=True):
-                        draws = drawn["benefit", name, horizon, threshold][1:]
-                        result[name, "net_benefit", horizon, threshold] = Drawn(float(value), draws)
+        for (name, horizon), probability in self.acted.items():
+            values = net_benefit(self.event, self.time, probability, horizon, self.thresholds)
+            for threshold, value in zip(self.thresholds, values, strict=True):
+                draws = drawn["benefit", name, horizon, threshold][1:]
+                result[name, "net_benefit", horizon, threshold] = Drawn(float(value), draws)
         return result

@@ -10,20 +10,11 @@ from importlib import import_module
 from typing import Any
 
 _FILES = {
-    "AlphaFusion": "alpha_fusion",
-    "ConvDeepSurv": "conv_deepsurv",
-    "CoxFit": "cox",
-    "DeepSurv": "deepsurv",
-    "ImageRisk": "image_risk",
-    "IntermediateFusion": "intermediate_fusion",
-    "LateFusion": "late_fusion",
-    "MaskedEncoder": "masking",
-    "ViTDeepSurv": "vit_deepsurv",
-    "build_model": "build",
-    "count_parameters": "build",
-    "fit_cox": "cox",
-    "update_mean_features": "masking",
-}
+    "AlphaFusion": "alpha_fusion", "ConvDeepSurv": "conv_deepsurv", "CoxFit": "cox", "DeepSurv": "deepsurv",
+    "ImageRisk": "image_risk", "IntermediateFusion": "intermediate_fusion", "LateFusion": "late_fusion",
+    "MaskedEncoder": "masking", "ViTDeepSurv": "vit_deepsurv", "build_model": "build", "count_parameters": "build",
+    "fit_cox": "cox", "update_mean_features": "masking",
+}  # fmt: skip
 __all__ = list(_FILES)
 
 

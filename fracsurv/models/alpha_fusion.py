@@ -10,14 +10,9 @@ from fracsurv.models.late_fusion import Frozen
 
 
 class AlphaFusion(nn.Module):
-    """α-model: r = α·r_tab + (1 − α)·r_img with a fixed α.
+    """α-model: r = α·r_tab + (1 − α)·r_img with a fixed α, the weight of the clinical risk, from 0 to 1.
 
-    Parameters
-    ----------
-    alpha : float
-        Weight of the clinical risk, from 0 to 1.
-    freeze_tabular : bool
-        Whether `tabular` is pretrained and frozen, so that only the image model is trained.
+    With `freeze_tabular` the clinical model is pretrained and frozen, and only the image model is trained.
     """
 
     def __init__(self, *, image: ImageRisk, tabular: DeepSurv, alpha: float, freeze_tabular: bool = False) -> None:

@@ -8,13 +8,10 @@ from fracsurv.config import RESNETS
 from fracsurv.models.alpha_fusion import AlphaFusion
 from fracsurv.models.conv_deepsurv import ConvDeepSurv
 from fracsurv.models.deepsurv import DeepSurv
-from fracsurv.models.image_risk import ImageRisk
 from fracsurv.models.intermediate_fusion import IntermediateFusion
 from fracsurv.models.late_fusion import LateFusion
 from fracsurv.models.masking import MaskedEncoder
 from fracsurv.models.vit_deepsurv import ViTDeepSurv
-
-CHANNELS = {"full": 1, "crops": 13}
 
 
 def build_model(
@@ -30,30 +27,19 @@ def build_model(
 ) -> nn.Module:
     """A newly initialised network, drawn from torch's global generator.
 
-    Parameters
-    ----------
-    fusion : {'none', 'intermediate', 'late', 'alpha'}
-    input : {'none', 'full', 'crops'}
-        1 channel for a full radiograph, 13 for the stacked crops; 'none' is DeepSurv.
-    encoder : str
-        One of `config.ENCODERS`, or 'none' for DeepSurv.
-    image_size : int
-        Side of the square crops of a vision transformer, in pixels.
-    alpha : float, optional
-        Weight of the clinical risk of an α-model.
-    frozen : tuple of {'tabular', 'image'}
-        Parts that are pretrained and do not train. Late fusion freezes both.
-    masks : bool
-        Whether patients may lack an image; the network then takes `has_image` as a third argument (`MaskedEncoder`).
+    `fusion`, `input`, `encoder` and `alpha` are those of an experiment: 'full' has 1 channel, 'crops' 13, input
+    'none' is DeepSurv. `image_size` is the side of a vision transformer's square crops, in pixels. `frozen` names the
+    parts ('tabular', 'image') that are pretrained and do not train; late fusion freezes both. With `masks`, patients
+    may lack an image, and the network takes `has_image` as a third argument (`MaskedEncoder`).
     """
     tabular = DeepSurv(n_inputs=n_covariates)
     if input == "none":
         return tabular
-    image: ImageRisk
+    channels = {"full": 1, "crops": 13}[input]
     if encoder in RESNETS:
-        image = ConvDeepSurv(channels=CHANNELS[input], encoder=encoder)
+        image = ConvDeepSurv(channels=channels, encoder=encoder)
     else:
-        image = ViTDeepSurv(channels=CHANNELS[input], image_size=image_size, encoder=encoder)
+        image = ViTDeepSurv(channels=channels, image_size=image_size, encoder=encoder)
     if masks:
         image.encoder = MaskedEncoder(image.encoder)
     if fusion == "none":

@@ -10,10 +10,8 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
 RIDGE = 0.1
-DEPENDENT = 1e-6
-"""A covariate counts as a linear combination of earlier ones if less than this share of its length remains."""
-RUNAWAY = 10.0
-"""Log hazard ratio over a covariate's whole range above which the likelihood is taken to have no maximum."""
+DEPENDENT = 1e-6  # share of a covariate's length, without earlier ones, below which it is their linear combination
+RUNAWAY = 10.0  # log hazard ratio over a covariate's whole range above which the likelihood seems to have no maximum
 
 
 @dataclass(frozen=True)
@@ -31,16 +29,12 @@ class CoxFit:
 
     def note(self, names: list[str]) -> str:
         """Which covariates were left out or penalised, in words; empty if none was."""
-        parts = [
-            f"{what}: {', '.join(names[i] for i in which)}"
-            for what, which in (
-                ("constant, left out", self.constant),
-                ("linear combination of earlier ones, left out", self.repeated),
-                ("penalised", self.penalised),
-            )
-            if which
-        ]
-        return "; ".join(parts)
+        kinds = {
+            "constant, left out": self.constant,
+            "linear combination of earlier ones, left out": self.repeated,
+            "penalised": self.penalised,
+        }
+        return "; ".join(f"{what}: {', '.join(names[i] for i in which)}" for what, which in kinds.items() if which)
 
 
 def fit_cox(tabular: np.ndarray, event: np.ndarray, time: np.ndarray) -> CoxFit:

@@ -9,18 +9,10 @@ N_FEATURES = 128
 
 
 class DeepSurv(nn.Module):
-    """n → 64 → ReLU → Dropout → 128 → ReLU → Dropout → 1.
+    """n → 64 → ReLU → Dropout → 128 → ReLU → Dropout → 1 (Katzman et al., BMC Med Res Methodol 2018;18:24).
 
-    Parameters
-    ----------
-    n_inputs : int
-        Number of covariates; ten in the protocol.
-    dropout : float
-        Share of activations dropped in training. The thesis does not give it; 0.2 is fracsurv's choice.
-
-    Notes
-    -----
-    Katzman et al., BMC Med Res Methodol 2018;18:24. Intermediate fusion takes the 128 features of `body`.
+    Intermediate fusion takes the 128 features of `body`. The thesis does not give the dropout; 0.2 is fracsurv's
+    choice.
     """
 
     def __init__(self, *, n_inputs: int = 10, dropout: float = 0.2) -> None:
@@ -36,9 +28,6 @@ class DeepSurv(nn.Module):
         self.head = nn.Linear(N_FEATURES, 1)
 
     def forward(self, tabular: Tensor, image: Tensor | None = None) -> Tensor:
-        """(n, n_inputs) float32 covariates to (n,) log hazards, higher = riskier, in float32 under any autocast.
-
-        `image` is ignored.
-        """
+        """Log hazards of (n, n_inputs) float32 covariates; `image` is ignored."""
         with torch.autocast(tabular.device.type, enabled=False):
             return self.head(self.body(tabular)).squeeze(1)

@@ -1,4 +1,4 @@
-"""What C-DS and ViT-DS share: the risk from an image encoder's features."""
+"""What C-DS and ViT-DS share: the log hazard from an image encoder's features."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ from torch import Tensor, nn
 
 
 class ImageRisk(nn.Module):
-    """An encoder and one linear layer: (n, channels, H, W) to (n,) log hazards, higher = riskier.
-
-    Parameters
-    ----------
-    encoder : nn.Module
-        Maps (n, channels, H, W) float images to (n, `n_features`) features; has the attribute `n_features`.
-    """
+    """An encoder, which maps images to (n, `encoder.n_features`) features, and one linear layer."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -21,10 +15,7 @@ class ImageRisk(nn.Module):
         self.head = nn.Linear(encoder.n_features, 1)
 
     def forward(self, tabular: Tensor | None, image: Tensor, *has_image: Tensor) -> Tensor:
-        """Log hazards, in float32 whatever the encoder's precision.
-
-        `tabular` is ignored; `has_image`: see `MaskedEncoder`.
-        """
+        """Log hazards of (n, channels, H, W) images; `tabular` is ignored. `has_image`: see `MaskedEncoder`."""
         features = self.encoder(image, *has_image)
         with torch.autocast(features.device.type, enabled=False):
             return self.head(features.float()).squeeze(1)

@@ -17,10 +17,7 @@ class IntermediateFusion(nn.Module):
         self.image = image.encoder
         self.tabular = tabular.body
         self.head = nn.Sequential(
-            nn.Linear(image.encoder.n_features + N_FEATURES, 128),
-            nn.BatchNorm1d(128),
-            nn.ReLU(),
-            nn.Linear(128, 1),
+            nn.Linear(image.encoder.n_features + N_FEATURES, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Linear(128, 1)
         )
 
     def image_part(self, image: Tensor, *has_image: Tensor) -> Tensor:

@@ -8,27 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-MIN_IMAGES = 2
-"""Images that a training batch needs: BatchNorm takes no variance of a single one."""
-
 
 class MaskedEncoder(nn.Module):
     """An encoder that sees only the images that exist; patients without one get the mean features.
 
     In training, that is the mean over the batch's patients with an image, without a gradient. In evaluation, it is
-    the mean over the training patients with an image, in evaluation mode: nobody's features depend on who else is
+    the mean over the training patients with an image, `mean` (n_features,): nobody's features depend on who else is
     evaluated. Arbitrary features, as those of a blank image, would set these patients apart. A linear layer maps the
     mean features to the mean log hazard.
-
-    Parameters
-    ----------
-    encoder : nn.Module
-        With the attribute `n_features`, as `ImageRisk` takes it.
-
-    Attributes
-    ----------
-    mean : Tensor (n_features,), float32
-        The mean of evaluation, a buffer; `update_mean_features` computes it.
     """
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -45,22 +32,14 @@ class MaskedEncoder(nn.Module):
     def forward(self, images: Tensor, has_image: Tensor | None = None) -> Tensor:
         """(n, n_features) float32 features of all patients.
 
-        Parameters
-        ----------
-        images : Tensor (n_images, channels, H, W)
-            Of the patients who have one, in order.
-        has_image : Tensor (n,), bool, on the host
-            Who has an image; None: everybody.
-
-        Notes
-        -----
-        In a training batch with fewer than two images everybody gets the mean of evaluation, and the encoder does
-        not learn.
+        `images` (n_images, channels, H, W) are of the patients who have one, in order. `has_image` (n,), bool, on the
+        host, says who; None: everybody. In a training batch with fewer than two images everybody gets the mean of
+        evaluation, and the encoder does not learn.
         """
         if has_image is None:
             return self.encoder(images)
         n_images = int(has_image.sum())
-        if n_images < (MIN_IMAGES if self.training else 1):
+        if n_images < (2 if self.training else 1):  # BatchNorm takes no variance of a single image
             return self.mean.expand(len(has_image), -1)
         features = self.encoder(images)
         with torch.autocast(features.device.type, enabled=False):
@@ -83,14 +62,9 @@ def update_mean_features(
     """Set a network's `MaskedEncoder.mean` to the mean features of the rows `train` that have an image.
 
     The images are not augmented. A running mean of the training batches would differ: there images are augmented,
-    and normalised by their batch. A network without such an encoder, and a frozen encoder, stay as they are.
-
-    Parameters
-    ----------
-    inputs : callable
-        Maps (rows, None) to (covariates, images of those who have one, has_image), as `training.data.NetworkInputs`.
-    dtype : torch.dtype
-        Autocast precision of the encoder.
+    and normalised by their batch. A network without such an encoder, and a frozen encoder, stay as they are. `inputs`
+    maps (rows, None) to (covariates, images of those who have one, has_image), as `training.data.NetworkInputs`;
+    `dtype` is the encoder's autocast precision.
     """
     for encoder in (layer for layer in model.modules() if isinstance(layer, MaskedEncoder)):
         if not any(parameter.requires_grad for parameter in encoder.parameters()):

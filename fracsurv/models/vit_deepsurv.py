@@ -13,8 +13,6 @@ VIT_SIZES = {
     "vit_b_32": {"num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072},
     "vit_tiny": {"num_layers": 3, "num_heads": 4, "hidden_dim": 128, "mlp_dim": 512},
 }
-N_TOKENS_A_SIDE = 8
-VIT_FEATURES = 1000
 
 
 class PatchProjection(nn.Conv2d):
@@ -37,28 +35,23 @@ class ViTEncoder(nn.Module):
     """A vision transformer over 8×8 patches of a square image, whose 1,000 outputs are the features.
 
     Smaller images have smaller patches, so that there are always 64 tokens and a class token. At the protocol's 272
-    pixels, eight patches of 32 cover 256: the last 16 rows and columns are lost, as in the thesis. Crops are centred
-    in zeros, so that is padding except for the widest boxes. torchvision initialises the last layer with zeros, so
-    the first training step changes that layer alone.
+    pixels, eight patches of 32 cover 256: the last 16 rows and columns are lost, as in the thesis; they are padding
+    except for the widest boxes. torchvision initialises the last layer with zeros, so the first training step changes
+    that layer alone.
     """
 
     def __init__(self, name: str, *, channels: int, image_size: int) -> None:
         from torchvision.models import VisionTransformer  # here: it takes seconds to import
 
         super().__init__()
-        patch = round(image_size * 32 / 272)  # 32 at the protocol's size, 8 at a quarter of it
-        if patch * N_TOKENS_A_SIDE > image_size:
-            patch = image_size // N_TOKENS_A_SIDE
-        self._seen = patch * N_TOKENS_A_SIDE
-        self.backbone = VisionTransformer(
-            image_size=patch * N_TOKENS_A_SIDE, patch_size=patch, num_classes=VIT_FEATURES, **VIT_SIZES[name]
-        )
+        patch = min(round(image_size * 32 / 272), image_size // 8)  # 32 at the protocol's size, 8 at a quarter of it
+        self._seen = 8 * patch
+        self.n_features = 1000
+        self.backbone = VisionTransformer(self._seen, patch, num_classes=self.n_features, **VIT_SIZES[name])
         first = self.backbone.conv_proj
-        self.backbone.conv_proj = PatchProjection(channels, first.out_channels, patch, stride=patch)
-        fan_in = channels * patch * patch
-        nn.init.trunc_normal_(self.backbone.conv_proj.weight, std=fan_in**-0.5)
-        nn.init.zeros_(self.backbone.conv_proj.bias)
-        self.n_features = VIT_FEATURES
+        self.backbone.conv_proj = projection = PatchProjection(channels, first.out_channels, patch, stride=patch)
+        nn.init.trunc_normal_(projection.weight, std=(channels * patch * patch) ** -0.5)
+        nn.init.zeros_(projection.bias)
 
     def forward(self, image: Tensor) -> Tensor:
         """Features of a normalised float image of `image_size` × `image_size` pixels."""
