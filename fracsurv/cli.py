@@ -186,13 +186,14 @@ def fit(
     """Fit one experiment on one fold. What is done already is not done again; what was interrupted resumes."""
     import torch
 
-    from fracsurv.study.experiments import fit_fold, open_fit
+    from fracsurv.study.experiments import fit_fold
+    from fracsurv.study.run import open_run
     from fracsurv.utils.devices import keep_freed_memory
 
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
-    run = open_fit(cohort, profile, out, experiment, fold, alpha)
+    run = open_run(cohort, out, profile)
     fit_fold(run, experiment, fold, alpha)
     typer.echo(f"{run.folder(experiment, fold, alpha)}: fitted")
 
@@ -238,8 +239,8 @@ def explain(
     """Find what fitted models look at: vertebrae, places in the picture, clinical factors. The report shows it."""
     import torch
 
+    from fracsurv.study.explain import PATIENTS, explainable
     from fracsurv.study.explain import explain as explain_one
-    from fracsurv.study.explanations import PATIENTS, explainable
     from fracsurv.study.results import finished
     from fracsurv.study.run import open_run
     from fracsurv.utils.devices import keep_freed_memory

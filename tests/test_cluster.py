@@ -21,8 +21,8 @@ from fracsurv.config import CONFIGS, ROOT
 from fracsurv.pipeline.cluster import jobs_at_once, read_profile
 from fracsurv.study.experiments import fit_fold
 from fracsurv.study.prepare import prepare
-from fracsurv.study.results import is_done
 from fracsurv.utils.errors import UserError
+from fracsurv.utils.files import read_json
 from tests.conftest import tabular, write_cohort
 
 PROFILE = CONFIGS / "slurm" / "config.yaml"
@@ -170,7 +170,7 @@ def as_undisturbed(cohort: Path, fold: Path, out: Path) -> bool:
     fit_fold(run, "deepsurv", 0, progress=False)
     torch.set_num_threads(threads)
     other = run.folder("deepsurv", 0)
-    assert is_done(fold / "metrics.json", run.evaluation_key("deepsurv", 0))
+    assert read_json(fold / "metrics.json")["key"] == run.evaluation_key("deepsurv", 0)
     return (other / "best.safetensors").read_bytes() == (fold / "best.safetensors").read_bytes()
 
 

@@ -17,7 +17,7 @@ from fracsurv.report.checklist import OPEN, _by_models, checklist
 from fracsurv.report.findings import clinical
 from fracsurv.report.tables import checks_table
 from fracsurv.report.tables_export import frame_of, to_latex, write_table
-from fracsurv.study.explanations import read_explanations
+from fracsurv.study.explain import read_explanations
 from fracsurv.study.leakage import _shared, leak_checks, permuted_ablation
 from fracsurv.study.prepare import prepare
 from fracsurv.study.results import write_predictions

@@ -15,7 +15,10 @@ from fracsurv.study.experiments import run_experiment
 from fracsurv.study.labels import ENCODERS as TOLD
 from fracsurv.study.prepare import prepare
 
-WITHOUT = ("cli", "cohort", "run", "store", "ablation", "progress", "pipeline", "notebook", "findings", "report")
+WITHOUT = (
+    "cli", "cohort.cohort", "images.store", "study.run", "study.ablation", "study.explain", "pipeline.progress",
+    "pipeline.pipeline", "report.notebook", "report.findings", "report.report",
+)  # fmt: skip
 
 
 def loaded_by(program: str, *arguments: object) -> set[str]:

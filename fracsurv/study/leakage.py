@@ -17,7 +17,7 @@ from fracsurv.images.store import ImageStore
 from fracsurv.metrics import concordance_index
 from fracsurv.study.protocol import HELD_OUT
 from fracsurv.study.results import finished, read_predictions
-from fracsurv.study.run import Run, has_store, permuted
+from fracsurv.study.run import Run, permuted
 from fracsurv.utils.files import read_json
 from fracsurv.utils.formatting import counted
 
@@ -42,7 +42,7 @@ class Check(NamedTuple):
 def grey_scale_warning(run: Run) -> str:
     """A sentence where some radiographs are on another grey scale than most and all share one range; else ''."""
     for kind in ("full", "crops") if run.profile.normalise == "fold" else ():
-        folder = run.out / "prepared" / kind
+        folder = run.store_folder(kind)
         if not folder.is_dir():
             continue
         odd = other_grey_scale(ImageStore.open(folder).ranges[f"{kind}_max"].to_numpy(float))
@@ -62,7 +62,7 @@ def leak_checks(run: Run) -> list[Check]:
         checks.append(_shared(run, _files(run), "image file, byte for byte"))
         for kind in ("crops", "full"):
             what = f"stored pixels ({kind})"
-            if has_store(run, kind):
+            if run.has_store(kind):
                 checks.append(_shared(run, _pixels(run, kind), what))
             else:
                 checks.append(Check(f"the same {what}", "no model of this run was given them", None, looked=False))

@@ -20,12 +20,12 @@ from fracsurv.study.competing import (
 )
 from fracsurv.study.labels import model_caveats
 from fracsurv.study.protocol import PROVENANCE
-from fracsurv.study.run import BUNDLE_VERSION, Run
+from fracsurv.study.results import BUNDLE_FILE
+from fracsurv.study.run import EVALUATION_VERSION, Run
 from fracsurv.study.scaling import Scaling, fit_scaling
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import read_json, write_json
 
-FILE = "model.json"
 ANEW = "delete it and the run's folder `notebooks`, and call `fracsurv run` again with this version of fracsurv"
 
 
@@ -108,7 +108,7 @@ def write_bundle(
     about |= {"competing_event": run.cohort.competing_event if run.cohort.has_competing else ""}
     about |= {"caveats": model_caveats(run, name, fold)}
     record = {
-        "version": BUNDLE_VERSION,
+        "version": EVALUATION_VERSION,
         "key": run.key(name, fold, alpha),
         "experiment": as_record(row),
         "alpha": alpha,
@@ -125,7 +125,7 @@ def write_bundle(
         record["masked"] = True
     if (hazard := competing_hazard(run.cohort, train)) is not None:
         record["competing"] = hazard.as_record()
-    write_json(run.folder(name, fold) / FILE, record)
+    write_json(run.folder(name, fold) / BUNDLE_FILE, record)
 
 
 def read_bundle(folder: Path) -> ModelBundle:
@@ -136,12 +136,12 @@ def read_bundle(folder: Path) -> ModelBundle:
     UserError
         Where it is missing, of another version, or of another fit than the one that lies there.
     """
-    path = folder / FILE
+    path = folder / BUNDLE_FILE
     if not path.exists():
         raise UserError(f"{path}: not there; {ANEW}")
     try:
         record = read_json(path)
-        if record.get("version") != BUNDLE_VERSION:
+        if record.get("version") != EVALUATION_VERSION:
             raise UserError(f"{path}: of another version of fracsurv; {ANEW}")
         if record["key"] != read_json(folder / "fit.json")["key"]:
             raise UserError(f"{path}: not of the fit that lies beside it; run `fracsurv run` to its end")
