@@ -18,7 +18,7 @@ from fracsurv.cohort.cohort import read_cohort
 from fracsurv.config import load_profile
 from fracsurv.metrics import breslow_survival
 from fracsurv.predict import predict as predicting
-from fracsurv.predict.predict import default_experiment, experiments_of, predict_cohort
+from fracsurv.predict.predict import default_experiment, experiments_of, predict_cohort, read_models
 from fracsurv.predict.shift import early_horizon_warnings, finder_warnings, shift_warnings
 from fracsurv.predict.validate import validate_experiment
 from fracsurv.report.notebook import ensure
@@ -75,7 +75,7 @@ def alone(made, tmp_path_factory) -> Path:
 def test_the_runs_own_patients_get_the_runs_own_predictions(made, alone, tmp_path, name):
     cohort = read_cohort(made.cohort.folder, outcome=False)
     assert cohort.table["time"].isna().all()
-    found = predict_cohort(alone, cohort, name, tmp_path, progress=False).set_index("patient_id")
+    found = predict_cohort(read_models(alone, name), cohort, tmp_path, progress=False).set_index("patient_id")
     folds = [read_predictions(made, name, fold).set_index("patient_id").loc[found.index] for fold in range(2)]
     centred = [fold["risk"] - fold.loc[fold["split"] == "train", "risk"].mean() for fold in folds]
     np.testing.assert_allclose(found["risk"], np.mean(centred, axis=0), rtol=0, atol=1e-12)
@@ -88,8 +88,10 @@ def test_the_runs_own_patients_get_the_runs_own_predictions(made, alone, tmp_pat
 
 def test_a_patient_alone_gets_what_she_gets_among_others(made, alone, tmp_path):
     cohort = read_cohort(made.cohort.folder, outcome=False)
-    every = predict_cohort(alone, cohort, "cds_full_if", tmp_path / "a", progress=False)
-    one = predict_cohort(alone, cohort.of_rows(np.array([17])), "cds_full_if", tmp_path / "b", progress=False)
+    every = predict_cohort(read_models(alone, "cds_full_if"), cohort, tmp_path / "a", progress=False)
+    one = predict_cohort(
+        read_models(alone, "cds_full_if"), cohort.of_rows(np.array([17])), tmp_path / "b", progress=False
+    )
     assert one["patient_id"].tolist() == [every["patient_id"].iloc[17]]
     np.testing.assert_allclose(one["risk"], every["risk"].iloc[17], atol=0.02)  # other sums of bfloat16
 
@@ -100,9 +102,11 @@ def test_a_model_of_16_bits_takes_pictures_of_8(made, alone, tmp_path):
     for path in (folder / "images").iterdir():
         pixels = np.array(Image.open(path)).astype(float)
         Image.fromarray((pixels / 257).round().astype(np.uint8)).save(path)
-    found = predict_cohort(alone, read_cohort(folder, outcome=False), "cds_full_if", tmp_path / "w", progress=False)
+    found = predict_cohort(
+        read_models(alone, "cds_full_if"), read_cohort(folder, outcome=False), tmp_path / "w", progress=False
+    )
     cohort = read_cohort(made.cohort.folder, outcome=False)
-    wanted = predict_cohort(alone, cohort, "cds_full_if", tmp_path / "v", progress=False)
+    wanted = predict_cohort(read_models(alone, "cds_full_if"), cohort, tmp_path / "v", progress=False)
     assert np.corrcoef(found["risk"], wanted["risk"])[0, 1] > 0.95
 
 
@@ -113,7 +117,7 @@ def test_what_differs_from_the_training_is_refused_all_at_once(made, alone, tmp_
     kinds = {name: kind for name, kind in cohort.covariates.items() if name != "bmi"} | {"smoker": "continuous"}
     other = replace(cohort, table=table, covariates=kinds, time_unit="months", vertebrae=None, windowed=True)
     with pytest.raises(UserError) as caught:
-        predict_cohort(alone, other, "cds_full_if", tmp_path, progress=False)
+        predict_cohort(read_models(alone, "cds_full_if"), other, tmp_path, progress=False)
     assert caught.value.faults == [
         "covariate age: missing in 1 patient; no model can use that, since in training it was missing in all "
         "patients or in none",
@@ -130,25 +134,25 @@ def test_broken_and_foreign_files_are_named(made, alone, tmp_path):
     shutil.copytree(alone, place)
     cohort = read_cohort(made.cohort.folder, outcome=False)
     with pytest.raises(UserError, match="no experiment nonsense whose models can be applied; there are: cds_crops, "):
-        predict_cohort(place, cohort, "nonsense", tmp_path / "w", progress=False)
+        predict_cohort(read_models(place, "nonsense"), cohort, tmp_path / "w", progress=False)
     fold = place / "experiments" / "deepsurv" / "fold-1"
     (fold / "best.safetensors").write_bytes(b"\x80\x04\x95cos\nsystem\n")  # a pickle is not even tried
     with pytest.raises(UserError, match=r"best\.safetensors"):
-        predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
+        predict_cohort(read_models(place, "deepsurv"), cohort, tmp_path / "w", progress=False)
     record = json.loads((fold / "model.json").read_text())
     (fold / "model.json").write_text(json.dumps(record | {"key": "of another fit"}))
     with pytest.raises(UserError, match=r"model\.json: not of the fit that lies beside it"):
-        predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
+        predict_cohort(read_models(place, "deepsurv"), cohort, tmp_path / "w", progress=False)
     (fold / "model.json").write_text(json.dumps(record | {"version": 99}))
     with pytest.raises(UserError, match="of another version"):
-        predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
+        predict_cohort(read_models(place, "deepsurv"), cohort, tmp_path / "w", progress=False)
     for damaged in ("{", "[]", json.dumps({"version": record["version"]}), json.dumps(record | {"baseline": 3})):
         (fold / "model.json").write_text(damaged)
         with pytest.raises(UserError, match=r"model\.json: damaged \("):
-            predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
+            predict_cohort(read_models(place, "deepsurv"), cohort, tmp_path / "w", progress=False)
     (fold / "model.json").unlink()
     with pytest.raises(UserError, match=r"model\.json: not there"):
-        predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
+        predict_cohort(read_models(place, "deepsurv"), cohort, tmp_path / "w", progress=False)
     with pytest.raises(UserError, match="no models to apply"):
         default_experiment(tmp_path / "empty")
 
@@ -170,9 +174,11 @@ def test_whose_boxes_models_were_given_goes_with_them(made, tmp_path):
     given = {"cds_crops": True, "cds_crops_lf": True, "cox_ph_vf": True, "cds_full_if": False, "cox_ph": False}
     for name, told in given.items():
         assert (said in model_caveats(replace(made, cohort=cohort), name, 0)) is told
-        assert finder_warnings(made.out, cohort, name, tmp_path) == [f"Of the new patients: {said}"] * told
+        assert (
+            finder_warnings(read_models(made.out, name), cohort, tmp_path) == [f"Of the new patients: {said}"] * told
+        )
         assert not any("boxes" in line for line in model_caveats(made, name, 0))
-        assert finder_warnings(made.out, made.cohort, name, tmp_path) == []
+        assert finder_warnings(read_models(made.out, name), made.cohort, tmp_path) == []
 
 
 def test_the_protocol_in_full_is_nothing_to_warn_of(made):
@@ -232,18 +238,19 @@ def test_the_command_writes_a_table_and_says_what_made_it(made, alone, tmp_path)
 
 def test_what_makes_predictions_doubtful_is_told(made, alone, tmp_path):
     cohort = made.cohort.of_rows(np.sort(np.concatenate([made.rows(0)[part] for part in ("train", "validation")])))
-    assert shift_warnings(alone, cohort, "cds_full_if", tmp_path, named_rows=True) == []
-    (line,) = shift_warnings(made.out, cohort, "cds_full_if", tmp_path, named_rows=True)
+    assert shift_warnings(read_models(alone, "cds_full_if"), cohort, tmp_path, named_rows=True) == []
+    (line,) = shift_warnings(read_models(made.out, "cds_full_if"), cohort, tmp_path, named_rows=True)
     assert line.startswith(f"column patient_id: {len(cohort)} of {len(cohort)} patients with the id")
     held_out = made.cohort.of_rows(np.sort(np.concatenate([made.rows(0)[part] for part in ("test", "external")])))
     assert not any(
-        "patient_id" in line for line in shift_warnings(made.out, held_out, "cds_full_if", tmp_path, named_rows=True)
+        "patient_id" in line
+        for line in shift_warnings(read_models(made.out, "cds_full_if"), held_out, tmp_path, named_rows=True)
     )
     cohort.table.loc[3, "bmi"] = 263.0
-    (line,) = shift_warnings(alone, cohort, "deepsurv", tmp_path, named_rows=True)
+    (line,) = shift_warnings(read_models(alone, "deepsurv"), cohort, tmp_path, named_rows=True)
     assert line.startswith(f"column bmi, row {cohort.file_rows[3]}: first 263 beyond the training's range")
     # as it is passed on: nobody's value
-    (line,) = shift_warnings(alone, cohort, "deepsurv", tmp_path, named_rows=False)
+    (line,) = shift_warnings(read_models(alone, "deepsurv"), cohort, tmp_path, named_rows=False)
     assert line.startswith(f"column bmi: 1 of {len(cohort)} patients beyond")
     assert "263" not in line
     cohort.table.loc[3, "bmi"] = 25.0
@@ -254,10 +261,12 @@ def test_what_makes_predictions_doubtful_is_told(made, alone, tmp_path):
         record["about"]["horizons"] = [0.5 if fold == 0 else 1826.0, 1826.0]
         record["baseline"]["time"] = [2.0 + fold, *record["baseline"]["time"][1:]]
         write_json(early / "experiments" / "deepsurv" / f"fold-{fold}" / "model.json", record)
-    (line,) = early_horizon_warnings(early, "deepsurv")
+    (line,) = early_horizon_warnings(read_models(early, "deepsurv"))
     assert line.startswith("probability_0.5: 0 for everybody by 2 of 2 fold models")
-    assert early_horizon_warnings(alone, "deepsurv") == []
-    (line,) = shift_warnings(alone, replace(cohort, resolution=1.0), "deepsurv", tmp_path, named_rows=True)
+    assert early_horizon_warnings(read_models(alone, "deepsurv")) == []
+    (line,) = shift_warnings(
+        read_models(alone, "deepsurv"), replace(cohort, resolution=1.0), tmp_path, named_rows=True
+    )
     assert line.startswith("cohort.yaml, resolution: 1 makes the radiographs ")
 
 
@@ -268,9 +277,11 @@ def test_radiographs_on_another_grey_scale_are_told(made, alone, tmp_path, name)
     for file in made.cohort.table["image"].iloc[:5]:
         image = np.array(Image.open(folder / file))
         Image.fromarray(image // 8).save(folder / file)
-    predict_cohort(alone, read_cohort(folder, outcome=False), name, tmp_path / "w", progress=False)
+    predict_cohort(read_models(alone, name), read_cohort(folder, outcome=False), tmp_path / "w", progress=False)
     found = [
-        line for line in shift_warnings(alone, made.cohort, name, tmp_path / "w", named_rows=False) if "image" in line
+        line
+        for line in shift_warnings(read_models(alone, name), made.cohort, tmp_path / "w", named_rows=False)
+        if "image" in line
     ]
     (line,) = found
     assert line.startswith("column image: far darker or brighter")
@@ -303,7 +314,7 @@ def test_models_of_outcomes_dealt_out_at_random_are_refused(tmp_path):
     run = prepare(cohort, tmp_path / "r", replace(load_profile("tiny"), permute_outcomes=True))
     run_experiment(run, "cox_ph", progress=False)
     with pytest.raises(UserError, match="outcomes are permuted"):
-        predict_cohort(run.out, read_cohort(cohort), "cox_ph", tmp_path / "work", progress=False)
+        predict_cohort(read_models(run.out, "cox_ph"), read_cohort(cohort), tmp_path / "work", progress=False)
 
 
 def test_a_factor_known_of_all_who_trained_may_not_be_missing_later(tmp_path):
@@ -316,7 +327,7 @@ def test_a_factor_known_of_all_who_trained_may_not_be_missing_later(tmp_path):
     run_experiment(run, "cox_ph", progress=False)
     new = read_cohort(write_cohort(tmp_path / "new", table.iloc[:10], **how), outcome=False)
     with pytest.raises(UserError, match="age: missing in 1 patient"):
-        predict_cohort(run.out, new, "cox_ph", tmp_path / "work", progress=False)
+        predict_cohort(read_models(run.out, "cox_ph"), new, tmp_path / "work", progress=False)
 
 
 def test_a_factor_unknown_of_one_who_trained_may_be_missing_later(tmp_path):
@@ -333,7 +344,7 @@ def test_a_factor_unknown_of_one_who_trained_may_be_missing_later(tmp_path):
         run_experiment(run, "cox_ph", progress=False)
         heard = [predicting.read_bundle(run.folder("cox_ph", of)).scaling.informative for of in (0, 1)]
         assert [bool(each) for each in heard] == [fold != 0, fold != 1]
-        found = predict_cohort(run.out, run.cohort, "cox_ph", tmp_path / "work", progress=False)
+        found = predict_cohort(read_models(run.out, "cox_ph"), run.cohort, tmp_path / "work", progress=False)
         assert found["risk"].notna().all()
 
 
@@ -371,15 +382,17 @@ def test_a_patient_alone_of_whom_something_is_not_known_is_predicted(tmp_path):
         tmp_path / "one", table.iloc[[7]].drop(columns=["time_days", "event"]), covariates=kinds,
         missing_covariates="impute",
     )  # fmt: skip
-    found = predict_cohort(made.out, read_cohort(one, outcome=False), "cox_ph", tmp_path / "w", progress=False)
-    every = predict_cohort(made.out, made.cohort, "cox_ph", tmp_path / "w", progress=False)
+    found = predict_cohort(
+        read_models(made.out, "cox_ph"), read_cohort(one, outcome=False), tmp_path / "w", progress=False
+    )
+    every = predict_cohort(read_models(made.out, "cox_ph"), made.cohort, tmp_path / "w", progress=False)
     assert found["risk"].iloc[0] == every["risk"].iloc[7]
 
 
 @pytest.mark.parametrize("name", ["cox_ph_vf", "cds_full_if", "cds_crops_alpha"])
 def test_external_patients_are_validated_to_the_runs_own_figures(made, alone, tmp_path, name):
     cohort = read_cohort(made.cohort.folder).of_rows(made.rows(0)["external"])
-    found = validate_experiment(alone, cohort, name, tmp_path, n_draws=50, seed=0, progress=False)
+    found = validate_experiment(read_models(alone, name), cohort, tmp_path, n_draws=50, seed=0, progress=False)
     table = found.table[(found.table["model"] == "fold_mean") & found.table["threshold"].isna()]
     here = table.fillna({"horizon": 0}).set_index(["metric", "horizon"])["value"]  # 0: of no horizon
     external = read_metrics(made, name).query("split == 'external'").fillna({"horizon_days": 0})

@@ -18,6 +18,7 @@ from fracsurv.cli import app
 from fracsurv.cohort.cohort import read_cohort
 from fracsurv.config import load_profile
 from fracsurv.metrics import kaplan_meier
+from fracsurv.predict.predict import read_models
 from fracsurv.predict.train_overlap import without_training_patients
 from fracsurv.predict.validate import COLUMNS, outcome_faults, validate_experiment
 from fracsurv.report.validation_files import write_validation
@@ -79,7 +80,9 @@ def validated(made, others, tmp_path_factory):
 
 
 def of(made, cohort: Path, work: Path):
-    return validate_experiment(made.out, read_cohort(cohort), "cox_ph", work, n_draws=50, seed=0, progress=False)
+    return validate_experiment(
+        read_models(made.out, "cox_ph"), read_cohort(cohort), work, n_draws=50, seed=0, progress=False
+    )
 
 
 def test_a_runs_external_patients_get_the_runs_external_figures(made, tmp_path):
@@ -125,7 +128,9 @@ def test_a_model_twice_as_extreme_has_half_the_slope(made, others, tmp_path):
         table["log_hazard_ratio"] *= 2
         table.to_csv(path, index=False)
     before = found(of(made, others, tmp_path / "a").table, "ensemble", "calibration_slope")
-    extreme = validate_experiment(place, read_cohort(others), "cox_ph", tmp_path / "b", n_draws=50, seed=0)
+    extreme = validate_experiment(
+        read_models(place, "cox_ph"), read_cohort(others), tmp_path / "b", n_draws=50, seed=0
+    )
     after = found(extreme.table, "ensemble", "calibration_slope")
     np.testing.assert_allclose(after, np.array(before) / 2, rtol=1e-6)
     mended = found(extreme.table, "slope", "calibration_slope")

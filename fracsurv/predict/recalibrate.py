@@ -9,12 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
-from fracsurv.metrics import (
-    Baseline,
-    breslow_baseline,
-    cox_slope,
-    events_ratio,
-)
+from fracsurv.metrics import Baseline, breslow_baseline, cox_slope, events_ratio
 
 PARTS = 10
 """Parts of the cross-fitting: a patient's recalibrated prediction comes from the patients of the nine other parts."""

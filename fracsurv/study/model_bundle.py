@@ -17,6 +17,7 @@ from fracsurv.study.competing import (
     baseline_record,
     competing_hazard,
     read_baseline,
+    read_competing,
 )
 from fracsurv.study.labels import model_caveats
 from fracsurv.study.protocol import PROVENANCE
@@ -54,6 +55,8 @@ class ModelBundle:
         Of a cohort with competing events.
     masked : bool
         Whether the network was trained among patients of whom some may have no radiograph.
+    folder : Path
+        Where it lies, beside the weights.
     about : dict
         `outcome`, `time_unit`, `horizons`, `provenance`, `windowed`, and of the training part `patients`, `events`
         and `ranges`, each covariate's minimum and maximum there; `caveats`, sentences that go with the model.
@@ -69,8 +72,14 @@ class ModelBundle:
     baseline: Baseline
     centre: float
     about: dict[str, Any]
+    folder: Path
     competing: CompetingHazard | None = None
     masked: bool = False
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return self.folder.parents[2]
 
     @property
     def caveats(self) -> list[str]:
@@ -99,31 +108,37 @@ def write_bundle(
     row, train = run.experiment(name), run.rows(fold)["train"]
     table = run.cohort.table.iloc[train]
     event, time = table["event"].to_numpy(), table["time"].to_numpy()
-    baseline = breslow_baseline(event, time, risk[train])
-    about = {"outcome": run.cohort.outcome, "time_unit": run.cohort.time_unit}
-    about |= {"horizons": list(run.cohort.horizons), "provenance": run.cohort.provenance}
-    about |= {"windowed": run.cohort.windowed, "ranges": _ranges(table[list(run.cohort.covariates)])}
-    about |= {"patients": len(train), "events": int(event.sum())}
-    about |= {"permuted": run.profile.permute_outcomes}
-    about |= {"competing_event": run.cohort.competing_event if run.cohort.has_competing else ""}
-    about |= {"caveats": model_caveats(run, name, fold)}
+    cohort = run.cohort
+    about = {
+        "outcome": cohort.outcome,
+        "time_unit": cohort.time_unit,
+        "horizons": list(cohort.horizons),
+        "provenance": cohort.provenance,
+        "windowed": cohort.windowed,
+        "ranges": _ranges(table[list(cohort.covariates)]),
+        "patients": len(train),
+        "events": int(event.sum()),
+        "permuted": run.profile.permute_outcomes,
+        "competing_event": cohort.competing_event if cohort.has_competing else "",
+        "caveats": model_caveats(run, name, fold),
+    }
     record = {
         "version": EVALUATION_VERSION,
         "key": run.key(name, fold, alpha),
         "experiment": as_record(row),
         "alpha": alpha,
-        "scaling": fit_scaling(run.cohort, train, morphometry=row.morphometry).as_record(),
+        "scaling": fit_scaling(cohort, train, morphometry=row.morphometry).as_record(),
         "limits": limits,
         "bit_depth": run.store(row.input).meta["bit_depth"] if row.needs_images else 0,
-        "scale": run.profile.full_scale if row.input == "full" else run.profile.scale,
+        "scale": run.scale(row.input),
         "precision": run.profile.precision,
-        "baseline": baseline_record(baseline),
+        "baseline": baseline_record(breslow_baseline(event, time, risk[train])),
         "centre": float(risk[train].mean()),
         "about": about,
-    }  # fmt: skip
-    if row.needs_images and run.cohort.masks:
+    }
+    if row.needs_images and cohort.masks:
         record["masked"] = True
-    if (hazard := competing_hazard(run.cohort, train)) is not None:
+    if (hazard := competing_hazard(cohort, train)) is not None:
         record["competing"] = hazard.as_record()
     write_json(run.folder(name, fold) / BUNDLE_FILE, record)
 
@@ -145,7 +160,7 @@ def read_bundle(folder: Path) -> ModelBundle:
             raise UserError(f"{path}: of another version of fracsurv; {ANEW}")
         if record["key"] != read_json(folder / "fit.json")["key"]:
             raise UserError(f"{path}: not of the fit that lies beside it; run `fracsurv run` to its end")
-        return _bundle(record)
+        return _bundle(record, folder)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise UserError(f"{path}: damaged ({type(error).__name__}); {ANEW}") from None
 
@@ -155,19 +170,15 @@ def _ranges(values: pd.DataFrame) -> dict[str, list[float]]:
     return {name: [float(each.min()), float(each.max())] for name, each in values.items() if each.notna().any()}
 
 
-def _bundle(record: dict[str, Any]) -> ModelBundle:
+def _bundle(record: dict[str, Any], folder: Path) -> ModelBundle:
     competing = record.get("competing")
     return ModelBundle(
-        Experiment(**record["experiment"]),
-        record["alpha"],
-        Scaling(**record["scaling"]),
-        tuple(record["limits"]) if record["limits"] else None,
-        record["bit_depth"],
-        record["scale"],
-        record["precision"],
-        read_baseline(record["baseline"]),
-        record["centre"],
-        record["about"],
-        competing and CompetingHazard(np.array(competing["coefficients"]), read_baseline(competing["baseline"])),
-        record.get("masked", False),
+        **{name: record[name] for name in ("alpha", "bit_depth", "scale", "precision", "centre", "about")},
+        experiment=Experiment(**record["experiment"]),
+        scaling=Scaling(**record["scaling"]),
+        limits=tuple(record["limits"]) if record["limits"] else None,
+        baseline=read_baseline(record["baseline"]),
+        folder=folder,
+        competing=competing and read_competing(competing),
+        masked=record.get("masked", False),
     )
