@@ -85,14 +85,12 @@ class ModelBundle:
     def caveats(self) -> list[str]:
         """What whoever reads its predictions must know: patients that are not real, a model made small."""
         known = self.about["provenance"]
-        cohort = [] if known == "real" else [f"Trained on: {PROVENANCE[known]}"]
-        return [*cohort, *self.own_caveats]
+        return [f"Trained on: {PROVENANCE[known]}"] * (known != "real") + self.own_caveats
 
     @property
     def own_caveats(self) -> list[str]:
-        """Those of the model alone; none where an earlier version wrote the file."""
-        given = self.about.get("caveats")
-        return [f"Of the models: {line}" for line in given] if isinstance(given, list) else []
+        """Those of the model alone."""
+        return [f"Of the models: {line}" for line in self.about["caveats"]]
 
     def survival(self, risk: np.ndarray, cohort: Cohort, times: np.ndarray) -> np.ndarray:
         """1 − probability of the event by each of `times`, (n, n_times), from log hazards (n,) of these patients."""

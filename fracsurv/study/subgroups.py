@@ -109,22 +109,18 @@ def subgroup_table(run: Run, split: str, names: Sequence[str], horizon: float | 
         if inside.all() and split != "validation":  # the draws of the ablation: one interval for one quantity
             seed = bootstrap_seed(run, split, folds)
         c_index, draws = _c_index(*own, {name: [r[inside] for r in risks[name]] for name in names}, run, seed)
+        n_events, first = int(own[0].sum()), names[0]
         for name in names:
+            record = {"group": group, "n": int(inside.sum()), "events": n_events}
+            record |= {"small": n_events < FEW_EVENTS, "experiment": name}
             low, high = percentile_interval(draws[name])
-            record = {"group": group, "n": int(inside.sum()), "events": int(own[0].sum())}
-            record |= {"small": record["events"] < FEW_EVENTS, "experiment": name}
             record |= {"c_index": c_index[name], "ci_low": low, "ci_high": high}
-            paired = draws[name] - draws[names[0]]
-            low, high = percentile_interval(paired) if name != names[0] else (np.nan, np.nan)
-            record |= {
-                "difference": c_index[name] - c_index[names[0]],
-                "difference_low": low,
-                "difference_high": high,
-            }
+            low, high = percentile_interval(draws[name] - draws[first]) if name != first else (np.nan, np.nan)
+            difference = c_index[name] - c_index[first]
+            record |= {"difference": difference, "difference_low": low, "difference_high": high}
             if horizon is not None:
-                record |= _ratio(
-                    status[inside], own[1], probability[name][inside], horizon, run.profile.bootstrap_draws, seed
-                )
+                given = status[inside], own[1], probability[name][inside]
+                record |= _ratio(*given, horizon, run.profile.bootstrap_draws, seed)
             records.append(record)
     found = pd.DataFrame(records)
     figures = found.columns.difference(["group", "n", "events", "small", "experiment"])
