@@ -124,7 +124,7 @@ def test_what_differs_from_the_training_is_refused_all_at_once(made, alone, tmp_
 
 
 def test_unknown_experiments_and_folders_without_models_are_refused(alone, tmp_path):
-    with pytest.raises(UserError, match="no experiment nonsense .* cds_crops, "):
+    with pytest.raises(UserError, match=r"no experiment nonsense .* cds_crops, "):
         read_models(alone, "nonsense")
     with pytest.raises(UserError, match="no models to apply"):
         default_experiment(tmp_path)
