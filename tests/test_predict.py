@@ -71,11 +71,15 @@ def alone(made, tmp_path_factory) -> Path:
     return place
 
 
+def predicted(run: Path, cohort, name: str, work: Path) -> pd.DataFrame:
+    return predict_cohort(read_models(run, name), cohort, work, progress=False)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_runs_own_patients_get_the_runs_own_predictions(made, alone, tmp_path, name):
     cohort = read_cohort(made.cohort.folder, outcome=False)
     assert cohort.table["time"].isna().all()
-    found = predict_cohort(read_models(alone, name), cohort, tmp_path, progress=False).set_index("patient_id")
+    found = predicted(alone, cohort, name, tmp_path).set_index("patient_id")
     folds = [read_predictions(made, name, fold).set_index("patient_id").loc[found.index] for fold in range(2)]
     centred = [fold["risk"] - fold.loc[fold["split"] == "train", "risk"].mean() for fold in folds]
     np.testing.assert_allclose(found["risk"], np.mean(centred, axis=0), rtol=0, atol=1e-12)
@@ -88,10 +92,8 @@ def test_the_runs_own_patients_get_the_runs_own_predictions(made, alone, tmp_pat
 
 def test_a_patient_alone_gets_what_she_gets_among_others(made, alone, tmp_path):
     cohort = read_cohort(made.cohort.folder, outcome=False)
-    every = predict_cohort(read_models(alone, "cds_full_if"), cohort, tmp_path / "a", progress=False)
-    one = predict_cohort(
-        read_models(alone, "cds_full_if"), cohort.of_rows(np.array([17])), tmp_path / "b", progress=False
-    )
+    every = predicted(alone, cohort, "cds_full_if", tmp_path / "a")
+    one = predicted(alone, cohort.of_rows(np.array([17])), "cds_full_if", tmp_path / "b")
     assert one["patient_id"].tolist() == [every["patient_id"].iloc[17]]
     np.testing.assert_allclose(one["risk"], every["risk"].iloc[17], atol=0.02)  # other sums of bfloat16
 
@@ -102,11 +104,9 @@ def test_a_model_of_16_bits_takes_pictures_of_8(made, alone, tmp_path):
     for path in (folder / "images").iterdir():
         pixels = np.array(Image.open(path)).astype(float)
         Image.fromarray((pixels / 257).round().astype(np.uint8)).save(path)
-    found = predict_cohort(
-        read_models(alone, "cds_full_if"), read_cohort(folder, outcome=False), tmp_path / "w", progress=False
-    )
+    found = predicted(alone, read_cohort(folder, outcome=False), "cds_full_if", tmp_path / "w")
     cohort = read_cohort(made.cohort.folder, outcome=False)
-    wanted = predict_cohort(read_models(alone, "cds_full_if"), cohort, tmp_path / "v", progress=False)
+    wanted = predicted(alone, cohort, "cds_full_if", tmp_path / "v")
     assert np.corrcoef(found["risk"], wanted["risk"])[0, 1] > 0.95
 
 
@@ -117,7 +117,7 @@ def test_what_differs_from_the_training_is_refused_all_at_once(made, alone, tmp_
     kinds = {name: kind for name, kind in cohort.covariates.items() if name != "bmi"} | {"smoker": "continuous"}
     other = replace(cohort, table=table, covariates=kinds, time_unit="months", vertebrae=None, windowed=True)
     with pytest.raises(UserError) as caught:
-        predict_cohort(read_models(alone, "cds_full_if"), other, tmp_path, progress=False)
+        predicted(alone, other, "cds_full_if", tmp_path)
     starts = ["covariate age: missing in 1 patient", "covariate bmi: ", "covariate smoker: binary", "time_unit: days",
               "dicom_values: stored", "image: "]  # fmt: skip
     assert [fault[: len(start)] for fault, start in zip(caught.value.faults, starts, strict=True)] == starts
@@ -153,7 +153,7 @@ def test_broken_and_foreign_files_are_named(made, alone, tmp_path):
     write_json(fold / "model.json", record)
     (fold / "best.safetensors").write_bytes(b"\x80\x04\x95cos\nsystem\n")  # a pickle is not even tried
     with pytest.raises(UserError, match=r"best\.safetensors"):
-        predict_cohort(read_models(tmp_path / "run", "deepsurv"), made.cohort, tmp_path / "w", progress=False)
+        predicted(tmp_path / "run", made.cohort, "deepsurv", tmp_path / "w")
 
 
 def test_nothing_of_the_training_patients_is_kept_but_numbers_of_all(made):
@@ -276,7 +276,7 @@ def test_radiographs_on_another_grey_scale_are_told(made, alone, tmp_path, name)
     for file in made.cohort.table["image"].iloc[:5]:
         image = np.array(Image.open(folder / file))
         Image.fromarray(image // 8).save(folder / file)
-    predict_cohort(read_models(alone, name), read_cohort(folder, outcome=False), tmp_path / "w", progress=False)
+    predicted(alone, read_cohort(folder, outcome=False), name, tmp_path / "w")
     lines = shift_warnings(read_models(alone, name), made.cohort, tmp_path / "w", named_rows=False)
     (line,) = [line for line in lines if line.startswith("column image: ")]
     assert f"5 of {len(made.cohort)} radiographs" in line
@@ -308,7 +308,7 @@ def test_models_of_outcomes_dealt_out_at_random_are_refused(tmp_path):
     run = prepare(cohort, tmp_path / "r", replace(load_profile("tiny"), permute_outcomes=True))
     run_experiment(run, "cox_ph", progress=False)
     with pytest.raises(UserError, match="outcomes are permuted"):
-        predict_cohort(read_models(run.out, "cox_ph"), read_cohort(cohort), tmp_path / "work", progress=False)
+        predicted(run.out, read_cohort(cohort), "cox_ph", tmp_path / "work")
 
 
 def test_a_factor_known_of_all_who_trained_may_not_be_missing_later(tmp_path):
@@ -321,7 +321,7 @@ def test_a_factor_known_of_all_who_trained_may_not_be_missing_later(tmp_path):
     run_experiment(run, "cox_ph", progress=False)
     new = read_cohort(write_cohort(tmp_path / "new", table.iloc[:10], **how), outcome=False)
     with pytest.raises(UserError, match="age: missing in 1 patient"):
-        predict_cohort(read_models(run.out, "cox_ph"), new, tmp_path / "work", progress=False)
+        predicted(run.out, new, "cox_ph", tmp_path / "work")
 
 
 def test_a_factor_unknown_of_one_who_trained_may_be_missing_later(tmp_path):
@@ -338,7 +338,7 @@ def test_a_factor_unknown_of_one_who_trained_may_be_missing_later(tmp_path):
         run_experiment(run, "cox_ph", progress=False)
         heard = [predicting.read_bundle(run.folder("cox_ph", of)).scaling.informative for of in (0, 1)]
         assert [bool(each) for each in heard] == [fold != 0, fold != 1]
-        found = predict_cohort(read_models(run.out, "cox_ph"), run.cohort, tmp_path / "work", progress=False)
+        found = predicted(run.out, run.cohort, "cox_ph", tmp_path / "work")
         assert found["risk"].notna().all()
 
 
@@ -368,10 +368,8 @@ def test_a_patient_alone_of_whom_something_is_not_known_is_predicted(tmp_path):
         tmp_path / "one", table.iloc[[7]].drop(columns=["time_days", "event"]), covariates=kinds,
         missing_covariates="impute",
     )  # fmt: skip
-    found = predict_cohort(
-        read_models(made.out, "cox_ph"), read_cohort(one, outcome=False), tmp_path / "w", progress=False
-    )
-    every = predict_cohort(read_models(made.out, "cox_ph"), made.cohort, tmp_path / "w", progress=False)
+    found = predicted(made.out, read_cohort(one, outcome=False), "cox_ph", tmp_path / "w")
+    every = predicted(made.out, made.cohort, "cox_ph", tmp_path / "w")
     assert found["risk"].iloc[0] == every["risk"].iloc[7]
 
 

@@ -118,12 +118,11 @@ def _files(run: Run) -> list[str]:
     for row, (path, size) in enumerate(zip(paths, sizes, strict=True)):
         if path is None:
             keys.append(f"none {row}")
-            continue
-        if size not in several:
+        elif size not in several:
             keys.append(f"size {size}")
-            continue
-        with path.open("rb") as file:
-            keys.append(hashlib.file_digest(file, "sha256").hexdigest())
+        else:
+            with path.open("rb") as file:
+                keys.append(hashlib.file_digest(file, "sha256").hexdigest())
     return keys
 
 
