@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from fracsurv.config import TRUE_RISK
 from fracsurv.study.run import Run
 from fracsurv.utils.files import read_json
 
@@ -88,9 +87,8 @@ def fit_records(run: Run, names: Sequence[str]) -> list[dict[str, Any]]:
     """
     records = []
     for name in names:
-        swept = name != TRUE_RISK and run.experiments[name].fusion == "alpha"
         # An α-model's evaluated folds, which lie in no α's folder, hold copies of the chosen α's records.
-        for alpha in run.profile.alphas if swept else (None,):
+        for alpha in run.alphas(name):
             paths = {fold: run.folder(name, fold, alpha) / "fit.json" for fold in range(run.profile.n_folds)}
             records += [
                 {"experiment": name, "fold": fold, **read_json(path)} for fold, path in paths.items() if path.exists()
