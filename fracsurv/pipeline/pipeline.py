@@ -37,7 +37,7 @@ MOST_FAULTS = 5
 """Of a failed step that are shown; the others stand in its log."""
 QUIET_SECONDS = 60
 """Between two lines of the progress bar in a file, where no model was fitted meanwhile."""
-BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # tqdm's own time left takes every fit for alike
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # tqdm's own time left takes all fits as equally long
 
 
 def run_pipeline(
@@ -238,7 +238,7 @@ def _locked(out: Path) -> Iterator[IO[str]]:
 
 
 def _at_work(out: Path) -> dict[str, Any]:
-    """Who holds the folder, where it is known; `orphaned`: whose `fracsurv run`, on this machine, is no more."""
+    """Who holds the folder, where it is known; `orphaned`: its `fracsurv run`, on this machine, has ended."""
     try:
         other = read_json(out / ".process")
     except (OSError, ValueError):

@@ -89,7 +89,7 @@ def validate_experiment(
     workers: int = 1,
     progress: bool = True,
 ) -> Validated:
-    """Judge an experiment's fold models, and what recalibration would make of them, on a cohort with outcomes.
+    """An experiment's fold models, and their recalibrations, evaluated on a cohort with outcomes.
 
     Parameters
     ----------
@@ -255,14 +255,14 @@ def outcome_faults(applied: ModelBundle, cohort: Cohort, left_out: int = 0) -> l
     Parameters
     ----------
     left_out : int
-        Patients who are no longer in the cohort, since they were met in training.
+        Patients who are no longer in the cohort, since they were trained on.
     """
     about, faults = applied.about, []
     if cohort.has_competing or applied.competing is not None:
         faults.append(
-            f"{cohort.folder}: competing events (code 2), or models of a run with them; `validate` does not judge "
-            "these. docs/validation.md says how to, from `predict`'s table; `fracsurv run` judges patients of the "
-            "split `external` in its cohort, but by models that it fits anew"
+            f"{cohort.folder}: competing events (code 2), or models of a run with them, which `validate` does not take; "
+            "docs/validation.md evaluates `predict`'s table by hand. `fracsurv run` evaluates models that it fits anew "
+            "on the split `external` of its cohort"
         )
     if cohort.outcome != about["outcome"]:
         faults.append(

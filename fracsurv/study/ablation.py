@@ -1,6 +1,6 @@
 """The ablation: every experiment's metrics over its folds, with bootstrap intervals, in one tidy table.
 
-Intervals resample the patients judged and keep the models: they say how far other patients of the same kind
+Intervals resample the patients evaluated on and keep the models: they say how far other patients of the same kind
 would have moved the mean over the folds. The SD is over the fold models. Neither says how far another draw of
 training patients, or another seed, would have moved it.
 """

@@ -45,16 +45,16 @@ PREFERRED = ("intermediate", "none", "alpha")
 
 @dataclass(frozen=True)
 class Explanation:
-    """What was found of an experiment's fold models.
+    """What an experiment's fold models look at, on the patients of one split.
 
     Attributes
     ----------
     split : str
-        Whose patients were looked at.
+        The patients' split.
     patients : list of str
-        The sample of them whose images were.
+        Ids of the sample whose images were explained.
     n_factors : int
-        Of how many of them the factors were permuted.
+        Number of patients whose factors were permuted.
     contributions : ndarray (n_folds, n, 13) or None
         See `vertebra_contributions`; None without an image.
     places : ndarray (H, W) or None
@@ -86,7 +86,7 @@ def explainable(run: Run) -> list[str]:
 
 
 def read_explanation(run: Run, name: str) -> Explanation | None:
-    """What `explain` wrote of the models as they are now; None where it did not, or of other ones."""
+    """An experiment's explanation; None where there is none, or one of other models."""
     folder = _folder(run, name)
     if not (folder / FILE).exists():
         return None
@@ -113,12 +113,12 @@ def explain(run: Run, name: str, split: str, patients: int = PATIENTS, *, progre
     Parameters
     ----------
     patients : int
-        Of so many of the split, drawn at random, the images are looked at, or of all; of those who have one.
+        Number of patients, drawn at random from the split, whose images are explained.
 
     Raises
     ------
     UserError
-        For late fusion, whose image part is another experiment's: explain that one; and what is not finished.
+        For experiments that are unknown or not finished, and for late fusion: its image part is another experiment.
     """
     if name == TRUE_RISK or name not in run.experiments:
         raise UserError(f"{name}: no model of configs/experiments.yaml; there are {', '.join(run.experiments)}")
@@ -137,9 +137,9 @@ def _explain(run: Run, name: str, split: str, patients: int, progress: bool) -> 
     from fracsurv.study.experiments import fitted_network
 
     row = run.experiments[name]
-    judged = run.rows(0)[split]
+    rows = run.rows(0)[split]
     rng = np.random.default_rng(derive_seed(run.profile.seed, "explained", split))
-    drawn = rng.permutation(judged)
+    drawn = rng.permutation(rows)
     visible = drawn[run.cohort.has_image[drawn]] if row.needs_images else drawn
     sample, of_factors = np.sort(visible[:patients]), np.sort(drawn[:FACTOR_PATIENTS])
     contributions, places, factors = [], [], []
@@ -150,7 +150,7 @@ def _explain(run: Run, name: str, split: str, patients: int, progress: bool) -> 
         model, _, inputs = fitted_network(run, name, fold, evaluated_alpha(run, name, fold))
         model.eval()
         if row.needs_images and len(sample):
-            moved, seen = _looked_at(run, model, inputs, sample, row.input, row.encoder)
+            moved, seen = _image_explanation(run, model, inputs, sample, row.input, row.encoder)
             contributions.append(moved)
             places.append(seen / max(float(seen.mean()), 1e-12))
         if row.fusion != "none" or not row.needs_images:
@@ -170,7 +170,7 @@ def _with_interval(factors: list[tuple[pd.DataFrame, np.ndarray]]) -> pd.DataFra
     return pd.concat([losses.assign(ci_low=low, ci_high=high) for losses, _ in factors], ignore_index=True)
 
 
-def _looked_at(
+def _image_explanation(
     run: Run, model: nn.Module, inputs: NetworkInputs, sample: np.ndarray, kind: str, encoder: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Contributions (n, 13) of the sample, in float32 since differences are small, and its mean map (H, W)."""
@@ -197,14 +197,14 @@ def _looked_at(
     return np.concatenate(contributions), total / len(sample)
 
 
-def _factors_of_cox(run: Run, name: str, fold: int, judged: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
+def _factors_of_cox(run: Run, name: str, fold: int, rows: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
     tabular = standardise(run.cohort, run.rows(fold)["train"], morphometry=run.experiments[name].morphometry)
     coefficients = pd.read_csv(run.folder(name, fold) / "coefficients.csv")["log_hazard_ratio"].to_numpy()
-    return _importance(run, name, fold, judged, tabular[judged], lambda values: values @ coefficients)
+    return _importance(run, name, fold, rows, tabular[rows], lambda values: values @ coefficients)
 
 
 def _factors_of_network(
-    run: Run, name: str, fold: int, model: nn.Module, inputs: NetworkInputs, judged: np.ndarray
+    run: Run, name: str, fold: int, model: nn.Module, inputs: NetworkInputs, rows: np.ndarray
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """The images' part is computed once: only the factors change."""
     import torch
@@ -212,8 +212,8 @@ def _factors_of_network(
     parts = []
     with torch.no_grad():
         if inputs.images is not None:
-            batches = np.array_split(judged, -(-len(judged) // BATCH))
-            parts = [torch.cat([model.image_part(*inputs(rows, None)[1:]) for rows in batches])]
+            batches = np.array_split(rows, -(-len(rows) // BATCH))
+            parts = [torch.cat([model.image_part(*inputs(batch, None)[1:]) for batch in batches])]
 
     def risk(values: np.ndarray) -> np.ndarray:
         tabular = torch.from_numpy(values).to(run.device)
@@ -221,13 +221,13 @@ def _factors_of_network(
             found = model.with_image_part(tabular, *parts) if parts else model(tabular)
         return found.float().cpu().numpy().astype(float)
 
-    return _importance(run, name, fold, judged, inputs.tabular[judged].cpu().numpy(), risk)
+    return _importance(run, name, fold, rows, inputs.tabular[rows].cpu().numpy(), risk)
 
 
 def _importance(
-    run: Run, name: str, fold: int, judged: np.ndarray, tabular: np.ndarray, risk: Callable[[NDArray], NDArray]
+    run: Run, name: str, fold: int, rows: np.ndarray, tabular: np.ndarray, risk: Callable[[NDArray], NDArray]
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    table = read_predictions(run, name, fold).set_index("patient_id").loc[run.cohort.table["patient_id"].iloc[judged]]
+    table = read_predictions(run, name, fold).set_index("patient_id").loc[run.cohort.table["patient_id"].iloc[rows]]
     seed = derive_seed(run.profile.seed, "factors")  # the same patients are drawn for every fold's model
     outcome = table["event"].to_numpy(), table["time"].to_numpy()
     given, indicators = run.covariates(name), run.cohort.indicators

@@ -24,11 +24,11 @@ HELD_OUT = ("external", "test")
 CLINICAL = (REFERENCE, UNIMODAL)
 FEW_EVENTS = 30
 FEW = f"fewer than {FEW_EVENTS} events"
-"""Events in the patients judged below which a report warns: the SD of C is then about 0.05 or more."""
+"""Events in the patients evaluated on below which a report warns: the SD of C is then about 0.05 or more."""
 FEWEST_EVENTS = 10
 """With fewer, C by chance is far from normal and a bootstrap interval of it means nothing: a group has no figures."""
 FEWEST_PATIENTS = 10
-"""A group of fewer is counted and has no row or curve of its own: it would tell of single people."""
+"""A group of fewer is counted and has no row or curve of its own: it would describe single people."""
 
 
 def too_few_for_thirds(n: int) -> bool:

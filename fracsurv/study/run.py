@@ -275,7 +275,7 @@ def _same_outcomes(cohort: Cohort, predictions: Path) -> bool:
 
 
 def permuted(cohort: Cohort, seed: int) -> Cohort:
-    """The cohort with (time, event) dealt out at random: covariates and images then say nothing about them."""
+    """The cohort with (time, event) permuted: covariates and images then say nothing about the outcome."""
     table = cohort.table.copy()
     order = np.random.default_rng(seed).permutation(len(table))
     for column in ("time", "event", *(["competing"] if cohort.has_competing else [])):
