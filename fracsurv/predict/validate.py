@@ -260,9 +260,9 @@ def outcome_faults(applied: ModelBundle, cohort: Cohort, left_out: int = 0) -> l
     about, faults = applied.about, []
     if cohort.has_competing or applied.competing is not None:
         faults.append(
-            f"{cohort.folder}: competing events (code 2), or models of a run with them, which `validate` does not take; "
-            "docs/validation.md evaluates `predict`'s table by hand. `fracsurv run` evaluates models that it fits anew "
-            "on the split `external` of its cohort"
+            f"{cohort.folder}: competing events (code 2), or models of a run with them, which `validate` does not "
+            "take; docs/validation.md evaluates `predict`'s table by hand. `fracsurv run` evaluates models that it "
+            "fits anew on the split `external` of its cohort"
         )
     if cohort.outcome != about["outcome"]:
         faults.append(

@@ -102,12 +102,9 @@ def _shared(run: Run, keys: list[str], what: str) -> Check:
         for part, group in zip(trained, groups, strict=True)
     )
     twice = sum(len(group) - len(part) > 1 for part, group in zip(trained, groups, strict=True))
-    found = f"{leaks:,} trained on and evaluated on, {twice:,} evaluated twice"
-    return Check(
-        f"the same {what}",
-        f"{counted(len(groups), 'group')} of patients; {found}",
-        False if leaks else None if twice else True,
-    )
+    found = f"{counted(len(groups), 'group')} of patients; {leaks:,} trained on and evaluated on"
+    sound = False if leaks else None if twice else True
+    return Check(f"the same {what}", f"{found}, {twice:,} evaluated twice", sound)
 
 
 def _files(run: Run) -> list[str]:
