@@ -82,29 +82,22 @@ def run_pipeline(
     out = out.resolve()
     with _locked(out) as lock:
         remove_leftovers(out, below=True)
-        # as a file: on the command line Snakemake would read '#', ': ' and quotes of a path as YAML's
-        settings = out / "logs" / "snakemake-config.json"
-        write_json(settings, {
-            "cohort": str(cohort.resolve()), "out": str(out), "experiments": ",".join(experiments),
-            "profile": str(Path(profile).resolve()) if profile.endswith((".yaml", ".yml")) else profile,
-            "per_fit": per_fit or cluster is not None, "cores": cores,
-        })  # fmt: skip
-        on_gpu = run.device.type == "cuda"
-        if cluster is None:
-            at_once = 1 if on_gpu else cores
-            where = ["--cores", str(cores), "--resources", f"gpu={at_once}"]
-        else:
-            at_once, where = jobs_at_once(cluster), ["--profile", str(profile_dir.resolve() / "config.yaml")]
-        command = [
-            sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out), *where,
-            "--nolock", "--rerun-incomplete", "--keep-going", "--configfile", str(settings),
-        ]  # fmt: skip
         if not anew and (former := outdated(run)):
             raise UserError(
                 f"{out}: holds fits ({', '.join(former)}) of this cohort with other values, made under other "
                 "settings or by another version of fracsurv; give --anew to have those that you run made anew, what "
                 "is there being lost, or choose another --out"
             )
+        if cluster is None:
+            at_once = 1 if run.device.type == "cuda" else cores
+            where = ["--cores", str(cores), "--resources", f"gpu={at_once}"]
+        else:
+            at_once, where = jobs_at_once(cluster), ["--profile", str(profile_dir.resolve() / "config.yaml")]
+        command = _snakemake(out, where, {
+            "cohort": str(cohort.resolve()), "out": str(out), "experiments": ",".join(experiments),
+            "profile": str(Path(profile).resolve()) if profile.endswith((".yaml", ".yml")) else profile,
+            "per_fit": per_fit or cluster is not None, "cores": cores,
+        })  # fmt: skip
         progress = Progress(run, experiments or run.runnable(), at_once)
         _call(command, run, progress, lock, on_cluster=cluster is not None)
     if warning := grey_scale_warning(run):
@@ -138,6 +131,17 @@ def _prepared(cohort: Path, profile: str, out: Path, experiments: list[str]) -> 
     if impossible:
         raise UserError(impossible)
     return run
+
+
+def _snakemake(out: Path, where: list[str], settings: dict[str, Any]) -> list[str]:
+    """The command that runs the Snakefile; `where` are Snakemake's own options."""
+    # as a file: on the command line Snakemake would read '#', ': ' and quotes of a path as YAML's
+    file = out / "logs" / "snakemake-config.json"
+    write_json(file, settings)
+    return [
+        sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out), *where,
+        "--nolock", "--rerun-incomplete", "--keep-going", "--configfile", str(file),
+    ]  # fmt: skip
 
 
 def _call(command: list[str], run: Run, progress: Progress, lock: IO[str], on_cluster: bool = False) -> None:
