@@ -7,18 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from fracsurv.cohort.cohort import Cohort
 from fracsurv.config import Experiment, as_record
 from fracsurv.metrics import Baseline, breslow_baseline
-from fracsurv.study.competing import (
-    CompetingHazard,
-    baseline_record,
-    competing_hazard,
-    read_baseline,
-    read_competing,
-)
+from fracsurv.study.competing import CompetingHazard, baseline_record, competing_hazard, read_baseline, read_competing
 from fracsurv.study.labels import model_caveats
 from fracsurv.study.protocol import PROVENANCE
 from fracsurv.study.results import BUNDLE_FILE
@@ -106,14 +99,14 @@ def write_bundle(
     row, train = run.experiment(name), run.rows(fold)["train"]
     table = run.cohort.table.iloc[train]
     event, time = table["event"].to_numpy(), table["time"].to_numpy()
-    cohort = run.cohort
+    cohort, known = run.cohort, table[list(run.cohort.covariates)].dropna(axis="columns", how="all")
     about = {
         "outcome": cohort.outcome,
         "time_unit": cohort.time_unit,
         "horizons": list(cohort.horizons),
         "provenance": cohort.provenance,
         "windowed": cohort.windowed,
-        "ranges": _ranges(table[list(cohort.covariates)]),
+        "ranges": {name: [float(each.min()), float(each.max())] for name, each in known.items()},
         "patients": len(train),
         "events": int(event.sum()),
         "permuted": run.profile.permute_outcomes,
@@ -161,11 +154,6 @@ def read_bundle(folder: Path) -> ModelBundle:
         return _bundle(record, folder)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise UserError(f"{path}: damaged ({type(error).__name__}); {ANEW}") from None
-
-
-def _ranges(values: pd.DataFrame) -> dict[str, list[float]]:
-    """Minimum and maximum of each column with any value."""
-    return {name: [float(each.min()), float(each.max())] for name, each in values.items() if each.notna().any()}
 
 
 def _bundle(record: dict[str, Any], folder: Path) -> ModelBundle:
