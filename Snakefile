@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fracsurv.cohort.tables import TABLES as COHORT_TABLES
 from fracsurv.config import ROOT, TRUE_RISK, as_record
-from fracsurv.study.run import BUNDLE_VERSION, RESULTS_VERSION, open_run
+from fracsurv.study.run import EVALUATION_VERSION, FIT_VERSION, open_run
 
 COHORT, OUT, PROFILE = config["cohort"], config["out"], config["profile"]
 RUN = open_run(COHORT, OUT, PROFILE)
@@ -63,7 +63,7 @@ def settings(name, notebook=None):
     text = ["".join(cell["source"]) for cell in cells]
     slots = RUN.cohort.slot_index.tobytes() if row and row.morphometry else b""
     row = as_record(row) if row else name
-    parts = (RESULTS_VERSION, BUNDLE_VERSION, as_record(RUN.profile), row, seen, slots, text, CONTENT)
+    parts = (FIT_VERSION, EVALUATION_VERSION, as_record(RUN.profile), row, seen, slots, text, CONTENT)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

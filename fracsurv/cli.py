@@ -186,13 +186,14 @@ def fit(
     """Fit one experiment on one fold. What is done already is not done again; what was interrupted resumes."""
     import torch
 
-    from fracsurv.study.experiments import fit_fold, open_fit
+    from fracsurv.study.experiments import fit_fold
+    from fracsurv.study.run import open_run
     from fracsurv.utils.devices import keep_freed_memory
 
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
-    run = open_fit(cohort, profile, out, experiment, fold, alpha)
+    run = open_run(cohort, out, profile)
     fit_fold(run, experiment, fold, alpha)
     typer.echo(f"{run.folder(experiment, fold, alpha)}: fitted")
 
@@ -238,8 +239,8 @@ def explain(
     """Find what fitted models look at: vertebrae, places in the picture, clinical factors. The report shows it."""
     import torch
 
+    from fracsurv.study.explain import PATIENTS, explainable
     from fracsurv.study.explain import explain as explain_one
-    from fracsurv.study.explanations import PATIENTS, explainable
     from fracsurv.study.results import finished
     from fracsurv.study.run import open_run
     from fracsurv.utils.devices import keep_freed_memory
@@ -276,14 +277,8 @@ def predict(
 ) -> None:
     """Risk and probabilities of new patients by a run's fold models. Research only: no decision may rest on them."""
     from fracsurv.cohort.cohort import read_cohort
-    from fracsurv.predict.predict import (
-        default_experiment,
-        fold_folders,
-        model_summary,
-        predict_cohort,
-    )
+    from fracsurv.predict.predict import default_experiment, model_summary, predict_cohort, read_models
     from fracsurv.predict.shift import shift_warnings
-    from fracsurv.study.model_bundle import read_bundle
     from fracsurv.utils.files import atomic_path, check_outside, write_text
 
     check_outside(out, cohort)
@@ -292,19 +287,19 @@ def predict(
         raise UserError(f"{written}: is there already; choose another --out, or delete it")
     patients = read_cohort(cohort, outcome=False)
     name = experiment or default_experiment(run)
-    table = predict_cohort(run, patients, name, out / "prepared", workers=workers)
-    bundles = [read_bundle(folder) for folder in fold_folders(run, name)]
-    known = list(dict.fromkeys(line for bundle in bundles for line in bundle.caveats))
-    for line in known + shift_warnings(run, patients, name, out / "prepared", named_rows=True):
+    models = read_models(run, name)
+    table = predict_cohort(models, patients, out / "prepared", workers=workers)
+    known = list(dict.fromkeys(line for model in models for line in model.caveats))
+    for line in known + shift_warnings(models, patients, out / "prepared", named_rows=True):
         typer.echo(f"warning: {line}", err=True)
     (out / "warnings.txt").unlink(missing_ok=True)  # of predictions that were deleted
     # whoever is passed the predictions shall have them too
-    if warned := known + shift_warnings(run, patients, name, out / "prepared", named_rows=False):
+    if warned := known + shift_warnings(models, patients, out / "prepared", named_rows=False):
         write_text(out / "warnings.txt", "".join(f"{line}\n" for line in warned))
     with atomic_path(written) as temporary:
-        table = table.assign(experiment=name, trained_on=bundles[0].about["provenance"])
+        table = table.assign(experiment=name, trained_on=models[0].about["provenance"])
         table.to_csv(temporary, index=False, float_format="%.6g")
-    typer.echo(model_summary(run, name))
+    typer.echo(model_summary(models))
     typer.echo(f"{written}: {counted(len(table), 'patient')}")
 
 

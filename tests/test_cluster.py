@@ -21,8 +21,8 @@ from fracsurv.config import CONFIGS, ROOT
 from fracsurv.pipeline.cluster import jobs_at_once, read_profile
 from fracsurv.study.experiments import fit_fold
 from fracsurv.study.prepare import prepare
-from fracsurv.study.results import is_done
 from fracsurv.utils.errors import UserError
+from fracsurv.utils.files import read_json
 from tests.conftest import tabular, write_cohort
 
 PROFILE = CONFIGS / "slurm" / "config.yaml"
@@ -69,20 +69,20 @@ def test_one_job_an_experiment_fold_and_alpha(simulated, tmp_path):
     assert set(jobs) == wanted
 
 
-@pytest.mark.parametrize("gpu", [0, 1])
-def test_networks_ask_for_a_gpu_unless_there_is_none(simulated, tmp_path, gpu):
+@pytest.mark.parametrize(
+    ("gpu", "experiments", "wanted"),
+    [
+        (0, "cox_ph,cds_crops_alpha", set()),
+        (1, "cox_ph,cds_crops_alpha", {"fit_alpha", "explain", "training_notebook_cds_crops_alpha"}),
+        (1, "cox_ph,deepsurv", set()),
+    ],
+)
+def test_networks_with_images_ask_for_a_gpu_where_there_is_one(simulated, tmp_path, gpu, experiments, wanted):
     here = profile_of(tmp_path / "p", config=[f"gpu={gpu}"])
-    printed = snakemake(tmp_path, simulated, "--profile", here, "--dry-run", experiments="cox_ph,cds_crops_alpha")
-    jobs = [job for job in re.split(r"\n(?=rule )", printed) if "resources: " in job]
-    asked = {re.match(r"rule (\S+):", job)[1] for job in jobs if "gpu=1" in job}
-    assert asked == ({"fit_alpha", "explain", "training_notebook_cds_crops_alpha"} if gpu else set())
-
-
-def test_tables_alone_ask_for_no_gpu(simulated, tmp_path):
-    here = profile_of(tmp_path / "p", config=["gpu=1"])
-    printed = snakemake(tmp_path, simulated, "--profile", here, "--dry-run", experiments="cox_ph,deepsurv")
+    printed = snakemake(tmp_path, simulated, "--profile", here, "--dry-run", experiments=experiments)
+    jobs = re.split(r"\n(?=rule )", printed)
+    assert {re.match(r"rule (\S+):", job)[1] for job in jobs if "gpu=1" in job} == wanted
     assert "rule explain:" in printed
-    assert "gpu=1" not in printed
 
 
 def test_the_profile_tries_again_and_says_where_jobs_go():
@@ -93,28 +93,19 @@ def test_the_profile_tries_again_and_says_where_jobs_go():
     assert {"runtime", "mem_mb"} <= settings["default-resources"].keys()
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (None, "has no config.yaml"),
-        ("executor: [", "cannot be read as YAML"),
-        ("- slurm", "must be a mapping"),
-        ("executor: no-such-one", "executor 'no-such-one' is not installed"),
-    ],
-)
-def test_a_faulty_profile_is_told_in_a_line(tmp_path, text, said):
+@pytest.mark.parametrize("text", [None, "executor: [", "- slurm", "executor: no-such-one"])
+def test_a_faulty_profile_is_refused_by_its_path(tmp_path, text):
     if text is not None:
         (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(UserError, match=re.escape(said)) as caught:
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))) as caught:
         read_profile(tmp_path / "config.yaml")
     assert len(caught.value.faults) == 1
-    assert str(tmp_path) in caught.value.faults[0]
 
 
-def test_slurm_without_its_commands_is_told(monkeypatch):
+def test_slurm_without_its_commands_is_refused(monkeypatch):
     monkeypatch.setattr("fracsurv.pipeline.cluster.shutil.which", lambda name: None)
     monkeypatch.setattr("fracsurv.pipeline.cluster.find_spec", lambda name: name)
-    with pytest.raises(UserError, match="no `sbatch`"):
+    with pytest.raises(UserError, match="sbatch"):
         read_profile(PROFILE)
 
 
@@ -170,7 +161,7 @@ def as_undisturbed(cohort: Path, fold: Path, out: Path) -> bool:
     fit_fold(run, "deepsurv", 0, progress=False)
     torch.set_num_threads(threads)
     other = run.folder("deepsurv", 0)
-    assert is_done(fold / "metrics.json", run.evaluation_key("deepsurv", 0))
+    assert read_json(fold / "metrics.json")["key"] == run.evaluation_key("deepsurv", 0)
     return (other / "best.safetensors").read_bytes() == (fold / "best.safetensors").read_bytes()
 
 

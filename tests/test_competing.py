@@ -17,7 +17,7 @@ from fracsurv.cohort.plausibility import implausible_values
 from fracsurv.cohort.splits import make_splits
 from fracsurv.cohort.summary import summary_table
 from fracsurv.metrics import draw_counts
-from fracsurv.predict.predict import model_summary, predict_cohort
+from fracsurv.predict.predict import model_summary, predict_cohort, read_models
 from fracsurv.report import findings, report
 from fracsurv.report.findings import clinical
 from fracsurv.simulate import (
@@ -225,12 +225,12 @@ def test_predictions_and_metrics_are_their_definitions(run, split):
 def test_new_patients_get_the_runs_own_probabilities(run, tmp_path):
     cohort = read_cohort(run.cohort.folder, outcome=False)
     assert not cohort.has_competing
-    found = predict_cohort(run.out, cohort, "cox_ph", tmp_path, progress=False).set_index("patient_id")
+    found = predict_cohort(read_models(run.out, "cox_ph"), cohort, tmp_path, progress=False).set_index("patient_id")
     folds = [read_predictions(run, "cox_ph", fold).set_index("patient_id").loc[found.index] for fold in range(2)]
     for day in DAYS:
         expected = np.mean([1 - fold[f"survival_{day:g}d"] for fold in folds], axis=0)
         np.testing.assert_allclose(found[f"probability_{day:g}"], expected, rtol=0, atol=1e-12)
-    assert "before which nobody has had the competing event (death)" in model_summary(run.out, "cox_ph")
+    assert "before which nobody has had the competing event (death)" in model_summary(read_models(run.out, "cox_ph"))
 
 
 def test_intervals_are_those_of_the_metrics_in_the_draws(run):

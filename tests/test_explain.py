@@ -17,8 +17,7 @@ from fracsurv.images.radiographs import read_radiograph, with_slots
 from fracsurv.metrics import concordance_index
 from fracsurv.models import build_model
 from fracsurv.study.experiments import fitted_network, run_experiment
-from fracsurv.study.explain import explain
-from fracsurv.study.explanations import explainable, read_explanation
+from fracsurv.study.explain import explain, explainable, read_explanation
 from fracsurv.utils.errors import UserError
 
 

@@ -16,7 +16,8 @@ from fracsurv.study.labels import ENCODERS as TOLD
 from fracsurv.study.prepare import prepare
 
 WITHOUT = (
-    "cli", "cohort.cohort", "study.run", "study.prepare", "study.ablation", "images.store", "pipeline.progress",
+    "cli", "cohort.cohort", "images.store", "study.run", "study.prepare", "study.ablation", "study.explain",
+    "pipeline.progress",
     "pipeline.pipeline", "report.notebook", "report.findings", "report.report",
 )  # fmt: skip
 

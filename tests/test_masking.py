@@ -23,7 +23,7 @@ from fracsurv.images.plausibility import implausible_radiographs
 from fracsurv.losses import cox_nll
 from fracsurv.metrics import concordance_index
 from fracsurv.models import MaskedEncoder, build_model, update_mean_features
-from fracsurv.predict.predict import predict_cohort
+from fracsurv.predict.predict import predict_cohort, read_models
 from fracsurv.predict.shift import missing_value_warnings, shift_warnings
 from fracsurv.predict.validate import validate_experiment
 from fracsurv.report.report import write_report
@@ -412,22 +412,22 @@ class TestApplied:
     @pytest.mark.parametrize("name", NAMES)
     def test_the_runs_own_patients_get_the_runs_own_predictions(self, run, folder, tmp_path, name):
         cohort = read_cohort(folder, outcome=False)
-        found = predict_cohort(run.out, cohort, name, tmp_path, progress=False)
+        found = predict_cohort(read_models(run.out, name), cohort, tmp_path, progress=False)
         folds = [
             read_predictions(run, name, fold).set_index("patient_id").loc[found["patient_id"]] for fold in (0, 1)
         ]
         centred = [fold["risk"] - fold.loc[fold["split"] == "train", "risk"].mean() for fold in folds]
         np.testing.assert_allclose(found["risk"], np.mean(centred, axis=0), rtol=0, atol=1e-12)
         n = int((~cohort.has_image).sum())
-        told = shift_warnings(run.out, cohort, name, tmp_path, named_rows=False)
+        told = shift_warnings(read_models(run.out, name), cohort, tmp_path, named_rows=False)
         assert any(line.startswith(f"column image: no radiograph in {n} of 150 patients") for line in told)
 
     def test_one_alone_without_a_radiograph(self, run, folder, tmp_path):
         cohort = read_cohort(folder, outcome=False)
         row = int(np.flatnonzero(~cohort.has_image)[0])
-        every = predict_cohort(run.out, cohort, "cds_crops_alpha", tmp_path / "a", progress=False)
+        every = predict_cohort(read_models(run.out, "cds_crops_alpha"), cohort, tmp_path / "a", progress=False)
         one = predict_cohort(
-            run.out, cohort.of_rows(np.array([row])), "cds_crops_alpha", tmp_path / "b", progress=False
+            read_models(run.out, "cds_crops_alpha"), cohort.of_rows(np.array([row])), tmp_path / "b", progress=False
         )
         np.testing.assert_allclose(one["risk"], every["risk"][row], rtol=1e-6, atol=1e-6)
 
@@ -441,7 +441,9 @@ class TestApplied:
             assert record.pop("masked")
             (target / "model.json").write_text(json.dumps(record))
         with pytest.raises(UserError) as caught:
-            predict_cohort(out, read_cohort(folder, outcome=False), "cds_crops", tmp_path / "w", progress=False)
+            predict_cohort(
+                read_models(out, "cds_crops"), read_cohort(folder, outcome=False), tmp_path / "w", progress=False
+            )
         assert caught.value.faults == [
             "image: no radiograph in 38 of 150 patients; the model's training masked nobody. Leave them out "
             "(`missing_images: exclude`), or fit the run anew on a cohort with `missing_images: mask`"
@@ -456,9 +458,11 @@ class TestApplied:
         cohort = read_cohort(folder, outcome=False)
         known = read_bundle(run.folder("cds_crops_alpha_tab", 0)).caveats
         assert kept == known + shift_warnings(
-            run.out, cohort, "cds_crops_alpha_tab", tmp_path / "prepared", named_rows=False
+            read_models(run.out, "cds_crops_alpha_tab"), cohort, tmp_path / "prepared", named_rows=False
         )
-        told = shift_warnings(run.out, cohort, "cds_crops_alpha_tab", tmp_path / "prepared", named_rows=True)
+        told = shift_warnings(
+            read_models(run.out, "cds_crops_alpha_tab"), cohort, tmp_path / "prepared", named_rows=True
+        )
         assert len(known + told) == len(kept)
         assert all(f"warning: {line}" in result.output for line in told)
         written = pd.read_csv(tmp_path / "predictions.csv")
@@ -476,15 +480,15 @@ class TestApplied:
         table.loc[with_picture, "bmi"] = np.nan
         table.to_csv(other / "cohort.csv", index=False)
         cohort = read_cohort(other, outcome=False)
-        assert missing_value_warnings(run.out, cohort, "cds_full_if") == [
+        assert missing_value_warnings(read_models(run.out, "cds_full_if"), cohort) == [
             "column image: left out, without a radiograph: 38 of 150 patients (`missing_images: exclude`)",
             "column bmi: missing in 2 of 112 patients; in its place the models take the median of their training "
             "patients (binary: the most frequent value)",
         ]
-        told = shift_warnings(run.out, cohort, "cds_full_if", tmp_path / "w", named_rows=False)
-        assert set(missing_value_warnings(run.out, cohort, "cds_full_if")) < set(told)
-        assert len(missing_value_warnings(run.out, cohort, "cds_crops")) == 1  # which takes no covariate
-        assert missing_value_warnings(run.out, read_cohort(folder, outcome=False), "cds_full_if") == []
+        told = shift_warnings(read_models(run.out, "cds_full_if"), cohort, tmp_path / "w", named_rows=False)
+        assert set(missing_value_warnings(read_models(run.out, "cds_full_if"), cohort)) < set(told)
+        assert len(missing_value_warnings(read_models(run.out, "cds_crops"), cohort)) == 1  # which takes no covariate
+        assert missing_value_warnings(read_models(run.out, "cds_full_if"), read_cohort(folder, outcome=False)) == []
 
     def test_any_share_of_those_judged_may_have_no_radiograph(self, folder, tmp_path):
         table = pd.read_csv(folder / "cohort.csv")
@@ -499,8 +503,8 @@ class TestApplied:
     def test_validation_judges_everybody(self, run, folder, tmp_path):
         cohort = read_cohort(folder)
         how = {"n_draws": 50, "seed": 0, "progress": False}
-        found = validate_experiment(run.out, cohort, "cds_crops", tmp_path, **how).table
-        risk = predict_cohort(run.out, cohort, "cds_crops", tmp_path, progress=False)["risk"]
+        found = validate_experiment(read_models(run.out, "cds_crops"), cohort, tmp_path, **how).table
+        risk = predict_cohort(read_models(run.out, "cds_crops"), cohort, tmp_path, progress=False)["risk"]
         wanted = concordance_index(cohort.table["event"], cohort.table["time"], risk)
         row = found.query("model == 'ensemble' and metric == 'c_index'").iloc[0]
         assert row["n"] == 150

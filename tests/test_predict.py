@@ -18,7 +18,7 @@ from fracsurv.cohort.cohort import read_cohort
 from fracsurv.config import load_profile
 from fracsurv.metrics import breslow_survival
 from fracsurv.predict import predict as predicting
-from fracsurv.predict.predict import default_experiment, experiments_of, predict_cohort
+from fracsurv.predict.predict import default_experiment, experiments_of, predict_cohort, read_models
 from fracsurv.predict.shift import early_horizon_warnings, finder_warnings, shift_warnings
 from fracsurv.predict.validate import validate_experiment
 from fracsurv.report.notebook import ensure
@@ -71,11 +71,15 @@ def alone(made, tmp_path_factory) -> Path:
     return place
 
 
+def predicted(run: Path, cohort, name: str, work: Path) -> pd.DataFrame:
+    return predict_cohort(read_models(run, name), cohort, work, progress=False)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_runs_own_patients_get_the_runs_own_predictions(made, alone, tmp_path, name):
     cohort = read_cohort(made.cohort.folder, outcome=False)
     assert cohort.table["time"].isna().all()
-    found = predict_cohort(alone, cohort, name, tmp_path, progress=False).set_index("patient_id")
+    found = predicted(alone, cohort, name, tmp_path).set_index("patient_id")
     folds = [read_predictions(made, name, fold).set_index("patient_id").loc[found.index] for fold in range(2)]
     centred = [fold["risk"] - fold.loc[fold["split"] == "train", "risk"].mean() for fold in folds]
     np.testing.assert_allclose(found["risk"], np.mean(centred, axis=0), rtol=0, atol=1e-12)
@@ -88,8 +92,8 @@ def test_the_runs_own_patients_get_the_runs_own_predictions(made, alone, tmp_pat
 
 def test_a_patient_alone_gets_what_she_gets_among_others(made, alone, tmp_path):
     cohort = read_cohort(made.cohort.folder, outcome=False)
-    every = predict_cohort(alone, cohort, "cds_full_if", tmp_path / "a", progress=False)
-    one = predict_cohort(alone, cohort.of_rows(np.array([17])), "cds_full_if", tmp_path / "b", progress=False)
+    every = predicted(alone, cohort, "cds_full_if", tmp_path / "a")
+    one = predicted(alone, cohort.of_rows(np.array([17])), "cds_full_if", tmp_path / "b")
     assert one["patient_id"].tolist() == [every["patient_id"].iloc[17]]
     np.testing.assert_allclose(one["risk"], every["risk"].iloc[17], atol=0.02)  # other sums of bfloat16
 
@@ -100,9 +104,9 @@ def test_a_model_of_16_bits_takes_pictures_of_8(made, alone, tmp_path):
     for path in (folder / "images").iterdir():
         pixels = np.array(Image.open(path)).astype(float)
         Image.fromarray((pixels / 257).round().astype(np.uint8)).save(path)
-    found = predict_cohort(alone, read_cohort(folder, outcome=False), "cds_full_if", tmp_path / "w", progress=False)
+    found = predicted(alone, read_cohort(folder, outcome=False), "cds_full_if", tmp_path / "w")
     cohort = read_cohort(made.cohort.folder, outcome=False)
-    wanted = predict_cohort(alone, cohort, "cds_full_if", tmp_path / "v", progress=False)
+    wanted = predicted(alone, cohort, "cds_full_if", tmp_path / "v")
     assert np.corrcoef(found["risk"], wanted["risk"])[0, 1] > 0.95
 
 
@@ -113,44 +117,43 @@ def test_what_differs_from_the_training_is_refused_all_at_once(made, alone, tmp_
     kinds = {name: kind for name, kind in cohort.covariates.items() if name != "bmi"} | {"smoker": "continuous"}
     other = replace(cohort, table=table, covariates=kinds, time_unit="months", vertebrae=None, windowed=True)
     with pytest.raises(UserError) as caught:
-        predict_cohort(alone, other, "cds_full_if", tmp_path, progress=False)
-    assert caught.value.faults == [
-        "covariate age: missing in 1 patient; no model can use that, since in training it was missing in all "
-        "patients or in none",
-        "covariate bmi: the model takes it, and the cohort does not have it",
-        "covariate smoker: binary where the model was trained, continuous here",
-        "time_unit: days in training, months here",
-        "dicom_values: stored in training, windowed here",
-        "image: the model takes radiographs, and the cohort has none",
-    ]
+        predicted(alone, other, "cds_full_if", tmp_path)
+    starts = ["covariate age: missing in 1 patient", "covariate bmi: ", "covariate smoker: binary", "time_unit: days",
+              "dicom_values: stored", "image: "]  # fmt: skip
+    assert [fault[: len(start)] for fault, start in zip(caught.value.faults, starts, strict=True)] == starts
+
+
+def test_unknown_experiments_and_folders_without_models_are_refused(alone, tmp_path):
+    with pytest.raises(UserError, match=r"no experiment nonsense .* cds_crops, "):
+        read_models(alone, "nonsense")
+    with pytest.raises(UserError, match="no models to apply"):
+        default_experiment(tmp_path)
 
 
 def test_broken_and_foreign_files_are_named(made, alone, tmp_path):
-    place = tmp_path / "run"
-    shutil.copytree(alone, place)
-    cohort = read_cohort(made.cohort.folder, outcome=False)
-    with pytest.raises(UserError, match="no experiment nonsense whose models can be applied; there are: cds_crops, "):
-        predict_cohort(place, cohort, "nonsense", tmp_path / "w", progress=False)
-    fold = place / "experiments" / "deepsurv" / "fold-1"
-    (fold / "best.safetensors").write_bytes(b"\x80\x04\x95cos\nsystem\n")  # a pickle is not even tried
-    with pytest.raises(UserError, match=r"best\.safetensors"):
-        predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
-    record = json.loads((fold / "model.json").read_text())
-    (fold / "model.json").write_text(json.dumps(record | {"key": "of another fit"}))
-    with pytest.raises(UserError, match=r"model\.json: not of the fit that lies beside it"):
-        predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
-    (fold / "model.json").write_text(json.dumps(record | {"version": 99}))
-    with pytest.raises(UserError, match="of another version"):
-        predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
-    for damaged in ("{", "[]", json.dumps({"version": record["version"]}), json.dumps(record | {"baseline": 3})):
-        (fold / "model.json").write_text(damaged)
-        with pytest.raises(UserError, match=r"model\.json: damaged \("):
-            predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
+    shutil.copytree(alone, tmp_path / "run")
+    fold = tmp_path / "run" / "experiments" / "deepsurv" / "fold-1"
+    record = read_json(fold / "model.json")
+    for content, message in (
+        (record | {"key": "of another fit"}, "not of the fit"),
+        (record | {"version": 99}, "of another version"),
+        ([], "damaged"),
+        ({"version": record["version"]}, "damaged"),
+        (record | {"baseline": 3}, "damaged"),
+    ):
+        write_json(fold / "model.json", content)
+        with pytest.raises(UserError, match=rf"model\.json: {message}"):
+            read_models(tmp_path / "run", "deepsurv")
+    (fold / "model.json").write_text("{")
+    with pytest.raises(UserError, match=r"model\.json: damaged"):
+        read_models(tmp_path / "run", "deepsurv")
     (fold / "model.json").unlink()
     with pytest.raises(UserError, match=r"model\.json: not there"):
-        predict_cohort(place, cohort, "deepsurv", tmp_path / "w", progress=False)
-    with pytest.raises(UserError, match="no models to apply"):
-        default_experiment(tmp_path / "empty")
+        read_models(tmp_path / "run", "deepsurv")
+    write_json(fold / "model.json", record)
+    (fold / "best.safetensors").write_bytes(b"\x80\x04\x95cos\nsystem\n")  # a pickle is not even tried
+    with pytest.raises(UserError, match=r"best\.safetensors"):
+        predicted(tmp_path / "run", made.cohort, "deepsurv", tmp_path / "w")
 
 
 def test_nothing_of_the_training_patients_is_kept_but_numbers_of_all(made):
@@ -170,9 +173,11 @@ def test_whose_boxes_models_were_given_goes_with_them(made, tmp_path):
     given = {"cds_crops": True, "cds_crops_lf": True, "cox_ph_vf": True, "cds_full_if": False, "cox_ph": False}
     for name, told in given.items():
         assert (said in model_caveats(replace(made, cohort=cohort), name, 0)) is told
-        assert finder_warnings(made.out, cohort, name, tmp_path) == [f"Of the new patients: {said}"] * told
+        assert (
+            finder_warnings(read_models(made.out, name), cohort, tmp_path) == [f"Of the new patients: {said}"] * told
+        )
         assert not any("boxes" in line for line in model_caveats(made, name, 0))
-        assert finder_warnings(made.out, made.cohort, name, tmp_path) == []
+        assert finder_warnings(read_models(made.out, name), made.cohort, tmp_path) == []
 
 
 def test_the_protocol_in_full_is_nothing_to_warn_of(made):
@@ -206,16 +211,15 @@ def test_the_command_writes_a_table_and_says_what_made_it(made, alone, tmp_path)
     arguments = ["predict", str(alone), str(folder), "--out", str(out), "--experiment", "cds_full_if"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert "cds_full_if: 2 fold models, each trained on" in result.output
-    assert "simulated patients or more; outcome: any fracture. Research only." in result.output
+    assert "cds_full_if: 2 fold models" in result.output
+    assert "Research only" in result.output
     kept = (out / "warnings.txt").read_text(encoding="utf-8").splitlines()
     assert kept == predicting.read_bundle(made.folder("cds_full_if", 0)).caveats
-    assert kept[0].startswith(
-        "Trained on: Simulated cohort: patients, radiographs and outcomes come from a simulator."
-    )
-    assert kept[1].startswith("Of the models: Profile tiny: ")
-    assert kept[2] == "Of the models: Encoders actually used: ResNet-18 in the place of ResNet-50."
     assert len(kept) == 3  # the boxes are given, and a model of full images takes none
+    for line, fact in zip(
+        kept, ("Simulated cohort", "Profile tiny", "ResNet-18 in the place of ResNet-50"), strict=True
+    ):
+        assert fact in line
     assert all(f"warning: {line}" in result.output for line in kept)
     found = pd.read_csv(out / "predictions.csv")
     assert found["patient_id"].tolist() == table["patient_id"].head(30).tolist()
@@ -230,35 +234,39 @@ def test_the_command_writes_a_table_and_says_what_made_it(made, alone, tmp_path)
     assert not (folder / "results").exists()
 
 
-def test_what_makes_predictions_doubtful_is_told(made, alone, tmp_path):
-    cohort = made.cohort.of_rows(np.sort(np.concatenate([made.rows(0)[part] for part in ("train", "validation")])))
-    assert shift_warnings(alone, cohort, "cds_full_if", tmp_path, named_rows=True) == []
-    (line,) = shift_warnings(made.out, cohort, "cds_full_if", tmp_path, named_rows=True)
-    assert line.startswith(f"column patient_id: {len(cohort)} of {len(cohort)} patients with the id")
-    held_out = made.cohort.of_rows(np.sort(np.concatenate([made.rows(0)[part] for part in ("test", "external")])))
-    assert not any(
-        "patient_id" in line for line in shift_warnings(made.out, held_out, "cds_full_if", tmp_path, named_rows=True)
-    )
+def test_what_makes_predictions_doubtful_is_reported(made, alone, tmp_path):
+    def warnings(run, cohort, name="deepsurv", named_rows=True):
+        return shift_warnings(read_models(run, name), cohort, tmp_path, named_rows=named_rows)
+
+    def part(*splits):
+        return made.cohort.of_rows(np.sort(np.concatenate([made.rows(0)[split] for split in splits])))
+
+    cohort = part("train", "validation")
+    assert warnings(alone, cohort, "cds_full_if") == []
+    (line,) = warnings(made.out, cohort, "cds_full_if")
+    assert line.startswith(f"column patient_id: {len(cohort)} of {len(cohort)} patients")
+    assert not any("patient_id" in line for line in warnings(made.out, part("test", "external"), "cds_full_if"))
+    (line,) = warnings(alone, replace(cohort, resolution=1.0))
+    assert line.startswith("cohort.yaml, resolution: 1 ")
     cohort.table.loc[3, "bmi"] = 263.0
-    (line,) = shift_warnings(alone, cohort, "deepsurv", tmp_path, named_rows=True)
-    assert line.startswith(f"column bmi, row {cohort.file_rows[3]}: first 263 beyond the training's range")
-    # as it is passed on: nobody's value
-    (line,) = shift_warnings(alone, cohort, "deepsurv", tmp_path, named_rows=False)
-    assert line.startswith(f"column bmi: 1 of {len(cohort)} patients beyond")
+    (line,) = warnings(alone, cohort)
+    assert line.startswith(f"column bmi, row {cohort.file_rows[3]}: first 263 ")
+    (line,) = warnings(alone, cohort, named_rows=False)  # as it is passed on: nobody's value
+    assert line.startswith(f"column bmi: 1 of {len(cohort)} patients")
     assert "263" not in line
-    cohort.table.loc[3, "bmi"] = 25.0
-    early = tmp_path / "early"
-    shutil.copytree(alone / "experiments" / "deepsurv", early / "experiments" / "deepsurv")
+
+
+def test_a_horizon_before_the_first_event_of_training_is_reported(alone, tmp_path):
+    shutil.copytree(alone / "experiments" / "deepsurv", tmp_path / "experiments" / "deepsurv")
     for fold in (0, 1):
-        record = read_json(alone / "experiments" / "deepsurv" / f"fold-{fold}" / "model.json")
+        path = tmp_path / "experiments" / "deepsurv" / f"fold-{fold}" / "model.json"
+        record = read_json(path)
         record["about"]["horizons"] = [0.5 if fold == 0 else 1826.0, 1826.0]
         record["baseline"]["time"] = [2.0 + fold, *record["baseline"]["time"][1:]]
-        write_json(early / "experiments" / "deepsurv" / f"fold-{fold}" / "model.json", record)
-    (line,) = early_horizon_warnings(early, "deepsurv")
+        write_json(path, record)
+    (line,) = early_horizon_warnings(read_models(tmp_path, "deepsurv"))
     assert line.startswith("probability_0.5: 0 for everybody by 2 of 2 fold models")
-    assert early_horizon_warnings(alone, "deepsurv") == []
-    (line,) = shift_warnings(alone, replace(cohort, resolution=1.0), "deepsurv", tmp_path, named_rows=True)
-    assert line.startswith("cohort.yaml, resolution: 1 makes the radiographs ")
+    assert early_horizon_warnings(read_models(alone, "deepsurv")) == []
 
 
 @pytest.mark.parametrize("name", ["cds_full_if", "cds_crops_lf"])
@@ -268,12 +276,9 @@ def test_radiographs_on_another_grey_scale_are_told(made, alone, tmp_path, name)
     for file in made.cohort.table["image"].iloc[:5]:
         image = np.array(Image.open(folder / file))
         Image.fromarray(image // 8).save(folder / file)
-    predict_cohort(alone, read_cohort(folder, outcome=False), name, tmp_path / "w", progress=False)
-    found = [
-        line for line in shift_warnings(alone, made.cohort, name, tmp_path / "w", named_rows=False) if "image" in line
-    ]
-    (line,) = found
-    assert line.startswith("column image: far darker or brighter")
+    predicted(alone, read_cohort(folder, outcome=False), name, tmp_path / "w")
+    lines = shift_warnings(read_models(alone, name), made.cohort, tmp_path / "w", named_rows=False)
+    (line,) = [line for line in lines if line.startswith("column image: ")]
     assert f"5 of {len(made.cohort)} radiographs" in line
 
 
@@ -303,7 +308,7 @@ def test_models_of_outcomes_dealt_out_at_random_are_refused(tmp_path):
     run = prepare(cohort, tmp_path / "r", replace(load_profile("tiny"), permute_outcomes=True))
     run_experiment(run, "cox_ph", progress=False)
     with pytest.raises(UserError, match="outcomes are permuted"):
-        predict_cohort(run.out, read_cohort(cohort), "cox_ph", tmp_path / "work", progress=False)
+        predicted(run.out, read_cohort(cohort), "cox_ph", tmp_path / "work")
 
 
 def test_a_factor_known_of_all_who_trained_may_not_be_missing_later(tmp_path):
@@ -316,7 +321,7 @@ def test_a_factor_known_of_all_who_trained_may_not_be_missing_later(tmp_path):
     run_experiment(run, "cox_ph", progress=False)
     new = read_cohort(write_cohort(tmp_path / "new", table.iloc[:10], **how), outcome=False)
     with pytest.raises(UserError, match="age: missing in 1 patient"):
-        predict_cohort(run.out, new, "cox_ph", tmp_path / "work", progress=False)
+        predicted(run.out, new, "cox_ph", tmp_path / "work")
 
 
 def test_a_factor_unknown_of_one_who_trained_may_be_missing_later(tmp_path):
@@ -333,28 +338,20 @@ def test_a_factor_unknown_of_one_who_trained_may_be_missing_later(tmp_path):
         run_experiment(run, "cox_ph", progress=False)
         heard = [predicting.read_bundle(run.folder("cox_ph", of)).scaling.informative for of in (0, 1)]
         assert [bool(each) for each in heard] == [fold != 0, fold != 1]
-        found = predict_cohort(run.out, run.cohort, "cox_ph", tmp_path / "work", progress=False)
+        found = predicted(run.out, run.cohort, "cox_ph", tmp_path / "work")
         assert found["risk"].notna().all()
 
 
-def test_ensure_makes_what_predict_needs(made):
+@pytest.mark.parametrize("again", [lambda run: ensure(run, ["cox_ph"]), lambda run: run_experiment(run, "cox_ph")])
+def test_a_fit_without_what_predict_needs_gets_it(made, again):
     path = made.folder("cox_ph", 0) / "model.json"
     before = path.read_bytes()
     path.unlink()
-    ensure(made, ["cox_ph"])
+    again(made)
     assert path.read_bytes() == before
-
-
-def test_a_fit_without_what_predict_needs_gets_it(made):
-    path = made.folder("cox_ph", 0) / "model.json"
-    before = path.read_bytes()
-    path.unlink()
-    run_experiment(made, "cox_ph", progress=False)
-    assert path.read_bytes() == before
-    renamed = replace(made, cohort=replace(made.cohort, outcome="hip fracture"))
-    run_experiment(renamed, "cox_ph", progress=False)
-    assert json.loads(path.read_text())["about"]["outcome"] == "hip fracture"
-    run_experiment(made, "cox_ph", progress=False)
+    again(replace(made, cohort=replace(made.cohort, outcome="hip fracture")))
+    assert read_json(path)["about"]["outcome"] == "hip fracture"
+    again(made)
     assert path.read_bytes() == before
 
 
@@ -371,15 +368,15 @@ def test_a_patient_alone_of_whom_something_is_not_known_is_predicted(tmp_path):
         tmp_path / "one", table.iloc[[7]].drop(columns=["time_days", "event"]), covariates=kinds,
         missing_covariates="impute",
     )  # fmt: skip
-    found = predict_cohort(made.out, read_cohort(one, outcome=False), "cox_ph", tmp_path / "w", progress=False)
-    every = predict_cohort(made.out, made.cohort, "cox_ph", tmp_path / "w", progress=False)
+    found = predicted(made.out, read_cohort(one, outcome=False), "cox_ph", tmp_path / "w")
+    every = predicted(made.out, made.cohort, "cox_ph", tmp_path / "w")
     assert found["risk"].iloc[0] == every["risk"].iloc[7]
 
 
 @pytest.mark.parametrize("name", ["cox_ph_vf", "cds_full_if", "cds_crops_alpha"])
 def test_external_patients_are_validated_to_the_runs_own_figures(made, alone, tmp_path, name):
     cohort = read_cohort(made.cohort.folder).of_rows(made.rows(0)["external"])
-    found = validate_experiment(alone, cohort, name, tmp_path, n_draws=50, seed=0, progress=False)
+    found = validate_experiment(read_models(alone, name), cohort, tmp_path, n_draws=50, seed=0, progress=False)
     table = found.table[(found.table["model"] == "fold_mean") & found.table["threshold"].isna()]
     here = table.fillna({"horizon": 0}).set_index(["metric", "horizon"])["value"]  # 0: of no horizon
     external = read_metrics(made, name).query("split == 'external'").fillna({"horizon_days": 0})

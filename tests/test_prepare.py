@@ -36,6 +36,7 @@ def test_opening_reads_alone_and_gives_what_was_prepared(simulated, tmp_path):
     opened = open_run(simulated, tmp_path / "r", "tiny")
     pd.testing.assert_frame_equal(opened.cohort.slots, made.cohort.slots)
     pd.testing.assert_frame_equal(opened.splits, made.splits)
+    assert pd.read_csv(made.out / "splits.csv")["patient_id"].tolist() == made.cohort.table["patient_id"].tolist()
     assert opened.store("crops") is opened.store("crops")
     assert opened.key("cds_crops", 0, None) == made.key("cds_crops", 0, None)
     with pytest.raises(UserError, match="--kind full"):

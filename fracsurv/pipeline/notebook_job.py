@@ -48,7 +48,7 @@ def execute(
 
 
 def _full_disk(error: papermill.PapermillExecutionError) -> OSError | None:
-    """The error of a disk that was full when a notebook's cell wrote to it, to be told as such; None for another."""
+    """The error of a disk that was full when a notebook's cell wrote to it; None for another."""
     found = re.fullmatch(r"\[Errno (\d+)\] (.*?)(?:: '(.*)')?", error.evalue) if error.ename == "OSError" else None
     if not found or int(found[1]) not in FULL_DISK:
         return None

@@ -29,13 +29,7 @@ from fracsurv.study.leakage import grey_scale_warning
 from fracsurv.study.prepare import prepare
 from fracsurv.study.run import RUN_LOCK, Run
 from fracsurv.utils.errors import UserError, closest
-from fracsurv.utils.files import (
-    check_outside,
-    is_alive,
-    read_json,
-    remove_leftovers,
-    write_json,
-)
+from fracsurv.utils.files import check_outside, is_alive, read_json, remove_leftovers, write_json
 from fracsurv.utils.formatting import MISSING
 
 SNAKEFILE = ROOT / "Snakefile"
@@ -43,7 +37,7 @@ MOST_FAULTS = 5
 """Of a failed step that are shown; the others stand in its log."""
 QUIET_SECONDS = 60
 """Between two lines of the progress bar in a file, where no model was fitted meanwhile."""
-BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # tqdm's own time left takes every fit for alike
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # tqdm's own time left takes all fits as equally long
 
 
 def run_pipeline(
@@ -78,65 +72,76 @@ def run_pipeline(
         For a faulty cohort or profile, an unknown experiment, a path with braces, another run at work in `out`,
         such fits in `out`, or a failed step.
     """
-    paths = {"COHORT": cohort.resolve(), "--out": out.resolve(), "the repository": ROOT}
-    braced = [f"{what}: {path}; braces in a path mean something to Snakemake, choose another"
-              for what, path in paths.items() if set("{}") & set(str(path))]  # fmt: skip
-    if braced:
-        raise UserError(braced)
-    check_outside(out, cohort)
-    elsewhere = profile_dir and profile_dir.resolve() / "config.yaml"
-    cluster = read_profile(elsewhere) if elsewhere else None
-    known = [TRUE_RISK, *load_experiments()]
-    misspelt = [name for name in experiments if name not in known]
-    if misspelt:  # before the vertebrae are looked for
-        raise UserError(
-            [f"--experiments: {name!r} is unknown{closest(name, known)}; known are {', '.join(known)}"
-             for name in misspelt]
-        )  # fmt: skip
-    run = prepare(cohort, out, profile, progress=True)  # everything is checked before anything runs
-    impossible = [name for name in experiments if name not in run.runnable()]
-    if impossible:
-        raise UserError(
-            [f"--experiments: {name!r} needs radiographs, boxes, keypoints or a known true risk, which {cohort} does "
-             f"not have; choose {', '.join(run.runnable())}" for name in impossible]
-        )  # fmt: skip
+    _check_paths(cohort, out)
+    cluster = read_profile(profile_dir.resolve() / "config.yaml") if profile_dir else None
+    run = _prepared(cohort, profile, out, experiments)  # everything is checked before anything runs
     for line in resolution_warnings(run.cohort):
         print(f"warning: {line}", file=sys.stderr)
-    if said := masked_summary(run):
-        print(said, file=sys.stderr)
+    if summary := masked_summary(run):
+        print(summary, file=sys.stderr)
     out = out.resolve()
     with _locked(out) as lock:
         remove_leftovers(out, below=True)
-        # as a file: on the command line Snakemake would read '#', ': ' and quotes of a path as YAML's
-        settings = out / "logs" / "snakemake-config.json"
-        write_json(settings, {
-            "cohort": str(cohort.resolve()), "out": str(out), "experiments": ",".join(experiments),
-            "profile": str(Path(profile).resolve()) if profile.endswith((".yaml", ".yml")) else profile,
-            "per_fit": per_fit or cluster is not None, "cores": cores,
-        })  # fmt: skip
-        on_gpu = run.device.type == "cuda"
-        where = (
-            ["--cores", str(cores), "--resources", "gpu=1" if on_gpu else f"gpu={cores}"]
-            if cluster is None
-            else ["--profile", str(elsewhere)]
-        )
-        command = [
-            sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out), *where,
-            "--nolock", "--rerun-incomplete", "--keep-going", "--configfile", str(settings),
-        ]  # fmt: skip
-        at_once = (1 if on_gpu else cores) if cluster is None else jobs_at_once(cluster)
         if not anew and (former := outdated(run)):
             raise UserError(
                 f"{out}: holds fits ({', '.join(former)}) of this cohort with other values, made under other "
                 "settings or by another version of fracsurv; give --anew to have those that you run made anew, what "
                 "is there being lost, or choose another --out"
             )
+        if cluster is None:
+            at_once = 1 if run.device.type == "cuda" else cores
+            where = ["--cores", str(cores), "--resources", f"gpu={at_once}"]
+        else:
+            at_once, where = jobs_at_once(cluster), ["--profile", str(profile_dir.resolve() / "config.yaml")]
+        command = _snakemake(out, where, {
+            "cohort": str(cohort.resolve()), "out": str(out), "experiments": ",".join(experiments),
+            "profile": str(Path(profile).resolve()) if profile.endswith((".yaml", ".yml")) else profile,
+            "per_fit": per_fit or cluster is not None, "cores": cores,
+        })  # fmt: skip
         progress = Progress(run, experiments or run.runnable(), at_once)
         _call(command, run, progress, lock, on_cluster=cluster is not None)
-    if said := grey_scale_warning(run):
-        print(f"warning: {said}", file=sys.stderr)
+    if warning := grey_scale_warning(run):
+        print(f"warning: {warning}", file=sys.stderr)
     print(format_table(pd.read_csv(out / "ablation.csv"), stamp(run)))
     print(f"\nreport: {out / 'index.html'}")
+
+
+def _check_paths(cohort: Path, out: Path) -> None:
+    """Refuse paths that Snakemake cannot take, and results within the cohort's folder."""
+    paths = {"COHORT": cohort.resolve(), "--out": out.resolve(), "the repository": ROOT}
+    braced = [f"{what}: {path}; braces in a path mean something to Snakemake, choose another"
+              for what, path in paths.items() if set("{}") & set(str(path))]  # fmt: skip
+    if braced:
+        raise UserError(braced)
+    check_outside(out, cohort)
+
+
+def _prepared(cohort: Path, profile: str, out: Path, experiments: list[str]) -> Run:
+    """The run, prepared; a UserError for experiments that are unknown or that the cohort has no inputs for."""
+    known = [TRUE_RISK, *load_experiments()]
+    unknown = [f"--experiments: {name!r} is unknown{closest(name, known)}; known are {', '.join(known)}"
+               for name in experiments if name not in known]  # fmt: skip
+    if unknown:  # before the vertebrae are looked for
+        raise UserError(unknown)
+    run = prepare(cohort, out, profile, progress=True)
+    runnable = run.runnable()
+    impossible = [f"--experiments: {name!r} needs radiographs, boxes, keypoints or a known true risk, which {cohort} "
+                  f"does not have; choose {', '.join(runnable)}"
+                  for name in experiments if name not in runnable]  # fmt: skip
+    if impossible:
+        raise UserError(impossible)
+    return run
+
+
+def _snakemake(out: Path, where: list[str], settings: dict[str, Any]) -> list[str]:
+    """The command that runs the Snakefile; `where` are Snakemake's own options."""
+    # as a file: on the command line Snakemake would read '#', ': ' and quotes of a path as YAML's
+    file = out / "logs" / "snakemake-config.json"
+    write_json(file, settings)
+    return [
+        sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out), *where,
+        "--nolock", "--rerun-incomplete", "--keep-going", "--configfile", str(file),
+    ]  # fmt: skip
 
 
 def _call(command: list[str], run: Run, progress: Progress, lock: IO[str], on_cluster: bool = False) -> None:
@@ -226,27 +231,23 @@ def _locked(out: Path) -> Iterator[IO[str]]:
             except BlockingIOError:
                 other = _at_work(out)
                 if not other.get("orphaned") or time.monotonic() > deadline:
+                    stop = "(on {host}, process group {group}: `kill -- -{group}` stops it)"
+                    described = f" {stop.format(**other)}" if other else ""
                     raise UserError(
-                        f"{out}: another run is at work there{_described(other)}; wait for it, stop it, or choose "
-                        "another --out"
+                        f"{out}: another run is at work there{described}; wait for it, stop it, or choose another "
+                        "--out"
                     ) from None
             time.sleep(0.2)  # the run before was killed, and its guard is stopping its jobs
         yield lock
 
 
 def _at_work(out: Path) -> dict[str, Any]:
-    """Who holds the folder, where it is known; `orphaned`: whose `fracsurv run`, on this machine, is no more."""
+    """Who holds the folder, where it is known; `orphaned`: its `fracsurv run`, on this machine, has ended."""
     try:
         other = read_json(out / ".process")
     except (OSError, ValueError):
         return {}
     return {**other, "orphaned": other["host"] == socket.gethostname() and not is_alive(other["caller"])}
-
-
-def _described(other: dict[str, Any]) -> str:
-    if not other:
-        return ""
-    return f" (on {other['host']}, process group {other['group']}: `kill -- -{other['group']}` stops it)"
 
 
 def _last_words(path: Path) -> str:

@@ -28,7 +28,7 @@ def stop(process: subprocess.Popen, interrupt: bool) -> None:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_SECONDS)
-    # Snakemake waits for its jobs when told to end, therefore they are told too
+    # Snakemake waits for its jobs when it is to end, therefore they get the signal too
     os.killpg(os.getpgrp(), signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(GRACE_SECONDS)

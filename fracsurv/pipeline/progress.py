@@ -5,20 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from statistics import median
 
 from fracsurv.config import TRUE_RISK
-from fracsurv.study.results import is_done
+from fracsurv.study.results import is_evaluated, is_fitted
 from fracsurv.study.run import Run
 from fracsurv.utils.files import read_json
 
+Fit = tuple[str, int, float | None]
+"""Experiment, fold, α."""
 CLOCKS_APART_S = 2.0
 """How much the clocks of this machine and of the file system may differ."""
 
 
 class Progress:
-    """A run's fits: (experiment, fold, α) each.
+    """How many of a run's fits are done.
 
     Parameters
     ----------
@@ -30,10 +31,7 @@ class Progress:
 
     def __init__(self, run: Run, names: Iterable[str], at_once: int) -> None:
         self._run, self._at_once, self._began = run, at_once, time.time()
-        folds = range(run.profile.n_folds)
-        self._open = [
-            (name, fold, alpha) for name in run.with_parts(names) for alpha in run.alphas(name) for fold in folds
-        ]
+        self._open = [fit for name in run.with_parts(names) for fit in _fits(run, name)]
         self._seconds: dict[str, list[float]] = {}
         self.total = len(self._open)
         self._current = {fit for fit in self._open if self._is_current(*fit)}
@@ -44,7 +42,7 @@ class Progress:
         A fit is done if it was there at the start, under the run's settings, or was written since.
         """
         for fit in list(self._open):
-            path = self._path(*fit)
+            path = self._run.folder(*fit) / ("metrics.json" if fit[2] is None else "fit.json")
             with suppress(FileNotFoundError):  # missing, or just being replaced: seen next time
                 changed = path.stat().st_mtime
                 if fit in self._current or changed > self._began - CLOCKS_APART_S:
@@ -71,15 +69,8 @@ class Progress:
         left = (found.get(name, self._image_epochs(name) * median(per_epoch)) for name, _, _ in self._open)
         return sum(left) / self._at_once
 
-    def _path(self, name: str, fold: int, alpha: float | None) -> Path:
-        return self._run.folder(name, fold, alpha) / ("metrics.json" if alpha is None else "fit.json")
-
     def _is_current(self, name: str, fold: int, alpha: float | None) -> bool:
-        path = self._path(name, fold, alpha)
-        if not path.exists():
-            return False
-        key = self._run.evaluation_key(name, fold) if alpha is None else self._run.key(name, fold, alpha)
-        return is_done(path, key)
+        return is_evaluated(self._run, name, fold) if alpha is None else is_fitted(self._run, name, fold, alpha)
 
     def _image_epochs(self, name: str) -> int:
         """Epochs in which an experiment trains on images."""
@@ -94,17 +85,16 @@ def outdated(run: Run) -> list[str]:
 
     Includes those not to be run now: the ablation and the report would lose them.
     """
-    folds = range(run.profile.n_folds)
-    return [
-        name
-        for name in run.runnable()
-        if any(
-            (path := run.folder(name, fold, alpha) / "fit.json").exists()
-            and not is_done(path, run.key(name, fold, alpha))
-            for alpha in run.alphas(name)
-            for fold in folds
-        )
-    ]
+    return [name for name in run.runnable() if any(_is_outdated(run, *fit) for fit in _fits(run, name))]
+
+
+def _is_outdated(run: Run, name: str, fold: int, alpha: float | None) -> bool:
+    return (run.folder(name, fold, alpha) / "fit.json").exists() and not is_fitted(run, name, fold, alpha)
+
+
+def _fits(run: Run, name: str) -> list[Fit]:
+    """An experiment's fits."""
+    return [(name, fold, alpha) for alpha in run.alphas(name) for fold in range(run.profile.n_folds)]
 
 
 def time_left_text(progress: Progress) -> str:

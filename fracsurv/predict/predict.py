@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,12 @@ from fracsurv.detection.locate import locate_vertebrae
 from fracsurv.images.plausibility import corrections_off_radiographs
 from fracsurv.images.radiographs import EIGHT_TO_SIXTEEN, with_slots
 from fracsurv.images.store import ImageStore, build_store
-from fracsurv.study.experiments import untrained
+from fracsurv.study.experiments import ready, untrained
 from fracsurv.study.model_bundle import ModelBundle, read_bundle
 from fracsurv.study.protocol import HEADLINE
 from fracsurv.training.checkpoint import load_best
 from fracsurv.training.data import ImageFeed, NetworkInputs, RiskColumns
-from fracsurv.training.loop import Network, predict
+from fracsurv.training.loop import predict
 from fracsurv.utils.devices import precision_of
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.formatting import counted
@@ -33,17 +34,34 @@ def probability_column(horizon: float, what: str = "") -> str:
     return f"probability_{horizon:g}{what}"
 
 
+def read_models(run: Path, name: str) -> list[ModelBundle]:
+    """An experiment's fold models, in order of the folds.
+
+    Raises
+    ------
+    UserError
+        For an unknown experiment, and models that were not finished by this version.
+    """
+    known = experiments_of(run)
+    if name not in known:
+        raise UserError(f"{run}: no experiment {name} whose models can be applied; there are: {', '.join(known)}")
+    return fold_models(run, name)
+
+
+def fold_models(run: Path, name: str) -> list[ModelBundle]:
+    """Likewise, of an experiment that may be but a part of another one, and no row of the run's table."""
+    return [read_bundle(folder) for folder in sorted((run / "experiments" / name).glob("fold-*"))]
+
+
 def predict_cohort(
-    run: Path, cohort: Cohort, name: str, work: Path, *, workers: int = 1, progress: bool = True
+    models: Sequence[ModelBundle], cohort: Cohort, work: Path, *, workers: int = 1, progress: bool = True
 ) -> pd.DataFrame:
     """Risk and probabilities of an experiment's fold models for the patients of a cohort, whose outcome is not used.
 
     Parameters
     ----------
-    run : path
-        A run's folder.
-    name : str
-        An experiment of it.
+    models : sequence of ModelBundle
+        As `read_models` reads them.
     work : path
         Where the cohort's image store, and its vertebrae if they have to be found, are kept.
 
@@ -58,13 +76,12 @@ def predict_cohort(
     Raises
     ------
     UserError
-        For an unknown experiment, models that were not finished by this version, and a cohort whose covariates or
-        radiographs are not those of the training.
+        For a cohort whose covariates or radiographs are not those of the training, and damaged weights.
     """
-    models = apply_models(run, cohort, name, work, workers=workers, progress=progress)
-    days = models.horizons
-    every = 1 - models.survival(days)
-    table = pd.DataFrame({"patient_id": cohort.table["patient_id"], "risk": models.risk})
+    applied = apply_models(models, cohort, work, workers=workers, progress=progress)
+    days = applied.horizons
+    every = 1 - applied.survival(days)
+    table = pd.DataFrame({"patient_id": cohort.table["patient_id"], "risk": applied.risk})
     for k, day in enumerate(days):
         table[probability_column(day)] = every[:, :, k].mean(axis=0)
         table[probability_column(day, "_low")] = every[:, :, k].min(axis=0)
@@ -106,30 +123,32 @@ class FoldModels:
 
 
 def apply_models(
-    run: Path, cohort: Cohort, name: str, work: Path, *, workers: int = 1, progress: bool = True
+    models: Sequence[ModelBundle], cohort: Cohort, work: Path, *, workers: int = 1, progress: bool = True
 ) -> FoldModels:
     """An experiment's fold models applied to a cohort; arguments and errors as for `predict_cohort`."""
-    if name not in experiments_of(run):
-        known = ", ".join(experiments_of(run))
-        raise UserError(f"{run}: no experiment {name} whose models can be applied; there are: {known}")
-    folders = fold_folders(run, name)
-    read = [read_bundle(folder) for folder in folders]
-    cohort = _checked(cohort, read, work, progress)
-    stores = _Stores(cohort, work, workers, progress)
-    risks = [_risk(run, folder, applied, cohort, stores) for folder, applied in zip(folders, read, strict=True)]
-    return FoldModels(read, np.stack(risks), cohort)
+    cohort = _checked(cohort, models, work, progress)
+
+    @cache  # a store is built once, and only if a model takes it: that reads every radiograph
+    def store(kind: str, scale: float) -> ImageStore:
+        place = work / kind
+        return ImageStore.open(
+            build_store(cohort, place, scale=scale, inputs=[kind], workers=workers, progress=progress)
+        )
+
+    risks = [_risk(model, cohort, store) for model in models]
+    return FoldModels(list(models), np.stack(risks), cohort)
 
 
-def model_summary(run: Path, name: str) -> str:
+def model_summary(models: Sequence[ModelBundle]) -> str:
     """What made the predictions: fold models, training patients, outcome."""
-    about = [read_bundle(folder).about for folder in fold_folders(run, name)]
-    fewest = min(each["patients"] for each in about)
-    competing = about[0]["competing_event"]
+    about = models[0].about
+    fewest = min(model.about["patients"] for model in models)
+    competing = about["competing_event"]
     first = f", before which nobody has had the competing event ({competing})" if competing else ""
     return (
-        f"{name}: {counted(len(about), 'fold model')}, each trained on "
-        f"{counted(fewest, about[0]['provenance'] + ' patient')} or more; "
-        f"outcome: {about[0]['outcome']}{first}. Research only."
+        f"{models[0].experiment.name}: {counted(len(models), 'fold model')}, each trained on "
+        f"{counted(fewest, about['provenance'] + ' patient')} or more; "
+        f"outcome: {about['outcome']}{first}. Research only."
     )
 
 
@@ -152,44 +171,14 @@ def default_experiment(run: Path) -> str:
     return HEADLINE if HEADLINE in names else names[0]
 
 
-def fold_folders(run: Path, name: str) -> list[Path]:
-    """The folders of an experiment's fold models, in order of the folds."""
-    return sorted((run / "experiments" / name).glob("fold-*"))
-
-
-class _Stores:
-    """The cohort's image stores, each built and opened when it is first asked for: a look reads every radiograph."""
-
-    def __init__(self, cohort: Cohort, work: Path, workers: int, progress: bool) -> None:
-        self.cohort, self.work, self.workers, self.progress = cohort, work, workers, progress
-        self.opened: dict[tuple[str, float], ImageStore] = {}
-
-    def __call__(self, kind: str, scale: float) -> ImageStore:
-        if (kind, scale) not in self.opened:
-            folder = build_store(
-                self.cohort,
-                self.work / kind,
-                scale=scale,
-                inputs=[kind],
-                workers=self.workers,
-                progress=self.progress,
-            )
-            self.opened[kind, scale] = ImageStore.open(folder)
-        return self.opened[kind, scale]
-
-
-def training_mismatches(run: Path, cohort: Cohort, name: str) -> list[str]:
+def training_mismatches(models: Sequence[ModelBundle], cohort: Cohort) -> list[str]:
     """What in a cohort keeps an experiment's models from being applied to it, one line each; [] if nothing."""
-    return _mismatches(cohort, [read_bundle(folder) for folder in fold_folders(run, name)])
-
-
-def _mismatches(cohort: Cohort, read: Sequence[ModelBundle]) -> list[str]:
-    applied = read[0]  # what is asked of it is the same for every fold's model
-    row, scaling, faults = applied.experiment, applied.scaling, []
-    informative = {name for each in read for name in each.scaling.informative}
-    if applied.about["permuted"]:
+    model = models[0]  # the folds differ in what was informative alone
+    row, faults = model.experiment, []
+    informative = {name for each in models for name in each.scaling.informative}
+    if model.about["permuted"]:
         faults.append("the run's outcomes are permuted (`permute_outcomes`): its models know nothing")
-    for name, kind in scaling.kinds.items():
+    for name, kind in model.scaling.kinds.items():
         theirs = cohort.covariates.get(name)
         if theirs is None:
             faults.append(f"covariate {name}: the model takes it, and the cohort does not have it")
@@ -201,14 +190,14 @@ def _mismatches(cohort: Cohort, read: Sequence[ModelBundle]) -> list[str]:
                 f"covariate {name}: missing in {counted(n, 'patient')}; no model can use that, since in training it "
                 "was missing in all patients or in none"
             )
-    if cohort.time_unit != applied.about["time_unit"]:
-        faults.append(f"time_unit: {applied.about['time_unit']} in training, {cohort.time_unit} here")
-    if row.needs_images and cohort.windowed != applied.about["windowed"]:
+    if cohort.time_unit != model.about["time_unit"]:
+        faults.append(f"time_unit: {model.about['time_unit']} in training, {cohort.time_unit} here")
+    if row.needs_images and cohort.windowed != model.about["windowed"]:
         here, there = ("windowed" if windowed else "stored" for windowed in (cohort.windowed, not cohort.windowed))
         faults.append(f"dicom_values: {there} in training, {here} here")
     if row.needs_images and not cohort.has_images:
         faults.append("image: the model takes radiographs, and the cohort has none")
-    elif row.needs_images and not applied.masked and (n := int((~cohort.has_image).sum())):
+    elif row.needs_images and not model.masked and (n := int((~cohort.has_image).sum())):
         faults.append(
             f"image: no radiograph in {n:,} of {counted(len(cohort), 'patient')}; the model's training "
             "masked nobody. Leave them out (`missing_images: exclude`), or fit the run anew on a cohort with "
@@ -217,11 +206,11 @@ def _mismatches(cohort: Cohort, read: Sequence[ModelBundle]) -> list[str]:
     return faults
 
 
-def _checked(cohort: Cohort, read: Sequence[ModelBundle], work: Path, progress: bool) -> Cohort:
+def _checked(cohort: Cohort, models: Sequence[ModelBundle], work: Path, progress: bool) -> Cohort:
     """The cohort, with vertebrae and slots where they are needed; a UserError names every fault."""
-    if faults := _mismatches(cohort, read) + corrections_off_radiographs(cohort):
+    if faults := training_mismatches(models, cohort) + corrections_off_radiographs(cohort):
         raise UserError(faults)
-    row = read[0].experiment
+    row = models[0].experiment
     if row.needs_boxes:
         cohort = with_slots(locate_vertebrae(cohort, work, progress=progress), work)
     if row.morphometry and not cohort.has_keypoints:
@@ -229,43 +218,39 @@ def _checked(cohort: Cohort, read: Sequence[ModelBundle], work: Path, progress: 
     return cohort
 
 
-def _risk(run: Path, folder: Path, applied: ModelBundle, cohort: Cohort, stores: _Stores) -> np.ndarray:
+def _risk(model: ModelBundle, cohort: Cohort, open_store: Callable[[str, float], ImageStore]) -> np.ndarray:
     """Log hazards (n,) of one fold's model."""
-    row, tabular = applied.experiment, applied.scaling(cohort)
+    row, tabular = model.experiment, model.scaling(cohort)
     if row.model == "cox_ph":
-        coefficients = pd.read_csv(folder / "coefficients.csv")["log_hazard_ratio"].to_numpy()
+        coefficients = pd.read_csv(model.folder / "coefficients.csv")["log_hazard_ratio"].to_numpy()
         return tabular.astype(float) @ coefficients
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = precision_of(device, applied.precision)
-    store = stores(row.input, applied.scale) if row.needs_images and row.fusion != "late" else None
-    model = untrained(row, tabular.shape[1], store, applied.alpha, masks=applied.masked)
-    load_best(model, folder)
-    if row.encoder in RESNETS:
-        model = model.to(memory_format=torch.channels_last)
-    model = model.to(device)
-    rows = np.arange(len(cohort))
+    store = open_store(row.input, model.scale) if row.needs_images and row.fusion != "late" else None
+    module = untrained(row, tabular.shape[1], store, model.alpha, masks=model.masked)
+    load_best(module, model.folder)
     if row.fusion == "late":
-        parts = []
-        for part in ("tabular", "image"):
-            place = run / "experiments" / row.pretrained[part] / folder.name
-            parts.append(_risk(run, place, read_bundle(place), cohort, stores))
-        return predict(Network(model, model.combine, RiskColumns(*parts, device)), rows, dtype=dtype)
-    images = _feed(store, applied, device) if store is not None else None
-    has_image = cohort.has_image if applied.masked else None
-    inputs = NetworkInputs(tabular, images, device, has_image)
-    return predict(Network(model, model, inputs), rows, dtype=dtype)
+        places = [
+            model.run / "experiments" / row.pretrained[part] / model.folder.name for part in ("tabular", "image")
+        ]
+        parts = [_risk(read_bundle(place), cohort, open_store) for place in places]
+        inputs = RiskColumns(*parts, device)
+    else:
+        images = _feed(store, model, device) if store is not None else None
+        inputs = NetworkInputs(tabular, images, device, cohort.has_image if model.masked else None)
+    dtype = precision_of(device, model.precision)
+    return predict(ready(module, row, inputs, device), np.arange(len(cohort)), dtype=dtype)
 
 
-def _feed(store: ImageStore, applied: ModelBundle, device: torch.device) -> ImageFeed:
-    row, limits = applied.experiment, applied.limits
-    if (here := store.meta["bit_depth"]) != applied.bit_depth:
-        if here > applied.bit_depth:
+def _feed(store: ImageStore, model: ModelBundle, device: torch.device) -> ImageFeed:
+    row, limits = model.experiment, model.limits
+    if (here := store.meta["bit_depth"]) != model.bit_depth:
+        if here > model.bit_depth:
             raise UserError(
-                f"radiographs have {here} bits; the models were trained on {applied.bit_depth}: export them likewise"
+                f"radiographs have {here} bits; the models were trained on {model.bit_depth}: export them likewise"
             )
         # as a store of both kinds holds them
         limits = limits and (limits[0] / EIGHT_TO_SIXTEEN, limits[1] / EIGHT_TO_SIXTEEN)
     return ImageFeed(
-        store, row.input, np.arange(0), scale=applied.scale, how="patient" if limits is None else "fold",
+        store, row.input, np.arange(0), scale=model.scale, how="patient" if limits is None else "fold",
         square=row.encoder not in RESNETS, device=device, limits=limits,
     )  # fmt: skip

@@ -9,12 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
-from fracsurv.metrics import (
-    Baseline,
-    breslow_baseline,
-    cox_slope,
-    events_ratio,
-)
+from fracsurv.metrics import Baseline, breslow_baseline, cox_slope, events_ratio
 
 PARTS = 10
 """Parts of the cross-fitting: a patient's recalibrated prediction comes from the patients of the nine other parts."""
@@ -85,7 +80,7 @@ class Recalibration:
 
 
 def recalibrate(method: str, event: NDArray, time: NDArray, given: Prediction) -> Recalibration | None:
-    """The correction that these patients ask for; None where they cannot tell it.
+    """The correction estimated from these patients; None where it cannot be estimated.
 
     Parameters
     ----------
@@ -110,7 +105,7 @@ def cross_fitted(
 ) -> Prediction | None:
     """Recalibrated predictions in which no patient's own outcome had a part: each from the nine other tenths.
 
-    None where any nine tenths cannot tell the correction, or do not reach the last of `times`.
+    None where it cannot be estimated from any nine tenths, or where these do not reach the last of `times`.
     """
     result = Prediction(*(np.full_like(each, np.nan, dtype=float) for each in (given.risk, given.surv, given.hazard)))
     parts = StratifiedKFold(PARTS, shuffle=True, random_state=seed % 2**32).split(event, event)

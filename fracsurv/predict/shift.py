@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from fracsurv.detection.locate import of_finder, read_located, source_line
 from fracsurv.images.plausibility import BRIGHTER, resolution_warnings
 from fracsurv.images.radiographs import EIGHT_TO_SIXTEEN
 from fracsurv.images.store import ImageStore
-from fracsurv.predict.predict import fold_folders, probability_column
+from fracsurv.predict.predict import fold_models, probability_column
 from fracsurv.predict.train_overlap import seen_in_training
-from fracsurv.study.model_bundle import ModelBundle, read_bundle
+from fracsurv.study.model_bundle import ModelBundle
 from fracsurv.utils.errors import format_rows
 from fracsurv.utils.formatting import counted
 
@@ -23,7 +24,7 @@ BEYOND = 0.1
 """Share of the training patients' range that a value may lie outside it without a warning."""
 
 
-def shift_warnings(run: Path, cohort: Cohort, name: str, work: Path, *, named_rows: bool) -> list[str]:
+def shift_warnings(models: Sequence[ModelBundle], cohort: Cohort, work: Path, *, named_rows: bool) -> list[str]:
     """All that makes predictions for these patients doubtful.
 
     Parameters
@@ -33,17 +34,15 @@ def shift_warnings(run: Path, cohort: Cohort, name: str, work: Path, *, named_ro
     named_rows : bool
         See `values_beyond_training`.
     """
-    lines = values_beyond_training(run, cohort, name, named_rows=named_rows) + missing_value_warnings(
-        run, cohort, name
-    )
-    if _bundles(run, name)[0].masked and (n := int((~cohort.has_image).sum())):
+    lines = values_beyond_training(models, cohort, named_rows=named_rows) + missing_value_warnings(models, cohort)
+    if models[0].masked and (n := int((~cohort.has_image).sum())):
         lines.append(
-            f"column image: no radiograph in {n:,} of {counted(len(cohort), 'patient')}; in its place {name} takes "
-            "the mean features of its training patients"
+            f"column image: no radiograph in {n:,} of {counted(len(cohort), 'patient')}; in its place "
+            f"{models[0].experiment.name} takes the mean features of its training patients"
         )
-    lines += finder_warnings(run, cohort, name, work) + grey_scale_warnings(run, name, work)
-    lines += early_horizon_warnings(run, name)
-    seen = seen_in_training(run, cohort)
+    lines += finder_warnings(models, cohort, work) + grey_scale_warnings(models, work)
+    lines += early_horizon_warnings(models)
+    seen = seen_in_training(models[0].run, cohort)
     if seen is not None and seen.any():
         lines.append(
             f"column patient_id: {int(seen.sum()):,} of {counted(len(cohort), 'patient')} with the id of a patient "
@@ -52,7 +51,7 @@ def shift_warnings(run: Path, cohort: Cohort, name: str, work: Path, *, named_ro
     return lines
 
 
-def missing_value_warnings(run: Path, cohort: Cohort, name: str) -> list[str]:
+def missing_value_warnings(models: Sequence[ModelBundle], cohort: Cohort) -> list[str]:
     """Patients left out since they have no radiograph, and covariates with missing values."""
     lines = []
     if n := cohort.n_excluded:
@@ -60,8 +59,7 @@ def missing_value_warnings(run: Path, cohort: Cohort, name: str) -> list[str]:
         lines.append(
             f"column image: left out, without a radiograph: {n:,} of {everybody} (`missing_images: exclude`)"
         )
-    bundle = _bundles(run, name)[0]
-    used = [] if bundle.experiment.image_alone else bundle.scaling.kinds
+    used = [] if models[0].experiment.image_alone else models[0].scaling.kinds
     missing = cohort.table[[covariate for covariate in used if covariate in cohort.covariates]].isna().sum()
     return lines + [
         f"column {covariate}: missing in {n:,} of {counted(len(cohort), 'patient')}; in its place the models take "
@@ -70,48 +68,47 @@ def missing_value_warnings(run: Path, cohort: Cohort, name: str) -> list[str]:
     ]
 
 
-def early_horizon_warnings(run: Path, name: str) -> list[str]:
+def early_horizon_warnings(models: Sequence[ModelBundle]) -> list[str]:
     """Horizons by which no training patient of a fold model had the event, so that it predicts 0 for everybody."""
-    bundles = _bundles(run, name)
     lines = []
-    for day in own_or_protocols(bundles[0].about["horizons"]):
-        if without := sum(not (bundle.baseline.time <= day).any() for bundle in bundles):
+    for day in own_or_protocols(models[0].about["horizons"]):
+        if without := sum(not (model.baseline.time <= day).any() for model in models):
             lines.append(
-                f"{probability_column(day)}: 0 for everybody by {without} of {counted(len(bundles), 'fold model')}, "
+                f"{probability_column(day)}: 0 for everybody by {without} of {counted(len(models), 'fold model')}, "
                 "which saw no event by then in training"
             )
     return lines
 
 
-def finder_warnings(run: Path, cohort: Cohort, name: str, work: Path) -> list[str]:
+def finder_warnings(models: Sequence[ModelBundle], cohort: Cohort, work: Path) -> list[str]:
     """A line where a finder drew the boxes that the models were given, as `predict_cohort` left them in `work`."""
-    if not _bundles(run, name)[0].experiment.needs_boxes:
+    if not models[0].experiment.needs_boxes:
         return []
     located = read_located(cohort, work)
     return [f"Of the new patients: {source_line(located)}"] if located is not None and of_finder(located) else []
 
 
-def grey_scale_warnings(run: Path, name: str, work: Path) -> list[str]:
+def grey_scale_warnings(models: Sequence[ModelBundle], work: Path) -> list[str]:
     """A line where radiographs, as the stores in `work` hold them, are far darker or brighter than the training's."""
-    row = _bundles(run, name)[0].experiment
-    part = row.pretrained["image"] if row.fusion == "late" else name
-    bundles = _bundles(run, part)
-    bounds, kind = [bundle.limits[1] for bundle in bundles if bundle.limits], bundles[0].experiment.input
+    row = models[0].experiment
+    if row.fusion == "late":  # whose image part alone takes a picture
+        return grey_scale_warnings(fold_models(models[0].run, row.pretrained["image"]), work)
+    bounds, kind = [model.limits[1] for model in models if model.limits], row.input
     if not bounds or not (work / kind).is_dir():
         return []
     store = ImageStore.open(work / kind)
     brightest = store.ranges[f"{kind}_max"].to_numpy(float)
-    most = max(bounds) / (EIGHT_TO_SIXTEEN if store.meta["bit_depth"] < bundles[0].bit_depth else 1)
+    most = max(bounds) / (EIGHT_TO_SIXTEEN if store.meta["bit_depth"] < models[0].bit_depth else 1)
     odd = int(((brightest > 0) & ((brightest * BRIGHTER <= most) | (brightest >= BEYOND_BRIGHTEST * most))).sum())
     if not odd:
         return []
     return [
         f"column image: far darker or brighter than the training's (brightest pixel there {most:,.0f}): {odd:,} of "
-        f"{counted(len(brightest), 'radiograph')}; on another grey scale the risks of {part} mean nothing"
+        f"{counted(len(brightest), 'radiograph')}; on another grey scale the risks of {row.name} mean nothing"
     ]
 
 
-def values_beyond_training(run: Path, cohort: Cohort, name: str, *, named_rows: bool) -> list[str]:
+def values_beyond_training(models: Sequence[ModelBundle], cohort: Cohort, *, named_rows: bool) -> list[str]:
     """Values beyond those of the training patients, and a `resolution` that does not fit.
 
     Parameters
@@ -119,7 +116,7 @@ def values_beyond_training(run: Path, cohort: Cohort, name: str, *, named_rows: 
     named_rows : bool
         Whether rows and a patient's value are named: for the terminal, not for what is passed on.
     """
-    ranges = [bundle.about["ranges"] for bundle in _bundles(run, name)]
+    ranges = [model.about["ranges"] for model in models]
     lines = resolution_warnings(cohort)
     for covariate in (each for each in cohort.covariates if all(each in fold for fold in ranges)):
         low, high = min(fold[covariate][0] for fold in ranges), max(fold[covariate][1] for fold in ranges)
@@ -132,7 +129,3 @@ def values_beyond_training(run: Path, cohort: Cohort, name: str, *, named_rows: 
             where = f", {format_rows([cohort.file_rows[row] for row in outside])}: first {values[outside[0]]:g}"
         lines.append(f"column {covariate}{where} beyond the training's range, {low:g} to {high:g}")
     return lines
-
-
-def _bundles(run: Path, name: str) -> list[ModelBundle]:
-    return [read_bundle(folder) for folder in fold_folders(run, name)]

@@ -1,4 +1,4 @@
-"""Patients to predict or validate on who were met in training: by their ids."""
+"""Patients to predict or validate on who have the id of a training patient."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def seen_in_training(run: Path, cohort: Cohort) -> NDArray | None:
 
 
 def id_fault(seen: NDArray) -> str:
-    """What a refusal says of patients `seen` (n,) in training, and how to go on."""
+    """The fault of a cohort with patients `seen` (n,) in training, and what to do."""
     return (
         f"patient_id: {_share(seen)}; --overlap exclude leaves them out, --overlap keep if they are other people, "
         "numbered alike"
@@ -40,7 +40,7 @@ def without_training_patients(run: Path, cohort: Cohort, overlap: str) -> tuple[
     Raises
     ------
     UserError
-        Where patients were met in training and `overlap` is 'refuse'; where nobody is left.
+        Where there are such patients and `overlap` is 'refuse'; where nobody is left.
     """
     seen = seen_in_training(run, cohort)
     if seen is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,7 @@ from scipy.special import logsumexp
 from fracsurv import metrics
 from fracsurv.cohort.cohort import Cohort
 from fracsurv.config import derive_seed
-from fracsurv.metrics import (
-    Drawn,
-    Estimate,
-    cox_slope,
-    events_ratio,
-    percentile_interval,
-)
+from fracsurv.metrics import Drawn, Estimate, cox_slope, events_ratio, percentile_interval
 from fracsurv.predict.predict import FoldModels, apply_models, probability_column
 from fracsurv.predict.recalibrate import (
     LEAST_EVENTS,
@@ -85,9 +80,8 @@ class Validated:
 
 
 def validate_experiment(
-    run: Path,
+    bundles: Sequence[ModelBundle],
     cohort: Cohort,
-    name: str,
     work: Path,
     *,
     n_draws: int,
@@ -95,11 +89,11 @@ def validate_experiment(
     workers: int = 1,
     progress: bool = True,
 ) -> Validated:
-    """Judge an experiment's fold models, and what recalibration would make of them, on a cohort with outcomes.
+    """An experiment's fold models, and their recalibrations, evaluated on a cohort with outcomes.
 
     Parameters
     ----------
-    run, cohort, name, work
+    bundles, cohort, work
         As for `predict.predict_cohort`; the cohort must have outcomes without `outcome_faults`.
     n_draws, seed : int
         Bootstrap samples of the patients and their seed, from which the cross-fitting's parts are drawn too.
@@ -109,7 +103,8 @@ def validate_experiment(
     UserError
         As `predict_cohort`.
     """
-    models = apply_models(run, cohort, name, work, workers=workers, progress=progress)
+    name = bundles[0].experiment.name
+    models = apply_models(bundles, cohort, work, workers=workers, progress=progress)
     event, time = cohort.table["event"].to_numpy(), cohort.table["time"].to_numpy()
     last = min(applied.baseline.last for applied in models.applied)
     days = models.horizons[models.horizons <= last]
@@ -131,9 +126,10 @@ def validate_experiment(
     at = np.searchsorted(times, days)
     predictions = {model: Prediction(each.risk, each.surv[:, at], each.hazard) for model, each in given.items()}
     rows += _calibrations(event, time, had, until, predictions, days, n_draws, seed)
-    rows += _case_mix(models.risk)
+    rows.append(_row(ENSEMBLE, "mean_log_hazard", None, _point(models.risk.mean())))  # 0: as in training
+    rows.append(_row(ENSEMBLE, "sd_log_hazard", None, _point(models.risk.std(ddof=1))))
     slopes = [cox_slope(had, until, risk).value for risk in models.risks]
-    rows.append(_row(FOLD_MEAN, "calibration_slope", None, Estimate(np.mean(slopes), np.nan, np.nan), _sd(slopes)))
+    rows.append(_row(FOLD_MEAN, "calibration_slope", None, _point(np.mean(slopes)), _sd(slopes)))
     table = pd.DataFrame(rows).assign(experiment=name, n=len(cohort))
     horizon = table["horizon"].astype(float)
     table["horizon"], table["threshold"] = horizon, table["threshold"].astype(float)
@@ -184,6 +180,11 @@ def _row(
     return {"model": model, "metric": metric, "horizon": horizon, "threshold": threshold, "sd": sd} | found._asdict()
 
 
+def _point(value: float) -> Estimate:
+    """An estimate without an interval."""
+    return Estimate(float(value), np.nan, np.nan)
+
+
 def _sd(values: list[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
 
@@ -220,21 +221,13 @@ def _calibrations(event, time, had, until, predictions, days, n_draws: int, seed
             for i, metric in enumerate(("calibration_intercept", "calibration_slope")):
                 rows.append(_row(model, metric, day, Estimate(found[i], *bounds[i])))
             smooth = metrics.smooth_calibration(event, time, probability, day)
-            rows += [_row(model, gap, day, Estimate(getattr(smooth, gap), np.nan, np.nan)) for gap in UNDRAWN]
+            rows += [_row(model, gap, day, _point(getattr(smooth, gap))) for gap in UNDRAWN]
     return rows
 
 
 def _weak(event, time, probability, day: float) -> tuple[float, float]:
     found = metrics.calibration(event, time, probability, day, n_groups=1)
     return found.intercept, found.slope
-
-
-def _case_mix(risk: NDArray) -> list[dict[str, Any]]:
-    """Mean and SD of the log hazard; 0 would be the mean of the training patients."""
-    return [
-        _row(ENSEMBLE, name, None, Estimate(float(value), np.nan, np.nan))
-        for name, value in (("mean_log_hazard", risk.mean()), ("sd_log_hazard", risk.std(ddof=1)))
-    ]
 
 
 def predictions_table(cohort: Cohort, validated: Validated) -> pd.DataFrame:
@@ -262,14 +255,14 @@ def outcome_faults(applied: ModelBundle, cohort: Cohort, left_out: int = 0) -> l
     Parameters
     ----------
     left_out : int
-        Patients who are no longer in the cohort, since they were met in training.
+        Patients who are no longer in the cohort, since they were trained on.
     """
     about, faults = applied.about, []
     if cohort.has_competing or applied.competing is not None:
         faults.append(
-            f"{cohort.folder}: competing events (code 2), or models of a run with them; `validate` does not judge "
-            "these. docs/validation.md says how to, from `predict`'s table; `fracsurv run` judges patients of the "
-            "split `external` in its cohort, but by models that it fits anew"
+            f"{cohort.folder}: competing events (code 2), or models of a run with them, which `validate` does not "
+            "take; docs/validation.md evaluates `predict`'s table by hand. `fracsurv run` evaluates models that it "
+            "fits anew on the split `external` of its cohort"
         )
     if cohort.outcome != about["outcome"]:
         faults.append(

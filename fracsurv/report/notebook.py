@@ -14,9 +14,8 @@ from fracsurv.plots import as_png, as_svg, set_style
 from fracsurv.report.findings import Finding
 from fracsurv.report.tables_export import to_html
 from fracsurv.report.wording import plain, provenance_lines
-from fracsurv.study.model_bundle import FILE as BUNDLE_FILE
 from fracsurv.study.prepare import prepare, prepare_store
-from fracsurv.study.results import finished, is_finished
+from fracsurv.study.results import evaluated_alpha, finished, is_complete
 from fracsurv.study.run import Run
 from fracsurv.utils.devices import keep_freed_memory
 from fracsurv.utils.files import atomic_path, locked
@@ -53,7 +52,12 @@ def ensure(run: Run, names: Iterable[str]) -> None:
 
     Several notebooks may run at once: each experiment is fitted by one of them while the others that need it wait.
     """
-    names = [name for name in names if not _is_complete(run, name)]
+    folds = range(run.profile.n_folds)
+    names = [
+        name
+        for name in names
+        if not all(is_complete(run, name, fold, evaluated_alpha(run, name, fold)) for fold in folds)
+    ]
     if not names:
         return
     from fracsurv.study.experiments import run_experiment  # with torch: not for notebooks that show what is finished
@@ -67,12 +71,6 @@ def ensure(run: Run, names: Iterable[str]) -> None:
                 prepare_store(run, row.input)
         with locked(run.out / ".locks" / name):
             run_experiment(run, name, progress=False)
-
-
-def _is_complete(run: Run, name: str) -> bool:
-    """Whether nothing of an experiment is left to do: it is finished, and can be applied to new patients."""
-    places = [run.folder(name, fold) for fold in range(run.profile.n_folds)]
-    return is_finished(run, name) and (name == TRUE_RISK or all((place / BUNDLE_FILE).exists() for place in places))
 
 
 def ensure_ablation(run: Run, names: Iterable[str] = (), *, everything: bool = False) -> tuple[list[str], list[str]]:

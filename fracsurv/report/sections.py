@@ -34,7 +34,7 @@ from fracsurv.report.wording import (
     without_interval,
 )
 from fracsurv.study.competing import counted_note
-from fracsurv.study.explanations import read_explanations
+from fracsurv.study.explain import read_explanations
 from fracsurv.study.protocol import (
     HEADLINE,
     REFERENCE,

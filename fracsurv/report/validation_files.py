@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fracsurv.cohort.cohort import Cohort, read_cohort
-from fracsurv.predict.predict import experiments_of, training_mismatches
+from fracsurv.predict.predict import experiments_of, read_models, training_mismatches
 from fracsurv.predict.recalibrate import METHODS
 from fracsurv.predict.shift import finder_warnings, grey_scale_warnings, values_beyond_training
 from fracsurv.predict.train_overlap import id_fault, seen_in_training, without_training_patients
@@ -23,7 +23,6 @@ from fracsurv.predict.validate import (
 )
 from fracsurv.report.validation_page import write_page
 from fracsurv.report.validation_words import Study, cautions, validation_answer
-from fracsurv.study.model_bundle import read_bundle
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import (
     atomic_folder,
@@ -83,12 +82,13 @@ def write_validation(
     if unknown := [name for name in names if name not in known]:
         raise UserError(f"--experiment {unknown[0]}: not of this run; it has {', '.join(known)}")
     names = list(dict.fromkeys(names)) or known
-    applied = read_bundle(run / "experiments" / names[0] / "fold-0")
-    faults, met = outcome_faults(applied, cohort), seen_in_training(run, cohort)
+    models = {name: read_models(run, name) for name in names}
+    first = models[names[0]]
+    faults, met = outcome_faults(first[0], cohort), seen_in_training(run, cohort)
     leaves_out = overlap == "exclude" and met is not None and not met.all()
     others = cohort.of_rows(np.flatnonzero(~met)) if leaves_out else cohort
     for name in names:
-        faults += [fault for fault in training_mismatches(run, others, name) if fault not in faults]
+        faults += [fault for fault in training_mismatches(models[name], others) if fault not in faults]
     if faults:
         named = overlap == "refuse" and met is not None and met.any()
         raise UserError([*faults, id_fault(met)] if named else faults)
@@ -96,21 +96,21 @@ def write_validation(
         work = temporary / "prepared"
         n_given = len(cohort)
         cohort, warnings = without_training_patients(run, cohort, overlap)
-        if faults := outcome_faults(applied, cohort, n_given - len(cohort)):
+        if faults := outcome_faults(first[0], cohort, n_given - len(cohort)):
             raise UserError(faults)
         validated = [
-            validate_experiment(run, cohort, name, work, n_draws=n_draws, seed=seed, workers=workers)
+            validate_experiment(models[name], cohort, work, n_draws=n_draws, seed=seed, workers=workers)
             for name in names
         ]
-        warnings += dict.fromkeys(line for name in names for line in finder_warnings(run, cohort, name, work))
-        warnings += dict.fromkeys(line for name in names for line in grey_scale_warnings(run, name, work))
+        warnings += dict.fromkeys(line for each in models.values() for line in finder_warnings(each, cohort, work))
+        warnings += dict.fromkeys(line for each in models.values() for line in grey_scale_warnings(each, work))
         shutil.rmtree(work, ignore_errors=True)
         study = Study(run, cohort, validated, n_draws, seed, warnings)
         _write_tables(study, temporary)
         write_json(temporary / "recalibration.json", recalibration_record(run, cohort, validated))
         write_page(study, temporary)
     # values of single patients are named here alone, and not on the page
-    odd = values_beyond_training(run, cohort, names[0], named_rows=True)
+    odd = values_beyond_training(first, cohort, named_rows=True)
     return [validation_answer(study), *(f"warning: {line}" for line in [*cautions(study), *odd])]
 
 

@@ -1,6 +1,6 @@
 """The ablation: every experiment's metrics over its folds, with bootstrap intervals, in one tidy table.
 
-Intervals resample the patients judged and keep the models: they say how far other patients of the same kind
+Intervals resample the patients evaluated on and keep the models: they say how far other patients of the same kind
 would have moved the mean over the folds. The SD is over the fold models. Neither says how far another draw of
 training patients, or another seed, would have moved it.
 """
@@ -15,20 +15,8 @@ from tqdm import tqdm
 
 from fracsurv.cohort.cohort import horizons
 from fracsurv.config import TRUE_RISK, derive_seed
-from fracsurv.metrics import (
-    bootstrap_metrics,
-    holm,
-    paired_p,
-    percentile_interval,
-)
-from fracsurv.study.results import (
-    EVALUATED,
-    finished,
-    integration_times,
-    other_risks,
-    read_folds,
-    read_metrics,
-)
+from fracsurv.metrics import bootstrap_metrics, holm, paired_p, percentile_interval
+from fracsurv.study.results import EVALUATED, finished, integration_times, other_risks, read_folds, read_metrics
 from fracsurv.study.run import Run
 from fracsurv.utils.formatting import estimate_cell
 
@@ -99,37 +87,19 @@ def best_unimodal(run: Run, table: pd.DataFrame) -> str | None:
     return str(rows[single].idxmax()) if single else None
 
 
-def _rows(run: Run, name: str, draws: Draws) -> list[dict]:
+def _rows(run: Run, name: str, draws: Draws) -> list[list]:
+    """The experiment's rows of the table, by `COLUMNS`."""
     row = run.experiment(name) if name != TRUE_RISK else None
-    about = {
-        "experiment": name,
-        "input": row.input if row else "truth",
-        "encoder": row.encoder if row else "none",
-        "fusion": row.fusion if row else "none",
-    }
-    metrics = read_metrics(run, name).astype({"horizon_days": float})
-    n_folds = run.profile.n_folds
+    about = [name, *((row.input, row.encoder, row.fusion) if row else ("truth", "none", "none"))]
+    metrics, n_folds = read_metrics(run, name).astype({"horizon_days": float}), run.profile.n_folds
     rows = []
-    for (split, metric, horizon), group in metrics.groupby(
-        ["split", "metric", "horizon_days"], dropna=False, sort=False
-    ):
+    for key, group in metrics.groupby(["split", "metric", "horizon_days"], dropna=False, sort=False):
         if len(group) < n_folds:  # follow-up reaches the horizon in some folds only
             continue
+        split, metric, horizon = key
         low, high = percentile_interval(draws[split, metric, _none(horizon)])
-        rows.append(
-            {
-                **about,
-                "split": split,
-                "metric": metric,
-                "horizon_days": horizon,
-                "mean": group["value"].mean(),
-                "sd": group["value"].std(),
-                "ci_low": low,
-                "ci_high": high,
-                "n_folds": n_folds,
-                "n_patients": _n_patients(run, split),
-            }
-        )
+        found = [group["value"].mean(), group["value"].std(), low, high, n_folds, _n_patients(run, split)]
+        rows.append([*about, *key, *found])
     return rows
 
 

@@ -65,6 +65,11 @@ def read_baseline(record: dict[str, Any]) -> Baseline:
     return Baseline(np.array(record["time"]), np.array(record["log_hazard"]), record["last"])
 
 
+def read_competing(record: dict[str, Any]) -> CompetingHazard:
+    """The hazard from `CompetingHazard.as_record`."""
+    return CompetingHazard(np.array(record["coefficients"]), read_baseline(record["baseline"]))
+
+
 def counted_note(cohort: Cohort) -> str:
     """How the metrics take the competing event; '' for a cohort without."""
     if not cohort.has_competing:

@@ -15,11 +15,10 @@ from fracsurv.cohort.covariates import label_of
 from fracsurv.config import RESNETS, TRUE_RISK, Experiment, derive_seed
 from fracsurv.images.store import ImageStore
 from fracsurv.models import build_model, count_parameters, fit_cox
-from fracsurv.study.model_bundle import FILE as BUNDLE_FILE
 from fracsurv.study.model_bundle import write_bundle
 from fracsurv.study.provenance import commit
-from fracsurv.study.results import is_done, risk_of, write_predictions
-from fracsurv.study.run import Run, open_run
+from fracsurv.study.results import is_complete, is_evaluated, is_fitted, risk_of, write_predictions
+from fracsurv.study.run import Run
 from fracsurv.study.scaling import standardise
 from fracsurv.training.checkpoint import load_best
 from fracsurv.training.compilation import worth_compiling
@@ -43,9 +42,29 @@ def run_experiment(run: Run, name: str, *, progress: bool = True) -> None:
         evaluate_best_alpha(run, name)
 
 
-def open_fit(cohort: Path, profile: str, out: Path, name: str, fold: int, alpha: float | None) -> Run:
-    """The run of one fit; a UserError where its profile has no such fold or α."""
-    run = open_run(cohort, out, profile)
+def fit_fold(run: Run, name: str, fold: int, alpha: float | None = None, *, progress: bool = True) -> None:
+    """Fit one experiment on one fold and, unless α is still to be chosen, evaluate it. Done work is not repeated.
+
+    Raises
+    ------
+    UserError
+        Where the run has no such experiment, fold or α, or what the experiment takes over is not finished.
+    """
+    _check_fit(run, name, fold, alpha)
+    if alpha is None and is_complete(run, name, fold):
+        return
+    if name == TRUE_RISK:
+        write_predictions(run, name, fold, _true_risk(run))
+    elif run.experiment(name).model == "cox_ph":
+        _fit_cox(run, name, fold)
+    else:
+        if not is_fitted(run, name, fold, alpha):
+            _fit_network(run, name, fold, alpha, progress)
+        if alpha is None:
+            _evaluate(run, name, fold, None)
+
+
+def _check_fit(run: Run, name: str, fold: int, alpha: float | None) -> None:
     faults = []
     if fold >= run.profile.n_folds:
         faults.append(f"--fold {fold}: folds are 0 to {run.profile.n_folds - 1} in profile {run.profile.name}")
@@ -54,44 +73,25 @@ def open_fit(cohort: Path, profile: str, out: Path, name: str, fold: int, alpha:
         faults.append(f"--alpha {alpha}: {name} takes {wanted}")
     if faults:
         raise UserError(faults)
-    return run
-
-
-def fit_fold(run: Run, name: str, fold: int, alpha: float | None = None, *, progress: bool = True) -> None:
-    """Fit one experiment on one fold and, unless α is still to be chosen, evaluate it. Done work is not repeated."""
-    key = run.key(name, fold, alpha)
-    if alpha is None and _is_evaluated(run, name, fold, None):
-        return
-    if name == TRUE_RISK:
-        write_predictions(run, name, fold, _true_risk(run))
-    elif run.experiment(name).model == "cox_ph":
-        _fit_cox(run, name, fold, key)
-    else:
-        if not is_done(run.folder(name, fold, alpha) / "fit.json", key):
-            _fit_network(run, name, fold, alpha, key, progress)
-        if alpha is None:
-            _evaluate(run, name, fold, None)
 
 
 def evaluate_best_alpha(run: Run, name: str) -> float:
     """Choose the α with the best mean validation C-index over the folds and evaluate its models; returns it."""
-    folds = range(run.profile.n_folds)
-    sweep = pd.DataFrame(
-        [
-            {"alpha": alpha, "fold": fold, **_validation_result(run, name, fold, alpha)}
-            for alpha in run.profile.alphas
-            for fold in folds
-        ]
-    )
-    means = sweep.groupby("alpha")["validation_c_index"].mean()
-    best = float(means.idxmax())
+    folds, rows = range(run.profile.n_folds), []
+    for alpha in run.profile.alphas:
+        for fold in folds:
+            record = read_json(run.folder(name, fold, alpha) / "fit.json")
+            result = {column: record[column] for column in ("validation_c_index", "best_epoch", "seconds")}
+            rows.append({"alpha": alpha, "fold": fold, **result})
+    sweep = pd.DataFrame(rows)
+    best = float(sweep.groupby("alpha")["validation_c_index"].mean().idxmax())
     sweep["selected"] = sweep["alpha"] == best
     with atomic_path(run.folder(name) / "sweep.csv") as temporary:
         sweep.to_csv(temporary, index=False)
     for fold in folds:
-        source, folder = run.folder(name, fold, best), run.folder(name, fold)
-        if _is_evaluated(run, name, fold, best):
+        if is_complete(run, name, fold, best):
             continue
+        source, folder = run.folder(name, fold, best), run.folder(name, fold)
         _forget(folder)
         for file in ("best.safetensors", "last.safetensors", "history.csv", "timing.csv", "fit.json"):
             with atomic_path(folder / file) as temporary:
@@ -100,15 +100,7 @@ def evaluate_best_alpha(run: Run, name: str) -> float:
     return best
 
 
-def _is_evaluated(run: Run, name: str, fold: int, alpha: float | None) -> bool:
-    """Whether a fold's predictions, metrics and `model.json` are there and current."""
-    folder = run.folder(name, fold)
-    if name != TRUE_RISK and not (folder / BUNDLE_FILE).exists():
-        return False
-    return is_done(folder / "metrics.json", run.evaluation_key(name, fold, alpha))
-
-
-def _fit_cox(run: Run, name: str, fold: int, key: str) -> None:
+def _fit_cox(run: Run, name: str, fold: int) -> None:
     rows = run.rows(fold)["train"]
     experiment = run.experiment(name)
     tabular, covariates = standardise(run.cohort, rows, morphometry=experiment.morphometry), run.covariates(name)
@@ -119,14 +111,15 @@ def _fit_cox(run: Run, name: str, fold: int, key: str) -> None:
     with atomic_path(folder / "coefficients.csv") as temporary:
         coefficients.to_csv(temporary, index=False)
     note = cox.note([label_of(each, run.cohort.labels) for each in covariates])
-    write_json(folder / "fit.json", {"key": key, "note": note})
+    write_json(folder / "fit.json", {"key": run.key(name, fold), "note": note})
     risk = cox.risk(tabular)
     write_bundle(run, name, fold, None, risk, None)
     write_predictions(run, name, fold, risk)
 
 
-def _fit_network(run: Run, name: str, fold: int, alpha: float | None, key: str, progress: bool) -> None:
+def _fit_network(run: Run, name: str, fold: int, alpha: float | None, progress: bool) -> None:
     experiment, folder, rows = run.experiment(name), run.folder(name, fold, alpha), run.rows(fold)
+    key = run.key(name, fold, alpha)
     seed = derive_seed(run.profile.seed, name, fold, alpha)
     watch, recipe = Stopwatch(run.device), recipe_of(run, experiment, seed)
     compiled_for = recipe.batch_size if recipe.compiled else 0
@@ -220,27 +213,32 @@ def make_network(
         torch.manual_seed(seed)
         model = untrained(experiment, len(run.covariates(experiment.name)), store, alpha, masks=run.cohort.masks)
     for part, other in experiment.pretrained.items():
-        if not is_done(run.folder(other, fold) / "metrics.json", run.evaluation_key(other, fold)):
+        if not is_evaluated(run, other, fold):
             raise UserError(f"{experiment.name} takes over {other}, whose fold {fold} is not finished; run it first")
         load_best(getattr(model, part).module, run.folder(other, fold))
-    if experiment.encoder in RESNETS:
-        model = model.to(memory_format=torch.channels_last)
-    model = model.to(run.device)
     if experiment.fusion == "late":
         risks = (risk_of(run, experiment.pretrained[part], fold) for part in ("tabular", "image"))
-        return Network(model, model.combine, RiskColumns(*risks, run.device))
+        return ready(model, experiment, RiskColumns(*risks, run.device), run.device)
     images = None
     if store is not None:
-        kind = experiment.input
         images = ImageFeed(
-            store, kind, train,
-            scale=run.profile.scale if kind == "crops" else run.profile.full_scale,
-            how=run.profile.normalise, square=experiment.encoder not in RESNETS, device=run.device,
-            place=run.profile.feeding, watch=watch, compiled_for=compiled_for,
+            store, experiment.input, train, scale=run.scale(experiment.input), how=run.profile.normalise,
+            square=experiment.encoder not in RESNETS, device=run.device, place=run.profile.feeding, watch=watch,
+            compiled_for=compiled_for,
         )  # fmt: skip
     tabular = standardise(run.cohort, train, morphometry=experiment.morphometry)
     has_image = run.cohort.has_image if run.cohort.masks else None
-    return Network(model, model, NetworkInputs(tabular, images, run.device, has_image))
+    return ready(model, experiment, NetworkInputs(tabular, images, run.device, has_image), run.device)
+
+
+def ready(
+    model: nn.Module, experiment: Experiment, inputs: NetworkInputs | RiskColumns, device: torch.device
+) -> Network:
+    """An experiment's network on a device, with what it is called with."""
+    if experiment.encoder in RESNETS:
+        model = model.to(memory_format=torch.channels_last)
+    model = model.to(device)
+    return Network(model, model.combine if experiment.fusion == "late" else model, inputs)
 
 
 def untrained(
@@ -273,8 +271,3 @@ def _true_risk(run: Run) -> np.ndarray:
     if truth is None:
         raise UserError(f"{TRUE_RISK}: {run.cohort.folder} has no truth.parquet; only simulated outcomes do")
     return truth["log_hazard"].to_numpy(float)
-
-
-def _validation_result(run: Run, name: str, fold: int, alpha: float) -> dict[str, float]:
-    record = read_json(run.folder(name, fold, alpha) / "fit.json")
-    return {column: record[column] for column in ("validation_c_index", "best_epoch", "seconds")}

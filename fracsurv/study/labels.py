@@ -73,7 +73,7 @@ def masked_summary(run: Run) -> str:
     split, has_image = run.splits["split"].to_numpy(), run.cohort.has_image
     names = [name for name in ("train", "test", "external") if (split == name).any()]
     parts = [f"{name} {(~has_image[split == name]).sum():,} of {(split == name).sum():,}" for name in names]
-    return f"Without a radiograph: {'; '.join(parts)}. All rows are judged on these patients too."
+    return f"Without a radiograph: {'; '.join(parts)}. All rows are evaluated on these patients too."
 
 
 def fitting_notes(run: Run, name: str, folds: Iterable[int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Could it be nothing: patients met twice, outcomes dealt out at random, and how small a difference could be seen."""
+"""Checks for leakage and chance: shared patients, permuted outcomes, the smallest detectable difference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fracsurv.images.store import ImageStore
 from fracsurv.metrics import concordance_index
 from fracsurv.study.protocol import HELD_OUT
 from fracsurv.study.results import finished, read_predictions
-from fracsurv.study.run import Run, has_store, permuted
+from fracsurv.study.run import Run, permuted
 from fracsurv.utils.files import read_json
 from fracsurv.utils.formatting import counted
 
@@ -28,9 +28,9 @@ PERMUTED = "permuted"
 
 
 class Check(NamedTuple):
-    """One look for a leak: what was asked, what was found, whether that is as it must be (None: may be chance).
+    """One check for leakage: what patients may share, what was found, whether it is sound (None: may be chance).
 
-    `looked` is False where there was nothing to look at; then `sound` says nothing.
+    `looked` is False where there was nothing to compare; `sound` then has no meaning.
     """
 
     asked: str
@@ -40,9 +40,9 @@ class Check(NamedTuple):
 
 
 def grey_scale_warning(run: Run) -> str:
-    """A sentence where some radiographs are on another grey scale than most and all share one range; else ''."""
+    """A warning where some radiographs are on another grey scale than most and all share one range; else ''."""
     for kind in ("full", "crops") if run.profile.normalise == "fold" else ():
-        folder = run.out / "prepared" / kind
+        folder = run.store_folder(kind)
         if not folder.is_dir():
             continue
         odd = other_grey_scale(ImageStore.open(folder).ranges[f"{kind}_max"].to_numpy(float))
@@ -56,24 +56,24 @@ def grey_scale_warning(run: Run) -> str:
 
 
 def leak_checks(run: Run) -> list[Check]:
-    """Whether anybody who is judged was met in training: by id, by image file, by pixels, by every number."""
+    """Whether a patient evaluated on was trained on: by id, by image file, by stored pixels, by all values."""
     checks = [_by_id(run)]
     if run.cohort.has_images:
         checks.append(_shared(run, _files(run), "image file, byte for byte"))
         for kind in ("crops", "full"):
             what = f"stored pixels ({kind})"
-            if has_store(run, kind):
+            if run.has_store(kind):
                 checks.append(_shared(run, _pixels(run, kind), what))
             else:
                 checks.append(Check(f"the same {what}", "no model of this run was given them", None, looked=False))
     columns = [*run.cohort.covariates, "time", "event"]
     rows = [repr(row) for row in run.cohort.table[columns].itertuples(index=False, name=None)]
-    alike = _shared(run, rows, "covariates, time and outcome")
-    return [*checks, alike._replace(sound=alike.sound or None)]  # with few covariates people are alike by chance
+    values = _shared(run, rows, "covariates, time and outcome")
+    return [*checks, values._replace(sound=values.sound or None)]  # with few covariates equal by chance
 
 
 def _by_id(run: Run) -> Check:
-    """Of every fold model's own file of predictions, whether anybody stands in it as trained on and as judged."""
+    """Whether a fold model's own predictions name a patient both as trained on and as evaluated on."""
     n, models = 0, 0
     for name in (each for each in finished(run) if each != TRUE_RISK):
         for fold in range(run.profile.n_folds):
@@ -82,14 +82,14 @@ def _by_id(run: Run) -> Check:
             ids = predictions["patient_id"]
             n += ids[~trained].isin(ids[trained]).sum() + ids[~trained].duplicated().sum()
             models += 1
-    found = f"{counted(n, 'patient')} trained on and judged, or judged twice, by one of {counted(models, 'model')}"
-    return Check("the same patient id", found, n == 0)
+    found = f"{counted(n, 'patient')} trained on and evaluated on, or evaluated twice"
+    return Check("the same patient id", f"{found}, by one of {counted(models, 'model')}", n == 0)
 
 
 def _shared(run: Run, keys: list[str], what: str) -> Check:
-    """Groups of patients with the same key: how many hold one trained on and one judged by that model, or two judged.
+    """Groups of patients with the same key: how many leak from training to evaluation, how many count twice.
 
-    Every fold's training patients are judged, on validation, by the model of their own fold, which has not seen them.
+    A training patient is validated by the model of its own fold, which was not trained on it.
     """
     several = {key for key, n in Counter(keys).items() if n > 1}
     table = pd.DataFrame({"key": keys, "split": run.splits["split"], "fold": run.splits["fold"]})
@@ -97,20 +97,18 @@ def _shared(run: Run, keys: list[str], what: str) -> Check:
     if not groups:
         return Check(f"the same {what}", "no two patients", True)
     trained = [group[group["split"] == "train"] for group in groups]
-    met = sum(
+    leaks = sum(
         len(part) > 0 and (len(part) < len(group) or part["fold"].nunique() > 1)
         for part, group in zip(trained, groups, strict=True)
     )
     twice = sum(len(group) - len(part) > 1 for part, group in zip(trained, groups, strict=True))
-    found = f"{counted(len(groups), 'group')} of patients; {met:,} trained on and judged, {twice:,} judged twice"
-    return Check(f"the same {what}", found, False if met else None if twice else True)
+    found = f"{counted(len(groups), 'group')} of patients; {leaks:,} trained on and evaluated on"
+    sound = False if leaks else None if twice else True
+    return Check(f"the same {what}", f"{found}, {twice:,} evaluated twice", sound)
 
 
 def _files(run: Run) -> list[str]:
-    """A hash of each radiograph's bytes. Files of a size that no other has are like no other's, and not read.
-
-    Who has no radiograph is like nobody.
-    """
+    """A hash of each radiograph's bytes, or a key of its own: files of a unique size are not read."""
     paths = [run.cohort.folder / name if name else None for name in run.cohort.table["image"]]
     sizes = [path.stat().st_size if path else None for path in paths]
     several = {size for size, n in Counter(sizes).items() if n > 1}
@@ -118,17 +116,16 @@ def _files(run: Run) -> list[str]:
     for row, (path, size) in enumerate(zip(paths, sizes, strict=True)):
         if path is None:
             keys.append(f"none {row}")
-            continue
-        if size not in several:
+        elif size not in several:
             keys.append(f"size {size}")
-            continue
-        with path.open("rb") as file:
-            keys.append(hashlib.file_digest(file, "sha256").hexdigest())
+        else:
+            with path.open("rb") as file:
+                keys.append(hashlib.file_digest(file, "sha256").hexdigest())
     return keys
 
 
 def _pixels(run: Run, kind: str) -> list[str]:
-    """A hash of each patient's stored pixels; a patient without any is like nobody."""
+    """A hash of each patient's stored pixels, or a key of its own for a patient without any."""
     stored = run.store(kind).files[kind]
     keys = []
     for row in range(len(run.cohort)):
@@ -155,10 +152,10 @@ def permuted_ablation(run: Run) -> pd.DataFrame | None:
     table = pd.read_csv(folder / "ablation.csv")
     if facts.get("cohort", {}).get("fingerprint") != permuted(run.cohort, run.profile.seed).fingerprint():
         return None
-    judged = (table["metric"] == "c_index") & (table["experiment"] != TRUE_RISK) & table["split"].isin(HELD_OUT)
-    if not judged.any():
+    held_out = (table["metric"] == "c_index") & (table["experiment"] != TRUE_RISK) & table["split"].isin(HELD_OUT)
+    if not held_out.any():
         return None
-    table = table[judged].copy()
+    table = table[held_out].copy()
     seed = derive_seed(run.profile.seed, "deals")
     table["by_chance"] = [
         _by_chance(folder / "experiments" / row.experiment, row.split, row.mean, seed)

@@ -7,25 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from fracsurv.cohort.cohort import Cohort
 from fracsurv.config import Experiment, as_record
 from fracsurv.metrics import Baseline, breslow_baseline
-from fracsurv.study.competing import (
-    CompetingHazard,
-    baseline_record,
-    competing_hazard,
-    read_baseline,
-)
+from fracsurv.study.competing import CompetingHazard, baseline_record, competing_hazard, read_baseline, read_competing
 from fracsurv.study.labels import model_caveats
 from fracsurv.study.protocol import PROVENANCE
-from fracsurv.study.run import BUNDLE_VERSION, Run
+from fracsurv.study.results import BUNDLE_FILE
+from fracsurv.study.run import EVALUATION_VERSION, Run
 from fracsurv.study.scaling import Scaling, fit_scaling
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import read_json, write_json
 
-FILE = "model.json"
 ANEW = "delete it and the run's folder `notebooks`, and call `fracsurv run` again with this version of fracsurv"
 
 
@@ -54,6 +48,8 @@ class ModelBundle:
         Of a cohort with competing events.
     masked : bool
         Whether the network was trained among patients of whom some may have no radiograph.
+    folder : Path
+        Where it lies, beside the weights.
     about : dict
         `outcome`, `time_unit`, `horizons`, `provenance`, `windowed`, and of the training part `patients`, `events`
         and `ranges`, each covariate's minimum and maximum there; `caveats`, sentences that go with the model.
@@ -69,21 +65,25 @@ class ModelBundle:
     baseline: Baseline
     centre: float
     about: dict[str, Any]
+    folder: Path
     competing: CompetingHazard | None = None
     masked: bool = False
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return self.folder.parents[2]
 
     @property
     def caveats(self) -> list[str]:
         """What whoever reads its predictions must know: patients that are not real, a model made small."""
         known = self.about["provenance"]
-        cohort = [] if known == "real" else [f"Trained on: {PROVENANCE[known]}"]
-        return [*cohort, *self.own_caveats]
+        return [f"Trained on: {PROVENANCE[known]}"] * (known != "real") + self.own_caveats
 
     @property
     def own_caveats(self) -> list[str]:
-        """Those of the model alone; none where an earlier version wrote the file."""
-        given = self.about.get("caveats")
-        return [f"Of the models: {line}" for line in given] if isinstance(given, list) else []
+        """Those of the model alone."""
+        return [f"Of the models: {line}" for line in self.about["caveats"]]
 
     def survival(self, risk: np.ndarray, cohort: Cohort, times: np.ndarray) -> np.ndarray:
         """1 − probability of the event by each of `times`, (n, n_times), from log hazards (n,) of these patients."""
@@ -99,33 +99,39 @@ def write_bundle(
     row, train = run.experiment(name), run.rows(fold)["train"]
     table = run.cohort.table.iloc[train]
     event, time = table["event"].to_numpy(), table["time"].to_numpy()
-    baseline = breslow_baseline(event, time, risk[train])
-    about = {"outcome": run.cohort.outcome, "time_unit": run.cohort.time_unit}
-    about |= {"horizons": list(run.cohort.horizons), "provenance": run.cohort.provenance}
-    about |= {"windowed": run.cohort.windowed, "ranges": _ranges(table[list(run.cohort.covariates)])}
-    about |= {"patients": len(train), "events": int(event.sum())}
-    about |= {"permuted": run.profile.permute_outcomes}
-    about |= {"competing_event": run.cohort.competing_event if run.cohort.has_competing else ""}
-    about |= {"caveats": model_caveats(run, name, fold)}
+    cohort, known = run.cohort, table[list(run.cohort.covariates)].dropna(axis="columns", how="all")
+    about = {
+        "outcome": cohort.outcome,
+        "time_unit": cohort.time_unit,
+        "horizons": list(cohort.horizons),
+        "provenance": cohort.provenance,
+        "windowed": cohort.windowed,
+        "ranges": {name: [float(each.min()), float(each.max())] for name, each in known.items()},
+        "patients": len(train),
+        "events": int(event.sum()),
+        "permuted": run.profile.permute_outcomes,
+        "competing_event": cohort.competing_event if cohort.has_competing else "",
+        "caveats": model_caveats(run, name, fold),
+    }
     record = {
-        "version": BUNDLE_VERSION,
+        "version": EVALUATION_VERSION,
         "key": run.key(name, fold, alpha),
         "experiment": as_record(row),
         "alpha": alpha,
-        "scaling": fit_scaling(run.cohort, train, morphometry=row.morphometry).as_record(),
+        "scaling": fit_scaling(cohort, train, morphometry=row.morphometry).as_record(),
         "limits": limits,
         "bit_depth": run.store(row.input).meta["bit_depth"] if row.needs_images else 0,
-        "scale": run.profile.full_scale if row.input == "full" else run.profile.scale,
+        "scale": run.scale(row.input),
         "precision": run.profile.precision,
-        "baseline": baseline_record(baseline),
+        "baseline": baseline_record(breslow_baseline(event, time, risk[train])),
         "centre": float(risk[train].mean()),
         "about": about,
-    }  # fmt: skip
-    if row.needs_images and run.cohort.masks:
+    }
+    if row.needs_images and cohort.masks:
         record["masked"] = True
-    if (hazard := competing_hazard(run.cohort, train)) is not None:
+    if (hazard := competing_hazard(cohort, train)) is not None:
         record["competing"] = hazard.as_record()
-    write_json(run.folder(name, fold) / FILE, record)
+    write_json(run.folder(name, fold) / BUNDLE_FILE, record)
 
 
 def read_bundle(folder: Path) -> ModelBundle:
@@ -136,38 +142,29 @@ def read_bundle(folder: Path) -> ModelBundle:
     UserError
         Where it is missing, of another version, or of another fit than the one that lies there.
     """
-    path = folder / FILE
+    path = folder / BUNDLE_FILE
     if not path.exists():
         raise UserError(f"{path}: not there; {ANEW}")
     try:
         record = read_json(path)
-        if record.get("version") != BUNDLE_VERSION:
+        if record.get("version") != EVALUATION_VERSION:
             raise UserError(f"{path}: of another version of fracsurv; {ANEW}")
         if record["key"] != read_json(folder / "fit.json")["key"]:
             raise UserError(f"{path}: not of the fit that lies beside it; run `fracsurv run` to its end")
-        return _bundle(record)
+        return _bundle(record, folder)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise UserError(f"{path}: damaged ({type(error).__name__}); {ANEW}") from None
 
 
-def _ranges(values: pd.DataFrame) -> dict[str, list[float]]:
-    """Minimum and maximum of each column with any value."""
-    return {name: [float(each.min()), float(each.max())] for name, each in values.items() if each.notna().any()}
-
-
-def _bundle(record: dict[str, Any]) -> ModelBundle:
+def _bundle(record: dict[str, Any], folder: Path) -> ModelBundle:
     competing = record.get("competing")
     return ModelBundle(
-        Experiment(**record["experiment"]),
-        record["alpha"],
-        Scaling(**record["scaling"]),
-        tuple(record["limits"]) if record["limits"] else None,
-        record["bit_depth"],
-        record["scale"],
-        record["precision"],
-        read_baseline(record["baseline"]),
-        record["centre"],
-        record["about"],
-        competing and CompetingHazard(np.array(competing["coefficients"]), read_baseline(competing["baseline"])),
-        record.get("masked", False),
+        **{name: record[name] for name in ("alpha", "bit_depth", "scale", "precision", "centre", "about")},
+        experiment=Experiment(**record["experiment"]),
+        scaling=Scaling(**record["scaling"]),
+        limits=tuple(record["limits"]) if record["limits"] else None,
+        baseline=read_baseline(record["baseline"]),
+        folder=folder,
+        competing=competing and read_competing(competing),
+        masked=record.get("masked", False),
     )

@@ -10,7 +10,7 @@ from fracsurv.detection.locate import locate_vertebrae
 from fracsurv.images.plausibility import corrections_off_radiographs
 from fracsurv.images.radiographs import with_slots
 from fracsurv.images.store import build_store
-from fracsurv.study.run import PROFILE, SPLITS, Run, check_folder, named_profile, read_inputs, store_place
+from fracsurv.study.run import PROFILE, SPLITS, Run, check_folder, named_profile, read_inputs
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import atomic_path, write_text
 
@@ -62,5 +62,5 @@ def prepare(
 
 def prepare_store(run: Run, kind: str, *, workers: int = 1, progress: bool = False) -> Path:
     """Build the store of 'crops' or 'full' images under the run's folder, or find it there unchanged; its folder."""
-    folder, scale = store_place(run, kind)
+    folder, scale = run.store_folder(kind), run.scale(kind)
     return build_store(run.cohort, folder, scale=scale, inputs=(kind,), workers=workers, progress=progress)

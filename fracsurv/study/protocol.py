@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from fracsurv.config import TRUE_RISK
 from fracsurv.study.run import Run
 from fracsurv.utils.files import read_json
 
@@ -25,11 +24,11 @@ HELD_OUT = ("external", "test")
 CLINICAL = (REFERENCE, UNIMODAL)
 FEW_EVENTS = 30
 FEW = f"fewer than {FEW_EVENTS} events"
-"""Events in the patients judged below which a report warns: the SD of C is then about 0.05 or more."""
+"""Events in the patients evaluated on below which a report warns: the SD of C is then about 0.05 or more."""
 FEWEST_EVENTS = 10
 """With fewer, C by chance is far from normal and a bootstrap interval of it means nothing: a group has no figures."""
 FEWEST_PATIENTS = 10
-"""A group of fewer is counted and has no row or curve of its own: it would tell of single people."""
+"""A group of fewer is counted and has no row or curve of its own: it would describe single people."""
 
 
 def too_few_for_thirds(n: int) -> bool:
@@ -88,9 +87,8 @@ def fit_records(run: Run, names: Sequence[str]) -> list[dict[str, Any]]:
     """
     records = []
     for name in names:
-        swept = name != TRUE_RISK and run.experiments[name].fusion == "alpha"
         # An α-model's evaluated folds, which lie in no α's folder, hold copies of the chosen α's records.
-        for alpha in run.profile.alphas if swept else (None,):
+        for alpha in run.alphas(name):
             paths = {fold: run.folder(name, fold, alpha) / "fit.json" for fold in range(run.profile.n_folds)}
             records += [
                 {"experiment": name, "fold": fold, **read_json(path)} for fold, path in paths.items() if path.exists()

@@ -12,18 +12,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fracsurv.cohort.cohort import horizons
-from fracsurv.metrics import (
-    evaluate,
-    integration_grid,
-    predicted_survival,
-    usable_horizons,
-)
+from fracsurv.config import TRUE_RISK
+from fracsurv.metrics import evaluate, integration_grid, predicted_survival, usable_horizons
 from fracsurv.study.competing import competing_hazard
 from fracsurv.study.run import Run
 from fracsurv.study.scaling import standardise
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import atomic_path, read_json, write_json
 
+BUNDLE_FILE = "model.json"
+"""In a fold's folder: what its model needs, besides its weights, for new patients; see `model_bundle`."""
 EVALUATED = ("validation", "test", "external")
 Patients = TypeVar("Patients")
 
@@ -156,23 +154,17 @@ def _metrics(predictions: Mapping[str, Predictions], outcomes: Sequence[Mapping]
     return values
 
 
-def is_done(path: Path, key: str) -> bool:
-    """Whether a `fit.json` or `metrics.json` is there and was made under the setting that `key` stands for."""
-    return path.exists() and read_json(path).get("key") == key
+def _written(run: Run, name: str, fold: int, file: str) -> Path:
+    """A fold's file; a UserError where the experiment has not been run."""
+    path = run.folder(name, fold) / file
+    if not path.exists():
+        raise UserError(f"{name}: fold {fold} has not been run; run it first, or leave it out")
+    return path
 
 
 def read_predictions(run: Run, name: str, fold: int) -> pd.DataFrame:
-    """One fold model's predictions.
-
-    Raises
-    ------
-    UserError
-        Where the experiment has not been run.
-    """
-    path = run.folder(name, fold) / "predictions.parquet"
-    if not path.exists():
-        raise UserError(f"{name}: fold {fold} has not been run; run it first, or leave it out")
-    return pd.read_parquet(path)
+    """One fold model's predictions; a UserError where the experiment has not been run."""
+    return pd.read_parquet(_written(run, name, fold, "predictions.parquet"))
 
 
 def risk_of(run: Run, name: str, fold: int) -> NDArray:
@@ -182,29 +174,43 @@ def risk_of(run: Run, name: str, fold: int) -> NDArray:
 
 
 def read_metrics(run: Run, name: str) -> pd.DataFrame:
-    """All folds' metrics: `fold, split, metric, horizon_days, value`."""
+    """All folds' metrics: `fold, split, metric, horizon_days, value`; errors as `read_predictions`."""
     records: list[dict[str, Any]] = []
     for fold in range(run.profile.n_folds):
-        path = run.folder(name, fold) / "metrics.json"
-        if not path.exists():
-            raise UserError(f"{name}: fold {fold} has not been run; run it first, or leave it out")
-        records += [{"fold": fold, **row} for row in read_json(path)["metrics"]]
+        found = read_json(_written(run, name, fold, "metrics.json"))
+        records += [{"fold": fold, **row} for row in found["metrics"]]
     return pd.DataFrame(records)
+
+
+def is_fitted(run: Run, name: str, fold: int, alpha: float | None = None) -> bool:
+    """Whether a fit is there that was made under the run's present settings, by its `fit.json`."""
+    path = run.folder(name, fold, alpha) / "fit.json"
+    return path.exists() and read_json(path).get("key") == run.key(name, fold, alpha)
+
+
+def is_evaluated(run: Run, name: str, fold: int, alpha: float | None = None) -> bool:
+    """Whether a fold's predictions and metrics are there, of the present settings and the chosen `alpha`."""
+    path = run.folder(name, fold) / "metrics.json"
+    return path.exists() and read_json(path).get("key") == run.evaluation_key(name, fold, alpha)
+
+
+def is_complete(run: Run, name: str, fold: int, alpha: float | None = None) -> bool:
+    """Whether a fold is evaluated and its model can be applied to new patients."""
+    can_be_applied = name == TRUE_RISK or (run.folder(name, fold) / BUNDLE_FILE).exists()
+    return can_be_applied and is_evaluated(run, name, fold, alpha)
+
+
+def evaluated_alpha(run: Run, name: str, fold: int) -> float | None:
+    """The α of a fold's evaluated model, as its `fit.json` says; None for a model without one."""
+    path = run.folder(name, fold) / "fit.json"
+    return read_json(path).get("alpha") if path.exists() else None
 
 
 def finished(run: Run) -> list[str]:
     """The experiments of which every fold is evaluated under the run's present settings."""
-    return [name for name in run.runnable() if is_finished(run, name)]
-
-
-def is_finished(run: Run, name: str) -> bool:
-    """Whether every fold of an experiment is evaluated under the run's present settings."""
-    return all(_is_current(run, name, k) for k in range(run.profile.n_folds))
-
-
-def _is_current(run: Run, name: str, fold: int) -> bool:
-    folder = run.folder(name, fold)
-    if not (folder / "metrics.json").exists():
-        return False
-    alpha = read_json(folder / "fit.json").get("alpha") if (folder / "fit.json").exists() else None
-    return is_done(folder / "metrics.json", run.evaluation_key(name, fold, alpha))
+    folds = range(run.profile.n_folds)
+    return [
+        name
+        for name in run.runnable()
+        if all(is_evaluated(run, name, fold, evaluated_alpha(run, name, fold)) for fold in folds)
+    ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,28 +15,21 @@ import pandas as pd
 
 from fracsurv.cohort.cohort import Cohort, read_cohort
 from fracsurv.cohort.splits import make_splits
-from fracsurv.config import (
-    TRUE_RISK,
-    Experiment,
-    Profile,
-    as_record,
-    load_experiments,
-    load_profile,
-)
+from fracsurv.config import TRUE_RISK, Experiment, Profile, as_record, load_experiments, load_profile
 from fracsurv.detection.locate import read_located
 from fracsurv.images.store import ImageStore, store_fingerprint, stored_fingerprint
 from fracsurv.utils.errors import UserError
-from fracsurv.utils.files import is_held, read_json
+from fracsurv.utils.files import is_held
 from fracsurv.vertebrae.covariates import VERTEBRAL
 from fracsurv.vertebrae.slots import read_slots
 
 if TYPE_CHECKING:
     import torch
 
-RESULTS_VERSION = 3
-"""Raised whenever the same cohort and settings would give other results."""
-BUNDLE_VERSION = 4
-"""Raised whenever `model.json` holds something else."""
+FIT_VERSION = 3
+"""Raised whenever the same cohort and settings would give other fits."""
+EVALUATION_VERSION = 4
+"""Raised whenever the same fits would give other predictions, metrics, `model.json` or explanations."""
 IRRELEVANT = (
     "name", "note", "epochs", "encoders", "alphas", "bootstrap_draws", "simulate", "feeding", "tensorboard"
 )  # fmt: skip
@@ -93,12 +85,8 @@ class Run:
             "full": self.cohort.has_images,
             "crops": self.cohort.has_images and self.cohort.vertebrae is not None,
         }
-        measured = self.cohort.has_keypoints
-        names = [
-            name
-            for name, row in self.experiments.items()
-            if possible[row.input] and (measured or not row.morphometry)
-        ]
+        rows, measured = self.experiments.items(), self.cohort.has_keypoints
+        names = [name for name, row in rows if possible[row.input] and (measured or not row.morphometry)]
         return [TRUE_RISK, *names] if (self.cohort.folder / "truth.parquet").exists() else names
 
     def with_parts(self, names: Iterable[str]) -> list[str]:
@@ -119,11 +107,8 @@ class Run:
 
     def covariates(self, name: str) -> list[str]:
         """Names of an experiment's covariates, in the order in which its model takes them."""
-        return [
-            *self.cohort.covariates,
-            *self.cohort.indicators,
-            *(VERTEBRAL if self.experiments[name].morphometry else ()),
-        ]
+        vertebral = VERTEBRAL if self.experiments[name].morphometry else ()
+        return [*self.cohort.covariates, *self.cohort.indicators, *vertebral]
 
     def alphas(self, name: str) -> tuple[float | None, ...]:
         """The values of α that an experiment sweeps; (None,) where it has no α."""
@@ -137,46 +122,71 @@ class Run:
             path /= f"alpha-{alpha:g}"
         return path if fold is None else path / f"fold-{fold}"
 
-    def store(self, kind: str) -> ImageStore:
-        """The store of 'crops' or 'full' images, opened once; a UserError where `prepare` has not built it."""
-        return _open_store(self, kind)
+    def scale(self, kind: str) -> float:
+        """Scale of the stored 'full' images, or of 'crops'."""
+        return self.profile.full_scale if kind == "full" else self.profile.scale
 
-    def key(self, name: str, fold: int, alpha: float | None) -> str:
+    def store_folder(self, kind: str) -> Path:
+        """Where the store of 'crops' or 'full' images lies."""
+        return self.out / "prepared" / kind
+
+    def has_store(self, kind: str) -> bool:
+        """Whether that store is there, of the cohort as it is."""
+        return stored_fingerprint(self.store_folder(kind)) == self._store_fingerprint(kind)
+
+    @lru_cache(maxsize=16)  # noqa: B019 - opened once a run
+    def store(self, kind: str) -> ImageStore:
+        """The store of 'crops' or 'full' images; a UserError where `prepare` has not built it."""
+        folder = self.store_folder(kind)
+        if not self.has_store(kind):
+            raise UserError(
+                f"{folder}: no images of {self.cohort.folder} as it is; `fracsurv prepare {self.cohort.folder} "
+                f"--profile {self.profile.name} --out {self.out} --kind {kind}`, or `fracsurv run`, makes them"
+            )
+        return ImageStore.open(folder)
+
+    @lru_cache(maxsize=16)  # noqa: B019 - computed once a run
+    def _store_fingerprint(self, kind: str) -> str:
+        """What the fingerprint of the store is, whether it is built or not."""
+        return store_fingerprint(self.cohort, self.store_folder(kind), scale=self.scale(kind), inputs=(kind,))
+
+    def key(self, name: str, fold: int, alpha: float | None = None) -> str:
         """Fingerprint of all that a fit depends on, so that no result of another setting is taken for its own."""
-        profile = as_record(self.profile)
-        for irrelevant in IRRELEVANT:
-            del profile[irrelevant]
-        row = self.experiment(name) if name != TRUE_RISK else None
+        row = None if name == TRUE_RISK else self.experiment(name)
+        has_images, morphometry = (row.needs_images, row.morphometry) if row else (False, False)
+        parents = row.pretrained if row else {}
         parts = {
-            "version": RESULTS_VERSION,
+            "version": FIT_VERSION,
             "experiment": as_record(row) if row else name,
-            "pretrained": {part: self.key(other, fold, None) for part, other in row.pretrained.items()}
-            if row
-            else {},
-            "pixels": pixel_fingerprint(self, row.input) if row and row.needs_images else "",
-            "profile": profile,
-            "cohort": self.cohort.fingerprint(boxes=bool(row and row.morphometry)),  # crops: see pixels
+            "pretrained": {part: self.key(other, fold) for part, other in parents.items()},
+            "pixels": self._store_fingerprint(row.input) if has_images else "",
+            "profile": {entry: value for entry, value in as_record(self.profile).items() if entry not in IRRELEVANT},
+            "cohort": self.cohort.fingerprint(boxes=morphometry),  # crops: see pixels
             "splits": hashlib.sha256(self.splits.to_csv(index=False).encode()).hexdigest(),
             "fold": fold,
             "alpha": alpha,
         }
-        if row and row.needs_images and self.cohort.masks:
+        if has_images and self.cohort.masks:
             parts["masked"] = True
-        if row and row.morphometry:
+        if morphometry:
             parts["slots"] = hashlib.sha256(self.cohort.slot_index.tobytes()).hexdigest()
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return _short_hash(json.dumps(parts, sort_keys=True))
 
     def evaluation_key(self, name: str, fold: int, alpha: float | None = None) -> str:
         """Fingerprint of what predictions, metrics and `model.json` depend on beside the fit."""
         about = self.cohort.outcome, self.cohort.time_unit, self.cohort.competing_event
-        parts = [self.key(name, fold, alpha), list(self.cohort.horizons), BUNDLE_VERSION, *about]
+        parts = [self.key(name, fold, alpha), list(self.cohort.horizons), EVALUATION_VERSION, *about]
         if alpha is not None:
             parts.append(list(self.profile.alphas))
         if self.cohort.has_competing:
             parts.append("ranked by absolute risk")
         if name == TRUE_RISK:
             parts.append(hashlib.sha256((self.cohort.folder / "truth.parquet").read_bytes()).hexdigest())
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        return _short_hash(json.dumps(parts))
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def open_run(cohort: str | Path, out: str | Path, profile: str | Profile) -> Run:
@@ -213,7 +223,7 @@ def read_inputs(cohort: str | Path, profile: str | Profile) -> tuple[Cohort, Pro
 
 def check_folder(cohort: Cohort, profile: Profile, splits: pd.DataFrame, out: Path) -> None:
     """Refuse a folder of results of another profile or cohort, or with other splits."""
-    _check_same_profile(profile, out)
+    _check_profile(profile, out)
     path = out / SPLITS
     if not path.exists():
         return
@@ -224,22 +234,18 @@ def check_folder(cohort: Cohort, profile: Profile, splits: pd.DataFrame, out: Pa
             f"{path}: made from another cohort, profile or seed, or by another version of fracsurv; choose "
             f"another --out, or delete {out}"
         )
-    _check_same_patients(cohort, out)
+    predictions = next(out.glob("experiments/*/fold-*/predictions.parquet"), None)
+    if predictions is not None and not _same_outcomes(cohort, predictions):
+        raise UserError(f"{out}: holds results of another cohort; choose another --out, or delete {out}")
 
 
-def _check_same_profile(profile: Profile, out: Path) -> None:
-    """Refuse a folder of another profile's fits: each would make way for this one's, days of work perhaps.
-
-    Also one in which another profile is at work, and may not have fitted anything yet.
-    """
+def _check_profile(profile: Profile, out: Path) -> None:
+    """Refuse a folder of another profile's fits, or in which one is at work: this one's would replace them."""
     known = named_profile(out)
     if known not in ("", profile.name) and is_held(out / RUN_LOCK):
         raise UserError(f"{out}: profile {known} is being run there; wait for it, or choose another --out")
     if next(out.glob("experiments/*/**/fold-*/*"), None) is None:
         return
-    if not known and (out / "provenance.json").exists():
-        with suppress(ValueError, KeyError, TypeError):  # damaged
-            known = read_json(out / "provenance.json")["profile"]["name"]
     if not known:
         raise UserError(
             f"{out}: holds fits, and it is not known of which profile; write its name into {out / PROFILE}, or "
@@ -253,57 +259,25 @@ def _check_same_profile(profile: Profile, out: Path) -> None:
 
 
 def named_profile(out: Path) -> str:
-    """Whose results a folder holds, or is to hold, as it says itself; '' where it does not."""
+    """Name of the profile of a folder's fits, as the folder says; '' where it does not."""
     return (out / PROFILE).read_text(encoding="utf-8").strip() if (out / PROFILE).exists() else ""
 
 
-def _check_same_patients(cohort: Cohort, out: Path) -> None:
-    """Refuse a folder with another cohort's results: one with other outcomes for most patients, whatever their ids.
+def _same_outcomes(cohort: Cohort, predictions: Path) -> bool:
+    """Whether most patients have the outcome that is written beside their predictions.
 
     A cohort in which single values were corrected is the same one, and its fits are made anew.
     """
-    path = next(out.glob("experiments/*/fold-*/predictions.parquet"), None)
-    if path is None:
-        return
-    there = pd.read_parquet(path, columns=["patient_id", "time", "event"]).set_index("patient_id")
     here = cohort.table.set_index("patient_id")[["time", "event"]]
+    there = pd.read_parquet(predictions, columns=["patient_id", "time", "event"]).set_index("patient_id")
     there = there.reindex(here.index)
-    if ((there["time"] == here["time"]) & (there["event"] == here["event"])).mean() < SAME_PATIENTS:
-        raise UserError(f"{out}: holds results of another cohort; choose another --out, or delete {out}")
+    return ((there["time"] == here["time"]) & (there["event"] == here["event"])).mean() >= SAME_PATIENTS
 
 
 def permuted(cohort: Cohort, seed: int) -> Cohort:
-    """The cohort with (time, event) dealt out at random: covariates and images then say nothing about them."""
+    """The cohort with (time, event) permuted: covariates and images then say nothing about the outcome."""
     table = cohort.table.copy()
     order = np.random.default_rng(seed).permutation(len(table))
     for column in ("time", "event", *(["competing"] if cohort.has_competing else [])):
         table[column] = table[column].to_numpy()[order]
     return replace(cohort, table=table)
-
-
-def store_place(run: Run, kind: str) -> tuple[Path, float]:
-    """The folder of the store of 'crops' or 'full' images, and its scale."""
-    return run.out / "prepared" / kind, run.profile.scale if kind == "crops" else run.profile.full_scale
-
-
-def has_store(run: Run, kind: str) -> bool:
-    """Whether that store is there, of the cohort as it is."""
-    return stored_fingerprint(store_place(run, kind)[0]) == pixel_fingerprint(run, kind)
-
-
-@lru_cache(maxsize=16)
-def pixel_fingerprint(run: Run, kind: str) -> str:
-    """Fingerprint of the store of 'crops' or 'full' images, whether it is built or not; looked up once a run."""
-    folder, scale = store_place(run, kind)
-    return store_fingerprint(run.cohort, folder, scale=scale, inputs=(kind,))
-
-
-@lru_cache(maxsize=16)
-def _open_store(run: Run, kind: str) -> ImageStore:
-    folder = store_place(run, kind)[0]
-    if not has_store(run, kind):
-        raise UserError(
-            f"{folder}: no images of {run.cohort.folder} as it is; `fracsurv prepare {run.cohort.folder} --profile "
-            f"{run.profile.name} --out {run.out} --kind {kind}` makes them, and so does `fracsurv run`"
-        )
-    return ImageStore.open(folder)

@@ -27,8 +27,7 @@ class Scaling:
     indicators : list of str
         Columns of 0 and 1 that follow, which say where a covariate is not known.
     constant : list of str
-        Of these, the ones that were the same for all training patients, of which nothing could be learnt: 0 for
-        everybody.
+        Those of them that were constant in the training patients: 0 for everybody.
     block_mean, block_sd : list of float
         Of the vertebral covariates that follow those; empty for a model without them.
     """
@@ -66,7 +65,7 @@ class Scaling:
 
 
 def fit_scaling(cohort: Cohort, train: np.ndarray, *, morphometry: bool = False) -> Scaling:
-    """Medians, means and standard deviations of the rows `train`; the rest of the cohort has no say.
+    """Medians, means and standard deviations of the rows `train` alone.
 
     A covariate that is not known has their median (binary: their most frequent value); `Cohort.indicators` say of
     whom it is not, unless no training patient, or every one, is among them. With `morphometry` the block of

@@ -105,26 +105,17 @@ def subgroup_table(run: Run, split: str, names: Sequence[str], horizon: float | 
             probability[name] = found.loc[patients].to_numpy()
     records = []
     for number, (group, inside) in enumerate([(ALL, np.ones(len(time), bool)), *subgroups(run, split)]):
-        own, seed = (event[inside], time[inside]), derive_seed(run.profile.seed, "subgroup", split, number)
+        seed = derive_seed(run.profile.seed, "subgroup", split, number)
         if inside.all() and split != "validation":  # the draws of the ablation: one interval for one quantity
             seed = bootstrap_seed(run, split, folds)
-        c_index, draws = _c_index(*own, {name: [r[inside] for r in risks[name]] for name in names}, run, seed)
+        own, n_events = (event[inside], time[inside]), int(event[inside].sum())
+        c_index = _c_index(*own, {name: [r[inside] for r in risks[name]] for name in names}, run, seed)
         for name in names:
-            low, high = percentile_interval(draws[name])
-            record = {"group": group, "n": int(inside.sum()), "events": int(own[0].sum())}
-            record |= {"small": record["events"] < FEW_EVENTS, "experiment": name}
-            record |= {"c_index": c_index[name], "ci_low": low, "ci_high": high}
-            paired = draws[name] - draws[names[0]]
-            low, high = percentile_interval(paired) if name != names[0] else (np.nan, np.nan)
-            record |= {
-                "difference": c_index[name] - c_index[names[0]],
-                "difference_low": low,
-                "difference_high": high,
-            }
+            record = {"group": group, "n": int(inside.sum()), "events": n_events}
+            record |= {"small": n_events < FEW_EVENTS, "experiment": name, **c_index[name]}
             if horizon is not None:
-                record |= _ratio(
-                    status[inside], own[1], probability[name][inside], horizon, run.profile.bootstrap_draws, seed
-                )
+                given = status[inside], own[1], probability[name][inside]
+                record |= _ratio(*given, horizon, run.profile.bootstrap_draws, seed)
             records.append(record)
     found = pd.DataFrame(records)
     figures = found.columns.difference(["group", "n", "events", "small", "experiment"])
@@ -132,15 +123,24 @@ def subgroup_table(run: Run, split: str, names: Sequence[str], horizon: float | 
     return found
 
 
-def _c_index(event, time, risks: dict[str, list[NDArray]], run: Run, seed: int):
-    """Mean C over the fold models, and that in every draw, by experiment; the same draws for all."""
+def _c_index(
+    event: NDArray, time: NDArray, risks: dict[str, list[NDArray]], run: Run, seed: int
+) -> dict[str, dict[str, float]]:
+    """Mean C over the fold models, and what it is above the first experiment's, by experiment, in the same draws."""
     flat = {f"{name} {fold}": risk for name, each in risks.items() for fold, risk in enumerate(each)}
     found = bootstrap(event, time, flat, n_draws=run.profile.bootstrap_draws, seed=seed)
-    estimate, draws = {}, {}
+    result, first = {}, None
     for number, name in enumerate(risks):
         own = slice(number * run.profile.n_folds, (number + 1) * run.profile.n_folds)
-        estimate[name], draws[name] = found.estimate[own, 0].mean(), found.draws[:, own, 0].mean(axis=1)
-    return estimate, draws
+        value, draws = found.estimate[own, 0].mean(), found.draws[:, own, 0].mean(axis=1)
+        low, high = percentile_interval(draws)
+        result[name] = {"c_index": value, "ci_low": low, "ci_high": high}
+        if first is None:
+            first, low, high = (value, draws), np.nan, np.nan
+        else:
+            low, high = percentile_interval(draws - first[1])
+        result[name] |= {"difference": value - first[0], "difference_low": low, "difference_high": high}
+    return result
 
 
 def _ratio(event, time, probability, horizon: float, n_draws: int, seed: int) -> dict[str, float]:

@@ -13,7 +13,7 @@ from fracsurv.cohort.summary import label
 from fracsurv.config import RESNETS, derive_seed
 from fracsurv.explain.fractures import fracture_auc, true_grades
 from fracsurv.report.findings.finding import PATIENTS, Finding
-from fracsurv.study.explanations import Explanation
+from fracsurv.study.explain import Explanation
 from fracsurv.study.labels import experiment_name, stamp
 from fracsurv.study.run import Run
 from fracsurv.utils.formatting import counted, interval, signed
