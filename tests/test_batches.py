@@ -1,8 +1,10 @@
-"""Batches of rows, the way of their pixels to the device, compiling, and the stopwatch."""
+"""Batches of rows, the way of their pixels to the device, compiling, the stopwatch, and freed memory."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -14,6 +16,7 @@ from fracsurv.training.compilation import compiled, worth_compiling
 from fracsurv.training.data import Pixels, draw_batches
 from fracsurv.training.loop import Network, Patients, Recipe, Training, train_batches
 from fracsurv.training.monitor import Stopwatch
+from fracsurv.utils.devices import keep_freed_memory
 from fracsurv.utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -26,10 +29,7 @@ def test_every_training_row_is_in_one_batch():
     assert sorted(np.concatenate(first)) == sorted(train)
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
     assert any((a != b).any() for a, b in zip(first, other, strict=True))
-
-
-def test_a_single_patient_is_no_batch():
-    assert [len(rows) for rows in draw_batches(np.arange(65), 32, 0)] == [32, 32]
+    assert [len(rows) for rows in draw_batches(np.arange(65), 32, 0)] == [32, 32]  # one patient is no batch
 
 
 @pytest.mark.parametrize(
@@ -152,3 +152,34 @@ def test_a_stopwatch_adds_up_and_counts_no_second_twice():
     assert seconds["outer"] >= 0.04
     assert sum(seconds.values()) <= took
     assert watch.lap() == {}
+
+
+PAGE_FAULTS = """
+import resource
+import torch
+from fracsurv.utils.devices import keep_freed_memory
+
+def faults(n=5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(n):
+        torch.ones(10_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+before = faults()
+kept = keep_freed_memory()
+faults(20)  # takes what it will keep: aligned blocks settle after some rounds
+print(kept, before, faults())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's setting")
+def test_freed_memory_is_kept_for_the_next_array(monkeypatch):
+    done = subprocess.run([sys.executable, "-c", PAGE_FAULTS], capture_output=True, text=True, check=True)
+    kept, before, after = done.stdout.split()
+    if kept == "False":
+        pytest.skip("the C library is not glibc")
+    assert int(before) > 1000  # five times 40 MB: 48,800 small pages, fewer huge ones
+    assert int(after) < 100
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert keep_freed_memory() is False

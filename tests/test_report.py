@@ -1,12 +1,10 @@
-"""The report and the notebooks on a run that is made up: what stands in them, and what must not."""
+"""The report of a made-up run: its numbers, its files, what it must escape, and what it must not fetch."""
 
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import matplotlib as mpl
 import nbformat
@@ -14,20 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fracsurv.config import (
-    CONFIGS,
-    ROOT,
-    TRUE_RISK,
-    load_experiments,
-)
+from fracsurv.cohort.cohort import read_cohort
+from fracsurv.config import CONFIGS, ROOT, TRUE_RISK, load_experiments
 from fracsurv.metrics import brier_score, kaplan_meier
 from fracsurv.pipeline.pipeline import format_table
-from fracsurv.report import (
-    answers,
-    findings,
-    report,
-    wording,
-)
+from fracsurv.report import answers, findings, report, wording
 from fracsurv.report.html import notebook_html
 from fracsurv.report.tables import (
     further_metrics,
@@ -41,19 +30,15 @@ from fracsurv.report.tables_export import to_html
 from fracsurv.study.ablation import ablation
 from fracsurv.study.prepare import prepare
 from fracsurv.study.protocol import fit_records
+from fracsurv.study.provenance import commit
 from fracsurv.study.results import write_predictions
-from fracsurv.study.thesis_results import (
-    published,
-    published_alpha,
-    published_summary,
-    thesis_order,
-)
+from fracsurv.study.thesis_results import published, published_alpha, published_summary, thesis_order
 from fracsurv.study.time_dependent import KAPLAN_MEIER, follow_up_groups, metrics_over_time
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import write_json
 from fracsurv.utils.formatting import signed
 from tests.conftest import tabular, write_cohort
-from tests.made_up import SCRIPT, made_up_run
+from tests.made_up import SCRIPT, execute, made_up_baselines, made_up_run
 
 
 @pytest.fixture(autouse=True)
@@ -126,12 +111,10 @@ def assert_self_contained(text):
     assert "@import" not in css
 
 
-def test_report_fetches_nothing_and_escapes_the_cohorts_text(page):
+def test_report_is_one_file_that_escapes_the_cohorts_text(run, page):
     assert_self_contained(page)
     assert "&lt;script&gt;" in page
-
-
-def test_report_has_alt_texts_and_working_anchors(page):
+    assert page.index("Simulated cohort:") < page.index(report.question(run), page.index("<body>"))
     tags = Page(page).tags
     images = [attributes for tag, attributes in tags if tag == "img"]
     assert len(images) >= 5
@@ -140,11 +123,6 @@ def test_report_has_alt_texts_and_working_anchors(page):
     inner = [a["href"][1:] for tag, a in tags if tag == "a" and a["href"].startswith("#")]
     assert len(inner) >= 5
     assert set(inner) <= ids
-
-
-def test_report_says_first_what_the_cohort_is(run, page):
-    assert page.index("Simulated cohort:") < page.index(report.question(run), page.index("<body>"))
-    assert "Its figures mean nothing" in page
 
 
 def test_links_lead_to_files_that_are_there(run, page):
@@ -163,15 +141,15 @@ def test_tables_numbers_are_those_of_ablation_csv(run, page):
     table = pd.read_csv(run.out / "ablation.csv")
     first = page[page.index("<table") : page.index("</table>")]
     rows = {row[0]: row[1:] for row in Page(first).cells[2:]}
-    assert set(rows) == {"True risk (simulator)", "Cox PH tabular only", "DeepSurv tabular only"}
     wanted = {
         "True risk (simulator)": TRUE_RISK,
         "Cox PH tabular only": "cox_ph",
         "DeepSurv tabular only": "deepsurv",
     }
+    assert set(rows) == set(wanted)
+    columns = [(s, m) for s in ("external", "test", "validation") for m in ("c_index", "auc", "brier")]
     checked = 0
     for shown, name in wanted.items():
-        columns = [(s, m) for s in ("external", "test", "validation") for m in ("c_index", "auc", "brier")]
         for (split, metric), cell in zip(columns, rows[shown], strict=False):
             at = (table["experiment"] == name) & (table["split"] == split) & (table["metric"] == metric)
             if metric != "c_index":
@@ -194,29 +172,25 @@ def test_provenance_record(run, page):
     assert counts["train"][0] + counts["test"][0] == 100
     assert facts["fit_seconds_total"] == 3.0
     assert facts["fits_made_with"] == {"torch": ["1.0", "1.1"], "fracsurv": [], "commit": ["abc"]}
-    assert "commit abc; torch 1.0, 1.1: not what this report was made with" in page
+    assert "commit abc; torch 1.0, 1.1" in page
     assert [fit["experiment"] for fit in facts["fits"]] == ["deepsurv"] * 2
     assert facts["packages"]["torch"].startswith("2.")
     assert facts["profile"]["name"] == "tiny"
 
 
-def test_report_without_results_is_a_users_mistake(tmp_path, run):
-    empty = prepare(run.cohort.folder, tmp_path / "empty", "tiny")
-    with pytest.raises(UserError, match="no experiment is finished"):
-        report.write_report(empty)
-
-
-@pytest.mark.parametrize("names", [["cox_ph"], [TRUE_RISK]])
-def test_report_of_one_row_alone(tmp_path, run, names):
+@pytest.mark.parametrize("name", ["cox_ph", TRUE_RISK])
+def test_report_of_no_row_is_refused_and_of_one_row_written(tmp_path, run, name):
     one = prepare(run.cohort.folder, tmp_path / "one", "tiny")
+    with pytest.raises(UserError, match="no experiment is finished"):
+        report.write_report(one)
     for fold in range(2):
-        write_predictions(one, names[0], fold, run.cohort.table["age"].to_numpy())
+        write_predictions(one, name, fold, run.cohort.table["age"].to_numpy())
     text = report.write_report(one).read_text(encoding="utf-8")
     assert_self_contained(text)
-    assert f"Not run: {', '.join(name for name in one.runnable() if name not in names)}." in text
+    assert ", ".join(other for other in one.runnable() if other != name) in text  # those that were not run
     for fold in range(2):  # a table from before another experiment was finished is made anew
         write_predictions(one, "deepsurv", fold, -run.cohort.table["age"].to_numpy())
-    assert set(report.read_ablation(one)[0]["experiment"]) == {*names, "deepsurv"}
+    assert set(report.read_ablation(one)[0]["experiment"]) == {name, "deepsurv"}
 
 
 @pytest.mark.parametrize("n_external", [40, 4])  # of four, most draws hold no pair that could be compared
@@ -228,12 +202,10 @@ def test_a_cohort_with_fixed_training_and_external_patients_alone(tmp_path, monk
     made = prepare(folder, tmp_path / "out", "tiny")
     made_up_baselines(made, np.random.default_rng(1))
     text = report.write_report(made).read_text(encoding="utf-8")
-    sentences = re.sub(r"<(style|table)\b.*?</\1>", "", text, flags=re.DOTALL)
-    assert not re.findall(r".{20}\d %|.{20}\b[np] (?:=|&lt;)", sentences), "a line can end before a sign"
     assert n_external > 4 or "Without an interval: " in text
     assert not (made.out / "tables" / "results_test.csv").exists()
     shown = execute("03_baselines", folder, tmp_path / "out", monkeypatch)
-    assert any(f"On external ({n_external} patients) Cox PH" in s.data for s in shown if hasattr(s, "data"))
+    assert any(f"external ({n_external} patients)" in s.data for s in shown if hasattr(s, "data"))
 
 
 def test_records_are_of_the_profiles_values_of_alpha(tmp_path, run):
@@ -252,7 +224,6 @@ def test_notebook_page_is_sanitised_folded_and_self_contained():
     notebook = nbformat.v4.new_notebook(cells=[hostile_cell()])
     text = notebook_html(notebook, "name")
     assert_self_contained(text)
-    assert "<details" in text
     assert "<td>1&lt;script&gt;" in text
 
 
@@ -278,38 +249,17 @@ def c_index_rows(**means):
 ABOVE, AROUND, BELOW = (0.01, 0.05), (-0.01, 0.03), (-0.05, -0.01)
 
 
-ABOVE, AROUND, BELOW = (0.01, 0.05), (-0.01, 0.03), (-0.05, -0.01)
-
-
-@pytest.mark.parametrize(
-    ("cox", "deep", "verdict"),
-    [
-        (ABOVE, ABOVE, "the radiograph adds to"),
-        (ABOVE, AROUND, "do not tell"),
-        (ABOVE, (0.0, 0.03), "do not tell"),
-        (ABOVE, BELOW, "do not tell"),
-        (AROUND, ABOVE, "do not tell"),
-        (AROUND, AROUND, "do not tell"),
-        (BELOW, AROUND, "nothing shows that the radiograph adds"),
-        (BELOW, BELOW, "nothing shows that the radiograph adds"),
-        (ABOVE, None, "is not answered, for DeepSurv was not run"),
-    ],
-)
-def test_the_radiograph_adds_only_if_both_models_without_it_are_beaten(run, cox, deep, verdict):
+@pytest.mark.parametrize("cox", [ABOVE, AROUND, BELOW])
+@pytest.mark.parametrize("deep", [ABOVE, AROUND, (0.0, 0.03), BELOW, None])
+def test_the_radiograph_adds_only_if_both_models_without_it_are_beaten(run, cox, deep):
     intervals = {"cox_ph": cox} | ({"deepsurv": deep} if deep else {})
     rows, found = c_index_rows(cox_ph=0.6, deepsurv=0.61, cds_crops_if=0.64), differences("cds_crops_if", **intervals)
     said = answers.row_answer(run, rows, found, "cds_crops_if")
-    assert verdict in said
     assert ("patients, the radiograph adds to" in said) == (cox == deep == ABOVE)
     assert answers.adds(found, "external") == (cox == deep == ABOVE)
     assert signed(sum(cox) / 2) in said
-
-
-def test_a_row_without_an_image_says_nothing_of_the_radiograph(run):
-    rows, found = c_index_rows(cox_ph=0.6, deepsurv=0.62), differences("deepsurv", cox_ph=ABOVE)
-    assert "radiograph" not in answers.row_answer(run, rows, found, "deepsurv")
-    assert "cox_ph is not among" in answers.row_answer(run, rows[1:], differences("deepsurv"), "deepsurv")
-    assert "no radiographs" in answers.study_answer(run, rows, found)
+    without_image = answers.row_answer(run, rows, differences("deepsurv", cox_ph=cox), "deepsurv")
+    assert "radiograph" not in without_image
 
 
 def permuted(run):
@@ -388,9 +338,8 @@ def test_what_is_not_known_is_never_printed_as_nan(tmp_path, n_test):
         assert not re.search(r"\bnan\b", text, re.I), file
     assert "nan" not in format_table(found, "made up").lower()
     said = findings.calibration(made, found, "test", ["cox_ph"])
-    if said is not None:
-        shown = [text.get_text() for axes in said.figure.axes for text in axes.texts]
-        assert not re.search(r"\bnan\b", " ".join([said.said, *shown]))
+    shown = [] if said is None else [text.get_text() for axes in said.figure.axes for text in axes.texts]
+    assert not re.search(r"\bnan\b", " ".join(shown))
 
 
 def test_kaplan_meier_reference_of_the_brier_score(run):
@@ -428,32 +377,23 @@ def test_published_covers_every_experiment_of_the_protocol():
 def test_results_table_keeps_published_values_in_columns_of_their_own(run, page):
     table, found = report.read_ablation(run)
     shown = results_table(run, table, found, "test")
+    ours = "this run, test (simulated)"
     groups = list(dict.fromkeys(group for group, _ in shown.columns))
-    thesis = "thesis, test (Tables 4.2, 4.3): private SUPERB cohort, not comparable"
-    assert groups == ["", "this run, test (simulated)", thesis]
-    assert not any("thesis" in g for g, _ in results_table(run, table, found, "external").columns)
+    assert groups[:2] == ["", ours]
+    assert groups[2].startswith("thesis, test")
+    for split in ("external", "validation"):
+        columns = results_table(run, table, found, split).columns
+        assert any("thesis" in group for group, _ in columns) == (split == "validation")
+        assert any("ΔC" in name for _, name in columns) == (split == "external")  # epochs were chosen on validation
     cox = shown[shown["", "model"] == "Cox PH"].iloc[0]
-    assert cox["this run, test (simulated)", "ΔC from Cox PH"] == "–"
+    assert cox[ours, "ΔC from Cox PH"] == "–"
     row = table.query(
         "experiment == 'cox_ph' and split == 'test' and metric == 'auc_thesis' and horizon_days == 1826"
     )
-    assert cox["this run, test (simulated)", "AUC, thesis's definition, 5 years"].startswith(
-        f"{row['mean'].item():.3f}"
-    )
+    assert cox[ours, "AUC, thesis's definition, 5 years"].startswith(f"{row['mean'].item():.3f}")
     without = results_table(run, table[table["metric"] != "auc_thesis"], found, "test")
     assert not any("definition" in name for _, name in without.columns)
     assert len(main_table(run, table)) == 3
-
-
-def test_validation_has_no_differences_and_says_why(run, page):
-    table, found = report.read_ablation(run)
-    shown = results_table(run, table, found, "validation")
-    ours = "this run, validation (simulated); networks' epochs (and α) were chosen on these patients: optimistic"
-    assert [name for group, name in shown.columns if group == ours] == [
-        "C-index", "AUC, 5 years", "Brier score, 5 years", "AUC, thesis's definition, 5 years",
-    ]  # fmt: skip
-    groups = {group for group, _ in main_table(run, table).columns}
-    assert [g for g in groups if "optimistic" in g] == [g for g in groups if g.startswith("validation")] != []
 
 
 def test_each_reference_has_its_own_column_of_differences(run, page):
@@ -480,7 +420,6 @@ def test_further_metrics_holds_uno_and_the_integrated_forms(run, page):
         value = rows.loc[rows["metric"] == metric, "mean"].item()
         group = next(group for group, _ in shown.columns if group.startswith("test"))
         assert shown.loc["Cox PH\ntabular only", (group, column)].startswith(f"{value:.3f} ±")
-    assert "Uno's C" in page.replace("&#39;", "'").replace("&#x27;", "'")
 
 
 def test_a_table_of_other_fold_models_is_made_anew(run, page):
@@ -505,145 +444,29 @@ def test_another_outcome_has_no_published_values_and_is_escaped(tmp_path):
     settings = {"covariates": {"age": "continuous", "smoker": "binary"}, "outcome": f"a fall {SCRIPT}"}
     other = prepare(write_cohort(tmp_path / "c", tabular(), **settings), tmp_path / "out", "tiny")
     for fold in range(2):
-        risk = other.cohort.table["age"].to_numpy()
-        write_predictions(other, "cox_ph", fold, risk)
+        write_predictions(other, "cox_ph", fold, other.cohort.table["age"].to_numpy())
     text = report.write_report(other).read_text(encoding="utf-8")
     assert_self_contained(text)
     assert "thesis" not in text
-    assert "when predicting a fall &lt;script&gt;" in text
-
-
-def test_to_html_escapes_and_groups():
+    assert "a fall &lt;script&gt;" in text
     frame = pd.DataFrame([["a<b", "1\n[0, 2]"]], columns=pd.MultiIndex.from_tuples([("", "x"), ("g & h", "y")]))
     made = to_html(frame, "cap<tion")
-    assert "a&lt;b" in made
-    assert "1<br><small>[0, 2]</small>" in made
-    assert ">g &amp; h</th>" in made
-    assert "cap&lt;tion" in made
-
-
-def test_plain_text_cannot_be_markup():
+    for shown in ("a&lt;b", "1<br><small>[0, 2]</small>", ">g &amp; h</th>", "cap&lt;tion"):
+        assert shown in made
     assert wording.plain("[a](b) <i> *c* $x$") == r"\[a\](b) &lt;i&gt; \*c\* \$x\$"
 
 
 def test_groups_without_prior_fracture_and_without_binary_covariates(tmp_path):
     table = tabular()
-    both = prepare(write_cohort(tmp_path / "a", table, covariates={"age": "continuous", "smoker": "binary"}),
-                    tmp_path / "o", "tiny").cohort  # fmt: skip
-    assert follow_up_groups(both)[0] == "smoker"
-    one = prepare(
-        write_cohort(tmp_path / "b", table, covariates={"age": "continuous"}), tmp_path / "p", "tiny"
-    ).cohort
+    both = write_cohort(tmp_path / "a", table, covariates={"age": "continuous", "smoker": "binary"})
+    assert follow_up_groups(read_cohort(both))[0] == "smoker"
+    one = read_cohort(write_cohort(tmp_path / "b", table, covariates={"age": "continuous"}))
     name, group, labels = follow_up_groups(one)
     assert (name, group.sum()) == ("age", int((table["age"] > table["age"].median()).sum()))
-    assert labels[0].startswith("Age, years: at most")
-
-
-def execute(stem, cohort, out, monkeypatch):
-    """Run a notebook's cells in this process; what it displayed."""
-    shown = []
-    monkeypatch.setattr("fracsurv.report.notebook.display", lambda data, **_: shown.append(data))
-    monkeypatch.chdir(ROOT / "notebooks")
-    notebook = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", as_version=4)
-    names = {}
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            exec(compile(cell.source, stem, "exec"), names)
-        if "parameters" in cell.metadata.get("tags", []):
-            names |= {"cohort": str(cohort), "out": str(out)}
-    return shown
-
-
-def made_up_baselines(run, rng):
-    """Predictions of Cox PH and DeepSurv and what notebook 03 reads, no model trained."""
-    for name in ("cox_ph", "deepsurv"):
-        for fold in range(run.profile.n_folds):
-            place = run.folder(name, fold)
-            write_json(place / "model.json", {})
-            write_predictions(run, name, fold, rng.normal(size=len(run.cohort)))
-            write_json(
-                place / "fit.json", {"key": run.key(name, fold, None), "note": "", "seconds": 1.0, "threads": 1}
-            )
-            effects = {"covariate": list(run.cohort.covariates), "log_hazard_ratio": 0.5}
-            pd.DataFrame(effects).to_csv(place / "coefficients.csv", index=False)
-            history = {"epoch": [1], "train_loss": [4.0], "train_c_index": [0.5]}
-            history |= {"validation_loss": [3.5], "validation_c_index": [0.58]}
-            pd.DataFrame(history).to_csv(place / "history.csv", index=False)
-
-
-@pytest.mark.parametrize("stem", ["01_eda_kaplan_meier", "03_baselines"])
-def test_notebooks_on_horizons_below_one_of_another_unit(tmp_path, stem, monkeypatch):
-    table = tabular(n=120, seed=2)
-    table["time_days"] = table["time_days"] / 1000  # events up to 3 months
-    folder = write_cohort(
-        tmp_path / "c", table, covariates={"age": "continuous"}, time_unit="months", horizons=[0.3333, 0.825, 1.602]
-    )
-    run = prepare(folder, tmp_path / "out", "tiny")
-    made_up_baselines(run, np.random.default_rng(1))
-    shown = execute(stem, folder, tmp_path / "out", monkeypatch)
-    texts = " ".join(s.data for s in shown if hasattr(s, "data"))
-    assert re.search(r"\b1\.602 months", texts)
-    assert "years" not in texts.replace("Age, years", "")
-    if stem == "03_baselines":  # every horizon has its own value
-        found = json.loads((run.folder("cox_ph", 0) / "metrics.json").read_text())["metrics"]
-        assert len({row["value"] for row in found if row["metric"] == "brier" and row["split"] == "test"}) == 3
-
-
-def test_notebook_02_escapes_hostile_patient_ids(simulated, tmp_path, monkeypatch):
-    folder = shutil.copytree(simulated, tmp_path / "c")
-    patients = pd.read_csv(folder / "cohort.csv")["patient_id"][:40]
-    for path in (folder / "cohort.csv", folder / "vertebrae.csv"):
-        table = pd.read_csv(path)
-        table = table[table["patient_id"].isin(patients)]
-        table["patient_id"] = "<script>*" + table["patient_id"] + "*"
-        table.to_csv(path, index=False)
-    (folder / "truth.parquet").unlink()
-    rows = pd.read_csv(folder / "vertebrae.csv")
-    rows[rows["patient_id"] == rows["patient_id"][0]].iloc[1:].to_csv(
-        folder / "vertebrae_corrections.csv", index=False
-    )
-    shown = execute("02_crop_extraction", folder, tmp_path / "out", monkeypatch)
-    texts = [s.data for s in shown if hasattr(s, "data")]
-    assert any(r"&lt;script&gt;\*" in text for text in texts)
-    assert not any("<script>" in text for text in texts)
-    assert any("patients 1; boxes kept" in text and "removed 1." in text for text in texts)
-    assert any("no truth to hold the boxes against" in text for text in texts)
-
-
-@pytest.mark.parametrize("stem", ["01_eda_kaplan_meier", "03_baselines", "05_ablation_tables"])
-def test_notebooks_run_on_a_cohort_without_images(run, page, stem, monkeypatch):
-    shown = execute(stem, run.cohort.folder, run.out, monkeypatch)
-    texts = [s.data for s in shown if hasattr(s, "data")]
-    assert sum(isinstance(s, dict) and "image/png" in s for s in shown) >= 2
-    assert texts[0].startswith("> Simulated cohort")
-    assert not any("<script>" in text for text in texts)
-
-
-def test_committed_notebooks_carry_no_paths_and_stay_small():
-    paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    assert len(paths) == 5
-    for path in paths:
-        text = path.read_text(encoding="utf-8")
-        assert len(text) < 1_000_000
-        notebook = nbformat.reads(text, as_version=4)
-        tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
-        assert len(tagged) == 1
-        assert notebook.cells[notebook.cells.index(tagged[0]) - 1].source.startswith("| parameter | default")
-        outputs = json.dumps(
-            [o for c in notebook.cells for o in c.get("outputs", []) if "image/png" not in str(o)[:200]]
-        )
-        assert str(Path.home()) + "/" not in outputs
-        assert str(ROOT) not in outputs
-        assert "site-packages" not in outputs
-        assert "Warning" not in outputs
-        # nbval takes the marker only where it stands alone in its line
-        marked = [c.source.splitlines()[0] for c in notebook.cells if "NBVAL" in c.source]
-        assert set(marked) <= {"# NBVAL_IGNORE_OUTPUT"}
+    assert labels[0].startswith("Age")
 
 
 def test_provenance_names_the_commit_if_there_is_one():
-    from fracsurv.study.provenance import commit
-
     found = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     assert (commit() or "").removesuffix("+changes") == (found.stdout.strip() if found.returncode == 0 else "")
 
