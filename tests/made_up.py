@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib as mpl
 import nbformat
 import numpy as np
 import pandas as pd
@@ -69,11 +70,12 @@ def execute(stem: str, cohort: Path, out: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(ROOT / "notebooks")
     notebook = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", as_version=4)
     names = {}
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            exec(compile(cell.source, stem, "exec"), names)
-        if "parameters" in cell.metadata.get("tags", []):
-            names |= {"cohort": str(cohort), "out": str(out)}
+    with mpl.rc_context():
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                exec(compile(cell.source, stem, "exec"), names)
+            if "parameters" in cell.metadata.get("tags", []):
+                names |= {"cohort": str(cohort), "out": str(out)}
     return shown
 
 

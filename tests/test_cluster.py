@@ -147,39 +147,32 @@ def profile_of(folder: Path, **changed: object) -> Path:
     return folder
 
 
-def made_again(cohort: Path, folder: Path, profile: Path) -> tuple[str, Path]:
-    """Have Snakemake make one fit whose process is killed the first time: what it prints, and the fit's folder."""
+def killed_and_done_again(folder: Path, profile: Path) -> str:
+    """What Snakemake prints of a fit that is killed the first time, and in the end is as if undisturbed."""
+    cohort = write_cohort(folder / "c", tabular(), covariates=KINDS)
     fold = folder / "out" / "experiments" / "deepsurv" / "fold-0"
     with killed_once(fold / "resume.safetensors", "fit", "deepsurv", str(folder / "out")) as killed:
         wanted = fold / "evaluation.complete"
         printed = snakemake(folder, cohort, "--profile", profile, wanted, experiments="deepsurv")
     assert len(killed) == 1
-    return printed, fold
-
-
-def as_undisturbed(cohort: Path, fold: Path, out: Path) -> bool:
-    run, threads = prepare(cohort, out, "tiny"), torch.get_num_threads()
+    run, threads = prepare(cohort, folder / "undisturbed", "tiny"), torch.get_num_threads()
     torch.set_num_threads(1)  # as the job's
     fit_fold(run, "deepsurv", 0, progress=False)
     torch.set_num_threads(threads)
-    other = run.folder("deepsurv", 0)
     assert is_done(fold / "metrics.json", run.evaluation_key("deepsurv", 0))
-    return (other / "best.safetensors").read_bytes() == (fold / "best.safetensors").read_bytes()
+    weights = [each / "best.safetensors" for each in (fold, run.folder("deepsurv", 0))]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    return printed
 
 
 def test_a_killed_job_is_done_again(tmp_path):
-    cohort = write_cohort(tmp_path / "c", tabular(), covariates=KINDS)
     slurms = {name: None for name in yaml.safe_load(PROFILE.read_text()) if name.startswith("slurm-")}
     here = profile_of(tmp_path / "p", executor="local", jobs=None, cores=1, **slurms)
-    printed, fold = made_again(cohort, tmp_path, here)
-    assert "Trying to restart job" in printed
-    assert as_undisturbed(cohort, fold, tmp_path / "undisturbed")
+    assert "Trying to restart job" in killed_and_done_again(tmp_path, here)
 
 
 @pytest.mark.skipif(not has_slurm(), reason="no Slurm answers here")
 def test_slurm_does_a_killed_job_again(tmp_path):
-    cohort = write_cohort(tmp_path / "c", tabular(), covariates=KINDS)
     slurm = profile_of(tmp_path / "p", **{"latency-wait": 5, "set-resources": {"fit": {"gpu": 0, "mem_mb": 2000}}})
-    printed, fold = made_again(cohort, tmp_path, slurm)
+    printed = killed_and_done_again(tmp_path, slurm)
     assert len(re.findall(r"has been submitted with SLURM jobid (\d+)", printed)) == 2
-    assert as_undisturbed(cohort, fold, tmp_path / "undisturbed")

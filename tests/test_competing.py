@@ -28,7 +28,7 @@ from fracsurv.study.results import read_metrics, read_predictions
 from fracsurv.study.run import permuted
 from fracsurv.study.scaling import standardise
 from fracsurv.study.subgroups import subgroup_table
-from fracsurv.study.time_dependent import KAPLAN_MEIER, metrics_over_time, patient_predictions
+from fracsurv.study.time_dependent import KAPLAN_MEIER, event_share, metrics_over_time, patient_predictions
 from fracsurv.utils.errors import UserError
 from tests import oracles
 from tests.conftest import tabular, write_cohort
@@ -121,17 +121,14 @@ def test_folds_share_the_deaths_evenly(tmp_path):
     for status in (0, 1, 2):
         parts = splits[(splits["split"] == "train") & (cohort.status == status)].groupby("fold").size()
         assert parts.max() - parts.min() <= 1
-
-
-@pytest.mark.parametrize("counts", [(10, 6, 4), (1, 40, 60), (2, 20, 20), (30, 20, 1)])
-def test_few_of_a_kind_are_dealt_out_without_regard_to_it(tmp_path, counts):
-    """No warning and no error: too few without any event, or too small a test set, for three kinds."""
-    table = tabular(sum(counts))
-    table["event"] = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], counts))
-    cohort = cohort_of(tmp_path, table)
-    splits = make_splits(cohort, n_folds=3)
-    for fold in range(3):
-        assert cohort.table["event"][splits["fold"] == fold].sum() >= counts[1] // 3 - 1
+    # too few without any event, or too small a test set, for three kinds: no warning, no error
+    for counts in ((10, 6, 4), (1, 40, 60), (2, 20, 20), (30, 20, 1)):
+        table = tabular(sum(counts))
+        table["event"] = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], counts))
+        cohort = cohort_of(tmp_path / "few", table)
+        splits = make_splits(cohort, n_folds=3)
+        for fold in range(3):
+            assert cohort.table["event"][splits["fold"] == fold].sum() >= counts[1] // 3 - 1
 
 
 def test_without_a_name_it_is_a_fault_that_says_how_to_give_one(tmp_path):
@@ -271,7 +268,7 @@ def test_curves_over_time_and_thirds_rank_by_probability(run, monkeypatch):
     np.testing.assert_allclose(found.loc[first.index], expected)
 
 
-def test_the_report_shows_both_incidences_and_what_kaplan_meier_overstates(reported):
+def test_the_report_shows_both_incidences_and_what_kaplan_meier_overstates(reported, tmp_path):
     run, page = reported
     status, time = run.cohort.status, run.cohort.table["time"].to_numpy()
     assert 'id="competing"' in page
@@ -293,7 +290,9 @@ def test_the_report_shows_both_incidences_and_what_kaplan_meier_overstates(repor
     said = findings.competing(run).said
     for value in (share, dead, alone, alone / share - 1):
         assert f"{100 * value:.{0 if value == alone / share - 1 else 1}f} %" in said
-    assert "definition ii of Blanche et al. 2013" in page
+    without = made_up_run(tmp_path)
+    assert findings.competing(without) is None
+    assert "competing" not in read_predictions(without, "cox_ph", 0)
 
 
 def test_shares_and_calibration_in_the_report_are_cumulative_incidences(reported):
@@ -311,15 +310,6 @@ def test_shares_and_calibration_in_the_report_are_cumulative_incidences(reported
     slope = clinical._single_slopes(run, "cox_ph", "external", 1826.0)
     each = [metrics.calibration(status, time, 1 - fold["survival_1826d"], 1826).slope for fold in folds]
     assert slope == f"{np.mean(each):.2f}"
-
-
-def test_a_run_without_deaths_has_nothing_of_it(tmp_path):
-    run = made_up_run(tmp_path)
-    assert "competing" not in read_predictions(run, "cox_ph", 0)
-    page = report.write_report(run).read_text(encoding="utf-8")
-    assert 'id="competing"' not in page
-    assert "Blanche" not in page
-    assert findings.competing(run) is None
 
 
 def test_simulated_deaths_follow_gompertz():
@@ -346,3 +336,27 @@ def test_simulated_deaths_change_nothing_else(tmp_path):
         assert CliRunner().invoke(app, ["simulate", str(tmp_path / name), *arguments, *option]).exit_code == 0
         assert read_cohort(tmp_path / name).has_competing == (name == "deaths")
         assert ("death" in (tmp_path / name / "simulation.json").read_text()) == (name == "deaths")
+
+
+def test_a_death_is_the_outcome_or_competes_with_it(tmp_path):
+    def read(**settings):
+        return read_cohort(write_cohort(tmp_path, tabular(), covariates={"age": "continuous"}, **settings))
+
+    with pytest.raises(UserError, match="outcome_includes_death: 'death'; must be true or false"):
+        read(outcome_includes_death="death")
+    with pytest.raises(UserError, match="a death is the one or the other"):
+        read(outcome_includes_death=True, competing_event="death")
+    cohort = read(outcome_includes_death=True, competing_event="hip replacement")
+    assert (cohort.outcome_includes_death, cohort.competing_event) == (True, "hip replacement")
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_a_share_is_not_known_past_the_follow_up_of_somebody_free_of_the_event(code):
+    time = np.array([100.0, 200.0, 300.0, 400.0, 400.0])
+    event = np.array([1, 0, code, 1, 0])
+    expected = oracles.cumulative_incidence(event, time, 400)
+    assert event_share(event, time, 400) == pytest.approx(expected)
+    assert np.isnan(event_share(event, time, 401))
+    # where the last all have it nobody is left, and nothing can change
+    everybody = np.where(time == 400, 1, event)
+    assert event_share(everybody, time, 401) == event_share(everybody, time, 400)

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from fracsurv.images.store import StoredArray
 from fracsurv.models import build_model
 from fracsurv.training import checkpoint
 from fracsurv.training.augmentation import CropAugment, augment_crops, change_crops, inside
 from fracsurv.training.compilation import compiled
-from fracsurv.training.data import Pixels
 from fracsurv.training.loop import Network, Patients, Recipe, fit, forward, predict, train_step
 from fracsurv.utils.devices import reproducible
 from tests.killing import killed_in
@@ -25,20 +23,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The CUDA Graph is empty:UserWarning"),
 ]
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("place", ["resident", "streamed", "auto"])
-def test_pixels_are_the_stores(dtype, place, tmp_path):
-    array = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (30, 2, 4, 3), endpoint=True).astype(dtype)
-    np.save(tmp_path / "a.npy", array)
-    pixels = Pixels(StoredArray(tmp_path / "a.npy"), GPU, place)
-    assert pixels.resident == (place != "streamed")
-    for rows in (np.array([4, 29, 0, 4]), np.array([7])):
-        pixels.expect(rows)
-        found = pixels[rows]
-        assert found.device.type == "cuda"
-        np.testing.assert_array_equal(found.cpu().numpy(), array[rows])
 
 
 def test_augmentation_is_the_cpus_compiled_or_not():

@@ -82,19 +82,14 @@ def test_an_empty_field_is_a_fault_unless_asked_for_and_other_text_always_is(tmp
         "cohort.csv row 6, column score: 'inf'",
         "cohort.csv row 7, column smoker: '2'",
     ]
-
-
-@pytest.mark.parametrize(
-    ("change", "kinds", "place"),
-    [
+    # what cannot be imputed, and a name that an indicator would have
+    for change, kinds, place in (
         ({"age": ""}, {}, "cohort.csv, column age: empty for every patient"),
         ({"age_missing": 1.0}, {"age_missing": "binary"}, "cohort.yaml, covariates, age_missing"),
-    ],
-)
-def test_covariates_that_cannot_be_imputed_are_refused(tmp_path, change, kinds, place):
-    table = incomplete().assign(**change)
-    (fault,) = faults_of(write_cohort(tmp_path, table, missing_covariates="impute", covariates=KINDS | kinds))
-    assert fault.startswith(place)
+    ):
+        settings = {"missing_covariates": "impute", "covariates": KINDS | kinds}
+        (fault,) = faults_of(write_cohort(tmp_path / "c", incomplete().assign(**change), **settings))
+        assert fault.startswith(place)
 
 
 def test_imputation_is_scikit_learns_fitted_on_the_training_rows(cohort):
@@ -109,22 +104,14 @@ def test_imputation_is_scikit_learns_fitted_on_the_training_rows(cohort):
     wanted[:, [0]] = StandardScaler().fit(wanted[train][:, [0]]).transform(wanted[:, [0]])
     np.testing.assert_allclose(found[:, :3], wanted, rtol=1e-6)
     np.testing.assert_array_equal(found[:, 3:], np.isnan(values)[:, [0, 2]])
-
-
-def test_held_out_patients_do_not_change_the_scaling(cohort):
-    train = np.arange(0, 100, 2)
-    before = standardise(cohort, train)
-    others = np.setdiff1d(np.arange(len(cohort)), train)
-    cohort.table.loc[others, "age"] = cohort.table.loc[others, "age"] + 500
+    nobody = np.flatnonzero(cohort.table["age"].isna())  # a covariate that no training patient has is constant
+    alone = standardise(cohort, nobody)
+    assert np.isfinite(alone).all()
+    assert (alone[nobody, 0] == 0).all()
+    others = np.setdiff1d(np.arange(len(cohort)), train)  # held-out patients do not change the scaling
+    cohort.table.loc[others, "age"] += 500
     cohort.table.loc[others, "smoker"] = 1 - cohort.table.loc[others, "smoker"]
-    np.testing.assert_array_equal(standardise(cohort, train)[train], before[train])
-
-
-def test_a_covariate_that_no_training_patient_has_is_constant(cohort):
-    train = np.flatnonzero(cohort.table["age"].isna())
-    found = standardise(cohort, train)
-    assert np.isfinite(found).all()
-    assert (found[train, 0] == 0).all()
+    np.testing.assert_array_equal(standardise(cohort, train)[train], found[train])
 
 
 def test_an_indicator_that_is_constant_in_training_is_constant_everywhere(cohort):
@@ -301,22 +288,14 @@ def test_the_patients_that_remain_must_have_images_events_and_covariates(simulat
     assert fault.startswith(f"cohort.csv, column {column}: ")
 
 
-def of_smoking(tmp_path, n_unknown: int, **of_unknown: object):
-    """A run in whose cohort smoking is not known of some, who may be followed otherwise."""
-    table = tabular(160, 7).astype({"smoker": object})
-    at = table.index[:n_unknown]
-    table.loc[at, "smoker"] = ""
-    for column, value in of_unknown.items():
-        table.loc[at, column] = value
-    kinds = {"age": "continuous", "smoker": "binary"}
-    folder = write_cohort(tmp_path / "c", table, covariates=kinds, missing_covariates="impute")
-    return prepare(folder, tmp_path / "out", "tiny")
-
-
 @pytest.mark.parametrize("n_unknown", [1, 9, 10, 30])
 def test_who_is_not_known_is_in_no_test_and_moves_no_horizon(tmp_path, n_unknown):
     # each of them has an event after ten days: as an arm they would make any p small and end follow-up at once
-    run = of_smoking(tmp_path, n_unknown, time_days=10, event=1)
+    table = tabular(160, 7).astype({"smoker": object})
+    table.loc[table.index[:n_unknown], ["smoker", "time_days", "event"]] = ["", 10, 1]
+    kinds = {"age": "continuous", "smoker": "binary"}
+    folder = write_cohort(tmp_path / "c", table, covariates=kinds, missing_covariates="impute")
+    run = prepare(folder, tmp_path / "out", "tiny")
     found = findings.follow_up(run)
     known = run.cohort.table.dropna(subset="smoker")
     no, yes = (known[known["smoker"] == value] for value in (0, 1))

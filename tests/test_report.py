@@ -6,30 +6,27 @@ import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
-import matplotlib as mpl
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 
 from fracsurv.cohort.cohort import read_cohort
-from fracsurv.config import CONFIGS, ROOT, TRUE_RISK, load_experiments
+from fracsurv.config import ROOT, TRUE_RISK, load_experiments
 from fracsurv.metrics import brier_score, kaplan_meier
 from fracsurv.pipeline.pipeline import format_table
 from fracsurv.report import answers, findings, report, wording
 from fracsurv.report.html import notebook_html
 from fracsurv.report.tables import (
     further_metrics,
-    hyperparameters,
     in_thesis_order,
-    main_table,
     results_table,
     way_to_true_risk,
 )
 from fracsurv.report.tables_export import to_html
 from fracsurv.study.ablation import ablation
 from fracsurv.study.prepare import prepare
-from fracsurv.study.protocol import fit_records
+from fracsurv.study.protocol import evaluated_split, fit_records, headline_horizon
 from fracsurv.study.provenance import commit
 from fracsurv.study.results import write_predictions
 from fracsurv.study.thesis_results import published, published_alpha, published_summary, thesis_order
@@ -39,13 +36,6 @@ from fracsurv.utils.files import write_json
 from fracsurv.utils.formatting import signed
 from tests.conftest import tabular, write_cohort
 from tests.made_up import SCRIPT, execute, made_up_baselines, made_up_run
-
-
-@pytest.fixture(autouse=True)
-def _style():
-    before = dict(mpl.rcParams)
-    yield
-    mpl.rcParams.update(before)
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +104,9 @@ def assert_self_contained(text):
 def test_report_is_one_file_that_escapes_the_cohorts_text(run, page):
     assert_self_contained(page)
     assert "&lt;script&gt;" in page
+    notebook = notebook_html(nbformat.v4.new_notebook(cells=[hostile_cell()]), "name")
+    assert_self_contained(notebook)
+    assert "<td>1&lt;script&gt;" in notebook
     assert page.index("Simulated cohort:") < page.index(report.question(run), page.index("<body>"))
     tags = Page(page).tags
     images = [attributes for tag, attributes in tags if tag == "img"]
@@ -176,6 +169,8 @@ def test_provenance_record(run, page):
     assert [fit["experiment"] for fit in facts["fits"]] == ["deepsurv"] * 2
     assert facts["packages"]["torch"].startswith("2.")
     assert facts["profile"]["name"] == "tiny"
+    found = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    assert (commit() or "").removesuffix("+changes") == (found.stdout.strip() if found.returncode == 0 else "")
 
 
 @pytest.mark.parametrize("name", ["cox_ph", TRUE_RISK])
@@ -220,13 +215,6 @@ def test_records_are_of_the_profiles_values_of_alpha(tmp_path, run):
     assert [(fit["alpha"], fit["fold"], fit["seconds"]) for fit in found] == [(first, 0, 2), (first, 1, 2)]
 
 
-def test_notebook_page_is_sanitised_folded_and_self_contained():
-    notebook = nbformat.v4.new_notebook(cells=[hostile_cell()])
-    text = notebook_html(notebook, "name")
-    assert_self_contained(text)
-    assert "<td>1&lt;script&gt;" in text
-
-
 def differences(name, **intervals):
     """Differences in C of one experiment on external patients, by reference."""
     rows = [
@@ -238,12 +226,8 @@ def differences(name, **intervals):
 
 
 def c_index_rows(**means):
-    return pd.DataFrame(
-        [
-            {"experiment": n, "split": "external", "metric": "c_index", "mean": m, "n_patients": 60}
-            for n, m in means.items()
-        ]
-    )
+    rows = [(name, "external", "c_index", mean, 60) for name, mean in means.items()]
+    return pd.DataFrame(rows, columns=["experiment", "split", "metric", "mean", "n_patients"])
 
 
 ABOVE, AROUND, BELOW = (0.01, 0.05), (-0.01, 0.03), (-0.05, -0.01)
@@ -262,10 +246,6 @@ def test_the_radiograph_adds_only_if_both_models_without_it_are_beaten(run, cox,
     assert "radiograph" not in without_image
 
 
-def permuted(run):
-    return replace(run, profile=replace(run.profile, permute_outcomes=True))
-
-
 def test_way_to_true_risk_is_a_share_where_noise_cannot_have_made_it(run):
     # by hand: from 0.60 to 0.75 is 0.15; 0.66 went 0.06 of it
     table, found = c_index_rows(true_risk=0.75, cox_ph=0.60, deepsurv=0.66), differences(TRUE_RISK, cox_ph=ABOVE)
@@ -275,53 +255,10 @@ def test_way_to_true_risk_is_a_share_where_noise_cannot_have_made_it(run):
     assert findings.furthest(run, table.assign(n_patients=299), found) == ""
     assert way_to_true_risk(run, table[1:], found, "external").empty
     assert way_to_true_risk(run, table, found.assign(split="test"), "external").empty
-    assert way_to_true_risk(permuted(run), table, found, "external").empty
+    permuted = replace(run, profile=replace(run.profile, permute_outcomes=True))
+    assert way_to_true_risk(permuted, table, found, "external").empty
     for unsure in ({"cox_ph": AROUND}, {"cox_ph": (0.0, 0.03)}, {"deepsurv": ABOVE}):
         assert way_to_true_risk(run, table, differences(TRUE_RISK, **unsure), "external").empty
-
-
-def test_the_table_has_a_way_to_true_risk_only_where_there_is_one(run, page):
-    table, found = report.read_ablation(run)
-    column = ("this run, external (simulated)", "way to true risk, no interval")
-    way = (found["experiment"] == TRUE_RISK) & (found["reference"] == "cox_ph") & (found["metric"] == "c_index")
-    sure, unsure = (found.assign(ci_low=found["ci_low"].mask(way, low)) for low in (0.001, 0.0))
-    shown = results_table(run, table, sure, "external").set_index(("", "model"))
-    assert shown.loc[["True risk (simulator)", "Cox PH"], [column]].to_numpy().ravel().tolist() == ["100 %", "0 %"]
-    assert column not in results_table(run, table, unsure, "external")
-    assert column not in results_table(permuted(run), table, sure, "external")
-
-
-def one_model(folder, table, **settings):
-    """A run of Cox PH alone, its predictions made up, and what was written of it."""
-    kinds = {"age": "continuous", "smoker": "binary"}
-    made = prepare(write_cohort(folder / "c", table, covariates=kinds, **settings), folder / "out", "tiny")
-    for fold in range(made.profile.n_folds):
-        write_predictions(made, "cox_ph", fold, 0.1 * made.cohort.table["age"].to_numpy())
-        write_json(made.folder("cox_ph", fold) / "fit.json", {"key": made.key("cox_ph", fold, None)})
-    return made, *report.read_ablation(made)
-
-
-def test_horizons_that_are_not_reported_are_named_with_their_reason(tmp_path):
-    table = tabular(160, 7)
-    table["split"] = np.where(np.arange(160) < 120, "train", "test")
-    table["event"] = np.where(table["time_days"] >= 2000, 0, table["event"])
-    table["time_days"] = table["time_days"].clip(upper=np.where(table["split"] == "test", 1500, 2000))
-    early = table["time_days"] <= 366
-    table.loc[early, "time_days"] = 400
-    # one woman alone has an event in the first year: she validates one fold, in which the AUC at 1 year is known
-    table.loc[table.index[(table["split"] == "train") & (table["event"] == 1)][0], "time_days"] = 300
-    late = table.index[table["split"] == "test"][:3]
-    table.loc[late, ["time_days", "event"]] = [1700, 0]
-    made, found, _ = one_model(tmp_path, table)
-    lines = wording.not_reported(made, found)
-    for parts in (
-        ("AUC at 1 year", "validation", "in 1 of 2 folds", "nobody has had an event"),
-        ("AUC at 1 year", "test", "nobody has had an event"),
-        ("AUC and Brier score at 8 years", "validation", "follow-up ends before"),
-        ("AUC and Brier score at 5 years, 8 years", "test", "follow-up ends before"),
-    ):
-        assert any(all(part in line for part in parts) for line in lines), parts
-    assert len(lines) == 4
 
 
 @pytest.mark.parametrize("n_test", [2, 6])
@@ -330,7 +267,12 @@ def test_what_is_not_known_is_never_printed_as_nan(tmp_path, n_test):
     table["split"] = np.where(np.arange(60) < n_test, "test", "train")
     table.loc[table["split"] == "test", ["time_days", "event"]] = [2900, 0]
     table.loc[0, ["time_days", "event"]] = [500, 1]
-    made, found, _ = one_model(tmp_path, table)
+    kinds = {"age": "continuous", "smoker": "binary"}
+    made = prepare(write_cohort(tmp_path / "c", table, covariates=kinds), tmp_path / "out", "tiny")
+    for fold in range(made.profile.n_folds):
+        write_predictions(made, "cox_ph", fold, 0.1 * made.cohort.table["age"].to_numpy())
+        write_json(made.folder("cox_ph", fold) / "fit.json", {"key": made.key("cox_ph", fold, None)})
+    found = report.read_ablation(made)[0]
     path = report.write_report(made)
     pages = [path, *(made.out / "pages").glob("*.html"), *(made.out / "tables").glob("*.*")]
     for file in pages:
@@ -366,60 +308,28 @@ def test_published_values_spot_checked():
     assert published_alpha("vit_crops_alpha") == 0.9
     assert published_alpha("cds_crops_if") is None
     assert published_summary()["bmi"] == "26.3 ± 4.4"
-
-
-def test_published_covers_every_experiment_of_the_protocol():
     assert set(thesis_order()) == {name for name, row in load_experiments().items() if not row.morphometry}
     assert in_thesis_order(["cox_ph", "mine", TRUE_RISK, "cds_full"]) == [TRUE_RISK, "cds_full", "cox_ph", "mine"]
-    assert "note" not in (CONFIGS / "published.yaml").read_text()  # a file with a note would be listed as a profile
 
 
-def test_results_table_keeps_published_values_in_columns_of_their_own(run, page):
+def test_tables_have_a_column_for_each_reference_and_keep_published_values_apart(run, page):
     table, found = report.read_ablation(run)
-    shown = results_table(run, table, found, "test")
-    ours = "this run, test (simulated)"
-    groups = list(dict.fromkeys(group for group, _ in shown.columns))
-    assert groups[:2] == ["", ours]
-    assert groups[2].startswith("thesis, test")
-    for split in ("external", "validation"):
-        columns = results_table(run, table, found, split).columns
-        assert any("thesis" in group for group, _ in columns) == (split == "validation")
-        assert any("ΔC" in name for _, name in columns) == (split == "external")  # epochs were chosen on validation
-    cox = shown[shown["", "model"] == "Cox PH"].iloc[0]
-    assert cox[ours, "ΔC from Cox PH"] == "–"
-    row = table.query(
-        "experiment == 'cox_ph' and split == 'test' and metric == 'auc_thesis' and horizon_days == 1826"
-    )
-    assert cox[ours, "AUC, thesis's definition, 5 years"].startswith(f"{row['mean'].item():.3f}")
-    without = results_table(run, table[table["metric"] != "auc_thesis"], found, "test")
-    assert not any("definition" in name for _, name in without.columns)
-    assert len(main_table(run, table)) == 3
-
-
-def test_each_reference_has_its_own_column_of_differences(run, page):
-    table, found = report.read_ablation(run)
-    shown = results_table(run, table, found, "external").set_index(("", "model"))
-    ours = "this run, external (simulated)"
-    for reference, column in (("cox_ph", "ΔC from Cox PH"), ("deepsurv", "ΔC from DeepSurv")):
-        row = found.query("experiment == 'true_risk' and split == 'external' and metric == 'c_index'")
-        row = row[row["reference"] == reference]
-        cell = shown.loc["True risk (simulator)", (ours, column)]
-        assert cell.startswith(signed(row["difference"].item()) + "\n")
-    assert shown.loc["DeepSurv", (ours, "ΔC from DeepSurv")] == "–"
-
-
-def test_further_metrics_holds_uno_and_the_integrated_forms(run, page):
-    table, _ = report.read_ablation(run)
-    shown = further_metrics(run, table).set_index(("", "model"))
-    for metric, column in (
-        ("c_index_ipcw", "Uno's C"),
-        ("mean_auc", "mean AUC"),
-        ("integrated_brier", "integrated Brier score"),
-    ):
-        rows = table.query("experiment == 'cox_ph' and split == 'test'")
-        value = rows.loc[rows["metric"] == metric, "mean"].item()
-        group = next(group for group, _ in shown.columns if group.startswith("test"))
-        assert shown.loc["Cox PH\ntabular only", (group, column)].startswith(f"{value:.3f} ±")
+    shown = {split: results_table(run, table, found, split) for split in ("external", "test", "validation")}
+    for split, each in shown.items():
+        assert any("thesis" in group for group, _ in each.columns) == (split != "external")
+        assert any("ΔC" in name for _, name in each.columns) == (split != "validation")  # epochs were chosen there
+    external = shown["external"].set_index(("", "model")).xs("this run, external (simulated)", axis=1)
+    gains = found.query("experiment == 'true_risk' and split == 'external' and metric == 'c_index'")
+    for reference, title in (("cox_ph", "Cox PH"), ("deepsurv", "DeepSurv")):
+        gain = gains.loc[gains["reference"] == reference, "difference"].item()
+        assert external.loc["True risk (simulator)", f"ΔC from {title}"].startswith(signed(gain) + "\n")
+        assert external.loc[title, f"ΔC from {title}"] == "–"
+    cox = table.query("experiment == 'cox_ph' and split == 'test'").set_index("metric")["mean"]
+    further = further_metrics(run, table).set_index(("", "model"))
+    group = next(group for group, _ in further.columns if group.startswith("test"))
+    columns = {"c_index_ipcw": "Uno's C", "mean_auc": "mean AUC", "integrated_brier": "integrated Brier score"}
+    for metric, column in columns.items():
+        assert further.loc["Cox PH\ntabular only", (group, column)].startswith(f"{cox[metric]:.3f} ±")
 
 
 def test_a_table_of_other_fold_models_is_made_anew(run, page):
@@ -466,11 +376,6 @@ def test_groups_without_prior_fracture_and_without_binary_covariates(tmp_path):
     assert labels[0].startswith("Age")
 
 
-def test_provenance_names_the_commit_if_there_is_one():
-    found = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    assert (commit() or "").removesuffix("+changes") == (found.stdout.strip() if found.returncode == 0 else "")
-
-
 def test_some_rows_alone_have_no_adjusted_p(run):
     """Notebooks of one row are held against fewer others than the report is."""
     _, some = ablation(run, ["cox_ph", "deepsurv"], progress=False)
@@ -479,9 +384,44 @@ def test_some_rows_alone_have_no_adjusted_p(run):
     assert set(some["reference"]) == {"cox_ph", "deepsurv"}
 
 
-def test_the_thesiss_hyperparameters_are_its_own(run):
-    changed = {**run.experiments, "cds_crops": replace(run.experiments["cds_crops"], lr=0.3)}
-    table = hyperparameters(replace(run, experiments=changed), ["cds_crops", "deepsurv_vf"])
-    here, thesis = (table.set_index(("", "experiment"))[group] for group in ("this run", "thesis (Table A.1)"))
-    assert (here.loc["cds_crops", "lr"], thesis.loc["cds_crops", "lr"]) == ("0.3", "0.0001")
-    assert set(thesis.loc["deepsurv_vf"]) == {"–"}  # no row of the thesis
+def sections(page):
+    """The page's sections by id, without pictures."""
+    parts = re.split(r'<section aria-labelledby="([^"]+)">', re.sub(r'src="data[^"]*"', "", page))
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_external_patients_without_events_leave_the_test_patients_judged(tmp_path):
+    def change(table):
+        table["split"] = np.repeat(["train", "test", "external"], [80, 40, 40])
+        table.loc[table["split"] == "external", "event"] = 0
+
+    run = made_up_run(tmp_path, change=change)
+    page = report.write_report(run).read_text(encoding="utf-8")
+    table, differences = report.read_ablation(run)
+    assert "external" in set(table["split"])  # it has Brier scores
+    assert evaluated_split(table) == "test"
+    parts = sections(page)
+    for part in ("time", "calibration", "decision", "groups", "subgroups"):
+        assert "test patients" in parts[part]
+        assert "external" not in parts[part]
+    assert "40 external patients (0 events)" in parts["results"]
+    forest = findings.forest(run, table, differences)
+    assert [axes.get_title(loc="left") for axes in forest.figure.axes] == ["test (n = 40)"]
+    brier = table.query("metric == 'brier' and split == 'external' and experiment == 'cox_ph'")
+    assert f"{brier.loc[brier['horizon_days'] == 1826, 'mean'].item():.3f}" in parts["results"]
+
+
+def test_without_any_event_held_out_what_needs_none_is_shown(tmp_path):
+    def change(table):
+        table["split"] = np.repeat(["train", "test", "external"], [100, 30, 30])
+        table.loc[100:, "event"] = 0
+
+    run = made_up_run(tmp_path, change=change)
+    page = report.write_report(run).read_text(encoding="utf-8")
+    table, _ = report.read_ablation(run)
+    assert headline_horizon(table, "external") == 1826
+    parts = sections(page)
+    assert "30 test patients (0 events)" in parts["results"]
+    assert "30 external patients (0 events)" in parts["results"]
+    assert "0.0\N{NO-BREAK SPACE}%" in parts["decision"]
+    assert not re.search(r"\bnan\b", "".join(parts.values()), re.I)
