@@ -14,21 +14,10 @@ from fracsurv.simulate import simulate_cohort
 from fracsurv.study.prepare import prepare
 from fracsurv.study.run import Run
 
-LONGEST = [
-    f"test_{name}"
-    for name in [
-        "readme",
-        "cli",
-        "predict",
-        "validate",
-        "cluster",
-        "hostile",
-        "boxes",
-        "finder",
-        "masking",
-        "report_browser",
-    ]
-]
+LONGEST = (
+    "test_readme", "test_cli", "test_predict", "test_validate", "test_cluster", "test_hostile", "test_boxes",
+    "test_finder", "test_masking", "test_report_browser",
+)  # fmt: skip
 """Files that take minutes, the longest first: processes that share the tests file by file then end together."""
 
 

@@ -83,6 +83,7 @@ def test_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"encoder": "resnet99"}, "encoder: 'resnet99'"),
         ({"input": "none"}, "image input"),
         ({"fusion": "late"}, "late fusion needs `pretrained"),
         ({"lr": 0}, "lr > 0"),
@@ -151,9 +152,11 @@ def test_a_circle_of_three(tmp_path):
         ({"alphas": [0.3, 0.3]}, "alphas: [0.3, 0.3]; must be distinct"),
         ({"alphas": [1.5]}, "alphas: [1.5]"),
         ({"scale": None}, "scale: None; must be a number"),
+        ({"scale": 2}, "scale: 2; must be at most 1"),
         ({"epochs": {"cds_full": 0}}, "epochs, cds_full: 0; must be at least 1"),
         ({"epochs": {"cds_ful": 3}}, "epochs: no experiment 'cds_ful' (is cds_full meant?)"),
         ({"test_fraction": 0}, "test_fraction: 0; must be above 0"),
+        ({"test_fraction": 1.0}, "test_fraction: 1.0; must be below 1"),
         ({"seed": -1}, "seed: -1; must be at least 0"),
         ({"bootstrap_draws": 19}, "bootstrap_draws: 19; must be at least 20"),
         ({"permute_outcomes": "no"}, "permute_outcomes: 'no'; must be true or false"),
