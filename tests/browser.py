@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,11 +75,6 @@ class Page:
             raise RuntimeError(found["exceptionDetails"]["exception"]["description"])
         return found["result"].get("value")
 
-    def picture(self, **clip: float) -> str:
-        """What is seen, a PNG in base64; `x, y, width, height` of a part of the whole page if given."""
-        part = {"clip": clip | {"scale": 1}, "captureBeyondViewport": True} if clip else {}
-        return self.ask("Page.captureScreenshot", **part)["data"]
-
 
 @contextlib.contextmanager
 def browser(folder: Path) -> Iterator[Page]:
@@ -87,13 +83,8 @@ def browser(folder: Path) -> Iterator[Page]:
         [CHROMIUM, *FLAGS, f"--user-data-dir={folder}", "about:blank"], stderr=subprocess.PIPE, text=True
     )
     try:
-        port = None
-        for line in process.stderr:
-            if found := re.search(r"DevTools listening on ws://127\.0\.0\.1:(\d+)/", line):
-                port = int(found[1])
-                break
-        import urllib.request
-
+        listening = r"DevTools listening on ws://127\.0\.0\.1:(\d+)/"
+        port = next(found[1] for line in process.stderr if (found := re.search(listening, line)))
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
             tab = next(each for each in json.load(answer) if each["type"] == "page")
         socket = websocket.create_connection(tab["webSocketDebuggerUrl"], timeout=60, max_size=None)

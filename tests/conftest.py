@@ -15,18 +15,9 @@ from fracsurv.study.prepare import prepare
 from fracsurv.study.run import Run
 
 LONGEST = (
-    "test_readme",
-    "test_cli",
-    "test_predict",
-    "test_validate",
-    "test_parallel",
-    "test_cluster",
-    "test_hostile",
-    "test_boxes",
-    "test_finder",
-    "test_masking",
-    "test_report_browser",
-)
+    "test_readme", "test_cli", "test_predict", "test_validate", "test_cluster", "test_hostile", "test_boxes",
+    "test_finder", "test_masking", "test_report_browser",
+)  # fmt: skip
 """Files that take minutes, the longest first: processes that share the tests file by file then end together."""
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib as mpl
+import nbformat
 import numpy as np
 import pandas as pd
+import pytest
 
-from fracsurv.config import TRUE_RISK
+from fracsurv.config import ROOT, TRUE_RISK
 from fracsurv.study.prepare import prepare
 from fracsurv.study.results import write_predictions
 from fracsurv.study.run import Run
@@ -58,3 +61,36 @@ def made_up_run(
                 write_json(place / "fit.json", {"key": made.key(name, fold, None), "seconds": 1.5, "threads": 1,
                                              "torch": f"1.{fold}", "commit": "abc"})  # fmt: skip
     return made
+
+
+def execute(stem: str, cohort: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> list:
+    """Run a notebook's cells in this process; what it displayed."""
+    shown = []
+    monkeypatch.setattr("fracsurv.report.notebook.display", lambda data, **_: shown.append(data))
+    monkeypatch.chdir(ROOT / "notebooks")
+    notebook = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", as_version=4)
+    names = {}
+    with mpl.rc_context():
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                exec(compile(cell.source, stem, "exec"), names)
+            if "parameters" in cell.metadata.get("tags", []):
+                names |= {"cohort": str(cohort), "out": str(out)}
+    return shown
+
+
+def made_up_baselines(run: Run, rng: np.random.Generator) -> None:
+    """Predictions of Cox PH and DeepSurv and what notebook 03 reads, no model trained."""
+    for name in ("cox_ph", "deepsurv"):
+        for fold in range(run.profile.n_folds):
+            place = run.folder(name, fold)
+            write_json(place / "model.json", {})
+            write_predictions(run, name, fold, rng.normal(size=len(run.cohort)))
+            write_json(
+                place / "fit.json", {"key": run.key(name, fold, None), "note": "", "seconds": 1.0, "threads": 1}
+            )
+            effects = {"covariate": list(run.cohort.covariates), "log_hazard_ratio": 0.5}
+            pd.DataFrame(effects).to_csv(place / "coefficients.csv", index=False)
+            history = {"epoch": [1], "train_loss": [4.0], "train_c_index": [0.5]}
+            history |= {"validation_loss": [3.5], "validation_c_index": [0.58]}
+            pd.DataFrame(history).to_csv(place / "history.csv", index=False)

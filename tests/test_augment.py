@@ -36,30 +36,26 @@ def images(*shape, seed=1):
     return torch.rand(*shape, generator=generator(seed))
 
 
+def zoomed(x, scale):
+    return reference.affine(x, angle=0, translate=[0, 0], scale=scale, shear=[0, 0], interpolation=BILINEAR)
+
+
 @pytest.mark.parametrize("frame", [(64, 32), (70, 46), (71, 47), (70, 47), (71, 46)])
-def test_rotation_and_flip_are_torchvisions(frame):
-    x = images(4, 1, 64, 32)
-    degrees = torch.tensor([10.0, -15.0, 0.0, 3.3])
-    vertical = torch.tensor([True, False, True, False])
-    ours = transform(x, degrees=degrees, vertical=vertical, frame=frame)
-    for i in range(4):
-        theirs = reference.rotate(pad_to(x[i], *frame), degrees[i].item(), interpolation=BILINEAR)
-        theirs = reference.vertical_flip(theirs) if vertical[i] else theirs
-        torch.testing.assert_close(ours[i], theirs, **CLOSE)
-
-
-def test_zoom_and_flips_are_torchvisions():
-    x = images(4, 13, 58, 68)
-    zoom = torch.tensor([1.1, 0.9, 1.0, 1.05])
+def test_rotation_zoom_and_flips_are_torchvisions(frame):
+    x = images(4, 3, 64, 32)
     vertical, horizontal = torch.tensor([[True, False, True, False], [True, True, False, False]])
-    ours = transform(x, zoom=zoom, vertical=vertical, horizontal=horizontal)
+    degrees, zoom = torch.tensor([[10.0, -15.0, 0.0, 3.3], [1.1, 0.9, 1.0, 1.05]])
+    flips = {"vertical": vertical, "horizontal": horizontal}
+    turned, larger = (
+        transform(x, **change, **flips, frame=frame) for change in ({"degrees": degrees}, {"zoom": zoom})
+    )
     for i in range(4):
-        theirs = reference.affine(
-            x[i], angle=0, translate=[0, 0], scale=zoom[i].item(), shear=[0, 0], interpolation=BILINEAR
-        )
-        theirs = reference.vertical_flip(theirs) if vertical[i] else theirs
-        theirs = reference.horizontal_flip(theirs) if horizontal[i] else theirs
-        torch.testing.assert_close(ours[i], theirs, **CLOSE)
+        padded = pad_to(x[i], *frame)
+        rotated = reference.rotate(padded, degrees[i].item(), interpolation=BILINEAR)
+        for ours, theirs in ((turned[i], rotated), (larger[i], zoomed(padded, zoom[i].item()))):
+            flipped = reference.vertical_flip(theirs) if vertical[i] else theirs
+            flipped = reference.horizontal_flip(flipped) if horizontal[i] else flipped
+            torch.testing.assert_close(ours, flipped, **CLOSE)
 
 
 @pytest.mark.parametrize("degrees", [-15.0, -7.0, 15.0])
@@ -72,38 +68,18 @@ def test_rotation_in_the_padded_frame_loses_nothing(degrees):
     assert transform(torch.ones(1, 1, h, w), degrees=torch.tensor([degrees])).sum() < 0.97 * h * w
 
 
-def test_nothing_asked_is_only_padding():
-    x = images(2, 1, 21, 12)
-    torch.testing.assert_close(transform(x, frame=(30, 19)), pad_to(x, 30, 19), **CLOSE)
-
-
-def test_salt_and_pepper_share():
-    x = torch.full((4, 1, 200, 200), 0.5)
-    y = salt_and_pepper(x, 0.1, generator())
-    n = x.numel()
-    for value in (0.0, 1.0):  # binomial, SD 0.00055
-        assert (y == value).sum().item() / n == pytest.approx(0.05, abs=0.003)
-    assert ((y == 0) | (y == 1) | (y == 0.5)).all()
-
-
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
 def test_normalise_maps_the_training_range_and_does_not_clip(dtype):
     x = torch.tensor([[10, 20], [110, 210]], dtype=dtype)
     ours = normalise(x, 10, 110)
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours, torch.tensor([[0.0, 0.1], [1.0, 2.0]]))
-
-
-def test_normalise_per_patient():
-    x = torch.tensor([[[0, 100]], [[50, 60]], [[7, 7]]], dtype=torch.uint8)
-    ours = normalise(x, torch.tensor([0.0, 50.0, 7.0]), torch.tensor([100.0, 60.0, 7.0]))
-    torch.testing.assert_close(ours, torch.tensor([[[0.0, 1.0]], [[0.0, 1.0]], [[0.0, 0.0]]]))
-
-
-def test_normalise_leaves_its_input_alone():
-    x = torch.tensor([1.0, 2.0])
-    normalise(x, 1, 3)
-    assert x.tolist() == [1.0, 2.0]
+    floats = x.float()
+    normalise(floats, 10, 110)
+    assert torch.equal(floats, x.float())
+    ranges = torch.tensor([10.0, 7.0]), torch.tensor([20.0, 7.0])  # one of each patient
+    ours = normalise(torch.tensor([[[10, 20]], [[7, 7]]], dtype=dtype), *ranges)
+    torch.testing.assert_close(ours, torch.tensor([[[0.0, 1.0]], [[0.0, 0.0]]]))
 
 
 def test_padding_is_exactly_zero_after_normalisation():
@@ -145,27 +121,25 @@ def normalised(batch):
     return mask_padding(normalise(pixels, low, high), sizes)
 
 
-def test_empty_slots_stay_zero_and_crops_do_not():
-    y = augment_crops(*crop_batch(), generator(), CropAugment(noise_sd=0.5))
-    assert (y[:, 1] == 0).all()
-    assert (y[:, [0, 2, 3, 4]].abs().sum((2, 3)) > 0).all()
-
-
 def test_nothing_asked_is_normalisation_and_padding():
-    batch = crop_batch()
+    x, batch = images(2, 1, 21, 12), crop_batch()
+    torch.testing.assert_close(transform(x, frame=(30, 19)), pad_to(x, 30, 19), **CLOSE)
     torch.testing.assert_close(augment_crops(*batch, generator(), CropAugment(**STILL)), normalised(batch), **CLOSE)
     for frame in ((36, 36), (37, 41)):
         ours = augment_crops(*batch, generator(), CropAugment(**STILL), frame=frame)
         torch.testing.assert_close(ours, pad_to(normalised(batch), *frame), **CLOSE)
 
 
-def test_padding_stays_zero_without_geometry():
+def test_padding_and_empty_slots_stay_zero():
     batch = crop_batch()
     y = augment_crops(*batch, generator(), CropAugment(**{**STILL, "noise_sd": 0.5, "contrast": (0.2, 0.3)}))
     where = inside(batch[1], FRAME)
     # zoom 1 goes through the bilinear grid as well: rounding may bring in 1e-6 of the next pixel
     assert y[~where].abs().max() < 1e-4
     assert (y - normalised(batch))[where].abs().mean() > 0.1
+    y = augment_crops(*batch, generator(), CropAugment(noise_sd=0.5))
+    assert (y[:, 1] == 0).all()  # the empty slot
+    assert (y[:, [0, 2, 3, 4]].abs().sum((2, 3)) > 0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
@@ -183,10 +157,7 @@ def test_augment_crops_is_torchvisions_contrast_zoom_and_flips(dtype, frame):
         values = reference.adjust_contrast(x[i][where[i]].view(1, 1, -1) * 0.2 + 0.3, 0.6 + 0.8 * contrast[i].item())
         theirs = torch.zeros_like(x[i])
         theirs[where[i]] = (values.view(-1) - 0.3) / 0.2
-        theirs = reference.affine(
-            pad_to(theirs, *frame), angle=0, translate=[0, 0], scale=0.6 * (1.7 / 0.6) ** zoom[i].item(),
-            shear=[0, 0], interpolation=BILINEAR,
-        )  # fmt: skip
+        theirs = zoomed(pad_to(theirs, *frame), 0.6 * (1.7 / 0.6) ** zoom[i].item())
         theirs = reference.vertical_flip(theirs) if vertical[i] < 0.5 else theirs
         theirs = reference.horizontal_flip(theirs) if horizontal[i] < 0.5 else theirs
         torch.testing.assert_close(ours[i], theirs, rtol=0, atol=1e-4)
@@ -293,24 +264,28 @@ def test_full_augmentation_stays_within_its_strengths():
     assert (row > frame[0] / 2).mean() == pytest.approx(0.5, abs=0.1)  # SD 0.025
 
 
-def test_dropout_does_not_touch_the_padding():
-    y = augment_full(
-        torch.full((3, 1, 64, 32), 0.5),
-        generator(),
-        FullAugment(dropout=0.3, degrees=0, vertical_flip=0),
-        frame=(70, 47),
-    )
-    assert y[:, :, :2].abs().max() < 1e-4
-    assert y[:, :, :, :6].abs().max() < 1e-4
+def test_dropout_takes_its_share_and_no_padding():
+    x = torch.full((4, 1, 200, 200), 0.5)
+    still = FullAugment(dropout=0.1, degrees=0, vertical_flip=0)
+    salted, full = salt_and_pepper(x, 0.1, generator()), augment_full(x, generator(), still)
+    assert ((salted == 0) | (salted == 1) | (salted == 0.5)).all()
+    for value in (0.0, 1.0):  # binomial, SD 0.00055
+        assert (salted == value).double().mean().item() == pytest.approx(0.05, abs=0.003)
+        assert ((full - value).abs() < 0.01).double().mean().item() == pytest.approx(0.05, abs=0.003)
+    padded = augment_full(x, generator(), still, frame=(204, 212))
+    assert padded[:, :, :2].abs().max() < 1e-4
+    assert padded[:, :, :, :6].abs().max() < 1e-4
 
 
-def test_the_generator_alone_decides():
-    batch = crop_batch()
+def test_the_generator_alone_decides_and_each_sample_is_drawn_apart():
+    pixels, sizes, low, high = crop_batch(1)
+    # five of one patient, in the dtype that would not be copied on its way
+    batch = pixels.float().repeat(5, 1, 1, 1), sizes.expand(5, -1, -1), low.expand(5), high.expand(5)
     full = images(3, 1, 64, 32)
-    for call in (
-        lambda g: augment_crops(*batch, g),
-        lambda g: augment_full(full, g, frame=(70, 47)),
-    ):
+    before = batch[0].clone(), full.clone()
+    apart = augment_crops(*batch, generator(), CropAugment(noise_sd=0))
+    assert min((apart[i] - apart[j]).abs().max() for i in range(5) for j in range(i)) > 1e-3
+    for call in (lambda g: augment_crops(*batch, g), lambda g: augment_full(full, g, frame=(70, 47))):
         torch.manual_seed(1)
         first = call(generator(5))
         torch.manual_seed(2)
@@ -318,28 +293,5 @@ def test_the_generator_alone_decides():
         assert torch.equal(first, call(generator(5)))
         assert torch.equal(state, torch.get_rng_state())
         assert not torch.equal(first, call(generator(6)))
-
-
-def test_the_input_is_left_alone():
-    batch = crop_batch()
-    batch = (batch[0].float(), *batch[1:])  # the dtype that would not be copied on its way
-    full = images(3, 1, 64, 32)
-    before = batch[0].clone(), full.clone()
-    augment_crops(*batch, generator())
-    augment_full(full, generator(), frame=(70, 47))
     assert torch.equal(batch[0], before[0])
     assert torch.equal(full, before[1])
-
-
-def test_samples_are_drawn_apart():
-    pixels, sizes, low, high = crop_batch(1)
-    one = pixels.expand(5, -1, -1, -1), sizes.expand(5, -1, -1), low.expand(5), high.expand(5)
-    y = augment_crops(*one, generator(), CropAugment(noise_sd=0))
-    assert min((y[i] - y[j]).abs().max() for i in range(5) for j in range(i)) > 1e-3
-
-
-def test_full_augmentation_drops_pixels():
-    settings = FullAugment(dropout=0.1, degrees=0, vertical_flip=0)
-    y = augment_full(torch.full((4, 1, 200, 100), 0.5), generator(), settings)
-    for value in (0.0, 1.0):
-        assert ((y - value).abs() < 0.01).float().mean().item() == pytest.approx(0.05, abs=0.005)

@@ -6,7 +6,6 @@ import lifelines
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from scipy.stats import kstest
 from typer.testing import CliRunner
 
@@ -20,12 +19,7 @@ from fracsurv.metrics import draw_counts
 from fracsurv.predict.predict import model_summary, predict_cohort, read_models
 from fracsurv.report import findings, report
 from fracsurv.report.findings import clinical
-from fracsurv.simulate import (
-    DeathSettings,
-    death_times,
-    simulate_clinical,
-    simulate_tables,
-)
+from fracsurv.simulate import DeathSettings, death_times, simulate_clinical, simulate_tables
 from fracsurv.study.ablation import bootstrap_seed
 from fracsurv.study.competing import competing_hazard
 from fracsurv.study.experiments import run_experiment
@@ -34,7 +28,7 @@ from fracsurv.study.results import read_metrics, read_predictions
 from fracsurv.study.run import permuted
 from fracsurv.study.scaling import standardise
 from fracsurv.study.subgroups import subgroup_table
-from fracsurv.study.time_dependent import KAPLAN_MEIER, metrics_over_time, patient_predictions
+from fracsurv.study.time_dependent import KAPLAN_MEIER, event_share, metrics_over_time, patient_predictions
 from fracsurv.utils.errors import UserError
 from tests import oracles
 from tests.conftest import tabular, write_cohort
@@ -53,6 +47,10 @@ def dying(n=240, seed=3):
     table["time_days"] = np.where(first, died, table["time_days"])
     table["event"] = np.where(first, 2, table["event"])
     return table
+
+
+def cohort_of(folder, table):
+    return read_cohort(write_cohort(folder, table, covariates=KINDS, competing_event="death"))
 
 
 @pytest.fixture(scope="module")
@@ -86,29 +84,24 @@ def columns(run, fold, split):
 
 def test_two_is_the_competing_event_once_it_has_a_name(tmp_path):
     table = dying()
-    cohort = read_cohort(write_cohort(tmp_path, table, covariates=KINDS, competing_event="death"))
+    cohort = cohort_of(tmp_path, table)
     assert (cohort.status == table["event"]).all()
     assert (cohort.table["event"] == (table["event"] == 1)).all()
     assert (cohort.table["competing"] == (table["event"] == 2)).all()
-    assert (
-        summary_table(cohort)
-        .loc["Death before it (in the time above)"]
-        .iloc[0]
-        .startswith(f"{(table['event'] == 2).sum()} (")
-    )
+    deaths = summary_table(cohort).filter(like="Death", axis=0).iloc[0, 0]
+    assert deaths.startswith(f"{(table['event'] == 2).sum()} (")
     assert not any("column event" in line for line in implausible_values(cohort))
     shuffled = permuted(cohort, 1)
-    assert sorted(zip(shuffled.status, shuffled.table["time"], strict=True)) == sorted(
-        zip(cohort.status, cohort.table["time"], strict=True)
-    )
     assert (shuffled.status != cohort.status).any()
+    pairs = [sorted(zip(each.status, each.table["time"], strict=True)) for each in (shuffled, cohort)]
+    assert pairs[0] == pairs[1]
 
 
 def test_few_deaths_do_not_ask_the_factors(tmp_path):
     """Below ten a factor the hazard is the same for everybody, Breslow's of no covariate."""
     table = tabular(120)
     table.loc[table.index[table["event"] == 0][:6], "event"] = 2
-    cohort = read_cohort(write_cohort(tmp_path, table, covariates=KINDS, competing_event="death"))
+    cohort = cohort_of(tmp_path, table)
     everybody = np.arange(len(cohort))
     few = competing_hazard(cohort, everybody)
     assert (few.coefficients == 0).all()
@@ -117,60 +110,49 @@ def test_few_deaths_do_not_ask_the_factors(tmp_path):
     assert -np.log(few.baseline.survival(np.zeros(1), [2000.0])[0, 0]) == pytest.approx(hazard, rel=1e-9)
     many = dying(300)
     assert (many["event"] == 2).sum() >= 20
-    other = read_cohort(write_cohort(tmp_path / "b", many, covariates=KINDS, competing_event="death"))
+    other = cohort_of(tmp_path / "b", many)
     assert (competing_hazard(other, np.arange(300)).coefficients != 0).all()
 
 
 def test_folds_share_the_deaths_evenly(tmp_path):
     table = dying(300)
-    cohort = read_cohort(write_cohort(tmp_path, table, covariates=KINDS, competing_event="death"))
+    cohort = cohort_of(tmp_path, table)
     splits = make_splits(cohort, n_folds=3)
     for status in (0, 1, 2):
         parts = splits[(splits["split"] == "train") & (cohort.status == status)].groupby("fold").size()
         assert parts.max() - parts.min() <= 1
-
-
-@pytest.mark.parametrize("counts", [(10, 6, 4), (1, 40, 60), (2, 20, 20), (30, 20, 1)])
-def test_few_of_a_kind_are_dealt_out_without_regard_to_it(tmp_path, counts):
-    """No warning and no error: too few without any event, or too small a test set, for three kinds."""
-    table = tabular(sum(counts))
-    table["event"] = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], counts))
-    cohort = read_cohort(write_cohort(tmp_path, table, covariates=KINDS, competing_event="death"))
-    splits = make_splits(cohort, n_folds=3)
-    for fold in range(3):
-        assert cohort.table["event"][splits["fold"] == fold].sum() >= counts[1] // 3 - 1
+    # too few without any event, or too small a test set, for three kinds: no warning, no error
+    for counts in ((10, 6, 4), (1, 40, 60), (2, 20, 20), (30, 20, 1)):
+        table = tabular(sum(counts))
+        table["event"] = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], counts))
+        cohort = cohort_of(tmp_path / "few", table)
+        splits = make_splits(cohort, n_folds=3)
+        for fold in range(3):
+            assert cohort.table["event"][splits["fold"] == fold].sum() >= counts[1] // 3 - 1
 
 
 def test_without_a_name_it_is_a_fault_that_says_how_to_give_one(tmp_path):
-    with pytest.raises(UserError) as caught:
-        read_cohort(write_cohort(tmp_path, dying(), covariates=KINDS))
-    (fault,) = caught.value.faults
     first = dying()["event"].eq(2).idxmax() + 2
-    assert fault.startswith(f"cohort.csv rows {first}")
-    assert "'2'; must be 1 (fracture) or 0 (censored); 2 may be a competing event, say death, if `comp" in fault
+    with pytest.raises(UserError, match=rf"cohort\.csv rows {first}.* '2'; must be 1 .*competing_event"):
+        read_cohort(write_cohort(tmp_path, dying(), covariates=KINDS))
 
 
-def test_what_is_odd_or_wrong_about_it_is_told(tmp_path):
+def test_implausible_or_faulty_competing_events_are_named(tmp_path):
     table = tabular()
     plain = read_cohort(write_cohort(tmp_path / "a", table, covariates=KINDS))
-    cohort = read_cohort(write_cohort(tmp_path / "b", table, covariates=KINDS, competing_event="death"))
+    cohort = cohort_of(tmp_path / "b", table)
     # a name that nobody needs changes nothing: no column, the same fingerprint, a warning
     assert not cohort.has_competing
     assert cohort.fingerprint() == plain.fingerprint()
     assert cohort.status.dtype == bool
-    assert any(
-        "no 2, though `competing_event` says what it means (death)" in line for line in implausible_values(cohort)
-    )
+    assert any("no 2" in line and "(death)" in line for line in implausible_values(cohort))
     both = table.assign(event=table["event"] + 1)
-    odd = implausible_values(
-        read_cohort(write_cohort(tmp_path / "c", both, covariates=KINDS, competing_event="death"))
-    )
-    assert any("1 and 2 alone, so that nobody is censored; were 0 and 1 meant?" in line for line in odd)
+    assert any("1 and 2 alone" in line for line in implausible_values(cohort_of(tmp_path / "c", both)))
     for folder, table_, settings, message in (
         ("d", table.assign(event=2), {"competing_event": "death"}, "no patient has an event"),
-        ("e", table, {"competing_event": ""}, "cohort.yaml, competing_event: ''; must be text, not empty"),
-        ("f", table.assign(event=3), {"competing_event": "death"}, r"'3'; must be 1 \(the event\), 2 \(death\) or 0"),
-        ("g", both, {}, "column event: holds 1 and 2; code them as 0 and 1"),
+        ("e", table, {"competing_event": ""}, "cohort.yaml, competing_event: ''"),
+        ("f", table.assign(event=3), {"competing_event": "death"}, "'3'; must be 1"),
+        ("g", both, {}, "column event: holds 1 and 2"),
     ):
         with pytest.raises(UserError, match=message):
             read_cohort(write_cohort(tmp_path / folder, table_, covariates=KINDS, **settings))
@@ -230,7 +212,7 @@ def test_new_patients_get_the_runs_own_probabilities(run, tmp_path):
     for day in DAYS:
         expected = np.mean([1 - fold[f"survival_{day:g}d"] for fold in folds], axis=0)
         np.testing.assert_allclose(found[f"probability_{day:g}"], expected, rtol=0, atol=1e-12)
-    assert "before which nobody has had the competing event (death)" in model_summary(read_models(run.out, "cox_ph"))
+    assert "competing event (death)" in model_summary(read_models(run.out, "cox_ph"))
 
 
 def test_intervals_are_those_of_the_metrics_in_the_draws(run):
@@ -262,26 +244,23 @@ def test_intervals_are_those_of_the_metrics_in_the_draws(run):
     assert reference == pytest.approx(np.mean(expected), rel=1e-10)
 
 
-def test_curves_over_time_and_thirds_rank_by_probability(run):
+def test_curves_over_time_and_thirds_rank_by_probability(run, monkeypatch):
     table, _ = report.write_ablation(run)
-    known = table.query("experiment == 'cox_ph' and split == 'external' and metric == 'auc'").set_index(
-        "horizon_days"
-    )
+    known = table.query("experiment == 'cox_ph' and split == 'external' and metric == 'auc'")
+    known = known.set_index("horizon_days")["mean"]
     curves = metrics_over_time(run, ["cox_ph"], "external", DAYS[-1])
     last = curves.query("experiment == 'cox_ph' and metric == 'auc'").iloc[-1]["value"]
-    assert last == pytest.approx(known.loc[DAYS[-1], "mean"], rel=1e-12)
+    assert last == pytest.approx(known[DAYS[-1]], rel=1e-12)
     found = patient_predictions(run, "cox_ph", "external").set_index("patient_id")["rank"]
     parts = [columns(run, fold, "external")[4].set_index("patient_id") for fold in range(2)]
     by_probability = np.mean([(-part[f"survival_{DAYS[-1]:g}d"]).rank(pct=True) for part in parts], axis=0)
     np.testing.assert_allclose(found.loc[parts[0].index], by_probability)
     by_hazard = np.mean([part["risk"].rank(pct=True) for part in parts], axis=0)
     assert not np.allclose(by_probability, by_hazard)
-
-
-def test_ranks_where_training_does_not_reach_the_last_horizon(run, monkeypatch):
+    # where a fold's training ends before the last horizon, or nobody had the event in it
     folds = {fold: read_predictions(run, "cox_ph", fold) for fold in range(2)}
-    folds[0][f"survival_{DAYS[-1]:g}d"] = np.nan  # its training ends before
-    folds[1][[f"survival_{day:g}d" for day in DAYS]] = 1.0  # and there nobody had the event
+    folds[0][f"survival_{DAYS[-1]:g}d"] = np.nan
+    folds[1][[f"survival_{day:g}d" for day in DAYS]] = 1.0
     monkeypatch.setattr("fracsurv.study.time_dependent.read_predictions", lambda run, name, fold: folds[fold])
     found = patient_predictions(run, "cox_ph", "external").set_index("patient_id")["rank"]
     first, second = (part.query("split == 'external'").set_index("patient_id") for part in folds.values())
@@ -289,7 +268,7 @@ def test_ranks_where_training_does_not_reach_the_last_horizon(run, monkeypatch):
     np.testing.assert_allclose(found.loc[first.index], expected)
 
 
-def test_the_report_shows_both_incidences_and_what_kaplan_meier_overstates(reported):
+def test_the_report_shows_both_incidences_and_what_kaplan_meier_overstates(reported, tmp_path):
     run, page = reported
     status, time = run.cohort.status, run.cohort.table["time"].to_numpy()
     assert 'id="competing"' in page
@@ -309,14 +288,11 @@ def test_the_report_shows_both_incidences_and_what_kaplan_meier_overstates(repor
     share, dead = (oracles.cumulative_incidence(status, time, 1826, cause) for cause in (1, 2))
     alone = 1 - oracles.kaplan_meier(status == 1, time, 1826)
     said = findings.competing(run).said
-    assert said.startswith(f"By 5 years, {100 * share:.1f} % [")
-    assert f"have had any fracture, and {100 * dead:.1f} % [" in said
-    over = f"{100 * (alone - share):.1f} percentage points ({100 * (alone / share - 1):.0f} %) too many."
-    assert f"says {100 * alone:.1f} %: {over}" in said
-    assert "definition ii of Blanche et al. 2013" in page
-    assert "absolute risks, since " in (run.out / "pages" / "cox_ph.html").read_text("utf-8")
-    assert "shares and observed risk are cumulative incidences" in page
-    assert "if nobody died of anything else" not in page
+    for value in (share, dead, alone, alone / share - 1):
+        assert f"{100 * value:.{0 if value == alone / share - 1 else 1}f} %" in said
+    without = made_up_run(tmp_path)
+    assert findings.competing(without) is None
+    assert "competing" not in read_predictions(without, "cox_ph", 0)
 
 
 def test_shares_and_calibration_in_the_report_are_cumulative_incidences(reported):
@@ -325,8 +301,7 @@ def test_shares_and_calibration_in_the_report_are_cumulative_incidences(reported
     external = run.rows(0)["external"]
     status, time = run.cohort.status[external], run.cohort.table["time"].to_numpy()[external]
     share = oracles.cumulative_incidence(status, time, 1826)
-    said = clinical.decision_curve(run, table, "external", ["cox_ph"]).said
-    assert f"By 5 years, {100 * share:.1f} % have it." in said
+    assert f"{100 * share:.1f} %" in clinical.decision_curve(run, table, "external", ["cox_ph"]).said
     found = subgroup_table(run, "external", ["cox_ph"], 1826.0).iloc[0]
     folds = [read_predictions(run, "cox_ph", fold).query("split == 'external'") for fold in range(2)]
     expected = np.mean([1 - fold["survival_1826d"] for fold in folds])
@@ -335,15 +310,6 @@ def test_shares_and_calibration_in_the_report_are_cumulative_incidences(reported
     slope = clinical._single_slopes(run, "cox_ph", "external", 1826.0)
     each = [metrics.calibration(status, time, 1 - fold["survival_1826d"], 1826).slope for fold in folds]
     assert slope == f"{np.mean(each):.2f}"
-
-
-def test_a_run_without_deaths_has_nothing_of_it(tmp_path):
-    run = made_up_run(tmp_path)
-    assert "competing" not in read_predictions(run, "cox_ph", 0)
-    page = report.write_report(run).read_text(encoding="utf-8")
-    assert 'id="competing"' not in page
-    assert "Blanche" not in page
-    assert findings.competing(run) is None
 
 
 def test_simulated_deaths_follow_gompertz():
@@ -357,7 +323,7 @@ def test_simulated_deaths_follow_gompertz():
     assert (death_times(clinical.iloc[:50], seed=4) == 365.25 * years[:50]).all()
 
 
-def test_simulated_deaths_change_nothing_else():
+def test_simulated_deaths_change_nothing_else(tmp_path):
     table, truth = simulate_tables(400, seed=2)
     with_deaths, same = simulate_tables(400, seed=2, death=DeathSettings())
     pd.testing.assert_frame_equal(truth, same)
@@ -365,16 +331,32 @@ def test_simulated_deaths_change_nothing_else():
     assert 0.1 < died.mean() < 0.4
     pd.testing.assert_frame_equal(with_deaths[~died], table[~died])
     assert (with_deaths.loc[died, "time_days"] <= table.loc[died, "time_days"]).all()
+    arguments = ["--patients", "40", "--seed", "3", "--resolution", "0.1"]
+    for name, option in (("plain", []), ("deaths", ["--competing-death"])):
+        assert CliRunner().invoke(app, ["simulate", str(tmp_path / name), *arguments, *option]).exit_code == 0
+        assert read_cohort(tmp_path / name).has_competing == (name == "deaths")
+        assert ("death" in (tmp_path / name / "simulation.json").read_text()) == (name == "deaths")
 
 
-def test_simulate_with_competing_death_makes_a_cohort_that_check_reads(tmp_path):
-    folder = tmp_path / "cohort"
-    arguments = ["simulate", str(folder), "--patients", "40", "--seed", "3", "--resolution", "0.1"]
-    assert CliRunner().invoke(app, [*arguments, "--competing-death"]).exit_code == 0
-    assert yaml.safe_load((folder / "cohort.yaml").read_text())["competing_event"] == "death"
-    cohort = read_cohort(folder)
-    assert cohort.has_competing
-    assert "death" in (folder / "simulation.json").read_text()
-    plain = tmp_path / "plain"
-    assert CliRunner().invoke(app, [*arguments[:1], str(plain), *arguments[2:]]).exit_code == 0
-    assert "death" not in (plain / "simulation.json").read_text() + (plain / "cohort.yaml").read_text()
+def test_a_death_is_the_outcome_or_competes_with_it(tmp_path):
+    def read(**settings):
+        return read_cohort(write_cohort(tmp_path, tabular(), covariates={"age": "continuous"}, **settings))
+
+    with pytest.raises(UserError, match="outcome_includes_death: 'death'; must be true or false"):
+        read(outcome_includes_death="death")
+    with pytest.raises(UserError, match="a death is the one or the other"):
+        read(outcome_includes_death=True, competing_event="death")
+    cohort = read(outcome_includes_death=True, competing_event="hip replacement")
+    assert (cohort.outcome_includes_death, cohort.competing_event) == (True, "hip replacement")
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_a_share_is_not_known_past_the_follow_up_of_somebody_free_of_the_event(code):
+    time = np.array([100.0, 200.0, 300.0, 400.0, 400.0])
+    event = np.array([1, 0, code, 1, 0])
+    expected = oracles.cumulative_incidence(event, time, 400)
+    assert event_share(event, time, 400) == pytest.approx(expected)
+    assert np.isnan(event_share(event, time, 401))
+    # where the last all have it nobody is left, and nothing can change
+    everybody = np.where(time == 400, 1, event)
+    assert event_share(everybody, time, 401) == event_share(everybody, time, 400)

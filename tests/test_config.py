@@ -83,28 +83,23 @@ def test_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"encoder": "resnet99"}, "encoder: 'resnet99'; must be 'none', 'resnet50'"),
+        ({"encoder": "resnet99"}, "encoder: 'resnet99'"),
         ({"input": "none"}, "image input"),
         ({"fusion": "late"}, "late fusion needs `pretrained"),
         ({"lr": 0}, "lr > 0"),
         ({"epoch": 3}, "'epoch' (is epochs meant?)"),
         ({"pretrained": {"tabular": "deepsurv"}, "fusion": "alpha"}, "no experiment 'deepsurv'"),
         ({"lr": "1e-4"}, "lr: '1e-4'; must be a number: write 0.0001"),
-        ({"lr": "1e-7"}, "write 1.0e-07"),  # which YAML takes for a number
-        ({"lr": "fast"}, "lr: 'fast'; must be a number"),
         ({"lr": float("inf")}, "lr: inf"),
         ({"epochs": "3"}, "epochs: '3'; must be a whole number: write 3"),
-        ({"batch_size": 8.5}, "batch_size: 8.5; must be a whole number"),
         ({"epochs": True}, "epochs: True; must be a whole number"),
         ({"title": 3}, "title: 3; must be text"),
-        ({"encoder": ["resnet18"]}, "encoder: ['resnet18']"),
         ({"pretrained": "deepsurv"}, "pretrained: 'deepsurv'"),
         ({"input": "full", "encoder": "vit_tiny"}, "vision transformer"),
         ({"fusion": "alpha", "pretrained": {"image": "mine"}}, "tabular part alone"),
         ({"fusion": "late", "pretrained": {"image": "mine", "tabular": "mine"}}, "mine → mine"),
         ({"fusion": "alpha", "pretrained": {"tabular": "mine"}}, "'mine' is not a network"),
         ({"model": "cox_ph"}, "cox_ph takes no image"),
-        ({"bank": 2, "spread_events": True}, "unknown"),
         ({"morphometry": True}, "no `morphometry`"),
         ({"morphometry": 1}, "morphometry: 1; must be true or false"),
     ],
@@ -128,15 +123,13 @@ def test_a_tabular_part_taken_over_has_the_same_covariates(tmp_path, fusion):
     assert load_experiments(written(path, rows))["mine"].morphometry
 
 
-@pytest.mark.parametrize("row", [None, 3, ["lr"]])
-def test_a_row_that_holds_nothing(tmp_path, row):
-    assert "mine" in faults_of(load_experiments, written(tmp_path / "experiments.yaml", {"mine": row}))[0]
-
-
-@pytest.mark.parametrize("name", ["true_risk", "a/b", "a b", 3])
-def test_names_that_cannot_be_folders(tmp_path, name):
-    (fault,) = faults_of(load_experiments, written(tmp_path / "experiments.yaml", {name: {"model": "cox_ph"}}))
-    assert f"name: {name!r}" in fault
+def test_rows_that_hold_nothing_and_names_that_cannot_be_folders(tmp_path):
+    path = tmp_path / "experiments.yaml"
+    for row in (None, 3, ["lr"]):
+        assert "mine" in faults_of(load_experiments, written(path, {"mine": row}))[0]
+    for name in ("true_risk", "a/b", "a b", 3):
+        (fault,) = faults_of(load_experiments, written(path, {name: {"model": "cox_ph"}}))
+        assert f"name: {name!r}" in fault
 
 
 def test_a_circle_of_three(tmp_path):
@@ -154,29 +147,21 @@ def test_a_circle_of_three(tmp_path):
     [
         ({"n_folds": "3"}, "n_folds: '3'; must be a whole number: write 3"),
         ({"n_folds": 1}, "n_folds: 1; must be at least 2"),
-        ({"n_folds": True}, "n_folds: True; must be a whole number"),
         ({"alphas": 0.5}, "alphas: 0.5; must be a list"),
         ({"alphas": []}, "alphas: []"),
-        ({"alphas": ["a"]}, "alphas, 0: 'a'; must be a number"),
         ({"alphas": [0.3, 0.3]}, "alphas: [0.3, 0.3]; must be distinct"),
-        ({"alphas": [0.12345678]}, "alphas: [0.12345678]; must be distinct"),
         ({"alphas": [1.5]}, "alphas: [1.5]"),
         ({"scale": None}, "scale: None; must be a number"),
         ({"scale": 2}, "scale: 2; must be at most 1"),
-        ({"epochs": None}, "epochs: None"),
         ({"epochs": {"cds_full": 0}}, "epochs, cds_full: 0; must be at least 1"),
         ({"epochs": {"cds_ful": 3}}, "epochs: no experiment 'cds_ful' (is cds_full meant?)"),
-        ({"validate_every": 0}, "validate_every: 0; must be at least 1"),
         ({"test_fraction": 0}, "test_fraction: 0; must be above 0"),
         ({"test_fraction": 1.0}, "test_fraction: 1.0; must be below 1"),
         ({"seed": -1}, "seed: -1; must be at least 0"),
         ({"bootstrap_draws": 19}, "bootstrap_draws: 19; must be at least 20"),
         ({"permute_outcomes": "no"}, "permute_outcomes: 'no'; must be true or false"),
         ({"encoders": {"resnet50": "vit_tiny"}}, "encoders: {'resnet50': 'vit_tiny'}; must map"),
-        ({"encoders": {"resnet99": "resnet18"}}, "encoders: {'resnet99': 'resnet18'}; must map"),
         ({"simulate": {"patients": "90"}}, "simulate, patients: '90'; must be a whole number"),
-        ({"simulate": {"women": 90}}, "simulate, women"),
-        ({"note": ["a"]}, "note: ['a']; must be text"),
         ({"feeding": "fast"}, "feeding: 'fast'"),
         ({3: 4}, "unknown setting '3'"),
     ],
@@ -194,22 +179,15 @@ def test_all_faults_of_a_file_are_listed_at_once(tmp_path):
         assert sum(key in fault.split(";")[0] for fault in faults) == 1
 
 
-def test_keys_given_twice_are_faults(tmp_path):
+def test_broken_files_and_unknown_profiles(tmp_path):
     path = written(
-        tmp_path / "mine.yaml", yaml.safe_dump(PROFILE) + "scale: 0.25\nepochs: {deepsurv: 1, deepsurv: 2}\n"
+        tmp_path / "twice.yaml", yaml.safe_dump(PROFILE) + "scale: 0.25\nepochs: {deepsurv: 1, deepsurv: 2}\n"
     )
     scale, epochs = faults_of(load_profile, path)
     assert "scale" in scale
     assert "deepsurv" in epochs
-
-
-@pytest.mark.parametrize("content", ["note: Å".encode("latin-1"), b"scale: [", b"- 1"])
-def test_files_that_are_no_yaml_are_one_fault(tmp_path, content):
-    path = tmp_path / "mine.yaml"
-    path.write_bytes(content)
-    assert len(faults_of(load_profile, path)) == 1
-
-
-def test_an_unknown_profile_names_the_known_ones():
+    for content in ("note: Å".encode("latin-1"), b"scale: [", b"- 1"):
+        path.write_bytes(content)
+        assert len(faults_of(load_profile, path)) == 1
     with pytest.raises(UserError, match=r"'huge'.*demo, paper"):
         load_profile("huge")

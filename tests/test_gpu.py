@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from fracsurv.images.store import StoredArray
 from fracsurv.models import build_model
 from fracsurv.training import checkpoint
 from fracsurv.training.augmentation import CropAugment, augment_crops, change_crops, inside
 from fracsurv.training.compilation import compiled
-from fracsurv.training.data import Pixels
 from fracsurv.training.loop import Network, Patients, Recipe, fit, forward, predict, train_step
 from fracsurv.utils.devices import reproducible
 from tests.killing import killed_in
@@ -27,33 +25,20 @@ pytestmark = [
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("place", ["resident", "streamed", "auto"])
-def test_pixels_are_the_stores(dtype, place, tmp_path):
-    array = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (30, 2, 4, 3), endpoint=True).astype(dtype)
-    np.save(tmp_path / "a.npy", array)
-    pixels = Pixels(StoredArray(tmp_path / "a.npy"), GPU, place)
-    assert pixels.resident == (place != "streamed")
-    for rows in (np.array([4, 29, 0, 4]), np.array([7])):
-        pixels.expect(rows)
-        found = pixels[rows]
-        assert found.device.type == "cuda"
-        np.testing.assert_array_equal(found.cpu().numpy(), array[rows])
-
-
-def test_augmentation_is_the_cpus():
+def test_augmentation_is_the_cpus_compiled_or_not():
     rng = np.random.default_rng(0)
     sizes = torch.from_numpy(rng.integers(0, 30, (4, 13, 2)))
     pixels = torch.from_numpy(rng.integers(0, 255, (4, 13, 30, 36), dtype=np.uint8)) * inside(sizes, (30, 36))
     fixed = CropAugment(vertical_flip=1, horizontal_flip=1, zoom=(1.1, 1.1), contrast=(0.8, 0.8), noise_sd=0)
-    found = [
-        augment_crops(
-            pixels.to(device), sizes.to(device), torch.zeros(4).to(device), torch.full((4,), 250.0).to(device),
-            torch.Generator(device).manual_seed(0), fixed, frame=(36, 36),
-        ).cpu()
-        for device in (CPU, GPU)
-    ]  # fmt: skip
-    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-4)
+
+    def augmented(device, settings, change=change_crops):
+        given = [part.to(device) for part in (pixels, sizes, torch.zeros(4), torch.full((4,), 250.0))]
+        drawn = torch.Generator(device).manual_seed(0)
+        return augment_crops(*given, drawn, settings, frame=(36, 36), change=change).cpu()
+
+    torch.testing.assert_close(augmented(GPU, fixed), augmented(CPU, fixed), rtol=0, atol=1e-4)
+    drawn = [augmented(GPU, CropAugment(), change) for change in (change_crops, compiled(change_crops, 4))]
+    torch.testing.assert_close(*drawn, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("encoder", ["resnet18", "vit_tiny"])
@@ -123,19 +108,6 @@ def test_compiled_is_the_plain_one():
         torch.testing.assert_close(fast(*batch), model(*batch), rtol=5e-3, atol=5e-4)
     few = [part[:5] for part in batch]
     assert torch.equal(fast(*few), model(*few))
-
-
-def test_compiled_augmentation_is_the_plain_one():
-    sizes = torch.randint(1, 30, (4, 13, 2), device=GPU)
-    pixels = torch.randint(0, 255, (4, 13, 30, 36), device=GPU, dtype=torch.uint8) * inside(sizes, (30, 36))
-    low, high = torch.zeros(4, device=GPU), torch.full((4,), 250.0, device=GPU)
-    plain, fast = (
-        augment_crops(
-            pixels, sizes, low, high, torch.Generator(GPU).manual_seed(0), frame=(36, 36), change=change,
-        )
-        for change in (change_crops, compiled(change_crops, 4))
-    )  # fmt: skip
-    torch.testing.assert_close(fast, plain, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -7,12 +7,11 @@ import subprocess
 import sys
 
 import pandas as pd
-import pytest
 
 from fracsurv.config import ENCODERS, VITS
 from fracsurv.models.vit_deepsurv import VIT_SIZES
 from fracsurv.study.experiments import run_experiment
-from fracsurv.study.labels import ENCODERS as TOLD
+from fracsurv.study.labels import ENCODERS as LABELLED
 from fracsurv.study.prepare import prepare
 
 WITHOUT = (
@@ -31,44 +30,29 @@ def loaded_by(program: str, *arguments: object) -> set[str]:
     return set(result.stdout.splitlines()[-1].split())
 
 
-def test_the_look_into_modules_finds_what_is_there():
-    assert "torch" in loaded_by("import fracsurv.training.loop")
-
-
 def test_what_reads_alone_imports_no_torch():
+    assert "torch" in loaded_by("import fracsurv.training.loop")  # the look into modules finds what is there
     assert loaded_by("; ".join(f"import fracsurv.{name}" for name in WITHOUT)) == set()
+    assert set(VITS) == set(VIT_SIZES)  # written twice for that reason
+    assert set(LABELLED) == set(ENCODERS)
 
 
-@pytest.mark.parametrize("command", ["check", "prepare"])
-def test_commands_on_a_cohort_with_boxes_import_no_torch(simulated, tmp_path, command):
-    given = {
-        "check": [simulated],
-        "prepare": [simulated, "--profile", "tiny", "--out", tmp_path / "run", "--kind", "full"],
-    }[command]
-    program = f"import sys; from fracsurv.cli import app; app(['{command}', *sys.argv[1:]], standalone_mode=False)"
-    assert loaded_by(program, *given) == set()
-
-
-def test_the_report_of_a_finished_run_imports_no_torch(simulated, tmp_path):
-    run = prepare(simulated, tmp_path / "run", "tiny")
-    run_experiment(run, "cox_ph", progress=False)
+def test_check_prepare_and_report_import_no_torch(simulated, tmp_path):
     program = "import sys; from fracsurv.cli import app; app(sys.argv[1:], standalone_mode=False)"
-    assert loaded_by(program, "report", simulated, "--profile", "tiny", "--out", run.out) == set()
-    assert (run.out / "index.html").exists()
+    options = ["--profile", "tiny", "--out", tmp_path / "run"]
+    assert loaded_by(program, "check", simulated) == set()
+    assert loaded_by(program, "prepare", simulated, *options, "--kind", "full") == set()
+    run_experiment(prepare(simulated, tmp_path / "run", "tiny"), "cox_ph", progress=False)
+    assert loaded_by(program, "report", simulated, *options) == set()
+    assert (tmp_path / "run" / "index.html").exists()
 
 
 def test_boxes_that_were_found_before_are_taken_without_torch(simulated, tmp_path):
     cohort, out = tmp_path / "cohort", tmp_path / "run"
     shutil.copytree(simulated, cohort)
-    (cohort / "vertebrae.csv").unlink()
-    for name in ("cohort.csv", "truth.parquet"):
+    for name in ("vertebrae.csv", "truth.parquet"):
         (cohort / name).unlink()
     pd.read_csv(simulated / "cohort.csv").head(24).to_csv(cohort / "cohort.csv", index=False)
     program = "import sys; from fracsurv.study.prepare import prepare; prepare(*sys.argv[1:], 'tiny')"
     assert "torch" in loaded_by(program, cohort, out)
     assert loaded_by(program, cohort, out) == set()
-
-
-def test_the_encoders_names_are_those_of_the_networks():
-    assert set(VITS) == set(VIT_SIZES)
-    assert set(TOLD) == set(ENCODERS)

@@ -48,14 +48,18 @@ def test_grade_and_type_by_hand(heights, grade, kind):
     assert found.grade.item() == grade
     assert TYPES[found.type.item()] == kind
     np.testing.assert_allclose([found.ha.item(), found.hm.item(), found.hp.item()], heights)
+    single = morphometry(torch.tensor([vertebra(*heights)], dtype=torch.float32))
+    assert single.grade.item() == grade  # which reaches a tolerance too
     ha, hm, hp = heights
     np.testing.assert_allclose([found.apr.item(), found.mpr.item(), found.mar.item()], [ha / hp, hm / hp, hm / ha])
 
 
-def test_the_thesis_criterion_counts_15_percent():
+def test_the_thesis_counts_15_percent_and_wrong_shapes_are_refused():
     points = np.array([vertebra(16.8, 20, 20)])  # 16 %
     assert morphometry(points).grade.item() == 0
     assert morphometry(points, tolerances=THESIS_TOLERANCES).grade.item() == 1
+    with pytest.raises(ValueError, match=r"n, 6, 2\), got \(6, 2\)"):
+        morphometry(points[0])
 
 
 @given(st.floats(-np.pi, np.pi), st.floats(0.1, 10), st.floats(4, 10), st.floats(4, 10), st.floats(4, 10))
@@ -90,11 +94,6 @@ def test_crushed_neighbours_do_not_hide_one_another(where, kept, grade):
     spine[8] = np.nan  # nor does a missing one
     wanted[8] = 0
     assert morphometry(spine, ordered=True).grade.tolist() == wanted
-
-
-def test_single_precision_reaches_a_tolerance_too():
-    points = torch.tensor(np.array([vertebra(16, 20, 20), vertebra(12, 20, 20)]), dtype=torch.float32)
-    assert morphometry(points).grade.tolist() == [1, 3]
 
 
 def test_a_missing_neighbour_is_left_out_of_the_mean():
@@ -134,7 +133,7 @@ def test_chances_of_grades_follow_the_normal_distribution():
     assert chances.sum() == pytest.approx(1)
 
 
-def test_chances_are_the_same_twice_and_unknown_for_unknown_keypoints_or_scales():
+def test_chances_are_the_same_twice_unknown_for_unknown_keypoints_and_certain_for_certain_ones():
     mean = torch.tensor([vertebra(16, 20, 20), vertebra(20, 20, 20)], dtype=torch.float64)
     mean[1] = torch.nan
     scale = torch.full_like(mean, 0.5)
@@ -142,15 +141,7 @@ def test_chances_are_the_same_twice_and_unknown_for_unknown_keypoints_or_scales(
     assert torch.equal(first[0], again[0])
     assert torch.isnan(first[1]).all()
     assert grade_probabilities(mean[:1], torch.full_like(scale[:1], torch.nan)).isnan().all()
-
-
-def test_certain_keypoints_give_certain_grades():
     mean = torch.tensor([vertebra(*heights) for heights, _, _ in CASES], dtype=torch.float64)
-    chances = grade_probabilities(mean, torch.zeros_like(mean), n_draws=4)
-    assert chances.argmax(dim=1).tolist() == [grade for _, grade, _ in CASES]
-    assert (chances.amax(dim=1) == 1).all()
-
-
-def test_wrong_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"\(\.\.\., n, 6, 2\), got \(6, 2\)"):
-        morphometry(np.zeros((6, 2)))
+    certain = grade_probabilities(mean, torch.zeros_like(mean), n_draws=4)
+    assert certain.argmax(dim=1).tolist() == [grade for _, grade, _ in CASES]
+    assert (certain.amax(dim=1) == 1).all()

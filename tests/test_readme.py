@@ -55,11 +55,9 @@ def test_every_command_runs_in_the_readmes_order(workplace):
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-    assert (workplace / "reports" / "mine" / "index.html").exists()
-    assert (workplace / "out.ipynb").exists()
-    assert (workplace / "reports" / "new" / "predictions.csv").exists()
-    assert (workplace / "reports" / "other" / "validation.csv").exists()
-    assert (workplace / "data" / "whas500" / "cohort.csv").exists()
+    files = ("mine/index.html", "new/predictions.csv", "other/validation.csv")
+    for made in ("out.ipynb", "data/whas500/cohort.csv", *(f"reports/{name}" for name in files)):
+        assert (workplace / made).exists(), made
 
 
 def test_the_example_runs(capsys):
@@ -68,10 +66,8 @@ def test_the_example_runs(capsys):
     torch.manual_seed(0)
     names = {}
     exec(compile(example, "README.md", "exec"), names)
-    said = capsys.readouterr().out
-    assert re.findall("^(C|Brier score at 1|calibration slope) ", said, flags=re.MULTILINE) == [
-        "C", "Brier score at 1", "calibration slope",
-    ]  # fmt: skip
+    rows = ["C", "Brier score at 1", "calibration slope"]
+    assert re.findall(f"^({'|'.join(rows)}) ", capsys.readouterr().out, flags=re.MULTILINE) == rows
     table = names["compared"].table(reference="first covariate")
     assert table.loc[("model", "c_index"), "estimate"] == pytest.approx(
         names["metrics"].concordance_index(names["event"][400:], names["time"][400:], names["risk"][400:])
@@ -80,27 +76,14 @@ def test_the_example_runs(capsys):
     assert (table.loc["first covariate", "p"] == 1).all()
 
 
-@pytest.mark.parametrize("target", ["report", "test", "lab", "setup", "bench", "clean"])
-def test_make_targets_exist(target):
-    done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_every_path_named_exists():
-    named = set(re.findall(r"\]\(([\w./-]+)\)", README)) | set(
-        re.findall(r"`((?:notebooks|configs|docs)/[\w./]+)`", README)
-    )
+def test_make_targets_and_files_exist_and_sizes_are_those_of_the_configuration():
+    for target in ("report", "test", "lab", "setup", "bench", "clean"):
+        subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, check=True)
+    named = re.findall(r"\]\(([\w./-]+)\)", README) + re.findall(r"`((?:notebooks|configs|docs)/[\w./]+)`", README)
     assert named
     assert not [path for path in named if not (ROOT / path).exists()]
-
-
-def test_the_layout_names_every_module():
-    for path in (ROOT / "fracsurv").iterdir():
-        if path.suffix == ".py" and path.name != "__init__.py":
-            assert path.name in README, path.name
-
-
-def test_experiments_and_sizes_are_those_of_the_configuration():
+    modules = {path.name for path in (ROOT / "fracsurv").glob("*.py")} - {"__init__.py"}
+    assert not [name for name in modules if name not in README]
     assert all(f"`{name}`" in README for name in load_experiments())
     size = load_profile("demo").simulate
     assert f"{size['patients']:,} women and {size['external']:,} external" in README

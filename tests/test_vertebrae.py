@@ -20,14 +20,11 @@ def spine(n=13, *, top=100.0, first=50.0, growth=3.0, disc=0.25):
     return np.array(boxes)
 
 
+COUNTS = ("discarded_tall", "dropped_top", "inserted_gap", "filled_top", "filled_bottom")
+
+
 def counts(result):
-    return (
-        result.discarded_tall,
-        result.dropped_top,
-        result.inserted_gap,
-        result.filled_top,
-        result.filled_bottom,
-    )
+    return tuple(getattr(result, name) for name in COUNTS)
 
 
 FULL = list(range(13))
@@ -48,7 +45,7 @@ CUT = spine()[:11]  # the two lowest are missing
 BELOW, SIZE = CUT[-1, 3], CUT[-1, 3] - CUT[-1, 1]
 HIGH = spine(11, top=10.0)
 CASES = {
-    # name: boxes, options, index, (discarded_tall, dropped_top, inserted_gap, filled_top, filled_bottom)
+    # name: boxes, options, index, counts
     "whole": (spine(), {}, FULL, (0, 0, 0, 0, 0)),
     "one gap": (lost(6), {}, [0, 1, 2, 3, 4, 5, -1, 6, 7, 8, 9, 10, 11], (0, 0, 1, 0, 0)),
     "second": (lost(1), {}, [0, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], (0, 0, 1, 0, 0)),
@@ -159,17 +156,6 @@ def test_lost_vertebrae_are_found_again(lost):
     assert [kept[i] if i >= 0 else -1 for i in found] == [i if i in kept else -1 for i in range(13)]
 
 
-@pytest.mark.parametrize(
-    "boxes", [np.zeros((2, 3)), [[0, 0, 0, 5]], [[0, 5, 5, 5]], [[0, 0, np.nan, 5]], [[0, 0, np.inf, 5]]]
-)
-def test_broken_boxes_are_refused(boxes):
-    with pytest.raises(ValueError, match="boxes must be"):
-        slots(np.array(boxes, float))
-
-
-# --- crops
-
-
 def test_crops_are_the_boxes_pixels_centred_in_zeros():
     image = np.arange(60 * 40, dtype=np.uint16).reshape(60, 40) + 1
     boxes = np.array([[3.0, 5.0, 13.0, 11.0], [2.2, 20.7, 9.9, 33.1]])
@@ -189,29 +175,22 @@ def test_crops_are_scaled_alike_and_cut_at_the_edge():
     cut = crop_stack(image, boxes, np.array([0, 1]), scale_factor=0.5, frame=(30, 40))
     assert cut.sizes.tolist() == [[20, 15], [5, 10]]
     np.testing.assert_array_equal(cut.stack[0][5:25, 12:27], resize(image[10:50, 0:30], (20, 15)))
-
-
-def test_a_crop_larger_than_the_frame_is_shrunk_in_proportion_and_counted():
-    image = np.full((300, 300), 9, np.uint8)
+    # one larger than the frame is shrunk in proportion, and counted
     boxes = np.array([[0.0, 0.0, 200.0, 50.0], [0.0, 60.0, 20.0, 260.0], [0.0, 0.0, 40.0, 30.0]])
-    cut = crop_stack(image, boxes, np.array([0, 1, 2]), scale_factor=1.0, frame=(50, 100))
+    cut = crop_stack(np.full((300, 300), 9, np.uint8), boxes, np.arange(3), scale_factor=1.0, frame=(50, 100))
     assert cut.sizes.tolist() == [[25, 100], [50, 5], [30, 40]]
     assert cut.n_shrunk == 2
 
 
-def test_a_box_outside_the_image_is_refused():
+def test_broken_boxes_and_those_outside_the_image_are_refused():
+    for boxes in (np.zeros((2, 3)), [[0, 0, 0, 5]], [[0, 5, 5, 5]], [[0, 0, np.nan, 5]], [[0, 0, np.inf, 5]]):
+        with pytest.raises(ValueError, match="boxes must be"):
+            slots(np.array(boxes, float))
+    outside = np.array([[100.0, 0, 110, 10]])
     with pytest.raises(ValueError, match=r"\(100, 0, 110, 10\) lies outside the image of 50×60 pixels"):
-        crop_stack(
-            np.ones((60, 50), np.uint8),
-            np.array([[100.0, 0, 110, 10]]),
-            np.array([0]),
-            scale_factor=1,
-            frame=(9, 9),
-        )
+        crop_stack(np.ones((60, 50), np.uint8), outside, np.array([0]), scale_factor=1, frame=(9, 9))
 
 
 def test_crop_shape_is_the_protocols():
-    assert crop_shape(1) == (230, 272)
-    assert crop_shape(1, square=True) == (272, 272)
-    assert crop_shape(0.25) == (58, 68)
-    assert crop_shape(0.25, square=True) == (68, 68)
+    shapes = [crop_shape(scale, square=square) for scale in (1, 0.25) for square in (False, True)]
+    assert shapes == [(230, 272), (272, 272), (58, 68), (68, 68)]

@@ -1,0 +1,91 @@
+"""The notebooks run on made-up cohorts, escape what cohorts write, and are committed without paths."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from fracsurv.config import ROOT
+from fracsurv.study.prepare import prepare
+from tests.conftest import tabular, write_cohort
+from tests.made_up import execute, made_up_baselines, made_up_run
+
+
+def texts_of(shown) -> list[str]:
+    return [each.data for each in shown if hasattr(each, "data")]
+
+
+@pytest.mark.parametrize("stem", ["01_eda_kaplan_meier", "03_baselines"])
+def test_notebooks_on_horizons_below_one_of_another_unit(tmp_path, stem, monkeypatch):
+    table = tabular(n=120, seed=2)
+    table["time_days"] = table["time_days"] / 1000  # events up to 3 months
+    folder = write_cohort(
+        tmp_path / "c", table, covariates={"age": "continuous"}, time_unit="months", horizons=[0.3333, 0.825, 1.602]
+    )
+    run = prepare(folder, tmp_path / "out", "tiny")
+    made_up_baselines(run, np.random.default_rng(1))
+    texts = " ".join(texts_of(execute(stem, folder, tmp_path / "out", monkeypatch)))
+    assert re.search(r"\b1\.602 months", texts)
+    assert "years" not in texts.replace("Age, years", "")
+    if stem == "03_baselines":  # every horizon has its own value
+        found = json.loads((run.folder("cox_ph", 0) / "metrics.json").read_text())["metrics"]
+        assert len({row["value"] for row in found if row["metric"] == "brier" and row["split"] == "test"}) == 3
+
+
+def test_notebook_02_escapes_hostile_patient_ids(simulated, tmp_path, monkeypatch):
+    folder = shutil.copytree(simulated, tmp_path / "c")
+    patients = pd.read_csv(folder / "cohort.csv")["patient_id"][:40]
+    for path in (folder / "cohort.csv", folder / "vertebrae.csv"):
+        table = pd.read_csv(path)
+        table = table[table["patient_id"].isin(patients)]
+        table["patient_id"] = "<script>*" + table["patient_id"] + "*"
+        table.to_csv(path, index=False)
+    (folder / "truth.parquet").unlink()
+    rows = pd.read_csv(folder / "vertebrae.csv")
+    rows[rows["patient_id"] == rows["patient_id"][0]].iloc[1:].to_csv(
+        folder / "vertebrae_corrections.csv", index=False
+    )
+    shown = execute("02_crop_extraction", folder, tmp_path / "out", monkeypatch)
+    texts = texts_of(shown)
+    assert any(r"&lt;script&gt;\*" in text for text in texts)
+    assert not any("<script>" in text for text in texts)
+    assert any("patients 1; boxes kept" in text and "removed 1." in text for text in texts)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return made_up_run(tmp_path_factory.mktemp("made-up"))
+
+
+@pytest.mark.parametrize("stem", ["01_eda_kaplan_meier", "03_baselines", "05_ablation_tables"])
+def test_notebooks_run_on_a_cohort_without_images(run, stem, monkeypatch):
+    shown = execute(stem, run.cohort.folder, run.out, monkeypatch)
+    assert sum(isinstance(s, dict) and "image/png" in s for s in shown) >= 2
+    assert not any("<script>" in text for text in texts_of(shown))
+
+
+def test_committed_notebooks_carry_no_paths_and_stay_small():
+    paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    assert len(paths) == 5
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        assert len(text) < 1_000_000
+        notebook = nbformat.reads(text, as_version=4)
+        tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+        assert len(tagged) == 1
+        assert notebook.cells[notebook.cells.index(tagged[0]) - 1].source.startswith("| parameter | default")
+        outputs = json.dumps(
+            [o for c in notebook.cells for o in c.get("outputs", []) if "image/png" not in str(o)[:200]]
+        )
+        for planted in (f"{Path.home()}/", str(ROOT), "site-packages", "Warning"):
+            assert planted not in outputs
+        # nbval takes the marker only where it stands alone in its line
+        marked = [c.source.splitlines()[0] for c in notebook.cells if "NBVAL" in c.source]
+        assert set(marked) <= {"# NBVAL_IGNORE_OUTPUT"}
