@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from fracsurv.cli import app
 from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS, LEVELS, overlapping_pairs
 from fracsurv.cohort.cohort import read_cohort
-from fracsurv.detection import find_cohort, load_finder
+from fracsurv.detection import finder as finder_module
 from fracsurv.detection import locate as module
 from fracsurv.detection.locate import (
     SHIPPED,
@@ -207,7 +207,7 @@ def test_overlapping_pairs_are_one_to_one_and_the_best_first():
 
 def test_the_shipped_finder_is_small_and_says_where_it_comes_from():
     assert SHIPPED.stat().st_size <= 20e6
-    finder = load_finder(SHIPPED)
+    finder = finder_module.load_finder(SHIPPED)
     assert finder.keypoints is not None
     assert finder.about["provenance"] == "simulated"
     assert "simulated radiographs" in finder.summary()
@@ -233,7 +233,7 @@ def test_vertebrae_are_found_once_and_nearly_all_right(located, plain, tmp_path,
     def never(*_, **__):
         raise AssertionError("looked again")
 
-    monkeypatch.setattr("fracsurv.detection.find_vertebrae", never)
+    monkeypatch.setattr("fracsurv.detection.locate.find_vertebrae", never)
     again = locate_vertebrae(given, out, progress=False)
     pd.testing.assert_frame_equal(again.vertebrae, cohort.vertebrae)
     assert again.fingerprint() == cohort.fingerprint()
@@ -244,8 +244,8 @@ def test_vertebrae_are_found_once_and_nearly_all_right(located, plain, tmp_path,
 
 def test_a_search_that_was_stopped_goes_on_to_the_same_table(located, plain, tmp_path, monkeypatch):
     _, whole = located
-    monkeypatch.setattr("fracsurv.detection.find_cohort.PART", 8)
-    find, seen = find_cohort.find, []
+    monkeypatch.setattr("fracsurv.detection.locate.PART", 8)
+    find, seen = finder_module.find, []
 
     def stopped(finder, images):
         seen.append(len(images))
@@ -253,7 +253,7 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_table(located, plain, tmp
             raise KeyboardInterrupt
         return find(finder, images)
 
-    monkeypatch.setattr("fracsurv.detection.find_cohort.find", stopped)
+    monkeypatch.setattr("fracsurv.detection.finder.find", stopped)
     other = tmp_path / ".vertebrae.parts.0123456789abcdef"
     other.mkdir()  # of radiographs that are no more
     with pytest.raises(KeyboardInterrupt):
@@ -297,7 +297,7 @@ def test_other_radiographs_are_looked_at_anew(located, plain, tmp_path, monkeypa
         seen.append(len(cohort))
         return pd.DataFrame({"patient_id": ["P00001"], "x_min": 1, "y_min": 1, "x_max": 5, "y_max": 5})
 
-    monkeypatch.setattr("fracsurv.detection.find_vertebrae", record)
+    monkeypatch.setattr("fracsurv.detection.locate.find_vertebrae", record)
     assert len(locate_vertebrae(read_cohort(folder), tmp_path / "out", progress=False).vertebrae) == 1
     assert seen == [12]
 
@@ -353,7 +353,7 @@ def test_no_box_at_all_is_told_before_anything_is_run(plain, tmp_path, monkeypat
         read_cohort(folder)
     (folder / "vertebrae.csv").unlink()
     nothing = read_cohort(plain).true_vertebrae().iloc[:0]
-    monkeypatch.setattr("fracsurv.detection.find_vertebrae", lambda *_, **__: nothing)
+    monkeypatch.setattr("fracsurv.detection.locate.find_vertebrae", lambda *_, **__: nothing)
     with pytest.raises(UserError, match="saw no vertebra in any radiograph; give boxes"):
         locate_vertebrae(read_cohort(folder), tmp_path / "out", progress=False)
 

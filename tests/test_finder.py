@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from fracsurv.cli import app
 from fracsurv.cohort.boxes import CHI2_90
 from fracsurv.cohort.cohort import read_cohort
-from fracsurv.detection.find_cohort import find_vertebrae, graded_table
 from fracsurv.detection.finder import (
     Finder,
     Vertebrae,
@@ -36,7 +35,7 @@ from fracsurv.detection.keypoints import (
     training_pictures,
     vertebra_picture,
 )
-from fracsurv.detection.locate import SHIPPED
+from fracsurv.detection.locate import SHIPPED, find_vertebrae, graded_table
 from fracsurv.detection.network import VertebraDetector
 from fracsurv.detection.sources import read_all_labelled, read_labelled
 from fracsurv.detection.training import DetectorRecipe, KeypointRecipe

@@ -14,7 +14,7 @@ import pandas as pd
 from fracsurv.cohort.cohort import Cohort, horizons
 from fracsurv.cohort.covariates import PROTOCOL_COVARIATES
 from fracsurv.metrics import concordance_index, mean_weight
-from fracsurv.utils.errors import closest
+from fracsurv.utils.errors import closest, format_rows
 
 MOST_ROWS = 3
 """Rows named in one warning; the others are counted."""
@@ -87,11 +87,6 @@ def _coarse(cohort: Cohort) -> Iterator[str]:
 def _where(found: pd.Series) -> str:
     """Rows and values of the first patients found, and how many more there are."""
     return _first([f"row {row}: {value:g}" for row, value in found.items()])
-
-
-def named(rows: Sequence[int]) -> str:
-    """The first of some rows of the table, and how many more there are."""
-    return f"row{'s' * (len(rows) > 1)} {_first([str(row) for row in rows])}"
 
 
 def _first(words: Sequence[str]) -> str:
@@ -231,5 +226,6 @@ def _alike(cohort: Cohort) -> Iterator[str]:
     twins = cohort.table.index[cohort.table.duplicated(columns, keep=False)]
     if len(twins):
         yield (
-            f"{named(twins)}: alike in every covariate, time and outcome, under several ids; the same person twice?"
+            f"{format_rows(twins, MOST_ROWS)}: alike in every covariate, time and outcome, under several ids; "
+            "the same person twice?"
         )
