@@ -37,16 +37,16 @@ class Placement:
     top: int
 
     def to_frame(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes (n, 4) from image pixels to frame pixels."""
+        """Boxes in frame pixels."""
         return boxes * self.scale + np.tile([self.left, self.top], 2)
 
     def to_image(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes (n, 4) from frame pixels to image pixels."""
+        """Boxes in image pixels."""
         return (boxes - np.tile([self.left, self.top], 2)) / self.scale
 
 
 def letterbox(image: np.ndarray) -> tuple[np.ndarray, Placement]:
-    """A radiograph (h, w), uint8 or uint16, in the middle of a black `FRAME`, proportions kept, uint8; and its place.
+    """A radiograph in the middle of a black `FRAME`, proportions kept, uint8; and its place.
 
     Grey levels from the 0.5th to the 99.5th percentile are spread over 0 to 255.
     """
@@ -64,7 +64,7 @@ def letterbox(image: np.ndarray) -> tuple[np.ndarray, Placement]:
 
 @dataclass(frozen=True)
 class Detections:
-    """Boxes (n, 4) float64 in image pixels, x_min, y_min, x_max, y_max, and scores (n,) in [0, 1], highest first."""
+    """Boxes, float64, and scores (n,) in [0, 1], highest first."""
 
     boxes: np.ndarray
     score: np.ndarray
@@ -77,7 +77,7 @@ class Detections:
 
 
 def detect(model: VertebraDetector, images: Iterable[np.ndarray]) -> Iterator[Detections]:
-    """All boxes that the detector sees in each radiograph (uint8 or uint16, any size), not yet one column.
+    """All boxes that the detector sees in each radiograph, not yet one column.
 
     Always in float32: in bfloat16 a box near the threshold would be found on one computer and not on the next.
     """
@@ -107,10 +107,7 @@ def predict_frames(model: VertebraDetector, frames: np.ndarray) -> list[Detectio
 def decode(score: Tensor, sides: Tensor) -> list[Detections]:
     """Boxes in frame pixels of each radiograph, without duplicates: cells whose score exceeds their neighbours'.
 
-    Parameters
-    ----------
-    score : Tensor (n, 1, h, w), in [0, 1]
-    sides : Tensor (n, 4, h, w), the network's distances
+    `score` (n, 1, h, w) is in [0, 1]; `sides` (n, 4, h, w) are the network's distances.
     """
     peak = functional.max_pool2d(score, 3, stride=1, padding=1) == score
     centres = cell_centres(tuple(score.shape[2:]), score.device)
@@ -134,13 +131,7 @@ def one_column(boxes: np.ndarray, score: np.ndarray) -> np.ndarray:
     - with dx the distance sideways and dy the one downwards of their centres, w their mean width and h their mean
       height, the step s = (dx / w) / max(1, dy / h) costs s², and is not allowed from 1 on.
 
-    Gaps cost nothing: `vertebrae.slots` decides which vertebra is missing.
-
-    Parameters
-    ----------
-    boxes : ndarray (n, 4)
-        x_min, y_min, x_max, y_max, any unit, y downwards.
-    score : ndarray (n,), in [0, 1]
+    Gaps cost nothing: `vertebrae.slots` decides which vertebra is missing. Boxes may be in any unit.
     """
     boxes, score = np.asarray(boxes, float).reshape(-1, 4), np.asarray(score, float)
     n = len(boxes)
