@@ -21,19 +21,12 @@ from tqdm import tqdm
 
 from benchmarks.perturbations import CHANGES
 from fracsurv.cohort.cohort import read_cohort
-from fracsurv.detection import (
-    DetectorRecipe,
-    Finder,
-    Labelled,
-    find_vertebrae,
-    load_finder,
-    read_all_labelled,
-    read_labelled,
-    save_finder,
-    train_finder,
-)
+from fracsurv.detection.finder import Finder, load_finder, save_finder, train_finder
 from fracsurv.detection.inference import detect
+from fracsurv.detection.locate import find_vertebrae
 from fracsurv.detection.scores import compare, detection_scores
+from fracsurv.detection.sources import Labelled, read_all_labelled, read_labelled
+from fracsurv.detection.training import DetectorRecipe
 from fracsurv.images.radiographs import with_slots
 from fracsurv.simulate import simulate_cohort
 from fracsurv.utils.files import write_json

@@ -27,11 +27,11 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
 from benchmarks.detection import RESULTS, ROOT
-from fracsurv.detection import DetectorRecipe, read_labelled
 from fracsurv.detection.inference import Detections, as_input, predict_frames
 from fracsurv.detection.network import FRAME, VertebraDetector, detection_loss
 from fracsurv.detection.scores import best_threshold, detection_scores
-from fracsurv.detection.training import fit_detector, training_frames
+from fracsurv.detection.sources import read_labelled
+from fracsurv.detection.training import DetectorRecipe, fit_detector, training_frames
 from fracsurv.models import count_parameters
 from fracsurv.utils.files import write_json
 

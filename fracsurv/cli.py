@@ -351,13 +351,9 @@ def detect_train(
     """Train a finder from scratch on radiographs with boxes, and keypoints if the sources have them."""
     if out.suffix != ".safetensors":
         raise UserError(f"--out {out}: must end in .safetensors")
-    from fracsurv.detection import (
-        DetectorRecipe,
-        load_finder,
-        read_all_labelled,
-        save_finder,
-        train_finder,
-    )
+    from fracsurv.detection.finder import load_finder, save_finder, train_finder
+    from fracsurv.detection.sources import read_all_labelled
+    from fracsurv.detection.training import DetectorRecipe
 
     known = load_finder(detector) if detector else None
     found, provenance = read_all_labelled(src)
@@ -387,8 +383,8 @@ def detect_predict(
     path = cohort / "vertebrae.csv"
     if path.exists() and not replace:
         raise UserError(f"{path}: is there already; give --replace to overwrite it")
-    from fracsurv.detection import find_vertebrae, load_finder
-    from fracsurv.detection.locate import SHIPPED  # after what can be refused without torch
+    from fracsurv.detection.finder import load_finder  # after what can be refused without torch
+    from fracsurv.detection.locate import SHIPPED, find_vertebrae
 
     finder = load_finder(weights or SHIPPED)
     table = find_vertebrae(finder, checked)
@@ -420,8 +416,9 @@ def detect_predict(
 @detect.command("score")
 def detect_score(src: Labelled, weights: WeightsPath = None) -> None:
     """Evaluate a finder on radiographs with boxes that it was not trained on."""
-    from fracsurv.detection import load_finder, read_labelled, score_finder
+    from fracsurv.detection.finder import load_finder, score_finder
     from fracsurv.detection.locate import SHIPPED
+    from fracsurv.detection.sources import read_labelled
 
     found, provenance = read_labelled(src)
     typer.echo(f"{src}: {provenance}")

@@ -17,16 +17,11 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from fracsurv.cli import app
-from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS, LEVELS, overlapping_pairs
+from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS, LEVELS, SCALE_COLUMNS, overlapping_pairs
 from fracsurv.cohort.cohort import read_cohort
-from fracsurv.detection import find_cohort, load_finder
+from fracsurv.detection import finder as finder_module
 from fracsurv.detection import locate as module
-from fracsurv.detection.locate import (
-    SHIPPED,
-    boxes_line,
-    correction_counts,
-    locate_vertebrae,
-)
+from fracsurv.detection.locate import SHIPPED, boxes_line, correction_counts, locate_vertebrae
 from fracsurv.detection.scores import compare
 from fracsurv.images.plausibility import corrections_off_radiographs
 from fracsurv.images.radiographs import with_slots
@@ -72,6 +67,11 @@ def copied(folder: Path, to: Path) -> Path:
     return shutil.copytree(folder, to, copy_function=shutil.copy2)
 
 
+def of(patient: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """One patient's rows."""
+    return rows[rows["patient_id"] == patient]
+
+
 # corrections
 
 
@@ -89,11 +89,8 @@ def test_corrections_replace_all_boxes_of_the_patients_they_list(tmp_path):
         ["P000", 1, 30, 5, 39],
     ]
     assert cohort.uncorrected["patient_id"].tolist() == ["P000", "P000", "P002"]
-    wanted = {"patients": 2, "kept": 1, "moved": 0, "added": 1, "removed": 2}
-    assert correction_counts(cohort) == wanted
-    line = boxes_line(cohort)
-    assert line.startswith("Vertebra boxes: vertebrae.csv. Corrected by hand")
-    assert "patients 2; boxes kept 1, moved 0, added 1, removed 2." in line
+    assert correction_counts(cohort) == {"patients": 2, "kept": 1, "moved": 0, "added": 1, "removed": 2}
+    assert "patients 2; boxes kept 1, moved 0, added 1, removed 2." in boxes_line(cohort)
     without = read_cohort(folder).fingerprint()
     (folder / CORRECTIONS).unlink()
     assert read_cohort(folder).fingerprint() != without
@@ -139,11 +136,10 @@ def test_half_given_and_broken_keypoints_are_faults(tmp_path):
     (folder / "vertebrae.csv").write_text(f"{HEADER.strip()},score,{points}\n" + "\n".join(rows) + "\n")
     with pytest.raises(UserError) as raised:
         read_cohort(folder)
-    assert raised.value.faults == [
-        "vertebrae.csv row 3, column score: 'high'; must be a number, or empty",
-        "vertebrae.csv row 5, column y6: '1;5'; must be a number, or empty",
-        "vertebrae.csv row 4: 11 of the 12 keypoint columns are filled; give all or none",
-        "vertebrae.csv row 5: 11 of the 12 keypoint columns are filled; give all or none",
+    assert [fault.partition(";")[0] for fault in raised.value.faults] == [
+        "vertebrae.csv row 3, column score: 'high'",
+        "vertebrae.csv row 5, column y6: '1",
+        *(f"vertebrae.csv row {row}: 11 of the 12 keypoint columns are filled" for row in (4, 5)),
     ]
 
 
@@ -152,12 +148,12 @@ def test_corrected_boxes_keep_the_keypoints_of_the_vertebra_that_they_show(simul
     folder = copied(simulated, tmp_path / "cohort")
     before = read_cohort(folder)
     first = before.table["patient_id"][0]
-    theirs = before.vertebrae[before.vertebrae["patient_id"] == first]
+    theirs = of(first, before.vertebrae)
     boxes = theirs[["patient_id", *BOX_COLUMNS]].copy()
     boxes[["x_min", "x_max"]] += 1  # moved a little
     boxes.iloc[:-1].to_csv(folder / CORRECTIONS, index=False)  # and the lowest taken out
     after = read_cohort(folder)
-    mine = after.vertebrae[after.vertebrae["patient_id"] == first]
+    mine = of(first, after.vertebrae)
     np.testing.assert_array_equal(mine[KEYPOINT_COLUMNS], theirs[KEYPOINT_COLUMNS].iloc[:-1])
     np.testing.assert_allclose(block_of(after)[1:], block_of(before)[1:])
     assert np.isfinite(block_of(after)[0]).all()
@@ -177,15 +173,11 @@ def test_measured_is_what_has_all_six_points_and_a_height(simulated):
 
 def test_rows_with_vertebral_fractures_need_most_patients_measured(simulated):
     cohort = read_cohort(simulated)
-    assert cohort.has_keypoints
-    patients = cohort.table["patient_id"]
-    for n, enough in ((120, True), (119, False)):  # of 150
-        some = replace(cohort, vertebrae=cohort.vertebrae[cohort.vertebrae["patient_id"].isin(patients[:n])])
-        assert some.n_measured == n
-        assert some.has_keypoints == enough
-    assert "No vertebra could be measured in 30 patients" in boxes_line(
-        replace(cohort, vertebrae=cohort.vertebrae[cohort.vertebrae["patient_id"].isin(patients[:120])])
-    )
+    for n, enough in ((150, True), (120, True), (119, False)):
+        known = cohort.vertebrae["patient_id"].isin(cohort.table["patient_id"][:n])
+        some = replace(cohort, vertebrae=cohort.vertebrae[known])
+        assert (some.n_measured, some.has_keypoints) == (n, enough)
+        assert ("30 patients" in boxes_line(some)) == (n == 120)
 
 
 def test_a_moved_box_is_neither_added_nor_kept(tmp_path):
@@ -207,7 +199,7 @@ def test_overlapping_pairs_are_one_to_one_and_the_best_first():
 
 def test_the_shipped_finder_is_small_and_says_where_it_comes_from():
     assert SHIPPED.stat().st_size <= 20e6
-    finder = load_finder(SHIPPED)
+    finder = finder_module.load_finder(SHIPPED)
     assert finder.keypoints is not None
     assert finder.about["provenance"] == "simulated"
     assert "simulated radiographs" in finder.summary()
@@ -233,7 +225,7 @@ def test_vertebrae_are_found_once_and_nearly_all_right(located, plain, tmp_path,
     def never(*_, **__):
         raise AssertionError("looked again")
 
-    monkeypatch.setattr("fracsurv.detection.find_vertebrae", never)
+    monkeypatch.setattr("fracsurv.detection.locate.find_vertebrae", never)
     again = locate_vertebrae(given, out, progress=False)
     pd.testing.assert_frame_equal(again.vertebrae, cohort.vertebrae)
     assert again.fingerprint() == cohort.fingerprint()
@@ -244,8 +236,8 @@ def test_vertebrae_are_found_once_and_nearly_all_right(located, plain, tmp_path,
 
 def test_a_search_that_was_stopped_goes_on_to_the_same_table(located, plain, tmp_path, monkeypatch):
     _, whole = located
-    monkeypatch.setattr("fracsurv.detection.find_cohort.PART", 8)
-    find, seen = find_cohort.find, []
+    monkeypatch.setattr("fracsurv.detection.locate.PART", 8)
+    find, seen = finder_module.find, []
 
     def stopped(finder, images):
         seen.append(len(images))
@@ -253,7 +245,7 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_table(located, plain, tmp
             raise KeyboardInterrupt
         return find(finder, images)
 
-    monkeypatch.setattr("fracsurv.detection.find_cohort.find", stopped)
+    monkeypatch.setattr("fracsurv.detection.finder.find", stopped)
     other = tmp_path / ".vertebrae.parts.0123456789abcdef"
     other.mkdir()  # of radiographs that are no more
     with pytest.raises(KeyboardInterrupt):
@@ -268,7 +260,6 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_table(located, plain, tmp
 
 
 def test_a_lesser_processor_finds_the_same_boxes(located, plain, tmp_path):
-    cohort, _ = located
     find = (
         "import sys; from pathlib import Path; from fracsurv.detection.locate import locate_vertebrae as find; "
         "from fracsurv.cohort.cohort import read_cohort as read; "
@@ -277,12 +268,11 @@ def test_a_lesser_processor_finds_the_same_boxes(located, plain, tmp_path):
     # oneDNN computes as a processor without AVX-512 and bfloat16 would
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
     subprocess.run([sys.executable, "-c", find, plain, tmp_path], env=environment, check=True)
-    theirs = pd.read_csv(tmp_path / "vertebrae.csv")
-    ours = cohort.vertebrae.sort_values(["patient_id", "y_min"])
-    theirs = theirs.sort_values(["patient_id", "y_min"])
+    theirs = pd.read_csv(tmp_path / "vertebrae.csv").sort_values(["patient_id", "y_min"])
+    ours = located[0].vertebrae.sort_values(["patient_id", "y_min"])
     assert list(theirs["patient_id"]) == list(ours["patient_id"])
-    for name in (*BOX_COLUMNS, *KEYPOINT_COLUMNS):
-        np.testing.assert_allclose(theirs[name], ours[name], atol=0.02, err_msg=name)
+    sides = [*BOX_COLUMNS, *KEYPOINT_COLUMNS]
+    np.testing.assert_allclose(theirs[sides], ours[sides], atol=0.02)
 
 
 def test_other_radiographs_are_looked_at_anew(located, plain, tmp_path, monkeypatch):
@@ -297,7 +287,7 @@ def test_other_radiographs_are_looked_at_anew(located, plain, tmp_path, monkeypa
         seen.append(len(cohort))
         return pd.DataFrame({"patient_id": ["P00001"], "x_min": 1, "y_min": 1, "x_max": 5, "y_max": 5})
 
-    monkeypatch.setattr("fracsurv.detection.find_vertebrae", record)
+    monkeypatch.setattr("fracsurv.detection.locate.find_vertebrae", record)
     assert len(locate_vertebrae(read_cohort(folder), tmp_path / "out", progress=False).vertebrae) == 1
     assert seen == [12]
 
@@ -306,44 +296,38 @@ def test_corrected_boxes_are_measured_and_override_what_was_found(located, plain
     cohort, out = located
     folder = copied(plain, tmp_path / "cohort")
     first, second = cohort.table["patient_id"][:2]
-    truth = read_cohort(plain).true_vertebrae()
-    theirs = truth[truth["patient_id"] == first][["patient_id", *BOX_COLUMNS]]
-    nobody = pd.DataFrame({"patient_id": [second]})
-    pd.concat([theirs, nobody]).to_csv(folder / CORRECTIONS, index=False)
+    theirs = of(first, read_cohort(plain).true_vertebrae())[["patient_id", *BOX_COLUMNS]]
+    pd.concat([theirs, pd.DataFrame({"patient_id": [second]})]).to_csv(folder / CORRECTIONS, index=False)
     corrected = locate_vertebrae(read_cohort(folder), shutil.copytree(out, tmp_path / "out"), progress=False)
     rows = corrected.vertebrae
-    assert second not in set(rows["patient_id"])
-    mine = rows[rows["patient_id"] == first]
+    mine = of(first, rows)
     np.testing.assert_allclose(mine[BOX_COLUMNS], theirs[BOX_COLUMNS], atol=1e-3)
     assert mine[KEYPOINT_COLUMNS].notna().all(axis=None)  # the finder measured them
-    others = ~cohort.vertebrae["patient_id"].isin([first, second])
+    others = cohort.vertebrae[~cohort.vertebrae["patient_id"].isin([first, second])]  # the second has no box
     pd.testing.assert_frame_equal(
-        rows[~rows["patient_id"].isin([first])].reset_index(drop=True),
-        cohort.vertebrae[others].reset_index(drop=True),
+        rows[rows["patient_id"] != first].reset_index(drop=True), others.reset_index(drop=True)
     )
-    assert "(vertebrae_corrections.csv): patients 2; boxes kept" in boxes_line(corrected)
+    assert "patients 2; boxes kept" in boxes_line(corrected)
     assert np.isnan(block_of(corrected)[1]).all()
 
 
 def test_an_annotators_keypoints_are_taken_as_they_are(located, plain, tmp_path):
     cohort, out = located
     folder = copied(plain, tmp_path / "cohort")
-    truth = read_cohort(plain).true_vertebrae()
-    theirs = truth[truth["patient_id"] == cohort.table["patient_id"][0]]
+    first = cohort.table["patient_id"][0]
+    theirs = of(first, read_cohort(plain).true_vertebrae())
     theirs.drop(columns="level").to_csv(folder / CORRECTIONS, index=False)
     corrected = locate_vertebrae(read_cohort(folder), shutil.copytree(out, tmp_path / "out"), progress=False)
-    mine = corrected.vertebrae[corrected.vertebrae["patient_id"] == cohort.table["patient_id"][0]]
     known = theirs[KEYPOINT_COLUMNS].notna().all(axis=1).to_numpy()
-    np.testing.assert_allclose(mine[KEYPOINT_COLUMNS].to_numpy()[known], theirs[KEYPOINT_COLUMNS].to_numpy()[known])
-    assert (mine[[f"s{name}" for name in KEYPOINT_COLUMNS]].to_numpy()[known] == 0).all()
+    mine = of(first, corrected.vertebrae)[known]
+    np.testing.assert_allclose(mine[KEYPOINT_COLUMNS], theirs[KEYPOINT_COLUMNS][known])
+    assert (mine[SCALE_COLUMNS] == 0).all(axis=None)
 
 
 def test_a_real_cohort_is_warned_of_a_finder_that_only_knows_simulated_ones(located):
-    cohort, _ = located
-    assert "nothing shows that it finds vertebrae in real ones" not in boxes_line(cohort)
-    for provenance in ("real", "semi-synthetic"):
-        line = boxes_line(replace(cohort, provenance=provenance))
-        assert "nothing shows that it finds vertebrae in real ones" in line
+    for provenance, warned in (("simulated", False), ("real", True), ("semi-synthetic", True)):
+        line = boxes_line(replace(located[0], provenance=provenance))
+        assert ("nothing shows that it finds vertebrae in real ones" in line) == warned
 
 
 def test_no_box_at_all_is_told_before_anything_is_run(plain, tmp_path, monkeypatch):
@@ -353,7 +337,7 @@ def test_no_box_at_all_is_told_before_anything_is_run(plain, tmp_path, monkeypat
         read_cohort(folder)
     (folder / "vertebrae.csv").unlink()
     nothing = read_cohort(plain).true_vertebrae().iloc[:0]
-    monkeypatch.setattr("fracsurv.detection.find_vertebrae", lambda *_, **__: nothing)
+    monkeypatch.setattr("fracsurv.detection.locate.find_vertebrae", lambda *_, **__: nothing)
     with pytest.raises(UserError, match="saw no vertebra in any radiograph; give boxes"):
         locate_vertebrae(read_cohort(folder), tmp_path / "out", progress=False)
 
@@ -367,10 +351,7 @@ def test_boxes_are_not_passed_on_to_other_patients(located, plain, tmp_path):
     table.loc[[0, 1], "patient_id"] = [second, first]
     table.to_csv(folder / "cohort.csv", index=False)
     swapped = locate_vertebrae(read_cohort(folder), shutil.copytree(out, tmp_path / "out"), progress=False).vertebrae
-    was = cohort.vertebrae
-    np.testing.assert_array_equal(
-        swapped.loc[swapped["patient_id"] == second, BOX_COLUMNS], was.loc[was["patient_id"] == first, BOX_COLUMNS]
-    )
+    np.testing.assert_array_equal(of(second, swapped)[BOX_COLUMNS], of(first, cohort.vertebrae)[BOX_COLUMNS])
 
 
 def test_an_interrupted_correction_is_not_taken_for_the_next_one(located, plain, tmp_path, monkeypatch):
@@ -481,7 +462,7 @@ def test_comparison_counts_what_is_wrong(plain):
     lost = lost[lost["patient_id"] != second]
     away = lost["patient_id"] == third
     lost.loc[away, KEYPOINT_COLUMNS[::2]] += 3.0  # every point of the third three pixels aside
-    lost.loc[away, [f"s{name}" for name in KEYPOINT_COLUMNS]] = 1.0
+    lost.loc[away, SCALE_COLUMNS] = 1.0
     found = compare(with_slots(cohort.with_boxes(lost, "truth")), truth, cohort.truth())
     assert found.right.tolist() == [False, False] + [True] * 10
     rows = found.vertebrae

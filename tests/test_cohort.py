@@ -36,7 +36,8 @@ def places(faults: list[str]) -> list[str]:
 
 
 def test_reads_types_and_settings(tmp_path, table):
-    cohort = read_cohort(made(tmp_path, table, provenance="simulated", resolution=0.5, time_unit="months"))
+    folder = made(tmp_path, table, provenance="simulated", resolution=0.5, time_unit="months")
+    cohort = read_cohort(folder)
     assert cohort.table.dtypes.astype(str).to_dict() == {
         "patient_id": "object", "time": "float64", "event": "bool", "age": "float64", "smoker": "float64",
     }  # fmt: skip
@@ -44,6 +45,9 @@ def test_reads_types_and_settings(tmp_path, table):
     assert cohort.time_unit == "months"
     np.testing.assert_array_equal(cohort.table["time"], table["time_days"])
     np.testing.assert_array_equal(cohort.table["event"], table["event"] == 1)
+    (folder / "cohort.yaml").unlink()  # the protocol's covariates
+    cohort = read_cohort(folder)
+    assert (cohort.covariates, cohort.time_unit) == (KINDS, "days")
 
 
 def test_parquet_is_the_same_as_csv(tmp_path, table):
@@ -61,13 +65,6 @@ def test_columns_are_renamed_and_faults_name_the_users_column(tmp_path, table):
     table.loc[3, "time_days"] = -4
     folder = made(tmp_path, table.rename(columns={"time_days": "FU_TIME"}), columns={"time_days": "FU_TIME"})
     assert places(faults_of(folder)) == ["cohort.csv row 5, column FU_TIME: '-4.0'"]
-
-
-def test_without_yaml_the_protocols_covariates_are_taken(tmp_path, table):
-    folder = made(tmp_path, table)
-    (folder / "cohort.yaml").unlink()
-    cohort = read_cohort(folder)
-    assert (cohort.covariates, cohort.time_unit) == (KINDS, "days")
 
 
 def test_all_faults_of_a_table_at_once(tmp_path, table):
@@ -177,17 +174,20 @@ def test_unreadable_tables(tmp_path, table, file, content):
     assert fault.startswith(f"{file}: ")
 
 
-def test_yaml_that_is_none(tmp_path, table):
-    (made(tmp_path, table) / "cohort.yaml").write_text("a: [1\nb: 2")
-    assert faults_of(tmp_path) == ["cohort.yaml: not readable as YAML (line 2)"]
-    (tmp_path / "cohort.yaml").write_bytes("columns: {age: Ålder}".encode("latin-1"))
-    assert faults_of(tmp_path) == ["cohort.yaml: not readable as YAML (must be UTF-8)"]
+@pytest.mark.parametrize(
+    ("content", "where"), [(b"a: [1\nb: 2", "line 2"), ("columns: {age: Ålder}".encode("latin-1"), "UTF-8")]
+)
+def test_yaml_that_is_none(tmp_path, table, content, where):
+    (made(tmp_path, table) / "cohort.yaml").write_bytes(content)
+    (fault,) = faults_of(tmp_path)
+    assert fault.startswith("cohort.yaml: not readable")
+    assert where in fault
 
 
 def test_no_events_no_folder_no_table(tmp_path, table):
     (fault,) = faults_of(made(tmp_path / "a", table.assign(event=0)))
-    assert fault.startswith("cohort.csv, column event: no patient has an event")
-    assert "no such cohort folder" in faults_of(tmp_path / "none")[0]
+    assert fault.startswith("cohort.csv, column event: ")
+    assert str(tmp_path / "none") in faults_of(tmp_path / "none")[0]
     assert "cohort.csv" in faults_of(tmp_path)[0]
 
 
@@ -199,15 +199,12 @@ def test_images_stay_in_the_folder(tmp_path, table):
     secret = tmp_path / "secret.png"
     secret.write_bytes(b"")
     os.symlink(secret, folder / "images" / "link.png")
-    paths = ["../secret.png", str(secret), "images/link.png", "images/b.png", ""]
-    made(folder, table.assign(image=paths + ["images/a.png"] * (len(table) - 5)))
-    faults = faults_of(folder)
-    assert [fault.partition(", column image: ")[0] for fault in faults] == [
-        f"cohort.csv row {k}" for k in range(2, 7)
-    ]
-    assert ["must not leave" in fault for fault in faults] == [True, True, True, False, False]
-    assert "no such file" in faults[3]
-    assert "missing_images" in faults[4]
+    wrong = {path: "must not leave" for path in ("../secret.png", str(secret), "images/link.png")}
+    wrong |= {"images/b.png": "no such file", "": "missing_images"}
+    made(folder, table.assign(image=[*wrong, *["images/a.png"] * (len(table) - 5)]))
+    for row, fault, why in zip(range(2, 7), faults_of(folder), wrong.values(), strict=True):
+        assert fault.startswith(f"cohort.csv row {row}, column image: ")
+        assert why in fault
 
 
 @pytest.mark.parametrize(
@@ -231,31 +228,24 @@ def rewrite(path, change):
     path.write_text("".join(f"{change(number, line)}\n" for number, line in enumerate(lines)))
 
 
+def every(n):
+    return {number: "," for number in range(1, n + 1)}
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("file", "more", "wanted"),
     [
-        lambda number, line: line if number == 0 else line + ",",
-        lambda number, line: line if number == 0 else f"{number},{line}",
+        ("vertebrae.csv", every(2), ["rows 2 to 3: 6 fields, but the header has 5"]),
+        ("cohort.csv", every(60), ["rows 2 to 61: 6 fields, but the header has 5"]),
+        ("cohort.csv", {3: ",", 7: ",1,2", 8: ",1,2"},
+         ["row 4: 6 fields, but the header has 5", "rows 8 to 9: 7 fields, but the header has 5"]),
     ],
-    ids=["a trailing comma", "a leading row name"],
-)
-def test_more_fields_than_the_header_has(tmp_path, table, change):
+)  # fmt: skip
+def test_rows_with_more_fields_than_the_header_are_named(tmp_path, table, file, more, wanted):
     folder = made(tmp_path, table)
     (folder / "vertebrae.csv").write_text(BOXES + "P000,1,1,5,9\nP001,1,1,5,9\n")
-    rewrite(folder / "vertebrae.csv", change)
-    assert places(faults_of(folder)) == ["vertebrae.csv rows 2 to 3: 6 fields, but the header has 5"]
-    (folder / "vertebrae.csv").unlink()
-    rewrite(folder / "cohort.csv", change)
-    assert places(faults_of(folder)) == ["cohort.csv rows 2 to 61: 6 fields, but the header has 5"]
-
-
-def test_rows_with_a_comma_too_many_are_named(tmp_path, table):
-    folder = made(tmp_path, table)
-    rewrite(folder / "cohort.csv", lambda number, line: line + {3: ",", 7: ",1,2", 8: ",1,2"}.get(number, ""))
-    assert places(faults_of(folder)) == [
-        "cohort.csv row 4: 6 fields, but the header has 5",
-        "cohort.csv rows 8 to 9: 7 fields, but the header has 5",
-    ]
+    rewrite(folder / file, lambda number, line: line + more.get(number, ""))
+    assert places(faults_of(folder)) == [f"{file} {each}" for each in wanted]
 
 
 def test_spreadsheets_commas_at_the_end_are_harmless(tmp_path, table):
@@ -307,18 +297,18 @@ def test_truth_is_read_in_the_tables_order(tmp_path, table):
 
 
 @pytest.mark.parametrize(
-    ("change", "fault"),
+    ("change", "named"),
     [
-        (lambda t: t.drop(columns="patient_id"), "no column patient_id"),
-        (lambda t: t.drop(columns="log_hazard"), "no column log_hazard"),
+        (lambda t: t.drop(columns="patient_id"), "patient_id"),
+        (lambda t: t.drop(columns="log_hazard"), "log_hazard"),
         (lambda t: t[2:], "no row for 2 of the cohort's patients, P000 first"),
-        (lambda t: pd.concat([t, t[:1]]), "patient_id 'P000' stands in more than one row"),
+        (lambda t: pd.concat([t, t[:1]]), "'P000'"),
         (lambda t: t.assign(log_hazard=[np.nan, *[0.1] * 59]), "log_hazard"),
         (lambda t: t.assign(log_hazard="high"), "log_hazard"),
         (None, "not readable"),
     ],
 )
-def test_faulty_truth(tmp_path, table, change, fault):
+def test_faulty_truth(tmp_path, table, change, named):
     folder = made(tmp_path, table)
     cohort = read_cohort(folder)
     truth = pd.DataFrame({"patient_id": table["patient_id"], "log_hazard": np.arange(60.0)})
@@ -328,8 +318,10 @@ def test_faulty_truth(tmp_path, table, change, fault):
         change(truth).to_parquet(folder / "truth.parquet")
     with pytest.raises(UserError) as caught:
         cohort.truth()
-    assert caught.value.faults == faults_of(folder)  # the same when the cohort is read
-    assert caught.value.faults[0].startswith(f"truth.parquet: {fault}")
+    (fault,) = faults_of(folder)
+    assert caught.value.faults == [fault]  # the same when the cohort is read
+    assert fault.startswith("truth.parquet: ")
+    assert named in fault
 
 
 def test_summary_table_by_hand(tmp_path):
@@ -353,64 +345,58 @@ def test_the_summary_has_the_cohorts_own_names(tmp_path):
     assert any(name.startswith("Death (ICD-10 R99)") for name in index)
 
 
-class TestSplits:
-    def test_everybody_once_and_stratified(self, tmp_path):
-        table = tabular(300)
-        cohort = read_cohort(made(tmp_path, table))
-        splits = make_splits(cohort, n_folds=3, test_fraction=0.1, seed=3)
-        assert splits["patient_id"].tolist() == table["patient_id"].tolist()
-        assert splits["split"].value_counts().to_dict() == {"train": 270, "test": 30}
-        assert (splits.loc[splits["split"] == "test", "fold"] == -1).all()
-        share = cohort.table["event"].mean()
-        for fold in range(3):
-            members = cohort.table["event"][splits["fold"] == fold]
-            assert len(members) == 90
-            assert abs(members.sum() - 90 * share) < 1.5
-        assert abs(cohort.table["event"][splits["split"] == "test"].sum() - 30 * share) < 1
+def splits_of(folder, table, **how):
+    return make_splits(read_cohort(made(folder, table)), **how)
 
-    def test_seeded(self, tmp_path, table):
-        cohort = read_cohort(made(tmp_path, table))
-        assert make_splits(cohort, seed=1).equals(make_splits(cohort, seed=1))
-        assert not make_splits(cohort, seed=1).equals(make_splits(cohort, seed=2))
 
-    def test_fixed_splits_are_kept(self, tmp_path, table):
-        fixed = ["external"] * 10 + ["test"] * 5 + [""] * 45
-        cohort = read_cohort(made(tmp_path, table.assign(split=fixed)))
-        assert make_splits(cohort)["split"].tolist() == ["external"] * 10 + ["test"] * 5 + ["train"] * 45
+def test_splits_hold_everybody_once_and_are_stratified(tmp_path):
+    table = tabular(300)
+    splits = splits_of(tmp_path, table, n_folds=3, test_fraction=0.1, seed=3)
+    assert splits["patient_id"].tolist() == table["patient_id"].tolist()
+    assert splits["split"].value_counts().to_dict() == {"train": 270, "test": 30}
+    assert ((splits["fold"] == -1) == (splits["split"] == "test")).all()
+    event = table["event"] == 1
+    for fold in range(3):
+        members = event[splits["fold"] == fold]
+        assert len(members) == 90
+        assert abs(members.sum() - 90 * event.mean()) < 1.5
+    assert abs(event[splits["split"] == "test"].sum() - 30 * event.mean()) < 1
 
-    def test_external_patients_are_never_drawn(self, tmp_path, table):
-        fixed = ["external"] * 20 + [""] * 40
-        cohort = read_cohort(made(tmp_path, table.assign(split=fixed)))
-        splits = make_splits(cohort, test_fraction=0.25)
-        assert splits["split"].value_counts().to_dict() == {"train": 30, "external": 20, "test": 10}
-        assert (splits["split"][:20] == "external").all()
 
-    def test_too_few_events(self, tmp_path, table):
-        table["event"] = [1, 1] + [0] * 58
-        cohort = read_cohort(made(tmp_path, table))
-        with pytest.raises(UserError, match="1 training patients with an event; 3 folds need at least 3"):
-            make_splits(cohort, test_fraction=0.5)
+def test_splits_are_seeded(tmp_path, table):
+    one, again, other = (splits_of(tmp_path, table, seed=seed) for seed in (1, 1, 2))
+    assert one.equals(again)
+    assert not one.equals(other)
 
-    @pytest.mark.parametrize("n", [4, 7, 10])
-    def test_too_few_patients_for_a_test_set(self, tmp_path, n):
-        table = tabular(n).assign(event=[0, 1] * (n // 2) + [0] * (n % 2))
-        cohort = read_cohort(made(tmp_path, table))
-        with pytest.raises(UserError, match=f"holding out 0.1 of {n} patients leaves 1 to test and {n - 1} to train"):
-            make_splits(cohort, n_folds=2)
 
-    def test_too_few_patients_to_train(self, tmp_path):
-        cohort = read_cohort(made(tmp_path, tabular(6).assign(event=[0, 1] * 3)))
-        with pytest.raises(UserError, match="leaves 5 to test and 1 to train"):
-            make_splits(cohort, n_folds=2, test_fraction=0.8)
+@pytest.mark.parametrize(
+    ("fixed", "drawn"),
+    [
+        (["external"] * 10 + ["test"] * 5 + [""] * 45, 0),  # with a test patient nobody else is drawn
+        (["external"] * 20 + [""] * 40, 10),
+        (["external"] * 20 + ["train"] * 40, 0),
+    ],
+)
+def test_fixed_splits_are_kept(tmp_path, table, fixed, drawn):
+    splits = splits_of(tmp_path, table.assign(split=fixed), test_fraction=0.25)
+    free = np.array(fixed) == ""
+    assert splits["split"][~free].tolist() == [each for each in fixed if each]
+    assert (splits["split"][free] == "test").sum() == drawn
+    assert sorted(splits["fold"].unique()) == [-1, 0, 1, 2]
+    assert ((splits["fold"] >= 0) == (splits["split"] == "train")).all()
 
-    def test_nobody_is_free(self, tmp_path, table):
-        fixed = ["external"] * 20 + ["train"] * 40
-        cohort = read_cohort(made(tmp_path, table.assign(split=fixed)))
-        splits = make_splits(cohort)
-        assert splits["split"].tolist() == fixed
-        assert sorted(splits["fold"].unique()) == [-1, 0, 1, 2]
 
-    def test_nobody_is_left_to_evaluate_on(self, tmp_path, table):
-        cohort = read_cohort(made(tmp_path, table.assign(split="train")))
-        with pytest.raises(UserError, match="every patient is marked 'train'"):
-            make_splits(cohort)
+@pytest.mark.parametrize(
+    ("table", "how", "message"),
+    [
+        (tabular(60).assign(event=[1, 1] + [0] * 58), {"test_fraction": 0.5},
+         "1 training patients with an event; 3 folds need at least 3"),
+        *((tabular(n).assign(event=[0, 1] * (n // 2) + [0] * (n % 2)), {"n_folds": 2},
+           f"holding out 0.1 of {n} patients leaves 1 to test and {n - 1} to train") for n in (4, 7, 10)),
+        (tabular(6).assign(event=[0, 1] * 3), {"n_folds": 2, "test_fraction": 0.8}, "leaves 5 to test and 1 to"),
+        (tabular(60).assign(split="train"), {}, "every patient is marked 'train'"),
+    ],
+)  # fmt: skip
+def test_patients_that_fill_no_split_are_refused(tmp_path, table, how, message):
+    with pytest.raises(UserError, match=message):
+        splits_of(tmp_path, table, **how)

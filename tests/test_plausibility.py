@@ -14,9 +14,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fracsurv.cli import app
+from fracsurv.cohort.boxes import BOX_COLUMNS
 from fracsurv.cohort.cohort import read_cohort
 from fracsurv.cohort.plausibility import implausible_values
-from fracsurv.images.plausibility import implausible_radiographs, resolution_warnings
+from fracsurv.images.plausibility import implausible_radiographs
 from fracsurv.images.radiographs import read_patient_radiograph, read_radiograph, resize, with_slots
 from fracsurv.images.store import ImageStore, build_store
 from fracsurv.metrics import mean_weight
@@ -52,7 +53,9 @@ def odd(folder, table, **settings) -> list[str]:
 
 
 def test_nothing_is_said_of_a_sound_table(tmp_path):
-    assert odd(tmp_path, sound()) == []
+    assert odd(tmp_path / "days", sound()) == []
+    months = sound().assign(time_days=lambda table: (table["time_days"] / 30.4).clip(0.1))
+    assert odd(tmp_path / "months", months, time_unit="months", horizons=[12, 36]) == []
 
 
 def test_factors_by_another_name_are_told(tmp_path):
@@ -70,38 +73,35 @@ def test_factors_by_another_name_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("column", "value", "told"),
     [
-        ("bmi", 2.6, "column bmi, row 7: 2.6; expected 12 to 70 kg/m²; a decimal point too far left (26)?"),
-        ("bmi", 263, "column bmi, row 7: 263; expected 12 to 70 kg/m²; a lost decimal point (26.3)?"),
-        ("age", 28490, "column age, row 7: 28490; expected 18 to 110 years; in days (78)?"),
-        ("age", 936, "column age, row 7: 936; expected 18 to 110 years; in months (78)?"),
-        ("t_score", -25, "row 7: -25; expected -7 to 6 standard deviations; a lost decimal point (-2.5)?"),
-        ("t_score", 25, "row 7: 25; expected -7 to 6 standard deviations; a lost decimal point (2.5)?"),
-        ("bmi", 999, "row 7: 999; expected 12 to 70 kg/m²; a code for a missing value? Leave such a field empty"),
-        ("bmi", 5000, "column bmi, row 7: 5000; expected 12 to 70 kg/m²"),
+        ("bmi", 2.6, "2.6; expected 12 to 70 kg/m²; a decimal point too far left (26)?"),
+        ("bmi", 263, "263; expected 12 to 70 kg/m²; a lost decimal point (26.3)?"),
+        ("bmi", 999, "999; expected 12 to 70 kg/m²; a code for a missing value?"),
+        ("bmi", 5000, "5000; expected 12 to 70 kg/m²"),
+        ("age", 28490, "28490; expected 18 to 110 years; in days (78)?"),
+        ("age", 936, "936; expected 18 to 110 years; in months (78)?"),
+        ("t_score", -25, "-25; expected -7 to 6 standard deviations; a lost decimal point (-2.5)?"),
+        ("t_score", 25, "25; expected -7 to 6 standard deviations; a lost decimal point (2.5)?"),
         ("ferritin", -99, "a code for a missing value?"),
-        ("ferritin", 40000, "column ferritin, row 7: 40000; half of all lie between"),
-        ("patient_id", "Anna Berg", "1 look like a name or a personal number, row 7 first"),
-        ("patient_id", "Berg, Anna", "1 look like a name or a personal number, row 7 first"),
-        ("patient_id", "19410203-1234", "1 look like a name or a personal number, row 7 first"),
+        ("ferritin", 40000, "40000; half of all lie between"),
+        ("patient_id", "Anna Berg", "a name or a personal number"),
+        ("patient_id", "Berg, Anna", "a name or a personal number"),
+        ("patient_id", "19410203-1234", "a name or a personal number"),
     ],
 )  # fmt: skip
-def test_a_value_is_told_with_what_it_may_be(tmp_path, column, value, told):
+def test_a_value_is_told_with_its_place_and_what_it_may_be(tmp_path, column, value, told):
     table = sound()
     table[column] = table[column].astype(object)
     table.loc[5, column] = value
     (line,) = odd(tmp_path, table)
+    assert line.startswith(f"column {column}")
+    assert "row 7" in line
     assert told in line
-    assert "Berg" not in line
-    assert "1941" not in line
+    assert not any(private in line for private in ("Berg", "1941"))
 
 
 def test_many_rows_are_told_in_one_line(tmp_path):
-    table = sound()
-    table.loc[:49, "bmi"] = 2.6
-    assert odd(tmp_path, table) == [
-        "column bmi, row 2: 2.6, row 3: 2.6, row 4: 2.6 and 47 more; expected 12 to 70 kg/m²; a decimal point too "
-        "far left (26)?"
-    ]
+    (line,) = odd(tmp_path, sound().assign(bmi=lambda table: table["bmi"].mask(table.index < 50, 2.6)))
+    assert line.startswith("column bmi, row 2: 2.6, row 3: 2.6, row 4: 2.6 and 47 more;")
 
 
 @pytest.mark.parametrize(
@@ -128,17 +128,14 @@ def test_a_column_is_told_of(tmp_path, change, told):
 
 
 @pytest.mark.parametrize(
-    ("column", "held"), [("smoker", (1, 2)), ("event", ("no", "yes")), ("smoker", ("Nej", "Ja"))]
+    ("column", "held"), [("smoker", (1, 2)), ("event", ("no", "yes")), ("smoker", ("nej", "ja"))]
 )
 def test_another_coding_is_named_beside_its_faults(tmp_path, column, held):
     table = sound(20)
     table[column] = [held[i % 2] for i in range(20)]
     with pytest.raises(UserError) as caught:
         odd(tmp_path, table)
-    first = (
-        f"cohort.csv, column {column}: holds {str(held[0]).lower()} and {str(held[1]).lower()}; code them as 0 and 1"
-    )
-    assert caught.value.faults[0].startswith(first)
+    assert caught.value.faults[0].startswith(f"cohort.csv, column {column}: holds {held[0]} and {held[1]};")
 
 
 def test_times_too_coarse_for_the_weights_are_told(tmp_path):
@@ -155,12 +152,6 @@ def test_times_too_coarse_for_the_weights_are_told(tmp_path):
     assert f"average {np.mean(weights):.2f}, not 1, by 5 years" in line
     assert mean_weight(event, table["time_days"], 1096.0) == pytest.approx(1, abs=1e-9)
     assert np.isnan(mean_weight(event, time, 99.0))
-
-
-def test_months_that_say_so_are_months(tmp_path):
-    table = sound()
-    table["time_days"] = (table["time_days"] / 30.4).clip(0.1)
-    assert odd(tmp_path, table, time_unit="months", horizons=[12, 36]) == []
 
 
 @pytest.fixture
@@ -181,19 +172,16 @@ def change(folder, row, how):
     Image.fromarray(np.ascontiguousarray(how(array)).astype(array.dtype)).save(path)
 
 
-def test_nothing_is_said_of_sound_radiographs(has_image):
-    assert implausible_radiographs(read_cohort(has_image)) == []
-
-
 @pytest.mark.parametrize(
     ("how", "told"),
     [
-        (lambda a: a[:, ::-1], "fits the other radiographs better mirrored;"),
-        (lambda a: a[::-1], "fits the other radiographs better upside down;"),
-        (lambda a: a.max() - a, "fits the other radiographs better inverted (bone dark);"),
-        (lambda a: a.max() - a[:, ::-1], "fits the other radiographs better mirrored and inverted (bone dark);"),
+        (lambda a: a[:, ::-1], "better mirrored;"),
+        (lambda a: a[::-1], "better upside down;"),
+        (lambda a: a.max() - a, "better inverted (bone dark);"),
+        (lambda a: a.max() - a[:, ::-1], "better mirrored and inverted (bone dark);"),
         (lambda a: np.full_like(a, 7), "all pixels alike"),
         (lambda a: a[: a.shape[0] // 3], "times as high as wide"),
+        (lambda a: a[::30, ::30], "no vertebra can be seen"),
     ],
 )
 def test_a_turned_or_lost_radiograph_is_told(has_image, how, told):
@@ -201,7 +189,7 @@ def test_a_turned_or_lost_radiograph_is_told(has_image, how, told):
         change(has_image, row, how)
     (has_image / "vertebrae.csv").unlink()  # of pictures as they were
     lines = implausible_radiographs(read_cohort(has_image))
-    assert any(told in line and "rows 6, 11, 13 and 1 more" in line for line in lines)
+    assert any(told in line for line in lines)
     assert all("rows 6, 11, 13 and 1 more" in line for line in lines)  # and nobody else
 
 
@@ -214,19 +202,10 @@ def test_another_grey_scale_is_told_by_check_and_report(has_image, tmp_path):
         Image.fromarray((np.array(Image.open(path)) // 16).astype(np.uint8)).save(path)
     (line,) = implausible_radiographs(read_cohort(has_image))
     assert line.startswith("column image, rows 6, 11: the brightest pixel has ")
-    assert "(8 bits counted as 16); another grey scale" in line
+    assert "8 bits" in line
     run = prepare(has_image, tmp_path / "after", "tiny", kinds=["full"])
     assert f"2 of {len(run.cohort)} radiographs" in grey_scale_warning(run)
     assert grey_scale_warning(replace(run, profile=replace(run.profile, normalise="patient"))) == ""
-
-
-def test_a_tiny_radiograph_is_told(has_image):
-    change(has_image, 3, lambda a: a[::30, ::30])
-    (has_image / "vertebrae.csv").unlink()
-    assert any(
-        "row 5: " in line and "no vertebra can be seen" in line
-        for line in implausible_radiographs(read_cohort(has_image))
-    )
 
 
 def test_the_same_pixels_are_told_in_another_file_format_too(has_image):
@@ -260,23 +239,22 @@ def hospital(tmp_path):
         for row in rows:
             header = pydicom.dcmread(folder / names[row])
             for name, value in values.items():
-                setattr(header, name, value)
+                if isinstance(value, pydicom.DataElement):
+                    header.add(value)
+                else:
+                    setattr(header, name, value)
             header.save_as(folder / names[row])
 
     return folder, set_header
 
 
-def test_nothing_is_said_of_sound_headers(hospital):
-    assert implausible_radiographs(read_cohort(hospital[0])) == []
-
-
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"ViewPosition": "AP"}, "a frontal view by its header; lateral ones are expected"),
-        ({"BurnedInAnnotation": "YES"}, "text is burnt into the picture by its header"),
-        ({"PixelSpacing": ["9.5", "9.5"]}, "9.5 mm a pixel, the usual one here"),
-        ({"PatientID": "1234", "PatientName": "Berg^Anna"}, "the same person by their headers, under several ids."),
+        ({"ViewPosition": "AP"}, "a frontal view"),
+        ({"BurnedInAnnotation": "YES"}, "text is burnt into the picture"),
+        ({"PixelSpacing": ["9.5", "9.5"]}, "9.5 mm a pixel"),
+        ({"PatientID": "1234", "PatientName": "Berg^Anna"}, "the same person by their headers"),
     ],
 )
 def test_what_headers_say_is_told_without_their_text(hospital, values, told):
@@ -285,14 +263,7 @@ def test_what_headers_say_is_told_without_their_text(hospital, values, told):
     (line,) = implausible_radiographs(read_cohort(folder))
     assert line.startswith("column image, rows 6, 11: ")
     assert told in line
-    assert "Berg" not in line
-    assert "1234" not in line
-
-
-def test_one_number_for_everybody_is_nobodys(hospital):
-    folder, set_header = hospital
-    set_header(range(30), PatientID="ANON")
-    assert implausible_radiographs(read_cohort(folder)) == []
+    assert not any(private in line for private in ("Berg", "1234"))
 
 
 def test_windowed_radiographs_are_read_as_displayed_wherever_they_are_read(hospital, tmp_path):
@@ -302,41 +273,36 @@ def test_windowed_radiographs_are_read_as_displayed_wherever_they_are_read(hospi
     settings = folder / "cohort.yaml"
     settings.write_text(settings.read_text() + "dicom_values: windowed\n")
     windowed = read_cohort(folder)
-    name = windowed.table["image"].iloc[0]
-    wanted = read_radiograph(folder / name, windowed=True)
-    assert not np.array_equal(wanted, read_radiograph(folder / name))
-    np.testing.assert_array_equal(read_patient_radiograph(windowed, name), wanted)
-    np.testing.assert_array_equal(read_patient_radiograph(plain, name), read_radiograph(folder / name))
     assert windowed.image_fingerprint() != plain.image_fingerprint()
-    stores = []
-    for number, cohort in enumerate((plain, windowed)):
-        stores.append(ImageStore.open(build_store(cohort, tmp_path / str(number), scale=0.125, progress=False)))
-    small = resize(wanted, stores[1].full.shape[1:])
-    np.testing.assert_array_equal(stores[1].full[0], small)
-    assert not np.array_equal(stores[0].full[0], small)
-    assert build_store(plain, tmp_path / "0", scale=0.125) != build_store(windowed, tmp_path / "1", scale=0.125)
-    settings.write_text(settings.read_text().replace("windowed", "as shown"))
-    with pytest.raises(UserError, match="dicom_values: 'as shown'"):
-        read_cohort(folder)
-    full = [np.asarray(store.full) for store in stores]
-    assert not np.array_equal(*full)
+    name, pixels = windowed.table["image"].iloc[0], []
+    for cohort in (plain, windowed):
+        wanted = read_radiograph(folder / name, windowed=cohort is windowed)
+        np.testing.assert_array_equal(read_patient_radiograph(cohort, name), wanted)
+        # in one folder: the second is another store
+        full = ImageStore.open(build_store(cohort, tmp_path / "store", scale=0.125, progress=False)).full
+        np.testing.assert_array_equal(full[0], resize(wanted, full.shape[1:]))
+        pixels.append(wanted)
+    assert not np.array_equal(*pixels)
 
 
-def test_a_spacing_that_is_no_number_is_nobodys_business(hospital):
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"PixelSpacing": "0.2"},
+        {"PixelSpacing": ["0", "0"]},
+        {"PixelSpacing": pydicom.DataElement("PixelSpacing", "LO", "Berg Anna")},
+        {"PatientID": "ANON"},  # one number for everybody is nobody's
+    ],
+)
+def test_nothing_is_said_of_headers_that_say_nothing(hospital, values):
     folder, set_header = hospital
-    set_header([4], PixelSpacing="0.2")
-    set_header([5], PixelSpacing=["0", "0"])
-    name = pd.read_csv(folder / "cohort.csv")["image"].iloc[6]
-    raw = (folder / name).read_bytes()
-    header = pydicom.dcmread(folder / name)
-    header.add_new("PixelSpacing", "LO", "Berg Anna")
-    header.save_as(folder / name)
-    assert raw != (folder / name).read_bytes()
+    set_header(range(30) if "PatientID" in values else [4], **values)
     assert implausible_radiographs(read_cohort(folder)) == []
 
 
 def test_a_resolution_that_was_forgotten_is_told(has_image):
-    assert resolution_warnings(read_cohort(has_image)) == []
+    assert implausible_radiographs(read_cohort(has_image)) == []
     settings = (has_image / "cohort.yaml").read_text()
     (has_image / "cohort.yaml").write_text("".join(
         line for line in settings.splitlines(keepends=True) if not line.startswith("resolution")
@@ -347,10 +313,9 @@ def test_a_resolution_that_was_forgotten_is_told(has_image):
 
 def test_boxes_beside_their_radiographs_are_faults_wherever_they_are_used(has_image, tmp_path):
     cohort = read_cohort(has_image)
-    sides = ["x_min", "y_min", "x_max", "y_max"]
     boxes = cohort.vertebrae.copy()
     patient = cohort.table["patient_id"].iloc[3]
-    boxes.loc[boxes["patient_id"] == patient, sides] *= 8  # in the pixels of the original
+    boxes.loc[boxes["patient_id"] == patient, BOX_COLUMNS] *= 8  # in the pixels of the original
     boxes.to_csv(has_image / "vertebrae.csv", index=False)
     wrong = read_cohort(has_image)
     with pytest.raises(UserError, match=r"vertebrae\.csv: boxes of which less than half .* in 1 of .* \(row 5 of"):
@@ -372,11 +337,8 @@ def test_unreadable_radiographs_are_told_beside_the_tables_faults(has_image):
     table.loc[4, "age"] = "old"
     table.to_csv(has_image / "cohort.csv", index=False)
     image_of(has_image, 7).write_bytes(b"no picture")
-    result = CliRunner().invoke(app, ["check", str(has_image)])
-    assert isinstance(result.exception, UserError)
-    first, second = result.exception.faults
-    assert first == "cohort.csv row 6, column age: 'old'; must be a number"
-    assert "cannot be read as a radiograph" in second
+    faults = CliRunner().invoke(app, ["check", str(has_image)]).exception.faults
+    assert [fault.split(":")[0] for fault in faults] == ["cohort.csv row 6, column age", table["image"][7]]
 
 
 def test_without_outcomes_the_rest_is_checked(tmp_path):
@@ -386,7 +348,7 @@ def test_without_outcomes_the_rest_is_checked(tmp_path):
     assert isinstance(CliRunner().invoke(app, ["check", str(folder)]).exception, UserError)
     result = CliRunner().invoke(app, ["check", str(folder), "--no-outcome"])
     assert result.exit_code == 0, result.output
-    assert "row 5: 263; expected 12 to 70" in result.output
+    assert "row 5: 263" in result.output
     assert "nan" not in result.output
 
 

@@ -26,22 +26,9 @@ def read_vertebrae(
 ) -> pd.DataFrame | None:
     """The boxes of `vertebrae.csv`, or of another file like it, in pixels; None without the file.
 
-    Parameters
-    ----------
-    patients : set of str, optional
-        Patients of the cohort; every row must be of one of them.
-    faults : list of str
-        Every fault is appended to it.
-    none_allowed : bool
-        Whether a row with a patient and four empty fields is sound: that patient has no vertebra.
-    without_image : set of str
-        Patients who have no radiograph, and so may have no box.
-
-    Returns
-    -------
-    DataFrame
-        `patient_id`, `level`, sides, `score`, keypoints and their standard deviations (NaN = not given). The index
-        is the row of the file.
+    Columns: `patient_id`, `level`, sides, `score`, keypoints and their standard deviations (NaN = not given); the
+    index is the row of the file. Faults are appended to `faults`: every row must be of one of the `patients` (if
+    given), and of none `without_image`. With `none_allowed` four empty fields are sound: the patient has no vertebra.
     """
     path = folder / file
     read = read_text_table(path, faults) if path.exists() else None
@@ -77,15 +64,13 @@ def _box_faults(
     unknown = ~table["patient_id"].isin(patients) if patients is not None else pd.Series(False, table.index)
     empty = (raw[BOX_COLUMNS].apply(lambda column: column.str.strip()) == "").all(axis=1) & none_allowed
     sound = np.isfinite(box).all(axis=1) & (box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])
-    wrong = []
-    for row in table.index[unknown | ~(sound | empty)]:
-        if unknown[row]:
-            what = f"column patient_id: {table['patient_id'][row]!r}; not a patient of the cohort"
-        else:
-            shown = ", ".join(raw.loc[row, BOX_COLUMNS])
-            what = f"{shown}; a box needs four numbers, x_min < x_max and y_min < y_max"
-        wrong.append((row, what))
-    return wrong
+    need = "a box needs four numbers, x_min < x_max and y_min < y_max"
+    return [
+        (row, f"column patient_id: {table['patient_id'][row]!r}; not a patient of the cohort")
+        if unknown[row]
+        else (row, f"{', '.join(raw.loc[row, BOX_COLUMNS])}; {need}")
+        for row in table.index[unknown | ~(sound | empty)]
+    ]
 
 
 def _check_optional(raw: pd.DataFrame, table: pd.DataFrame, file: str, faults: list[str]) -> None:

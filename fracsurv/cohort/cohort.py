@@ -52,10 +52,9 @@ class Cohort:
         One row a box, in pixels of the patient's radiograph, corrections applied.
     boxes_from : str
         Where the boxes come from: '' without any, 'vertebrae.csv', or a finder's summary of itself.
-    corrections : DataFrame or None
-        Boxes that override those of their patients, from `vertebrae_corrections.csv`; the index is the file's row.
-    uncorrected : DataFrame or None
-        The same patients' boxes before correction.
+    corrections, uncorrected : DataFrame or None
+        Boxes that override those of their patients, from `vertebrae_corrections.csv` (the index is the file's row),
+        and the same patients' boxes before that.
     slots : DataFrame or None
         Which box fills which slot, a row a patient in the table's order (`vertebrae.slots.slot_table`); None until
         `prepare` has decided it.
@@ -70,10 +69,9 @@ class Cohort:
         Whether death counts as the event, so that no patient is censored by it.
     n_excluded : int
         Patients left out because they have no radiograph (`missing_images: exclude`).
-    masks : bool
-        Whether patients may have no radiograph (`missing_images: mask`); see `has_image`.
-    windowed : bool
-        Whether DICOM radiographs are read as they are displayed (`dicom_values: windowed`).
+    masks, windowed : bool
+        Whether patients may have no radiograph (`missing_images: mask`), and DICOM radiographs are read as they are
+        displayed (`dicom_values: windowed`).
     read_as : str
         How the table's file was read, where it is not plain CSV: 'separated by semicolons, decimal commas'.
     unread_columns : tuple of str
@@ -192,13 +190,7 @@ class Cohort:
         return self if self.has_image.all() else self.of_rows(np.flatnonzero(self.has_image))
 
     def truth(self) -> pd.DataFrame | None:
-        """The simulator's truth, indexed by patient; None for a real cohort. Only the evaluation may use it.
-
-        Raises
-        ------
-        UserError
-            Where `truth.parquet` has no `patient_id` or `log_hazard`, or not one number for each patient.
-        """
+        """The simulator's truth, indexed by patient; None for a real cohort. Only the evaluation may use it."""
         faults: list[str] = []
         truth = read_truth(self.folder, self.table["patient_id"], faults)
         if faults:
@@ -274,13 +266,11 @@ def read_cohort(folder: str | Path, *, outcome: bool = True, learnt: bool = True
         raise UserError(faults)
     ids = read.table["patient_id"]
     masks = settings.missing_images == "mask" and "image" in read.table
-    files = {
-        "patients": set(ids),
-        "without_image": set(ids[read.table["image"] == ""]) if masks else frozenset(),
-        "faults": faults,
-    }
-    vertebrae = read_vertebrae(folder, **files)
-    corrections = read_vertebrae(folder, **files, file=CORRECTIONS, none_allowed=True)
+    without_image = set(ids[read.table["image"] == ""]) if masks else frozenset()
+    vertebrae = read_vertebrae(folder, set(ids), faults, without_image=without_image)
+    corrections = read_vertebrae(
+        folder, set(ids), faults, file=CORRECTIONS, none_allowed=True, without_image=without_image
+    )
     if corrections is not None and "image" not in read.table:
         faults.append(f"{CORRECTIONS}: corrects boxes on radiographs, but the cohort has none (no column `image`)")
     if outcome and not faults:  # without sound patient ids its faults would be echoes

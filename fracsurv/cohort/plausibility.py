@@ -14,7 +14,7 @@ import pandas as pd
 from fracsurv.cohort.cohort import Cohort, horizons
 from fracsurv.cohort.covariates import PROTOCOL_COVARIATES
 from fracsurv.metrics import concordance_index, mean_weight
-from fracsurv.utils.errors import closest
+from fracsurv.utils.errors import closest, format_rows
 
 MOST_ROWS = 3
 """Rows named in one warning; the others are counted."""
@@ -57,41 +57,31 @@ def implausible_values(cohort: Cohort, *, outcome: bool = True) -> list[str]:
     cohort = replace(cohort, table=cohort.table.set_axis(list(cohort.file_rows)))  # so that an index names its row
     checks: list[Iterator[str]] = [_ids(cohort), _unread(cohort), _covariates(cohort, outcome=outcome)]
     if outcome:
-        checks += [_times(cohort), _coarse(cohort), _events(cohort), _separating(cohort), _alike(cohort)]
+        coarse = coarse_times_warning(cohort)
+        checks += [_times(cohort), iter([f"column time_days: {coarse}"] * bool(coarse)), _events(cohort)]
+        checks += [_separating(cohort), _alike(cohort)]
     return list(chain.from_iterable(checks))
 
 
 def coarse_times_warning(cohort: Cohort) -> str:
     """How coarse times bias the weighted metrics, at the horizon where it is worst; '' if next to nothing."""
     time = cohort.table["time"].to_numpy()
-    worst = max(((mean_weight(cohort.status, time, day), day) for day in horizons(cohort)), key=_apart)
-    if not _apart(worst) > TOO_HEAVY:
+    days = horizons(cohort)
+    weights = np.array([mean_weight(cohort.status, time, day) for day in days])
+    apart = np.nan_to_num(np.abs(weights - 1))
+    worst = apart.argmax()
+    if apart[worst] <= TOO_HEAVY:
         return ""
     return (
         "events and censorings share times, so that inverse-censoring weights (scikit-survival's) average "
-        f"{worst[0]:.2f}, not 1, by {worst[1]:g} {cohort.time_unit}: Brier scores are off by about as much, AUC and "
-        "Uno's C, in which weights cancel, by far less; times in days mend it"
+        f"{weights[worst]:.2f}, not 1, by {days[worst]:g} {cohort.time_unit}: Brier scores are off by about as much, "
+        "AUC and Uno's C, in which weights cancel, by far less; times in days mend it"
     )
-
-
-def _apart(weight_and_day: tuple[float, float]) -> float:
-    """How far a mean weight is from 1; 0 where it is not known."""
-    return float(np.nan_to_num(abs(weight_and_day[0] - 1)))
-
-
-def _coarse(cohort: Cohort) -> Iterator[str]:
-    if warning := coarse_times_warning(cohort):
-        yield f"column time_days: {warning}"
 
 
 def _where(found: pd.Series) -> str:
     """Rows and values of the first patients found, and how many more there are."""
     return _first([f"row {row}: {value:g}" for row, value in found.items()])
-
-
-def named(rows: Sequence[int]) -> str:
-    """The first of some rows of the table, and how many more there are."""
-    return f"row{'s' * (len(rows) > 1)} {_first([str(row) for row in rows])}"
 
 
 def _first(words: Sequence[str]) -> str:
@@ -182,8 +172,7 @@ def _times(cohort: Cohort) -> Iterator[str]:
 
 
 def _events(cohort: Cohort) -> Iterator[str]:
-    event = cohort.table["event"]
-    time = cohort.table["time"]
+    event, time = cohort.table["event"], cohort.table["time"]
     if cohort.competing_event and not cohort.has_competing:
         yield f"column event: no 2, though `competing_event` says what it means ({cohort.competing_event})"
     elif cohort.has_competing and (event | cohort.table["competing"]).all():
@@ -204,18 +193,19 @@ def _events(cohort: Cohort) -> Iterator[str]:
 
 
 def _separating(cohort: Cohort) -> Iterator[str]:
-    every_event, every_time = cohort.table["event"].to_numpy(), cohort.table["time"].to_numpy()
     for name, kind in cohort.covariates.items():
-        known = cohort.table[name].notna().to_numpy()
-        values, event, time = cohort.table.loc[known, name], every_event[known], every_time[known]
+        known = cohort.table.dropna(subset=name)
+        values, event, time = known[name], known["event"].to_numpy(), known["time"].to_numpy()
+        if event.sum() < 5:
+            continue
         if kind == "binary":
             counts = values[event].value_counts()
-            if len(counts) == 1 and values.nunique() == 2 and event.sum() >= 5:
+            if len(counts) == 1 and values.nunique() == 2:
                 yield (
                     f"column {name}: every patient with an event has {counts.index[0]:g}; its hazard ratio has no "
                     "bound. Was it recorded after the outcome?"
                 )
-        elif values.nunique() > 1 and event.sum() >= 5:
+        elif values.nunique() > 1:
             ranked = concordance_index(event, time, values.to_numpy())
             if not SEPARATES > ranked > 1 - SEPARATES:
                 yield (
@@ -231,5 +221,6 @@ def _alike(cohort: Cohort) -> Iterator[str]:
     twins = cohort.table.index[cohort.table.duplicated(columns, keep=False)]
     if len(twins):
         yield (
-            f"{named(twins)}: alike in every covariate, time and outcome, under several ids; the same person twice?"
+            f"{format_rows(twins, MOST_ROWS)}: alike in every covariate, time and outcome, under several ids; "
+            "the same person twice?"
         )

@@ -10,12 +10,7 @@ from numpy.typing import NDArray
 from fracsurv.cohort.cohort import Cohort
 from fracsurv.cohort.covariates import MISSING, constant_indicators, label_of
 from fracsurv.metrics import kaplan_meier
-from fracsurv.utils.formatting import (
-    NOT_KNOWN,
-    counted,
-    first_upper,
-    number,
-)
+from fracsurv.utils.formatting import NOT_KNOWN, counted, first_upper, number
 
 
 def label(cohort: Cohort, name: str) -> str:
@@ -28,11 +23,8 @@ def label(cohort: Cohort, name: str) -> str:
 def missing_summary(cohort: Cohort, trained_on: Iterable[NDArray] = ()) -> str:
     """What is missing in a cohort and how it is handled, in sentences; '' where nothing is.
 
-    Parameters
-    ----------
-    trained_on : iterable of arrays
-        Row numbers of each fold's training patients. An indicator of missing values that is constant among them
-        in every fold is used by no model, and is named.
+    `trained_on` are row numbers of each fold's training patients: an indicator of missing values that is constant
+    among them in every fold is used by no model, and is named.
     """
     n_missing = {name: int(cohort.table[name].isna().sum()) for name in cohort.covariates}
     parts = [f"{label(cohort, name)} of {n:,}" for name, n in n_missing.items() if n]
@@ -71,19 +63,10 @@ def followed(cohort: Cohort) -> str:
 
 
 def summary_table(cohort: Cohort, *, outcome: bool = True) -> pd.DataFrame:
-    """Counts and percentages of binary variables, mean ± SD of the others.
+    """Counts and percentages of binary variables, mean ± SD (n − 1) of the others, and of the `outcome` if asked for.
 
-    Parameters
-    ----------
-    outcome : bool
-        Whether events and times are described too.
-
-    Returns
-    -------
-    DataFrame
-        Indexed by the variable's label, one column named after the number of patients. Times are
-        follow-up to the event or to censoring. SD is the sample standard deviation (n − 1). Missing values are left
-        out, and counted.
+    Indexed by the variable's label, one column named after the number of patients. Times are follow-up to the event
+    or to censoring. Missing values are left out, and counted.
     """
     table = cohort.table
     rows = {}

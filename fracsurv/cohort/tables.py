@@ -91,11 +91,9 @@ def read_text_table(path: Path, faults: list[str]) -> TextTable | None:
 def decimal_mark(table: pd.DataFrame, names: Sequence[str], place: Callable[[str], str], faults: list[str]) -> str:
     """The decimal mark, '.' or ',', of the columns `names` that are text; doubt about it is a fault.
 
-    `place` says for messages where a column stands.
-
     Doubt: some numbers of a column have a comma, some a point; or a mark may part thousands, as in 1,100. That is so
     where three digits follow every mark of a column, and it is the times, or its numbers without a mark are of
-    another size altogether (their median `APART` times the other's).
+    another size altogether (their median `APART` times the other's). `place` names a column for messages.
     """
     mark = "."
     for name in names:
@@ -190,33 +188,23 @@ def _read_workbook(path: Path) -> TextTable:
 
 
 def _as_text(cell: object) -> str:
-    if cell is None:
-        return ""
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))  # a spreadsheet knows no whole numbers
-    return str(cell)
+    if isinstance(cell, float) and cell.is_integer():  # a spreadsheet knows no whole numbers
+        cell = int(cell)
+    return "" if cell is None else str(cell)
 
 
 def _frame(file: str, rows: list[list[str]], counts: list[int], separators: str) -> pd.DataFrame:
-    """The rows below the header, each as long as the header; `counts` has each row's fields, 0 = blank.
-
-    Raises
-    ------
-    UserError
-        For rows that are longer than the header, columns of the same name, and a file without any row.
-    """
+    """The rows below the header, each as long as the header; `counts` has each row's fields, 0 = blank."""
     filled = [row for row, count in enumerate(counts) if count]
     if not filled:
         raise UserError(f"{file}: the file is empty")
     n = counts[filled[0]]
     header = rows[filled[0]][:n]
-    faults = []
-    for count, group in groupby(range(1, len(counts) + 1), key=lambda row: counts[row - 1]):
-        if count > n:
-            faults.append(
-                f"{file} {format_rows(list(group))}: {count} fields, but the header has {n}; look for a "
-                f"{separators[:-1]} too many, or for a column without a name"
-            )
+    faults = [
+        f"{file} {format_rows(list(group))}: {count} fields, but the header has {n}; look for a {separators[:-1]} "
+        "too many, or for a column without a name"
+        for count, group in groupby(range(1, len(counts) + 1), key=lambda row: counts[row - 1]) if count > n
+    ]  # fmt: skip
     repeated = [name for name, times in Counter(header).items() if times > 1 and name.strip()]
     faults += [
         f"{file}: {header.count(name)} columns are called {shorten(name)}; which is meant?" for name in repeated

@@ -38,14 +38,8 @@ FORMAT = "fracsurv vertebra finder"
 class Finder:
     """What finds vertebrae.
 
-    Attributes
-    ----------
-    threshold : float
-        Minimum score of a vertebra's box.
-    keypoints : KeypointNetwork or None
-    about : dict
-        provenance, n_images, n_vertebrae, epochs, seed, fracsurv (the version): where it comes from; of a finder
-        whose keypoints have another source, `keypoints_of` too.
+    `threshold` is the minimum score of a vertebra's box. `about` says where it comes from (provenance, n_images,
+    n_vertebrae, epochs, seed, fracsurv's version) and, under `keypoints_of`, where keypoints of another source do.
     """
 
     detector: VertebraDetector
@@ -66,10 +60,7 @@ class Finder:
 
 @dataclass(frozen=True)
 class Vertebrae:
-    """One radiograph's vertebrae, top to bottom, in its pixels.
-
-    `boxes` (n, 4), `score` (n,), `keypoints` and their standard deviations `scale` (n, 6, 2), NaN = unknown.
-    """
+    """One radiograph's vertebrae, top to bottom: boxes, scores (n,), keypoints and their standard deviations."""
 
     boxes: np.ndarray
     score: np.ndarray
@@ -103,25 +94,24 @@ def train_finder(
     """
     held = held_out(len(found), recipe)
     train = [found[row] for row in np.setdiff1d(np.arange(len(found)), held)]
-    about: dict[str, Any] = {
+    source = {
         "provenance": provenance,
         "n_images": len(found),
         "n_vertebrae": sum(len(each.boxes) for each in found),
-        "epochs": recipe.epochs,
         "seed": recipe.seed,
         "fracsurv": __version__,
     }
     if detector is None:
+        about = source | {"epochs": recipe.epochs}
         finder = Finder(*train_detector(found, held, recipe, progress=progress), None, about)
         n_known = sum(int(np.isfinite(each.keypoints).all(axis=(1, 2)).sum()) for each in train)
         if n_known < MIN_VERTEBRAE:
             return finder
     else:
-        keypoints_of = {name: about[name] for name in ("provenance", "n_images", "n_vertebrae", "seed", "fracsurv")}
-        finder = replace(detector, keypoints=None, about=detector.about | {"keypoints_of": keypoints_of})
+        finder = replace(detector, keypoints=None, about=detector.about | {"keypoints_of": source})
     calibration = calibration_pictures(finder, [found[row] for row in held])
-    recipe_of_keypoints = keypoint_recipe or KeypointRecipe(seed=recipe.seed)
-    return replace(finder, keypoints=train_keypoints(train, calibration, recipe_of_keypoints, progress=progress))
+    keypoint_recipe = keypoint_recipe or KeypointRecipe(seed=recipe.seed)
+    return replace(finder, keypoints=train_keypoints(train, calibration, keypoint_recipe, progress=progress))
 
 
 def calibration_pictures(finder: Finder, found: Sequence[Labelled]) -> tuple[np.ndarray, np.ndarray]:
@@ -141,7 +131,7 @@ def calibration_pictures(finder: Finder, found: Sequence[Labelled]) -> tuple[np.
 
 
 def find(finder: Finder, images: Sequence[np.ndarray]) -> list[Vertebrae]:
-    """The column of vertebrae in each radiograph (uint8 or uint16, any size)."""
+    """The column of vertebrae in each radiograph."""
     found = []
     for image, seen in zip(images, detect(finder.detector, images), strict=True):
         column = seen.column(finder.threshold)
@@ -153,7 +143,7 @@ def find(finder: Finder, images: Sequence[np.ndarray]) -> list[Vertebrae]:
 def find_keypoints(
     network: KeypointNetwork | None, image: np.ndarray, boxes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Keypoints in boxes (n, 4) of a radiograph, and their standard deviations, (n, 6, 2) in its pixels."""
+    """Keypoints in boxes of a radiograph, and their standard deviations, in its pixels."""
     if network is None or len(boxes) == 0:
         unknown = np.full((len(boxes), 6, 2), np.nan)
         return unknown, unknown

@@ -110,21 +110,11 @@ def calibrate(model: KeypointNetwork, mean: Tensor, scale: Tensor, keypoints: Te
 
 
 def vertebra_picture(image: np.ndarray, box: np.ndarray, pixel_share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """A vertebra and its surroundings at the network's size, and the rectangle of the image that it shows.
+    """A box (4,) of a radiograph with its surroundings at the network's size, and the rectangle that it shows.
 
-    Parameters
-    ----------
-    image : ndarray (h, w), uint8 or uint16
-    box : (4,) x_min, y_min, x_max, y_max in image pixels
-    pixel_share : float
-        Below 1: as a radiograph with so many pixels in the place of one would show it.
-
-    Returns
-    -------
-    picture : ndarray `SIZE`, float32
-        Grey levels with mean 0 and SD 1 (a constant picture is 0). What lies outside the image repeats its edge.
-    shown : ndarray (4,)
-        The rectangle, in image pixels: keypoint = shown[:2] + share · (shown[2:] − shown[:2]).
+    The picture is float32 with mean 0 and SD 1 (0 if constant); what lies outside the radiograph repeats its edge. Of
+    the rectangle (4,), in the radiograph's pixels: keypoint = shown[:2] + share · (shown[2:] − shown[:2]). With a
+    `pixel_share` below 1 the picture is as coarse as a radiograph with so many pixels in the place of one.
     """
     box = np.asarray(box, float)
     border = MARGIN * np.tile(box[2:] - box[:2], 2) * [-1, -1, 1, 1]
@@ -150,11 +140,8 @@ def train_keypoints(
 ) -> KeypointNetwork:
     """A network trained on the vertebrae that have keypoints; calibrated, in evaluation mode, on the CPU.
 
-    Parameters
-    ----------
-    train : boxes as an annotator drew them; they are jittered.
-    held_out : pictures (n, 48, 64) and keypoints (n, 6, 2), in shares of them, of other radiographs' vertebrae in
-        boxes that the detector found. The scales are calibrated on them.
+    The boxes of `train`, as an annotator drew them, are jittered. The scales are calibrated on `held_out`: pictures
+    (n, 48, 64) and keypoints, in shares of them, of other radiographs' vertebrae in boxes that the detector found.
 
     Raises
     ------

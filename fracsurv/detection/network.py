@@ -91,13 +91,7 @@ def cell_centres(shape: tuple[int, int], device: torch.device | str = "cpu") -> 
 
 
 def heatmap(boxes: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The centre map of one radiograph and which box each cell belongs to.
-
-    Parameters
-    ----------
-    boxes : Tensor (n, 4) float
-        x_min, y_min, x_max, y_max in frame pixels.
-    shape : (h, w) of the output.
+    """The centre map of one radiograph, of the output's shape (h, w), and which box each cell belongs to.
 
     Returns
     -------
@@ -124,10 +118,8 @@ def heatmap(boxes: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
 def detection_loss(logits: Tensor, sides: Tensor, boxes: list[Tensor]) -> Tensor:
     """Focal loss of the centres plus GIoU loss of the boxes, each per vertebra.
 
-    Parameters
-    ----------
-    logits, sides : the network's outputs, (n, 1, h, w) and (n, 4, h, w).
-    boxes : list of n tensors (k, 4), frame pixels; k may be 0.
+    `logits` (n, 1, h, w) and `sides` (n, 4, h, w) are the network's outputs; `boxes` are n tensors (k, 4) in frame
+    pixels, k may be 0.
     """
     shape = tuple(logits.shape[2:])
     heats, owners = zip(*(heatmap(each, shape) for each in boxes), strict=True)

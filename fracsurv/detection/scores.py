@@ -133,16 +133,11 @@ def keypoint_scores(mean: np.ndarray, scale: np.ndarray, true: np.ndarray) -> di
 class Comparison:
     """A cohort's vertebrae beside the true ones.
 
-    Attributes
-    ----------
-    right : ndarray (n,) bool
-        Patients whose 13 slots all hold the vertebra that they are named after, and are empty where the radiograph
-        does not show it.
-    vertebrae : DataFrame
-        A row for every true vertebra of a slot: `patient_id`, `level`, `true_grade`; `found`, whether a box overlaps
-        its own by half; and of that box `grade`, `p_any_fracture`, `p_grade_2_or_more` (0 for a vertebra not found).
-    keypoints : ndarray (3, k, 6, 2)
-        Located keypoints, their standard deviations and the true keypoints of the vertebrae that have all three.
+    `right` (n,) bool: patients whose 13 slots all hold the vertebra that they are named after, and are empty where
+    the radiograph does not show it. `vertebrae` has a row for every true vertebra of a slot: `patient_id`, `level`,
+    `true_grade`; `found`, whether a box overlaps its own by half; and of that box `grade`, `p_any_fracture`,
+    `p_grade_2_or_more` (0 for a vertebra not found). `keypoints` (3, k, 6, 2): located keypoints, their standard
+    deviations and the true keypoints of the vertebrae that have all three.
     """
 
     right: np.ndarray
@@ -169,15 +164,7 @@ class Comparison:
 
 
 def compare(cohort: Cohort, true_boxes: pd.DataFrame, truth: pd.DataFrame) -> Comparison:
-    """`cohort.vertebrae` compared with what the simulator drew.
-
-    Parameters
-    ----------
-    true_boxes : DataFrame
-        As `Cohort.true_vertebrae` gives it.
-    truth : DataFrame
-        Indexed by patient, with `grade_T4` …
-    """
+    """`cohort.vertebrae` compared with what the simulator drew: `Cohort.true_vertebrae` and `Cohort.truth`."""
     index = cohort.slot_index
     points, scales = slot_values(cohort)
     grade, chance = _grades(points, scales)

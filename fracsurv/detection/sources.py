@@ -21,10 +21,7 @@ MIN_RADIOGRAPHS = 20
 
 @dataclass(frozen=True)
 class Labelled:
-    """A radiograph's file, its name in messages, and its vertebrae in its pixels.
-
-    `boxes` (n, 4); `keypoints` (n, 6, 2), NaN = unknown; `windowed` as of `Cohort`.
-    """
+    """A radiograph's file, its name in messages, and its vertebrae; `windowed` as of `Cohort`."""
 
     path: Path
     name: str
@@ -33,7 +30,7 @@ class Labelled:
     windowed: bool = False
 
     def read(self) -> np.ndarray:
-        """Its pixels."""
+        """The radiograph."""
         return read_radiograph(self.path, name=self.name, windowed=self.windowed)
 
 

@@ -187,7 +187,7 @@ class DetectorAugment:
 def augment(
     image: Tensor, boxes: list[Tensor], generator: torch.Generator, how: DetectorAugment = DetectorAugment()
 ) -> tuple[Tensor, list[Tensor]]:
-    """A changed batch (n, 1, H, W), float32 in [0, 1], and its boxes, n tensors (k, 4) in frame pixels.
+    """A changed batch (n, 1, H, W), float32 in [0, 1], and its boxes, n tensors (k, 4).
 
     A rotated box becomes the upright one around the ellipse within it (around its corners it would be too large).
     Boxes whose centre has left the frame are removed; others end at it.

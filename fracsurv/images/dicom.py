@@ -51,7 +51,7 @@ def read_dicom(path: Path, name: str, *, windowed: bool = False) -> np.ndarray:
     with _quiet():
         header = pydicom.dcmread(path)
         _check(header, name)
-        stored = _without_other_bits(header, _decoded(header, name), name)
+        stored = _kept_bits(header, _decoded(header, name))  # old files have overlays in the others
         padding = _is_padding(header, stored)
         if windowed:
             values, low, high = _windowed(header, stored, name)
@@ -80,17 +80,17 @@ class HeaderFacts(NamedTuple):
     """What a header says that a check of a cohort needs, and no text of it: nothing here identifies anybody."""
 
     frontal: bool
+    """An anteroposterior or posteroanterior view."""
     burnt_in: bool
+    """Text is burnt into the picture."""
     spacing: float | None
+    """Of rows, mm a pixel."""
     person: str
+    """A hash of the patient's number, name and date of birth; '' where there are none."""
 
 
 def header_facts(path: Path, name: str) -> HeaderFacts | None:
-    """The facts of a DICOM file; None of any other.
-
-    `frontal`: an anteroposterior or posteroanterior view; `burnt_in`: text is burnt into the picture; `spacing`: of
-    rows, mm a pixel; `person`: a hash of the patient's number, name and date of birth, '' where there are none.
-    """
+    """The facts of a DICOM file; None of any other."""
     if not is_dicom(path, name):
         return None
     with _quiet():
@@ -133,6 +133,8 @@ def _check(header: Any, name: str) -> None:
         raise UserError(f"{name}: colour DICOM; expected MONOCHROME1 or MONOCHROME2: export it as greyscale")
     if int(header.Rows) * int(header.Columns) > MAX_PIXELS:
         raise UserError(f"{name}: {header.Columns}×{header.Rows} pixels; at most {MAX_PIXELS:,} are read")
+    if (high := header.get("HighBit", header.BitsStored - 1)) != header.BitsStored - 1:
+        raise UserError(f"{name}: the highest bit is {high} of {header.BitsStored}; export it again")
 
 
 def _decoded(header: Any, name: str) -> np.ndarray:
@@ -163,13 +165,6 @@ def _frame_shape(frame: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _without_other_bits(header: Any, stored: np.ndarray, name: str) -> np.ndarray:
-    """Stored values without what lies in their unused bits: burnt-in overlays, in old files."""
-    if (high := header.get("HighBit", header.BitsStored - 1)) != header.BitsStored - 1:
-        raise UserError(f"{name}: the highest bit is {high} of {header.BitsStored}; export it again")
-    return _kept_bits(header, stored)
-
-
 def _kept_bits(header: Any, stored: np.ndarray) -> np.ndarray:
     """The bits that the header calls stored; for signed values, the sign is taken along."""
     spare = stored.dtype.itemsize * 8 - int(header.BitsStored)
@@ -193,10 +188,10 @@ def _modality(header: Any, stored: np.ndarray) -> tuple[np.ndarray, float, float
     if header.get("ModalityLUTSequence"):
         return _looked_up(header, header.ModalityLUTSequence[0], stored)
     slope, intercept = _rescale(header)
-    ends = (_bottom_of(header) * slope + intercept, _top_of(header) * slope + intercept)
-    if (slope, intercept) == (1.0, 0.0):
-        return stored, *map(float, ends)
-    return stored * slope + intercept, min(ends), max(ends)
+    signed = bool(header.PixelRepresentation)
+    top = 2 ** (header.BitsStored - signed)
+    ends = sorted(float(end * slope + intercept) for end in (-top * signed, top - 1))
+    return stored if (slope, intercept) == (1.0, 0.0) else stored * slope + intercept, *ends
 
 
 def _windowed(header: Any, stored: np.ndarray, name: str) -> tuple[np.ndarray, float, float]:
@@ -255,17 +250,8 @@ def _looked_up(header: Any, table: Any, values: np.ndarray) -> tuple[np.ndarray,
 
 
 def _rescale(header: Any) -> tuple[float, float]:
-    slope = header.get("RescaleSlope")
-    intercept = header.get("RescaleIntercept")
+    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
     return (1.0 if slope is None else float(slope)), (0.0 if intercept is None else float(intercept))
-
-
-def _bottom_of(header: Any) -> int:
-    return -(2 ** (header.BitsStored - 1)) if header.PixelRepresentation else 0
-
-
-def _top_of(header: Any) -> int:
-    return 2 ** (header.BitsStored - bool(header.PixelRepresentation)) - 1
 
 
 def _dtype(header: Any) -> np.dtype:

@@ -1,11 +1,11 @@
-"""What of a cohort's radiographs cannot be read, or is possible, yet odd: each is read once by `fracsurv check`."""
+"""Faults and oddities of a cohort's radiographs: `fracsurv check` reads each once."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 from fracsurv.cohort.boxes import BOX_COLUMNS, off_the_picture
-from fracsurv.cohort.checks import is_inside
 from fracsurv.cohort.cohort import CORRECTIONS, Cohort
-from fracsurv.cohort.plausibility import named
+from fracsurv.cohort.plausibility import MOST_ROWS
+from fracsurv.cohort.read import is_inside
 from fracsurv.cohort.settings import read_settings
 from fracsurv.cohort.tables import read_table
 from fracsurv.images.dicom import HeaderFacts, header_facts
@@ -25,20 +25,23 @@ from fracsurv.utils.workers import mapped
 
 THUMBNAIL = (24, 12)
 FEWEST = 8
-"""Radiographs of which a mean picture can be made that one of them is held against."""
+"""Radiographs of which a mean picture can be made that one of them is compared with."""
 BETTER, ALIKE = 0.2, 0.4
-"""A turned picture is told if it correlates with the mean picture by that much better, and so well."""
+"""A turned picture is reported if it correlates with the mean picture by that much better, and so well."""
 SMALLEST_SIDE = 64
 ASPECT = 2.0
 SPACING = 1.5
 USUAL_HEIGHT, MUCH, MEASURED = 1400, 2.0, 25
-"""Pixels of the protocol's radiographs; how many times that is odd; at how many radiographs is looked for it."""
+"""Pixels of the protocol's radiographs; how many times that is odd; how many radiographs are measured for it."""
 FEW_WITHOUT = 0.1
-"""Share of patients without boxes from which that is told."""
+"""Share of patients without boxes from which it is reported."""
 BRIGHTER = 4.0
 """How many times brighter or darker than usual the brightest pixel is where the grey scale is another one."""
 MOST_OF_ONE = 4
-"""Radiographs that one person may have in a cohort."""
+"""Radiographs that one person may have in a cohort; a number that more share is an anonymised export's."""
+TURNS = [turn for turn in product((False, True), repeat=3) if any(turn)]
+"""Mirrored, upside down, inverted, and their combinations."""
+WORDS = ("mirrored", "upside down", "inverted (bone dark)")
 _CHUNK = 16
 
 
@@ -53,12 +56,16 @@ class Seen(NamedTuple):
     dtype: np.dtype
 
 
-def implausible_radiographs(cohort: Cohort, *, workers: int = 1, progress: bool = False) -> list[str]:
-    """Read every radiograph; one line for each thing that is odd.
+Oddities = Iterator[tuple[Sequence[int], str]]
+"""Numbers of radiographs, and what is odd about them."""
 
-    Told: the same pixels under several ids, one value in all pixels, very small or unusually shaped pictures, some
-    that fit the others better mirrored, upside down or inverted (if all are mirrored, none is told), far brighter or
-    darker ones than usual, a `resolution` that does not fit, and patients without boxes where others have them.
+
+def implausible_radiographs(cohort: Cohort, *, workers: int = 1, progress: bool = False) -> list[str]:
+    """One line for each thing that is odd about a cohort's radiographs; every one is read.
+
+    Odd are: the same pixels under several ids, one value in all pixels, very small or unusually shaped pictures, some
+    that fit the others better mirrored, upside down or inverted (none if all are), far brighter or darker ones than
+    usual, a `resolution` that does not fit, and patients without boxes where others have them.
 
     Raises
     ------
@@ -68,26 +75,22 @@ def implausible_radiographs(cohort: Cohort, *, workers: int = 1, progress: bool 
     if not cohort.has_images:
         return []
     cohort = cohort.with_image()
-    found = _looked_at(cohort.folder, list(cohort.table["image"]), cohort.windowed, workers, progress)
-    faults = [each for each in found if isinstance(each, str)]
-    faults += [] if faults else corrections_off_radiographs(cohort)
-    seen = [each for each in found if isinstance(each, Seen)]
-    rows = np.array(cohort.file_rows)
-    told = resolution_warnings(cohort)
-    if not faults:
-        _boxes(cohort, [each.shape for each in seen], told, faults)
-    if faults:
+    seen = _looked_at(cohort.folder, list(cohort.table["image"]), cohort.windowed, workers, progress)
+    unread = [each for each in seen if isinstance(each, str)]
+    if faults := unread or corrections_off_radiographs(cohort) or _boxes_off_radiographs(cohort, seen):
         raise UserError(faults)
-    unusual = _shapes(seen, rows, told)
-    _twice([each.digest for each in seen], rows, told)
-    _headers([each.header for each in seen], rows, told)
-    _grey_scales([each.brightest for each in seen], [each.dtype for each in seen], rows, told)
-    _turned([each.thumbnail for each in seen], unusual, rows, told)
-    return told
+    rows = np.array(cohort.file_rows)
+    checks = (_shapes, _same_pixels, _headers, _grey_scales, _turned)
+    odd = chain.from_iterable(check(seen) for check in checks)
+    return [
+        *resolution_warnings(cohort),
+        *_patients_without_boxes(cohort),
+        *(f"column image, {format_rows(rows[list(which)], MOST_ROWS)}: {what}" for which, what in odd),
+    ]
 
 
 def unreadable(folder: Path, *, workers: int = 1, progress: bool = False) -> list[str]:
-    """Why radiographs cannot be read which a cohort's table names, whatever else is wrong with the cohort."""
+    """Why radiographs that a cohort's table names cannot be read, whatever else is wrong with the cohort."""
     settings = read_settings(folder, [])
     column = settings.columns.get("image", "image")
     read = read_table(folder, [])
@@ -104,7 +107,7 @@ def resolution_warnings(cohort: Cohort) -> list[str]:
     names = list(cohort.table.loc[cohort.has_image, "image"]) if cohort.has_images else []
     heights = []
     for name in names[:: -(-len(names) // MEASURED)] if names else ():
-        with suppress(UserError):  # told when it is read
+        with suppress(UserError):  # reported when it is read
             heights.append(source_kind(cohort.folder / name, name=name, windowed=cohort.windowed)[1][0])
     usual = float(np.median(heights)) / cohort.resolution if heights else USUAL_HEIGHT
     if USUAL_HEIGHT / MUCH < usual < USUAL_HEIGHT * MUCH:
@@ -139,26 +142,33 @@ def corrections_off_radiographs(cohort: Cohort) -> list[str]:
     return faults
 
 
-def _boxes(cohort: Cohort, shapes: Sequence[tuple[int, int]], told: list[str], faults: list[str]) -> None:
+def _boxes_off_radiographs(cohort: Cohort, seen: Sequence[Seen]) -> list[str]:
+    """At most one fault: the patients some of whose boxes lie beside their radiograph."""
+    if cohort.vertebrae is None:
+        return []
+    shape_of = dict(zip(cohort.table["patient_id"], (each.shape for each in seen), strict=True))
+    row_of = dict(zip(cohort.table["patient_id"], cohort.file_rows, strict=True))
+    off = sorted(
+        row_of[patient]
+        for patient, rows in cohort.vertebrae.groupby("patient_id")
+        if off_the_picture(rows[BOX_COLUMNS].to_numpy(float), shape_of[patient]).any()
+    )
+    if not off:
+        return []
+    file = "vertebrae.csv" if cohort.corrections is None else "vertebrae.csv or vertebrae_corrections.csv"
+    return [
+        f"{file}: boxes of which less than half lies on the radiograph, in {len(off):,} of {len(cohort):,} patients "
+        f"({format_rows(off)} of the cohort's table); are they in other pixels?"
+    ]
+
+
+def _patients_without_boxes(cohort: Cohort) -> Iterator[str]:
     if cohort.vertebrae is None:
         return
-    of = dict(list(cohort.vertebrae.groupby("patient_id")))
-    patients = list(cohort.table["patient_id"])
-    off = [
-        row
-        for row, patient, shape in zip(cohort.file_rows, patients, shapes, strict=True)
-        if patient in of and off_the_picture(of[patient][BOX_COLUMNS].to_numpy(float), shape).any()
-    ]
-    if off:
-        file = "vertebrae.csv" if cohort.corrections is None else "vertebrae.csv or vertebrae_corrections.csv"
-        faults.append(
-            f"{file}: boxes of which less than half lies on the radiograph, in {len(off):,} of "
-            f"{len(patients):,} patients ({format_rows(off)} of the cohort's table); are they in other pixels?"
-        )
-    none = [row for row, patient in zip(cohort.file_rows, patients, strict=True) if patient not in of]
-    if len(none) > FEW_WITHOUT * len(patients):
-        told.append(
-            f"vertebrae.csv: no box for {len(none):,} of {len(patients):,} patients ({format_rows(none)} of the "
+    none = np.array(cohort.file_rows)[~cohort.table["patient_id"].isin(cohort.vertebrae["patient_id"])]
+    if len(none) > FEW_WITHOUT * len(cohort):
+        yield (
+            f"vertebrae.csv: no box for {len(none):,} of {len(cohort):,} patients ({format_rows(none)} of the "
             "cohort's table); networks of crops see nothing of them. Without the file, a finder looks for all"
         )
 
@@ -189,64 +199,79 @@ def _look(folder: Path, names: Sequence[str], windowed: bool) -> list[Seen | str
     return found
 
 
-def _shapes(seen: Sequence[Seen], rows: np.ndarray, told: list[str]) -> np.ndarray:
-    """Returns which radiographs have other proportions than most."""
-    shapes = np.array([each.shape for each in seen])
-    ratio = shapes[:, 0] / shapes[:, 1]
-    usual = float(np.median(ratio))
-    small = np.flatnonzero(shapes.min(axis=1) < SMALLEST_SIDE)
-    if small.size:
-        height, width = shapes[small[0]]
-        told.append(
-            f"column image, {named(rows[small])}: {height}×{width} pixels; under {SMALLEST_SIDE} no vertebra can be "
-            "seen"
-        )
-    unusual = (ratio > ASPECT * usual) | (ratio < usual / ASPECT)
-    odd = np.flatnonzero(unusual)
-    if odd.size:
-        told.append(
-            f"column image, {named(rows[odd])}: {ratio[odd[0]]:.2g} times as high as wide, the usual one here "
-            f"{usual:.2g}; another view, or cut? Full images are resized to one shape whatever theirs"
-        )
-    flat = [row for row, each in enumerate(seen) if np.ptp(each.thumbnail) == 0]
-    if flat:
-        told.append(f"column image, {named(rows[flat])}: all pixels alike; was the exposure lost in the export?")
-    return unusual
+def _has_usual_shape(seen: Sequence[Seen]) -> tuple[np.ndarray, np.ndarray]:
+    """Height by width of each radiograph, float (n,), and whether it is near the median, bool (n,)."""
+    ratio = np.array([each.shape[0] / each.shape[1] for each in seen])
+    usual = np.median(ratio)
+    return ratio, (ratio <= ASPECT * usual) & (ratio >= usual / ASPECT)
 
 
-def _headers(headers: Sequence[HeaderFacts | None], rows: np.ndarray, told: list[str]) -> None:
-    known = [(row, header) for row, header in enumerate(headers) if header is not None]
-    if frontal := [row for row, header in known if header.frontal]:
-        told.append(f"column image, {named(rows[frontal])}: a frontal view by its header; lateral ones are expected")
-    if burnt_in := [row for row, header in known if header.burnt_in]:
-        told.append(
-            f"column image, {named(rows[burnt_in])}: text is burnt into the picture by its header; a name would be "
-            "shown in the report"
+def _shapes(seen: Sequence[Seen]) -> Oddities:
+    if small := [row for row, each in enumerate(seen) if min(each.shape) < SMALLEST_SIDE]:
+        height, width = seen[small[0]].shape
+        yield small, f"{height}×{width} pixels; under {SMALLEST_SIDE} no vertebra can be seen"
+    ratio, usual = _has_usual_shape(seen)
+    if (odd := np.flatnonzero(~usual)).size:
+        yield (
+            odd,
+            f"{ratio[odd[0]]:.2g} times as high as wide, the usual one here {np.median(ratio):.2g}; another view, or "
+            "cut? Full images are resized to one shape whatever theirs",
         )
-    spacing = {row: header.spacing for row, header in known if header.spacing}
+    if flat := [row for row, each in enumerate(seen) if np.ptp(each.thumbnail) == 0]:
+        yield flat, "all pixels alike; was the exposure lost in the export?"
+
+
+def _same_pixels(seen: Sequence[Seen]) -> Oddities:
+    groups = _shared([each.digest for each in seen])
+    return _under_several_ids(groups, "the same pixels", "If these are one person, she may be trained on and judged")
+
+
+def _headers(seen: Sequence[Seen]) -> Oddities:
+    known = {row: each.header for row, each in enumerate(seen) if each.header is not None}
+    if frontal := [row for row, header in known.items() if header.frontal]:
+        yield frontal, "a frontal view by its header; lateral ones are expected"
+    if burnt_in := [row for row, header in known.items() if header.burnt_in]:
+        yield burnt_in, "text is burnt into the picture by its header; a name would be shown in the report"
+    spacing = {row: header.spacing for row, header in known.items() if header.spacing}
     usual = float(np.median(list(spacing.values()))) if spacing else 0.0
     if other := [row for row, size in spacing.items() if not usual / SPACING < size < usual * SPACING]:
-        told.append(
-            f"column image, {named(rows[other])}: {spacing[other[0]]:.3g} mm a pixel, the usual one here {usual:.3g}"
-            "; crops are scaled by one number for all, so vertebrae would differ in size"
+        yield (
+            other,
+            f"{spacing[other[0]]:.3g} mm a pixel, the usual one here {usual:.3g}; crops are scaled by one number for "
+            "all, so vertebrae would differ in size",
         )
-    # a number that very many have is none: anonymised exports give everybody the same
-    groups = _shared([header and header.person for header in headers])
-    persons = [rows[group] for group in groups if len(group) <= MOST_OF_ONE]
-    _tell_shared(persons, "the same person by their headers,", "She may be trained on and judged", told)
+    groups = _shared([each.header and each.header.person for each in seen])
+    groups = [group for group in groups if len(group) <= MOST_OF_ONE]
+    yield from _under_several_ids(groups, "the same person by their headers,", "She may be trained on and judged")
 
 
-def _grey_scales(brightest: Sequence[int], dtypes: Sequence[np.dtype], rows: np.ndarray, told: list[str]) -> None:
-    values, mixed = np.array(brightest, float), len(set(dtypes)) > 1
+def _shared(keys: Sequence[str | None]) -> list[list[int]]:
+    """Numbers of the radiographs that have a key in common, each group in order; None and '' are no keys."""
+    where: dict[str, list[int]] = {}
+    for row, key in enumerate(keys):
+        if key:
+            where.setdefault(key, []).append(row)
+    return [rows for rows in where.values() if len(rows) > 1]
+
+
+def _under_several_ids(groups: Sequence[Sequence[int]], what: str, so: str) -> Oddities:
+    if groups:
+        more = f"; so in {len(groups):,} groups" if len(groups) > 1 else ""
+        yield groups[0], f"{what} under several ids{more}. {so}"
+
+
+def _grey_scales(seen: Sequence[Seen]) -> Oddities:
+    brightest, dtypes = np.array([each.brightest for each in seen], float), [each.dtype for each in seen]
+    mixed = len(set(dtypes)) > 1
     if mixed:  # as a store of both kinds holds them
-        values *= np.where([dtype == np.uint8 for dtype in dtypes], EIGHT_TO_SIXTEEN, 1)
-    odd = np.flatnonzero(other_grey_scale(values))
-    if odd.size:
-        told.append(
-            f"column image, {named(rows[odd])}: the brightest pixel has {values[odd[0]]:,.0f}, the usual one here "
-            f"{np.median(values):,.0f}{' (8 bits counted as 16)' * mixed}; another "
-            "grey scale, such as 12 bits in 16? One range becomes 0 to 1 for all, so a network could tell such "
-            "radiographs apart; export all alike, or have a profile say `normalise: patient`"
+        brightest *= np.where([dtype == np.uint8 for dtype in dtypes], EIGHT_TO_SIXTEEN, 1)
+    if (odd := np.flatnonzero(other_grey_scale(brightest))).size:
+        yield (
+            odd,
+            f"the brightest pixel has {brightest[odd[0]]:,.0f}, the usual one here {np.median(brightest):,.0f}"
+            f"{' (8 bits counted as 16)' * mixed}; another grey scale, such as 12 bits in 16? One range becomes 0 to "
+            "1 for all, so a network could tell such radiographs apart; export all alike, or have a profile say "
+            "`normalise: patient`",
         )
 
 
@@ -257,31 +282,6 @@ def other_grey_scale(brightest: np.ndarray) -> np.ndarray:
         return (brightest > 0) & ((brightest * BRIGHTER <= usual) | (brightest >= usual * BRIGHTER))
 
 
-def _twice(digests: Sequence[str], rows: np.ndarray, told: list[str]) -> None:
-    groups = [rows[group] for group in _shared(digests)]
-    _tell_shared(groups, "the same pixels", "If these are one person, she may be trained on and judged", told)
-
-
-def _shared(keys: Sequence[str | None]) -> list[list[int]]:
-    """Rows that have a key in common, each group in order; who has none shares nothing."""
-    where: dict[str, list[int]] = {}
-    for row, key in enumerate(keys):
-        if key:
-            where.setdefault(key, []).append(row)
-    return [rows for rows in where.values() if len(rows) > 1]
-
-
-def _tell_shared(groups: Sequence[Sequence[int]], what: str, so: str, told: list[str]) -> None:
-    if groups:
-        more = f"; so in {len(groups):,} groups" if len(groups) > 1 else ""
-        told.append(f"column image, {named(groups[0])}: {what} under several ids{more}. {so}")
-
-
-TURNS = [turn for turn in product((False, True), repeat=3) if any(turn)]
-"""Mirrored, upside down, inverted, and what these make together."""
-WORDS = ("mirrored", "upside down", "inverted (bone dark)")
-
-
 def _turn(picture: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
     mirrored, upside_down, inverted = turn
     result = picture[..., ::-1] if mirrored else picture
@@ -289,37 +289,36 @@ def _turn(picture: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
     return -result if inverted else result
 
 
-def _turned(thumbnails: Sequence[np.ndarray], unusual: np.ndarray, rows: np.ndarray, told: list[str]) -> None:
-    """Hold each picture, as it is and turned, against the mean of all, which is made anew with those turned back.
+def _unit(pictures: np.ndarray) -> np.ndarray:
+    """Pictures (n, h, w) of length 1."""
+    return pictures / np.maximum(np.sqrt((pictures**2).sum(axis=(1, 2), keepdims=True)), 1e-12)
+
+
+def _turned(seen: Sequence[Seen]) -> Oddities:
+    """Compare each picture, as it is and turned, with the mean of all, which is made anew with those turned back.
 
     Those of unusual proportions, which show another part of the body, are left out.
     """
-    kept = np.flatnonzero(~unusual)
+    kept = np.flatnonzero(_has_usual_shape(seen)[1])
     if len(kept) < FEWEST:
         return
-    pictures = np.stack([thumbnails[row] for row in kept])
-    pictures -= pictures.mean(axis=(1, 2), keepdims=True)
-    pictures /= np.maximum(np.sqrt((pictures**2).sum(axis=(1, 2), keepdims=True)), 1e-12)
+    pictures = np.stack([seen[row].thumbnail for row in kept])
+    pictures = _unit(pictures - pictures.mean(axis=(1, 2), keepdims=True))
     ways = np.stack([pictures, *(_turn(pictures, turn) for turn in TURNS)])  # (8, n, h, w)
     best = np.zeros(len(kept), int)
     for _ in range(5):
         upright = ways[best, np.arange(len(kept))]
-        total = upright.sum(axis=0)
         # each against the others: with itself in it, a picture would resemble the mean
-        others = total - upright
-        others /= np.maximum(np.sqrt((others**2).sum(axis=(1, 2), keepdims=True)), 1e-12)
-        fit = (ways * others).sum(axis=(2, 3))
-        top = fit.argmax(axis=0)
+        fit = (ways * _unit(upright.sum(axis=0) - upright)).sum(axis=(2, 3))
         clear = (fit.max(axis=0) > fit[0] + BETTER) & (fit.max(axis=0) > ALIKE)
-        chosen = np.where(clear, top, 0)
+        chosen = np.where(clear, fit.argmax(axis=0), 0)
         if (chosen == best).all():
             break
         best = chosen
     for number, turn in enumerate(TURNS, start=1):
-        turned = rows[kept[best == number]]
-        if turned.size:
+        if (found := kept[best == number]).size:
             how = " and ".join(word for word, is_so in zip(WORDS, turn, strict=True) if is_so)
-            told.append(
-                f"column image, {named(turned)}: fits the other radiographs better {how}; turn it back, or the "
-                "network learns two kinds of picture"
+            yield (
+                found,
+                f"fits the other radiographs better {how}; turn it back, or the network learns two kinds of picture",
             )

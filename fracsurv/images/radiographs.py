@@ -6,19 +6,13 @@ import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from fracsurv.cohort.cohort import Cohort
-from fracsurv.images.dicom import (
-    MAX_PIXELS,
-    dicom_kind,
-    is_dicom,
-    read_dicom,
-)
+from fracsurv.images.dicom import MAX_PIXELS, dicom_kind, is_dicom, read_dicom
 from fracsurv.utils.errors import UserError
 from fracsurv.vertebrae.slots import read_slots, slot_table, write_slots
 
@@ -26,10 +20,8 @@ FULL_SHAPE = (1024, 512)
 """Height and width of the protocol's full image before padding, pixels at scale 1."""
 ROTATION_DEGREES = 15.0
 """Largest rotation the padding has room for."""
-
 EIGHT_TO_SIXTEEN = 257
 """By what 8-bit pixels are multiplied where others have more bits: 255 becomes 65,535."""
-
 _GREY_MODES = ("L", "LA", "RGB", "RGBA", "P", "PA", "1", "CMYK", "YCbCr")
 
 
@@ -41,7 +33,7 @@ def read_radiograph(path: str | Path, *, name: str | None = None, windowed: bool
     path : path
         The file. DICOM is told by its `DICM` mark or by the suffix `.dcm`, not by trust in the name.
     name : str, optional
-        How messages name the file (say, relative to the cohort); by default the last part of `path`.
+        How messages name the file; by default the last part of `path`.
     windowed : bool
         DICOM as it is displayed: the first VOI table or window of the header is applied, and what it can give is
         stretched over 0 to 65535. Otherwise the values before that. Other formats are read as they are.
@@ -49,11 +41,10 @@ def read_radiograph(path: str | Path, *, name: str | None = None, windowed: bool
     Returns
     -------
     ndarray (H, W), uint8 or uint16
-        Brighter = denser, as in MONOCHROME2. 8-bit files give uint8, all others uint16 with the values of
-        the file (12 bits in 16 stay 0 to 4095). DICOM: unused bits are cleared, the modality's table or rescale
-        slope and intercept applied, MONOCHROME1 turned over within the range that this can give, and padding set to
-        the least value of the picture.
-        Colour PNG, TIFF and JPEG are taken for greyscale copies and reduced to their luma.
+        Brighter = denser, as in MONOCHROME2. 8-bit files give uint8, all others uint16 with the values of the file
+        (12 bits in 16 stay 0 to 4095). DICOM: unused bits are cleared, the modality's table or rescale slope and
+        intercept applied, MONOCHROME1 turned over within the range that this can give, and padding set to the least
+        value of the picture. Colour PNG, TIFF and JPEG are taken for greyscale copies and reduced to their luma.
 
     Raises
     ------
@@ -189,7 +180,9 @@ def _read_picture(path: Path, name: str) -> np.ndarray:
         frames = getattr(picture, "n_frames", 1)
         if frames > 1:
             raise UserError(f"{name}: {frames} frames; expected a single radiograph: export one frame")
-        deep_colour = picture.mode in _GREY_MODES and any("16" in _raw_mode(tile) for tile in picture.tile)
+        # Pillow's names for the pixels as they lie in the file (`RGB;16B`), which it may reduce on reading
+        raw = [tile[3] if isinstance(tile[3], str) else str(tile[3][0]) for tile in picture.tile]
+        deep_colour = picture.mode in _GREY_MODES and any("16" in mode for mode in raw)
         # Pillow turns 8-bit TIFFs with "white is zero" over, 16-bit ones not.
         tags = getattr(picture, "tag_v2", {})
         white_is_zero = picture.mode.startswith("I") and tags.get(262) == 0
@@ -197,8 +190,7 @@ def _read_picture(path: Path, name: str) -> np.ndarray:
         if deep_colour:
             raise UserError(f"{name}: 16-bit colour; expected one channel: save it as 16-bit greyscale")
         if picture.mode in _GREY_MODES:
-            grey = picture if picture.mode == "L" else picture.convert("RGB").convert("L")
-            return np.array(grey)
+            return np.array(picture if picture.mode == "L" else picture.convert("RGB").convert("L"))
         if not picture.mode.startswith("I"):
             raise UserError(f"{name}: pixel type {picture.mode}; expected 8- or 16-bit greyscale")
         values = np.array(picture)
@@ -207,8 +199,3 @@ def _read_picture(path: Path, name: str) -> np.ndarray:
         raise UserError(f"{name}: pixel values run from {low} to {high}; expected 0 to 65535")
     values = values.astype(np.uint16)
     return np.uint16(top) - values if white_is_zero else values
-
-
-def _raw_mode(tile: Any) -> str:
-    """Pillow's name for the pixels as they lie in the file (`RGB;16B`), which it may reduce on reading."""
-    return tile[3] if isinstance(tile[3], str) else str(tile[3][0])

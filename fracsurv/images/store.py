@@ -27,14 +27,7 @@ from fracsurv.cohort.cohort import Cohort
 from fracsurv.images.crops import crop_shape, crop_stack
 from fracsurv.images.radiographs import EIGHT_TO_SIXTEEN, full_image_shape, read_radiograph, resize, source_kind
 from fracsurv.utils.errors import UserError
-from fracsurv.utils.files import (
-    atomic_folder,
-    atomic_path,
-    locked,
-    read_json,
-    remove_leftovers,
-    write_json,
-)
+from fracsurv.utils.files import atomic_folder, atomic_path, locked, read_json, remove_leftovers, write_json
 from fracsurv.utils.workers import mapped
 
 FORMAT = "fracsurv image store"
@@ -49,10 +42,7 @@ _CHUNK = 16
 class StoredArray:
     """The array (n, …) in an .npy file.
 
-    Attributes
-    ----------
-    mapped : memmap
-        Read-only. The pages that are looked at through it count as memory of this process, up to all of them.
+    Pages that are looked at through its read-only map, `mapped`, count as memory of this process, up to all of them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -138,17 +128,14 @@ class ImageStore:
 
 @dataclass(frozen=True)
 class Task:
-    """One patient's row: where its radiograph is, how messages call it, its boxes (n, 4) and their slots (13,).
-
-    `name` is '' for a patient without a radiograph; `windowed` as in `Cohort`.
-    """
+    """One patient's row; `name`, how messages call the radiograph, is '' where there is none."""
 
     row: int
     patient_id: str
     path: Path
     name: str
-    boxes: np.ndarray
-    index: np.ndarray
+    boxes: np.ndarray  # (n, 4)
+    index: np.ndarray  # (13,), the box of each slot
     windowed: bool
 
 
@@ -214,8 +201,7 @@ def store_fingerprint(cohort: Cohort, folder: Path, *, scale: float, inputs: Seq
 
 def stored_fingerprint(folder: Path) -> str | None:
     """The fingerprint of the store that lies there; None without one."""
-    meta = _read_meta(folder)
-    return None if meta is None else meta["fingerprint"]
+    return (_read_meta(folder) or {}).get("fingerprint")
 
 
 def create_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:
@@ -352,8 +338,7 @@ def _write(folder: Path, plan: _Plan, *, workers: int, progress: bool) -> None:
     if "full" in settings["inputs"]:
         create_array(folder / "full.npy", dtype, (len(tasks), *settings["full_shape"]))
     chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
-    rows: list[dict[str, Any]] = []
-    faults: list[str] = []
+    rows, faults = [], []
     with tqdm(total=len(tasks), desc="radiographs", unit="image", disable=None if progress else True) as bar:
         n = len(chunks)
         for done, wrong in mapped(workers, _write_rows, [folder] * n, chunks, [settings] * n):

@@ -1,5 +1,9 @@
 """Figures from plain arrays and tables. Every function returns a matplotlib Figure and writes nothing.
 
+Shared arguments: `event` (n,) bool, True = event, or 0, 1 and 2 (a competing event); `time` (n,) in `time_unit`, > 0;
+`labels`, from the keys of experiments, models, groups or columns to their names, in the order to draw; `outcome`,
+what the event is called.
+
 Each takes `provenance`, a few words such as 'simulated cohort', which it stamps small above the axes, so that a
 figure that leaves its page still says what its numbers were made from.
 """
@@ -19,49 +23,6 @@ from fracsurv.plots.images import (
     keypoints,
     radiograph_with_slots,
 )
-from fracsurv.plots.style import (
-    COLOURS,
-    as_png,
-    as_svg,
-    set_style,
-    spread,
-)
+from fracsurv.plots.style import COLOURS, as_png, as_svg, set_style, spread
 from fracsurv.plots.survival import expected_and_observed, incidence, kaplan_meier, log_rank_p, numbers_at_risk
 from fracsurv.plots.training import alpha_sweep, late_fusion_weights, learning_curves
-
-__all__ = [
-    "COLOURS",
-    "LEVELS",
-    "CalibrationPanel",
-    "alpha_sweep",
-    "as_png",
-    "as_svg",
-    "augmentation_samples",
-    "box_heights",
-    "boxes_per_patient",
-    "calibration",
-    "coefficient_forest",
-    "contributions",
-    "corrections",
-    "covariate_distributions",
-    "crop_montage",
-    "decision_curve",
-    "expected_and_observed",
-    "factor_losses",
-    "forest",
-    "grade_matrix",
-    "heat_maps",
-    "incidence",
-    "kaplan_meier",
-    "keypoints",
-    "late_fusion_weights",
-    "learning_curves",
-    "log_rank_p",
-    "numbers_at_risk",
-    "over_time",
-    "radiograph_with_slots",
-    "set_style",
-    "spread",
-    "subgroups",
-    "validation_against_test",
-]

@@ -12,21 +12,14 @@ from matplotlib.patches import Patch
 
 from fracsurv.config import TRUE_RISK
 from fracsurv.metrics.names import METRIC_NAMES
-from fracsurv.plots.style import (
-    COLOURS,
-    GREY,
-    label_ends,
-    name_rows,
-    new_figure,
-    time_axis,
-)
+from fracsurv.plots.style import COLOURS, GREY, label_ends, name_rows, new_figure, time_axis
 
 INPUT_COLOURS = {"truth": "#000000", "none": COLOURS[0], "full": COLOURS[1], "crops": COLOURS[2]}
 INPUT_NAMES = {"truth": "true risk", "none": "clinical only", "full": "full image", "crops": "vertebra crops"}
 CHANCE_COLOUR = "#e3e3e3"
 FAINT = "#949494"
 RATIO_TICKS = (1.0, 0.5, 2.0, 0.2, 5.0, 0.1, 10.0, 0.05, 20.0, 0.33, 3.0, 0.67, 1.5, 0.8, 1.25)
-"""By how much they are wanted where there is not room for all."""
+"""The most wanted first."""
 APART = 0.11
 """Least distance between two of them as a share of the axis: a label of four characters at 8 points fits."""
 
@@ -42,14 +35,8 @@ def forest(
 ) -> Figure:
     """C-index of every experiment with its 95 % interval, a panel a split, a line at the reference.
 
-    Parameters
-    ----------
-    table : DataFrame
-        `experiment, input, split, mean, ci_low, ci_high, n_patients` of the C-index; experiments in order.
-    labels : mapping
-        Experiment to its name.
-    chance : mapping, optional
-        Split to the range in which a model that knows nothing falls in 95 of 100 cohorts: a grey band.
+    `table` has `experiment, input, split, mean, ci_low, ci_high, n_patients` of the C-index, experiments in order.
+    `chance` gives a split's range in which a model that knows nothing falls in 95 of 100 cohorts: a grey band.
     """
     names = list(dict.fromkeys(table["experiment"]))
     figure = new_figure(2.6 + 2.5 * len(splits), 1.15 + 0.3 * len(names), provenance)
@@ -61,12 +48,11 @@ def forest(
         if reference in rows.index:
             axes.axvline(rows.loc[reference, "mean"], color=COLOURS[0], linewidth=1, linestyle=":")
         for position, name in enumerate(names):
-            if name not in rows.index:
-                continue
-            row = rows.loc[name]
-            colour = INPUT_COLOURS[row["input"]]
-            axes.hlines(position, row["ci_low"], row["ci_high"], color=colour, linewidth=1.6)
-            axes.plot(row["mean"], position, "D", color=colour, markersize=5)
+            if name in rows.index:
+                row = rows.loc[name]
+                colour = INPUT_COLOURS[row["input"]]
+                axes.hlines(position, row["ci_low"], row["ci_high"], color=colour, linewidth=1.6)
+                axes.plot(row["mean"], position, "D", color=colour, markersize=5)
         n = f" (n = {rows['n_patients'].iloc[0]:,})" if len(rows) else ""
         axes.set(title=f"{split}{n}", xlabel=METRIC_NAMES["c_index"])
         axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
@@ -92,13 +78,9 @@ def over_time(
 ) -> Figure:
     """AUC(t) and Brier(t) over the time since start of follow-up; Brier with the Kaplan–Meier reference.
 
-    Parameters
-    ----------
-    curves : DataFrame
-        `experiment, metric` ('auc' or 'brier'), `time` (in `time_unit`), `value`: means over the folds. Experiment
-        'kaplan_meier' is the reference that gives every patient the training fold's survival curve.
-    highlight : sequence of str
-        Experiments in colour and named; the others are grey.
+    `curves` has `experiment, metric` ('auc' or 'brier'), `time` (in `time_unit`), `value`: means over the folds.
+    Experiment 'kaplan_meier' is the reference that gives every patient the training fold's survival curve. Those in
+    `highlight` are in colour and named; the others are grey.
     """
     divisor, called = time_axis(time_unit)
     figure = new_figure(8.6, 3.2, provenance)
@@ -139,12 +121,7 @@ def validation_against_test(
 ) -> Figure:
     """C-index on validation, by which models were chosen, against that on patients never looked at.
 
-    Parameters
-    ----------
-    table : DataFrame
-        `experiment, input, split, mean` of the C-index.
-    judged : str
-        'test' or 'external'.
+    `table` has `experiment, input, split, mean` of the C-index; `judged` is the split 'test' or 'external'.
     """
     wide = table.pivot_table(index="experiment", columns="split", values="mean").dropna(subset=["validation", judged])
     wide = wide.loc[[name for name in dict.fromkeys(table["experiment"]) if name in wide.index]]
@@ -169,15 +146,8 @@ def subgroups(
 ) -> Figure:
     """C-index and observed over expected risk, a row a group, a colour a model; small groups in grey.
 
-    Parameters
-    ----------
-    table : DataFrame
-        `label` (of the group), `small`, `experiment`, `c_index, ci_low, ci_high`, `ratio, ratio_low, ratio_high`
-        (NaN where not known; there is no second panel where none is).
-    labels : mapping
-        Experiment to its name, in the order to draw.
-    small : str
-        What the small groups are, for the legend.
+    `table` has `label` (of the group), `small`, `experiment`, `c_index, ci_low, ci_high`, `ratio, ratio_low,
+    ratio_high` (NaN = unknown; no second panel if all are). `small` says in the legend what the small groups are.
     """
     groups = list(dict.fromkeys(table["label"]))
     panels = [("c_index", "ci_low", "ci_high", "C-index", 0.5)]

@@ -86,16 +86,8 @@ def decision_curve(
 ) -> Figure:
     """Net benefit per 1,000 patients over the threshold probability, for each model, for acting on all, on nobody.
 
-    Parameters
-    ----------
-    thresholds : array, shape (n,)
-        Probabilities from which on to act.
-    curves : mapping of str to array, shape (n,)
-        Net benefit a patient of each model; NaN where it is not known.
-    everyone : array, shape (n,)
-        Net benefit of acting on everyone.
-    labels : mapping
-        Model to its name.
+    `thresholds` (n,) are the probabilities from which on to act. `curves` (n,) give each model's net benefit a
+    patient (NaN = unknown), and `everyone` (n,) that of acting on everyone.
     """
     figure = new_figure(7.6, 3.9, provenance)
     axes = figure.subplots()

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from fracsurv.plots.style import COLOURS, GREY, new_figure
+from fracsurv.plots.style import COLOURS, GREY, name_rows, new_figure
 
 BINS = 18
 SHOWN_RATIOS = (0.1, 10.0)
@@ -27,16 +27,8 @@ def covariate_distributions(
 ) -> Figure:
     """How each covariate is distributed among patients with and without an event during follow-up.
 
-    Parameters
-    ----------
-    values : DataFrame (n, p)
-        One column a covariate, in its own unit; NaN = not known, left out.
-    event : array (n,), bool
-        True = event.
-    kinds : mapping
-        Column to 'continuous', 'normalised' (histograms) or 'binary' (shares, all in one panel).
-    labels : mapping
-        Column to its name with unit, as it stands on the axis.
+    `values` (n, p) has a column for each covariate, in its own unit; NaN = missing, left out. `kinds` are
+    'continuous', 'normalised' (histograms) or 'binary' (shares, all in one panel); `labels` name columns and units.
     """
     event = np.asarray(event, bool)
     binary = [name for name, kind in kinds.items() if kind == "binary"]
@@ -64,28 +56,22 @@ def _histogram(axes, values: NDArray, event: NDArray, label: str) -> None:
     values, event = values[known], event[known]
     edges = np.histogram_bin_edges(values, bins=BINS)
     for chosen, colour, name in ((~event, GREY, "no event"), (event, COLOURS[3], "event")):
-        if not chosen.any():
-            continue
-        weights = np.full(chosen.sum(), 100 / chosen.sum())
-        axes.hist(values[chosen], bins=edges, weights=weights, histtype="stepfilled", color=colour, alpha=0.15)
-        axes.hist(
-            values[chosen], bins=edges, weights=weights, histtype="step", color=colour, linewidth=1.3, label=name
-        )
+        if chosen.any():
+            how = {"bins": edges, "weights": np.full(chosen.sum(), 100 / chosen.sum()), "color": colour}
+            axes.hist(values[chosen], histtype="stepfilled", alpha=0.15, **how)
+            axes.hist(values[chosen], histtype="step", linewidth=1.3, label=name, **how)
     axes.set(xlabel=label, ylabel="Patients, %", ylim=(0, axes.get_ylim()[1] * 1.25))
 
 
 def _shares(axes, values: pd.DataFrame, event: NDArray, labels: Mapping[str, str], outcome: str) -> None:
     names = list(labels)
-    shares = {
-        "no event": 100 * values.loc[~event, names].mean().to_numpy(),
-        "event": 100 * values.loc[event, names].mean().to_numpy(),
-    }
+    without, have = (100 * values.loc[chosen, names].mean().to_numpy() for chosen in (~event, event))
     rows = np.arange(len(names))
-    axes.hlines(rows, shares["no event"], shares["event"], color=GREY, linewidth=1, alpha=0.6)
-    axes.plot(shares["no event"], rows, "o", color=GREY, label=f"without {outcome} in follow-up", markersize=5)
-    axes.plot(shares["event"], rows, "D", color=COLOURS[3], label=f"with {outcome}", markersize=5)
-    axes.set_yticks(rows, [labels[name] for name in names])
-    axes.set(xlabel="Patients with the factor, %", ylim=(len(names) - 0.5, -0.5))
+    axes.hlines(rows, without, have, color=GREY, linewidth=1, alpha=0.6)
+    axes.plot(without, rows, "o", color=GREY, label=f"without {outcome} in follow-up", markersize=5)
+    axes.plot(have, rows, "D", color=COLOURS[3], label=f"with {outcome}", markersize=5)
+    name_rows(axes, [labels[name] for name in names])
+    axes.set(xlabel="Patients with the factor, %")
     axes.set_xlim(left=-0.02 * max(axes.get_xlim()[1], 1))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
@@ -94,14 +80,8 @@ def coefficient_forest(coefficients: pd.DataFrame, labels: Mapping[str, str], *,
     """Hazard ratios of a Cox model: a small point for each fold's model, a large one for their geometric mean.
 
     Ratios below 0.1 or above 10 (a factor that nearly nobody has) are drawn as an arrow at that edge, so that they do
-    not press all others together.
-
-    Parameters
-    ----------
-    coefficients : DataFrame
-        `fold, covariate, log_hazard_ratio`; the covariates in the order to draw.
-    labels : mapping
-        Covariate to its name with what the ratio is per ('per SD', 'yes against no').
+    not press all others together. `coefficients` has `fold, covariate, log_hazard_ratio`, covariates in order;
+    `labels` say what the ratio is per ('per SD', 'yes against no').
     """
     names = list(dict.fromkeys(coefficients["covariate"]))
     figure = new_figure(6.6, 0.9 + 0.3 * len(names), provenance)
@@ -118,9 +98,9 @@ def coefficient_forest(coefficients: pd.DataFrame, labels: Mapping[str, str], *,
         clipped |= _points(axes, row, ratios, marker="o", markersize=3.5, alpha=0.6)
         clipped |= _points(axes, row, np.array([mean]), marker="D", markersize=6)
     axes.set_xscale("log")
-    axes.set_yticks(range(len(names)), [labels[name] for name in names])
+    name_rows(axes, [labels[name] for name in names])
     beyond = "; arrows: beyond 0.1 to 10" if clipped else ""
-    axes.set(xlabel=f"Hazard ratio (log scale); diamonds: mean over the folds{beyond}", ylim=(len(names) - 0.5, -0.5))
+    axes.set(xlabel=f"Hazard ratio (log scale); diamonds: mean over the folds{beyond}")
     low, high = axes.get_xlim()
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -10,13 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fracsurv.plots.style import (
-    COLOURS,
-    GREY,
-    broken,
-    name_rows,
-    new_figure,
-)
+from fracsurv.plots.style import COLOURS, GREY, broken, name_rows, new_figure
 
 
 def contributions(
@@ -24,10 +18,7 @@ def contributions(
 ) -> Figure:
     """How far each vertebra moves the log hazard: median and middle half of the patients, a panel a model.
 
-    Parameters
-    ----------
-    values : a sequence of arrays (n, 13)
-        Contributions of each model, NaN where a slot is empty.
+    `values` holds each model's contributions (n, 13), NaN where a slot is empty.
     """
     width = max(3.9, 1.2 + 2.5 * len(titles))
     figure = new_figure(width, 4.0, provenance)
@@ -51,12 +42,7 @@ def factor_losses(
 ) -> Figure:
     """Loss of C when a clinical factor is permuted: small points are fold models, a large one their mean.
 
-    Parameters
-    ----------
-    table : DataFrame
-        `experiment, fold, factor, loss, ci_low, ci_high` (of the mean).
-    factors, labels : mappings
-        Factor and experiment to their names, in the order to draw.
+    `table` has `experiment, fold, factor, loss, ci_low, ci_high` (of the mean).
     """
     figure = new_figure(7.6, 1.1 + 0.34 * len(factors), provenance)
     panels = figure.subplots(1, len(labels), sharey=True, sharex=True, squeeze=False)[0]

@@ -13,12 +13,7 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from fracsurv.cohort.boxes import CHI2_90, LEVELS, N_SLOTS
-from fracsurv.plots.style import (
-    COLOURS,
-    GREY,
-    ink,
-    new_figure,
-)
+from fracsurv.plots.style import COLOURS, GREY, ink, new_figure
 
 NINETY = CHI2_90**0.5
 """Half-axes of a two-dimensional normal's 90 % ellipse, in standard deviations."""
@@ -52,17 +47,10 @@ def radiograph_with_slots(
     scores: Sequence[NDArray] | None = None,
     provenance: str = "",
 ) -> Figure:
-    """Radiographs with their boxes: used (with its slot), too tall, dropped at the top; and the empty slots.
+    """Radiographs (h, w) with their boxes (n, 4): used (with slot), too tall, dropped at the top; the empty slots.
 
-    Parameters
-    ----------
-    images : sequence of arrays (h, w)
-    boxes : sequence of arrays (n, 4)
-        x_min, y_min, x_max, y_max in pixels of its image.
-    index : sequence of arrays (13,)
-        Box of each slot, −1 = empty (`vertebrae.SlotResult.index`).
-    scores : sequence of arrays (n,), optional
-        Written beside the levels; NaN and 1 (a given box) are not.
+    `index` (13,) is each slot's box, −1 = empty (`vertebrae.SlotResult.index`). `scores` (n,) are written beside the
+    levels; NaN and 1 (a given box) are not.
     """
     scores = scores if scores is not None else [np.ones(len(box)) for box in boxes]
     figure, panels = _radiographs(images, titles, provenance)
@@ -95,24 +83,21 @@ def shortened(name: str) -> str:
 
 def _draw_boxes(axes, boxes: NDArray, index: NDArray, max_height: float, score: NDArray) -> None:
     slot_of = {int(box): slot for slot, box in enumerate(index) if box >= 0}
-    for number, (x_min, y_min, x_max, y_max) in enumerate(boxes):
+    for number, (_, y_min, x_max, y_max) in enumerate(boxes):
         state = "used" if number in slot_of else "too tall" if y_max - y_min > max_height else "topmost, dropped"
-        axes.add_patch(
-            Rectangle((x_min, y_min), x_max - x_min, y_max - y_min, fill=False, edgecolor=STATES[state], linewidth=1)
-        )
+        _draw_box(axes, boxes[number], STATES[state])
         if number in slot_of:
             text = f" {LEVELS[slot_of[number]]}" + (f"  {score[number]:.2f}" if score[number] < 1 else "")
             axes.text(x_max, (y_min + y_max) / 2, text, color="white", fontsize=6, va="center")
     for slot, box in _between(boxes, index).items():
-        axes.add_patch(
-            Rectangle(
-                (box[0], box[1]), box[2] - box[0], box[3] - box[1],
-                fill=False, edgecolor=STATES["empty slot"], linewidth=1, linestyle="--",
-            )
-        )  # fmt: skip
-        axes.text(
-            box[2], (box[1] + box[3]) / 2, f" {LEVELS[slot]}", color=STATES["empty slot"], fontsize=6, va="center"
-        )
+        colour = STATES["empty slot"]
+        _draw_box(axes, box, colour, "--")
+        axes.text(box[2], (box[1] + box[3]) / 2, f" {LEVELS[slot]}", color=colour, fontsize=6, va="center")
+
+
+def _draw_box(axes, box: NDArray, colour: str, line: str = "-") -> None:
+    size = {"width": box[2] - box[0], "height": box[3] - box[1]}
+    axes.add_patch(Rectangle(box[:2], **size, fill=False, edgecolor=colour, linestyle=line, linewidth=1))
 
 
 def _between(boxes: NDArray, index: NDArray) -> dict[int, NDArray]:
@@ -127,14 +112,7 @@ def _between(boxes: NDArray, index: NDArray) -> dict[int, NDArray]:
 
 
 def crop_montage(crops: NDArray, titles: Sequence[str], *, provenance: str = "") -> Figure:
-    """The stacks that a network sees: a row a patient, a column a slot, top of the spine at the left.
-
-    Parameters
-    ----------
-    crops : array (patients, 13, H, W)
-    titles : sequence of str
-        Written left of each row.
-    """
+    """Stacks (patients, 13, H, W) that a network sees: a row a patient, a column a slot, T4 at the left."""
     n, n_slots, height, width = crops.shape
     figure = new_figure(10.5, n * (10.5 - 1.4) / n_slots * height / width + 0.75, provenance)
     panels = figure.subplots(n, n_slots, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.05})
@@ -202,9 +180,8 @@ def corrections(
     figure, panels = _radiographs(images, titles, provenance)
     for axes, old, new in zip(panels, before, after, strict=True):
         for boxes, (colour, line) in zip((old, new), styles.values(), strict=True):
-            for x_min, y_min, x_max, y_max in np.asarray(boxes, float).reshape(-1, 4):
-                place = (x_min, y_min), x_max - x_min, y_max - y_min
-                axes.add_patch(Rectangle(*place, fill=False, edgecolor=colour, linestyle=line, linewidth=1))
+            for box in np.asarray(boxes, float).reshape(-1, 4):
+                _draw_box(axes, box, colour, line)
     handles = [Line2D([], [], color=colour, linestyle=line) for colour, line in styles.values()]
     figure.legend(handles, list(styles), loc="outside lower left", ncols=2, fontsize=8)
     return figure
@@ -222,14 +199,9 @@ def keypoints(
 ) -> Figure:
     """A patient's vertebrae with six keypoints each, their 90 % ellipses and, where known, the true points.
 
-    Parameters
-    ----------
-    image : array (h, w)
-    boxes : array (n, 4)
-    points, scales, truth : arrays (n, 6, 2)
-        In the image's pixels; NaN points are left out. Where most ellipses would be smaller than a 25th of a
-        vertebra, all are drawn five times as large, and the legend says so.
-    titles : sequence of n str
+    In pixels of the image (h, w): `boxes` (n, 4); `points`, `scales` and `truth` (n, 6, 2), NaN points are left out.
+    Where most ellipses would be smaller than a 25th of a vertebra, all are drawn five times as large, and the legend
+    says so.
     """
     columns = min(5, len(boxes))
     rows = -(-len(boxes) // columns)

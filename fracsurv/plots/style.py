@@ -126,10 +126,7 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
 def label_ends(
     axes: Axes, x: Sequence[float], y: Sequence[float], texts: Sequence[str], colours: Sequence[str], *, gap: float
 ) -> None:
-    """Write labels right of the axes, each joined to its point (x, y) by a thin line, none on another.
-
-    `gap` is the least distance between labels as a share of the axes' height.
-    """
+    """Write labels right of the axes, each joined to its point by a thin line, `gap` of the axes' height apart."""
     low, high = axes.get_ylim()
     shares = (np.asarray(y, float) - low) / (high - low)
     placed = spread(shares, gap)
@@ -138,16 +135,9 @@ def label_ends(
     placed = placed + max(0.0, -placed.min()) if len(placed) else placed
     for x_end, y_end, share, text, colour in zip(x, y, placed, texts, colours, strict=True):
         axes.annotate(
-            text,
-            xy=(x_end, y_end),
-            xytext=(1.04, share),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=8,
-            color=ink(colour),
-            annotation_clip=False,
-            arrowprops=LINE | {"color": colour},
-        )
+            text, xy=(x_end, y_end), xytext=(1.04, share), textcoords="axes fraction", va="center", fontsize=8,
+            color=ink(colour), annotation_clip=False, arrowprops=LINE | {"color": colour},
+        )  # fmt: skip
 
 
 def as_png(figure: Figure, dpi: int = 110) -> bytes:

@@ -44,18 +44,8 @@ def kaplan_meier(
     """Kaplan–Meier curves by group with 95 % bands (log–log Greenwood), numbers at risk and the log-rank p.
 
     With competing events the curves are 1 − cumulative incidence: who died is for ever without the event. The
-    log-rank test takes them for censored: it compares the hazards of the event.
-
-    Parameters
-    ----------
-    event, time : arrays, shape (n,)
-        Bool, True = event, or 0, 1 and 2 (a competing event); times in `time_unit`, > 0.
-    group : array, shape (n,)
-        Each patient's group, a key of `labels`. Patients of other groups are left out.
-    labels : mapping
-        Group to its name, in the order to draw (as the thesis's Figure 2.3: those without the factor first).
-    tested : sequence, optional
-        The groups that the log-rank test compares, all if not given; the others are grey.
+    log-rank test takes them for censored: it compares the hazards of the event, in the groups `tested` (all if not
+    given; the others are grey). `labels` name the groups in the order to draw; patients of other groups are left out.
     """
     event, time, group = np.asarray(event), np.asarray(time, float), np.asarray(group)
     competing = bool((event == 2).any())
@@ -97,15 +87,7 @@ def incidence(
     time_unit: str = "days",
     provenance: str = "",
 ) -> Figure:
-    """Aalen–Johansen curves of both events with 95 % bands, 1 − Kaplan–Meier of the first, and numbers at risk.
-
-    Parameters
-    ----------
-    event, time : arrays, shape (n,)
-        0 censored, 1 the event, 2 the competing one; times in `time_unit`, > 0.
-    outcome, competing : str
-        What the two are called.
-    """
+    """Aalen–Johansen curves of both events with 95 % bands, 1 − Kaplan–Meier of the first, and numbers at risk."""
     event, time = np.asarray(event), np.asarray(time, float)
     figure = new_figure(6.4, 4.1, provenance)
     axes, table = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 0.56])
@@ -142,16 +124,7 @@ def expected_and_observed(
 ) -> Figure:
     """1 − Kaplan–Meier with its 95 % band (log–log Greenwood), and models' mean predicted probability over time.
 
-    Parameters
-    ----------
-    event, time : arrays, shape (n,)
-        Bool, True = event; times in `time_unit`, > 0.
-    times : array, shape (n_times,)
-        Increasing; where `expected` is known.
-    expected : mapping of str to array, shape (n_times,)
-        Each model's mean probability of the event by then.
-    labels : mapping
-        Model to its name.
+    `expected` (n_times,) is each model's mean probability of the event by `times` (n_times,), which increase.
     """
     figure = new_figure(7.6, 3.9, provenance)
     axes = figure.subplots()

@@ -8,19 +8,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from fracsurv.plots.style import COLOURS, GREY, new_figure
+from fracsurv.plots.style import COLOURS, GREY, name_rows, new_figure
 
 
 def learning_curves(history: pd.DataFrame, *, title: str = "", provenance: str = "") -> Figure:
     """C-index and loss over the epochs, a colour a fold; training dashed, validation solid, best epoch ringed.
 
-    Parameters
-    ----------
-    history : DataFrame
-        `fold, epoch, train_c_index, validation_c_index, train_loss, validation_loss`; validation values may be
-        missing in epochs that were not validated. Training values are collected during the epoch, while the
-        weights still changed, under dropout and augmentation; the training loss compares patients within a
-        batch, so it lies below that of all validation patients.
+    `history` has `fold, epoch, train_c_index, validation_c_index, train_loss, validation_loss`; validation values are
+    missing in epochs that were not validated. Training values are collected during the epoch, while the weights still
+    changed, under dropout and augmentation; the training loss compares patients within a batch, so it lies below that
+    of all validation patients.
     """
     figure = new_figure(7.6, 3.1, provenance)
     panels = figure.subplots(1, 2)
@@ -32,10 +29,8 @@ def learning_curves(history: pd.DataFrame, *, title: str = "", provenance: str =
             marker = {"marker": ".", "markersize": 4}
             axes.plot(rows["epoch"], rows[f"train_{metric}"], "--", color=colour, linewidth=1, alpha=0.7, **marker)
             axes.plot(validated["epoch"], validated[f"validation_{metric}"], "-", color=colour, **marker)
-            axes.plot(
-                best["epoch"], best[f"validation_{metric}"], "o",
-                markersize=9, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=1.5,
-            )  # fmt: skip
+            ring = {"markersize": 9, "markerfacecolor": "none", "markeredgecolor": colour, "markeredgewidth": 1.5}
+            axes.plot(best["epoch"], best[f"validation_{metric}"], "o", **ring)
     panels[0].set(xlabel="Epoch", ylabel="C-index")
     panels[1].set(xlabel="Epoch", ylabel="Cox loss per event")
     for axes in panels:
@@ -47,9 +42,7 @@ def learning_curves(history: pd.DataFrame, *, title: str = "", provenance: str =
     handles += [
         Line2D([], [], color=GREY, label="validation"),
         Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="training (its loss: within batches)"),
-        Line2D(
-            [], [], color=GREY, marker="o", markersize=8, markerfacecolor="none", linestyle="", label="best epoch"
-        ),
+        Line2D([], [], color=GREY, marker="o", markersize=8, mfc="none", linestyle="", label="best epoch"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles) if len(handles) < 6 else 4)
     return figure
@@ -58,10 +51,7 @@ def learning_curves(history: pd.DataFrame, *, title: str = "", provenance: str =
 def alpha_sweep(sweeps: dict[str, pd.DataFrame], *, provenance: str = "") -> Figure:
     """Validation C-index over α, a panel an experiment: points the folds, line their mean, the chosen α ringed.
 
-    Parameters
-    ----------
-    sweeps : mapping of str to DataFrame
-        Experiment's title to `alpha, fold, validation_c_index, selected`.
+    `sweeps` maps an experiment's title to `alpha, fold, validation_c_index, selected`.
     """
     figure = new_figure(max(4.2, 2.7 * len(sweeps)), 3.0, provenance)
     panels = figure.subplots(1, len(sweeps), sharey=True, squeeze=False)[0]
@@ -81,10 +71,8 @@ def alpha_sweep(sweeps: dict[str, pd.DataFrame], *, provenance: str = "") -> Fig
 def late_fusion_weights(weights: pd.DataFrame, *, provenance: str = "") -> Figure:
     """What the last layer of late fusion learnt: log hazard per SD of each model's risk, a point a fold.
 
-    Parameters
-    ----------
-    weights : DataFrame
-        `fold, part` ('clinical' or 'image'), `per_sd`: weight times the SD of that risk over the training fold.
+    `weights` has `fold, part` ('clinical' or 'image'), `per_sd`: weight times the SD of that risk over the training
+    fold.
     """
     parts = list(dict.fromkeys(weights["part"]))
     figure = new_figure(5.6, 1.8, provenance)
@@ -94,6 +82,6 @@ def late_fusion_weights(weights: pd.DataFrame, *, provenance: str = "") -> Figur
         values = weights.loc[weights["part"] == part, "per_sd"].to_numpy()
         axes.plot(values, [row] * len(values), "o", color=COLOURS[row], markersize=4, alpha=0.6)
         axes.plot(np.mean(values), row, "D", color=COLOURS[row], markersize=7)
-    axes.set_yticks(range(len(parts)), [f"{part} risk" for part in parts])
-    axes.set(xlabel="Log hazard per SD of the risk; diamonds: mean over the folds", ylim=(len(parts) - 0.5, -0.5))
+    name_rows(axes, [f"{part} risk" for part in parts])
+    axes.set(xlabel="Log hazard per SD of the risk; diamonds: mean over the folds")
     return figure

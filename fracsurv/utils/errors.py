@@ -13,7 +13,6 @@ from pathlib import Path
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 """The system's numbers for a full disk, for all or for this user."""
 MOST_SPANS = 40
-"""Rows, or stretches of rows, that are named before the others are counted."""
 LONGEST_SHOWN = 60
 """Characters of a user's value that a message quotes."""
 _SHORT = reprlib.Repr()
@@ -26,15 +25,18 @@ def shorten(value: object) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
-def format_rows(rows: Sequence[int]) -> str:
-    """Rows of a table as a spreadsheet numbers them, ascending, in words: 'row 4', 'rows 2 to 9, 12'."""
+def format_rows(rows: Sequence[int], most: int = MOST_SPANS) -> str:
+    """Rows of a table as a spreadsheet numbers them, ascending, in words: 'row 4', 'rows 2 to 9, 12'.
+
+    At most so many stretches of rows are named; the rows beyond are counted.
+    """
     spans: list[list[int]] = []
     for row in rows:
         if spans and row == spans[-1][-1] + 1:
             spans[-1] = [spans[-1][0], row]
         else:
             spans.append([row])
-    shown = spans[:MOST_SPANS]
+    shown = spans[:most]
     words = [f"{span[0]}" if len(span) == 1 else f"{span[0]} to {span[-1]}" for span in shown]
     n_more = len(rows) - sum(span[-1] - span[0] + 1 for span in shown)
     return f"row{'s' * (len(rows) > 1)} {', '.join(words)}" + (f" and {n_more:,} more" if n_more else "")

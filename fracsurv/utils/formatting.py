@@ -24,7 +24,7 @@ def number(value: float, form: str = ".3f", unknown: str = NOT_KNOWN) -> str:
         return unknown
     text = f"{value:{form}}"
     if text.startswith("-") and not text.strip("-0.,%"):
-        text = ("+" if form.startswith("+") else "") + text[1:]
+        text = "+" * form.startswith("+") + text[1:]
     return text.replace("-", "−")
 
 
