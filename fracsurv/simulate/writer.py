@@ -78,7 +78,19 @@ def simulate_cohort(
         Every argument out of its range, and a folder that is not empty.
     """
     out = Path(out)
-    _check(out, patients, external, seed, resolution, image_format, boxes, workers)
+    is_taken = out.is_file() or (out.is_dir() and any(out.iterdir()))
+    rules = (
+        (patients >= 1, f"patients: expected at least 1, got {patients}"),
+        (external >= 0, f"external: expected 0 or more, got {external}"),
+        (seed >= 0, f"seed: expected 0 or more, got {seed}"),
+        (0.05 <= resolution <= 1, f"resolution: expected 0.05 to 1 pixels a protocol pixel, got {resolution}"),
+        (image_format in SUFFIX, f"image format: expected {' or '.join(SUFFIX)}, got {image_format!r}"),
+        (boxes in BOXES, f"boxes: expected {', '.join(BOXES)}, got {boxes!r}"),
+        (workers >= 1, f"workers: expected at least 1, got {workers}"),
+        (not is_taken, f"{out}: is there already and not an empty folder; name a new one"),
+    )
+    if faults := [fault for holds, fault in rules if not holds]:
+        raise UserError(faults)
     table, truth = simulate_tables(patients + external, seed, settings, death)
     table["image"] = "images/" + table["patient_id"] + SUFFIX[image_format]
     table["split"] = np.where(np.arange(len(table)) < patients, "", "external")
@@ -102,8 +114,8 @@ def simulate_tables(
     Returns
     -------
     (table, truth) : `table` has patient_id, time_days, event (2 = death came first, with `death`) and the ten
-    covariates; `truth` has patient_id,
-    log_hazard (up to a constant, higher = riskier), bone_quality, grade_sum, grade_* and type_*.
+    covariates; `truth` has patient_id, log_hazard (up to a constant, higher = riskier), bone_quality, grade_sum,
+    grade_* and type_*.
     """
     clinical = simulate_clinical(n, seed, settings)
     fractures = simulate_fractures(clinical, seed, settings)
@@ -115,37 +127,6 @@ def simulate_tables(
     table = pd.concat([ids, outcome[["time_days", "event"]], clinical[list(PROTOCOL_COVARIATES)]], axis=1)
     truth = pd.concat([ids, outcome["log_hazard"], clinical["bone_quality"], fractures], axis=1)
     return table, truth
-
-
-def _check(
-    out: Path,
-    patients: int,
-    external: int,
-    seed: int,
-    resolution: float,
-    image_format: str,
-    boxes: str,
-    workers: int,
-) -> None:
-    faults = []
-    if patients < 1:
-        faults.append(f"patients: expected at least 1, got {patients}")
-    if external < 0:
-        faults.append(f"external: expected 0 or more, got {external}")
-    if seed < 0:
-        faults.append(f"seed: expected 0 or more, got {seed}")
-    if not 0.05 <= resolution <= 1:
-        faults.append(f"resolution: expected 0.05 to 1 picture pixels a protocol pixel, got {resolution}")
-    if image_format not in SUFFIX:
-        faults.append(f"image format: expected {' or '.join(SUFFIX)}, got {image_format!r}")
-    if boxes not in BOXES:
-        faults.append(f"boxes: expected {', '.join(BOXES)}, got {boxes!r}")
-    if workers < 1:
-        faults.append(f"workers: expected at least 1, got {workers}")
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        faults.append(f"{out}: is there already and not an empty folder; name a new one")
-    if faults:
-        raise UserError(faults)
 
 
 @dataclass(frozen=True)
