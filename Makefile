@@ -33,7 +33,8 @@ test: setup
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	rm -rf reports/tiny  # the notebooks shall fit, not show what was fitted before
-	$(BIN)/python -m pytest --nbval -n $(CORES) --dist loadfile --no-loadscope-reorder tests notebooks
+	@# one thread a process: several processes with several threads each wait for one another
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest --nbval -n $(CORES) --dist loadfile --no-loadscope-reorder tests notebooks
 
 lab: setup
 	$(BIN)/jupyter lab notebooks
