@@ -99,7 +99,7 @@ class Profile:
     precision : {'auto', 'float32', 'bfloat16'}
         'auto' is bfloat16 autocast where the device computes in it, float32 elsewhere.
     feeding : {'auto', 'resident', 'streamed'}
-        Where pixels lie while training; see `pixels.Pixels`. It changes no result.
+        Where pixels lie while training; see `training.data.Pixels`. It changes no result.
     compile : {'auto', 'always', 'never'}
         Whether torch compiles a network's training on a GPU; 'auto': if it is a long one.
     tensorboard : bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,10 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from fracsurv.cohort.boxes import BOX_COLUMNS, LEVELS
 from fracsurv.cohort.cohort import read_cohort
+from fracsurv.detection.sources import read_labelled
 from fracsurv.images.radiographs import radiograph_heights, read_patient_radiograph, with_slots
+from fracsurv.pipeline.pipeline import _forget_stores
+from fracsurv.study.experiments import fit_fold
 from fracsurv.study.prepare import prepare
 from fracsurv.study.run import open_run
 from fracsurv.utils.errors import UserError
@@ -77,10 +82,6 @@ def test_slots_of_another_state_are_not_taken(simulated, tmp_path):
         open_run(cohort, tmp_path / "r", "tiny")
     again = prepare(cohort, tmp_path / "r", "tiny").cohort
     assert again.slots["n_boxes"].sum() == first.slots["n_boxes"].sum() - 1
-    image = cohort / again.table["image"][3]
-    shutil.copyfile(cohort / again.table["image"][4], image)
-    with pytest.raises(UserError, match="not prepared"):
-        open_run(cohort, tmp_path / "r", "tiny")
 
 
 def test_slots_are_the_rules_with_each_radiographs_height(tiny_run):
@@ -114,14 +115,62 @@ def test_boxes_without_radiographs_have_slots_and_no_height(tmp_path):
     assert cohort.slots["filled_top"].tolist() == [11] + [13] * 29
 
 
-def test_every_radiograph_that_cannot_be_read_is_named(simulated, tmp_path):
+def test_unreadable_radiographs_are_named_where_images_are_asked_for(simulated, tmp_path):
     cohort = copied(simulated, tmp_path / "c")
     names = read_cohort(cohort).table["image"][[2, 5]]
     for name in names:
         (cohort / name).write_bytes(b"broken")
+    assert "cox_ph" in prepare(cohort, tmp_path / "r", "tiny").runnable()  # rows of clinical factors can be run
+    with pytest.raises(UserError) as caught:
+        prepare(cohort, tmp_path / "r", "tiny", kinds=["full"])
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == list(names)
+
+
+def test_a_copy_of_the_cohort_with_other_dates_is_as_prepared(simulated, tmp_path):
+    cohort = copied(simulated, tmp_path / "c")
+    made = prepare(cohort, tmp_path / "r", "tiny", kinds=["crops"])
+    picture = cohort / made.cohort.table["image"][0]
+    os.utime(picture, (1, 1))
+    opened = open_run(cohort, tmp_path / "r", "tiny")
+    assert opened.has_store("crops")
+    assert opened.key("cds_crops", 0) == made.key("cds_crops", 0)
+    Image.open(picture).crop((0, 0, 50, 80)).save(picture)  # another height may mean other slots
+    with pytest.raises(UserError, match="not prepared"):
+        open_run(cohort, tmp_path / "r", "tiny")
+
+
+def test_a_store_that_is_gone_is_asked_for_again(simulated, tmp_path):
+    run = prepare(simulated, tmp_path, "tiny", kinds=["crops"])
+    stamp = tmp_path / "prepared" / "crops.complete"
+    stamp.touch()
+    _forget_stores(run, tmp_path)
+    assert stamp.exists()
+    shutil.rmtree(run.store_folder("crops"))
+    _forget_stores(run, tmp_path)
+    assert not stamp.exists()
+
+
+def test_corrections_in_other_pixels_are_named_beside_other_faults(simulated, tmp_path):
+    cohort = copied(simulated, tmp_path / "c")
+    table = pd.read_csv(cohort / "cohort.csv", dtype=str)
+    table.loc[3, "age"] = "old"
+    table.to_csv(cohort / "cohort.csv", index=False)
+    row = f"{table['patient_id'][0]},9000,9000,9100,9100"
+    (cohort / "vertebrae_corrections.csv").write_text(f"patient_id,x_min,y_min,x_max,y_max\n{row}\n")
     with pytest.raises(UserError) as caught:
         prepare(cohort, tmp_path / "r", "tiny")
-    assert [fault.partition(":")[0] for fault in caught.value.faults] == list(names)
+    assert len(caught.value.faults) == 2
+    assert "vertebrae_corrections.csv row 2" in caught.value.faults[1]
+    assert not (tmp_path / "r").exists()
+    table.assign(age="70").to_csv(cohort / "cohort.csv", index=False)
+    with pytest.raises(UserError, match=r"vertebrae_corrections\.csv row 2"):
+        read_labelled(cohort)  # a detector would be trained on it
+
+
+def test_a_fit_that_the_cohort_has_no_inputs_for_is_refused(tmp_path):
+    run = prepare(write_cohort(tmp_path / "c", tabular(60)), tmp_path / "r", "tiny")
+    with pytest.raises(UserError, match="cox_ph_vf"):
+        fit_fold(run, "cox_ph_vf", 0, progress=False)
 
 
 def test_several_may_prepare_at_once(simulated, tmp_path):

@@ -236,7 +236,8 @@ def graded_table(patient: str, found: Vertebrae, image_height: int, resolution: 
     from fracsurv.vertebrae.morphometry import grade_probabilities, morphometry
 
     n = len(found.boxes)
-    index = slots(found.boxes, max_height=MAX_HEIGHT * resolution, image_height=image_height).index
+    boxes = found.boxes.round(3)  # as they are written: slots are decided from these
+    index = slots(boxes, max_height=MAX_HEIGHT * resolution, image_height=image_height).index
     filled = index >= 0
     level = np.full(n, "", dtype=object)
     level[index[filled]] = np.array(LEVELS)[filled]

@@ -11,6 +11,7 @@ import numpy as np
 from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS
 from fracsurv.cohort.cohort import Cohort, read_cohort
 from fracsurv.cohort.tables import TABLES
+from fracsurv.images.plausibility import corrections_off_radiographs
 from fracsurv.images.radiographs import read_radiograph
 from fracsurv.importers.yolo import read_yolo
 from fracsurv.utils.errors import UserError
@@ -48,6 +49,8 @@ def read_labelled(src: str | Path) -> tuple[list[Labelled], str]:
     src = Path(src)
     if any((src / name).exists() for name in TABLES):
         cohort = read_cohort(src)
+        if faults := corrections_off_radiographs(cohort):
+            raise UserError(faults)
         found, provenance = _of_cohort(cohort), cohort.provenance
     else:
         radiographs, faults = read_yolo(src)

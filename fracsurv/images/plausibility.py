@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
+from fracsurv.cohort.annotations import read_vertebrae
 from fracsurv.cohort.boxes import BOX_COLUMNS, off_the_picture
 from fracsurv.cohort.cohort import CORRECTIONS, Cohort
 from fracsurv.cohort.plausibility import MOST_ROWS
@@ -99,7 +101,7 @@ def unreadable(folder: Path, *, workers: int = 1, progress: bool = False) -> lis
     names = [name for name in read.frame[column].fillna("").astype(str) if name.strip()]
     names = [name for name in dict.fromkeys(names) if is_inside(folder, name) and (folder / name).is_file()]
     found = _looked_at(folder, names, settings.dicom_values == "windowed", workers, progress)
-    return [each for each in found if isinstance(each, str)]
+    return [*(each for each in found if isinstance(each, str)), *corrections_beside_faults(folder)]
 
 
 def resolution_warnings(cohort: Cohort) -> list[str]:
@@ -127,11 +129,31 @@ def corrections_off_radiographs(cohort: Cohort) -> list[str]:
     if cohort.corrections is None or not cohort.has_images:
         return []
     images = cohort.table.set_index("patient_id")["image"]
+    return _off_radiographs(cohort.folder, cohort.corrections, images, windowed=cohort.windowed)
+
+
+def corrections_beside_faults(folder: Path) -> list[str]:
+    """The same faults in a cohort that has other ones too, for patients and radiographs that are clear."""
+    settings = read_settings(folder, [])
+    read, corrections = read_table(folder, []), read_vertebrae(folder, None, [], file=CORRECTIONS, none_allowed=True)
+    column, patient = (settings.columns.get(name, name) for name in ("image", "patient_id"))
+    if read is None or corrections is None or not {column, patient} <= set(read.frame):
+        return []
+    images = read.frame[[patient, column]].fillna("").astype(str).drop_duplicates(patient, keep=False)
+    images = images.assign(**{patient: images[patient].str.strip()}).set_index(patient)[column]
+    images = images[[is_inside(folder, name) and (folder / name).is_file() for name in images]]
+    boxes = corrections[BOX_COLUMNS].to_numpy(float)
+    sound = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    corrections = corrections[sound & corrections["patient_id"].isin(images.index)]
+    return _off_radiographs(folder, corrections, images, windowed=settings.dicom_values == "windowed")
+
+
+def _off_radiographs(folder: Path, corrections: pd.DataFrame, images: pd.Series, *, windowed: bool) -> list[str]:
     faults: list[str] = []
-    for patient, rows in cohort.corrections.dropna(subset=BOX_COLUMNS).groupby("patient_id"):
+    for patient, rows in corrections.dropna(subset=BOX_COLUMNS).groupby("patient_id"):
         name = images[patient]
         try:
-            height, width = source_kind(cohort.folder / name, name=name, windowed=cohort.windowed)[1]
+            height, width = source_kind(folder / name, name=name, windowed=windowed)[1]
         except UserError as error:
             faults += error.faults
             continue

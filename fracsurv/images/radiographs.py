@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,21 +95,13 @@ def source_kind(
 def radiograph_heights(cohort: Cohort) -> NDArray:
     """Heights (n,) float of a cohort's radiographs, pixels, from the files' headers; NaN where there is none.
 
-    Raises
-    ------
-    UserError
-        For every radiograph whose header cannot be read.
+    NaN too where the header cannot be read: who needs the pixels refuses it.
     """
     heights = np.full(len(cohort), np.nan)
-    faults: list[str] = []
     for row in np.flatnonzero(cohort.has_image):
         name = cohort.table["image"].iloc[row]
-        try:
+        with suppress(UserError):
             heights[row] = source_kind(cohort.folder / name, name=name, windowed=cohort.windowed)[1][0]
-        except UserError as error:
-            faults += error.faults
-    if faults:
-        raise UserError(faults)
     return heights
 
 
@@ -119,7 +112,7 @@ def with_slots(cohort: Cohort, folder: Path | None = None) -> Cohort:
     """
     if cohort.vertebrae is None:
         return cohort
-    table = None if folder is None else read_slots(cohort, folder)
+    table = None if folder is None else read_slots(cohort, folder, radiograph_heights)
     if table is None:
         table = slot_table(cohort, radiograph_heights(cohort))
         if folder is not None:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from fracsurv.config import ROOT, TRUE_RISK, load_experiments
 from fracsurv.images.plausibility import resolution_warnings
+from fracsurv.images.store import INPUTS
 from fracsurv.pipeline.cluster import jobs_at_once, read_profile
 from fracsurv.pipeline.process_group import GRACE_SECONDS
 from fracsurv.pipeline.progress import Progress, outdated, time_left_text
@@ -88,6 +89,7 @@ def run_pipeline(
                 "settings or by another version of fracsurv; give --anew to have those that you run made anew, what "
                 "is there being lost, or choose another --out"
             )
+        _forget_stores(run, out)
         if cluster is None:
             at_once = 1 if run.device.type == "cuda" else cores
             where = ["--cores", str(cores), "--resources", f"gpu={at_once}"]
@@ -104,6 +106,14 @@ def run_pipeline(
         print(f"warning: {warning}", file=sys.stderr)
     print(format_table(pd.read_csv(out / "ablation.csv"), stamp(run)))
     print(f"\nreport: {out / 'index.html'}")
+
+
+def _forget_stores(run: Run, out: Path) -> None:
+    """Remove Snakemake's stamps of image stores that were deleted, damaged or outdated since."""
+    for kind in INPUTS:
+        stamp = out / "prepared" / f"{kind}.complete"
+        if stamp.exists() and not (run.store_folder(kind).is_dir() and run.has_store(kind)):
+            stamp.unlink()
 
 
 def _check_paths(cohort: Path, out: Path) -> None:

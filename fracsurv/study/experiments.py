@@ -65,6 +65,10 @@ def fit_fold(run: Run, name: str, fold: int, alpha: float | None = None, *, prog
 
 
 def _check_fit(run: Run, name: str, fold: int, alpha: float | None) -> None:
+    if name not in (runnable := run.runnable()):
+        raise UserError(
+            f"experiment {name!r}: unknown, or {run.cohort.folder} lacks its inputs; choose {', '.join(runnable)}"
+        )
     faults = []
     if fold >= run.profile.n_folds:
         faults.append(f"--fold {fold}: folds are 0 to {run.profile.n_folds - 1} in profile {run.profile.name}")

@@ -247,6 +247,8 @@ def _key(run: Run, name: str, split: str, asked: int) -> str:
     folds = range(run.profile.n_folds)
     # boxes too: a vertebra of a full radiograph is taken away by its box, though no fit on full ones depends on it
     made_from = [asked, FACTOR_PATIENTS, split, run.cohort.fingerprint(boxes=True)]
+    if run.cohort.slots is not None:
+        made_from.append(hashlib.sha256(run.cohort.slot_index.tobytes()).hexdigest())
     made_from += [read_json(run.folder(name, k) / "metrics.json")["key"] for k in folds]
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
 

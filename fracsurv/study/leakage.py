@@ -43,7 +43,7 @@ def grey_scale_warning(run: Run) -> str:
     """A warning where some radiographs are on another grey scale than most and all share one range; else ''."""
     for kind in ("full", "crops") if run.profile.normalise == "fold" else ():
         folder = run.store_folder(kind)
-        if not folder.is_dir():
+        if not folder.is_dir() or not run.has_store(kind):
             continue
         odd = other_grey_scale(ImageStore.open(folder).ranges[f"{kind}_max"].to_numpy(float))
         if odd.any():

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fracsurv.config import Profile, load_experiments
 from fracsurv.detection.locate import locate_vertebrae
-from fracsurv.images.plausibility import corrections_off_radiographs
+from fracsurv.images.plausibility import corrections_beside_faults, corrections_off_radiographs
 from fracsurv.images.radiographs import with_slots
-from fracsurv.images.store import build_store
+from fracsurv.images.store import INPUTS, build_store
 from fracsurv.study.run import PROFILE, SPLITS, Run, check_folder, named_profile, read_inputs
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import atomic_path, write_text
@@ -44,7 +44,10 @@ def prepare(
         beside them; where `out` holds the results of another cohort or profile.
     """
     out = Path(out)
-    checked, profile, splits = read_inputs(cohort, profile)
+    try:
+        checked, profile, splits = read_inputs(cohort, profile)
+    except UserError as error:
+        raise UserError([*error.faults, *corrections_beside_faults(Path(cohort))]) from None
     if faults := corrections_off_radiographs(checked):
         raise UserError(faults)
     check_folder(checked, profile, splits, out)
@@ -55,7 +58,9 @@ def prepare(
         write_text(out / PROFILE, f"{profile.name}\n")
     located = locate_vertebrae(checked, out / "prepared", progress=progress)
     run = Run(with_slots(located, out / "prepared"), out, profile, load_experiments(), splits)
-    for kind in kinds:
+    if run.cohort.has_images:  # of stores that are there, what their files look like by now: a copy has other dates
+        kinds = {*kinds, *(kind for kind in INPUTS if run.store_folder(kind).is_dir() and run.has_store(kind))}
+    for kind in sorted(kinds):
         prepare_store(run, kind, workers=workers, progress=progress)
     return run
 
@@ -63,4 +68,7 @@ def prepare(
 def prepare_store(run: Run, kind: str, *, workers: int = 1, progress: bool = False) -> Path:
     """Build the store of 'crops' or 'full' images under the run's folder, or find it there unchanged; its folder."""
     folder, scale = run.store_folder(kind), run.scale(kind)
-    return build_store(run.cohort, folder, scale=scale, inputs=(kind,), workers=workers, progress=progress)
+    build_store(run.cohort, folder, scale=scale, inputs=(kind,), workers=workers, progress=progress)
+    if not run.has_store(kind):
+        raise UserError(f"{run.cohort.folder}: radiographs changed meanwhile; open the run again")
+    return folder

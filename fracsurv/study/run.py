@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from fracsurv.cohort.cohort import Cohort, read_cohort
 from fracsurv.cohort.splits import make_splits
 from fracsurv.config import TRUE_RISK, Experiment, Profile, as_record, load_experiments, load_profile
 from fracsurv.detection.locate import read_located
+from fracsurv.images.radiographs import radiograph_heights
 from fracsurv.images.store import ImageStore, store_fingerprint, stored_fingerprint
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import is_held
@@ -53,6 +53,8 @@ class Run:
     profile: Profile
     experiments: dict[str, Experiment]
     splits: pd.DataFrame
+    _stores: dict[str, ImageStore] = field(default_factory=dict, repr=False)
+    _fingerprints: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -134,21 +136,25 @@ class Run:
         """Whether that store is there, of the cohort as it is."""
         return stored_fingerprint(self.store_folder(kind)) == self._store_fingerprint(kind)
 
-    @lru_cache(maxsize=16)  # noqa: B019 - opened once a run
     def store(self, kind: str) -> ImageStore:
-        """The store of 'crops' or 'full' images; a UserError where `prepare` has not built it."""
+        """The store of 'crops' or 'full' images, opened once; a UserError where `prepare` has not built it."""
         folder = self.store_folder(kind)
+        if kind in self._stores:
+            return self._stores[kind]
         if not self.has_store(kind):
             raise UserError(
                 f"{folder}: no images of {self.cohort.folder} as it is; `fracsurv prepare {self.cohort.folder} "
                 f"--profile {self.profile.name} --out {self.out} --kind {kind}`, or `fracsurv run`, makes them"
             )
-        return ImageStore.open(folder)
+        self._stores[kind] = ImageStore.open(folder)
+        return self._stores[kind]
 
-    @lru_cache(maxsize=16)  # noqa: B019 - computed once a run
     def _store_fingerprint(self, kind: str) -> str:
-        """What the fingerprint of the store is, whether it is built or not."""
-        return store_fingerprint(self.cohort, self.store_folder(kind), scale=self.scale(kind), inputs=(kind,))
+        """What the fingerprint of the store is, whether it is built or not; looked up once."""
+        if kind not in self._fingerprints:
+            folder, scale = self.store_folder(kind), self.scale(kind)
+            self._fingerprints[kind] = store_fingerprint(self.cohort, folder, scale=scale, inputs=(kind,))
+        return self._fingerprints[kind]
 
     def key(self, name: str, fold: int, alpha: float | None = None) -> str:
         """Fingerprint of all that a fit depends on, so that no result of another setting is taken for its own."""
@@ -202,7 +208,9 @@ def open_run(cohort: str | Path, out: str | Path, profile: str | Profile) -> Run
     cohort, profile, splits = read_inputs(cohort, profile)
     check_folder(cohort, profile, splits, out)
     located = read_located(cohort, out / "prepared") if (out / SPLITS).exists() else None
-    slots = read_slots(located, out / "prepared") if located is not None and located.vertebrae is not None else None
+    slots = None
+    if located is not None and located.vertebrae is not None:
+        slots = read_slots(located, out / "prepared", radiograph_heights)
     if located is None or (located.vertebrae is not None and slots is None):
         raise UserError(
             f"{out}: not prepared for {cohort.folder} as it is; `fracsurv prepare {cohort.folder} --profile {named} "

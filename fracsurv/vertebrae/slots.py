@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def slots(
 
 
 def slot_table(cohort: Cohort, heights: NDArray) -> pd.DataFrame:
-    """Slots of a cohort's patients, in the table's order: `patient_id`, a column a level (T4 … L4), and `RULES`.
+    """Slots of patients, in the table's order: `patient_id`, a column a level (T4 … L4), `RULES` and `height`.
 
     A level's column says which of the patient's boxes, in the order of `cohort.vertebrae`, fills its slot; −1: none.
 
@@ -123,31 +124,38 @@ def slot_table(cohort: Cohort, heights: NDArray) -> pd.DataFrame:
     ]
     index = np.stack([each.index for each in found])
     counts = {rule: [getattr(each, rule) for each in found] for rule in RULES}
-    return pd.DataFrame({"patient_id": patients, **dict(zip(LEVELS, index.T, strict=True)), **counts})
+    slots_of = dict(zip(LEVELS, index.T, strict=True))
+    return pd.DataFrame({"patient_id": patients, **slots_of, **counts, "height": heights})
 
 
 def write_slots(cohort: Cohort, table: pd.DataFrame, folder: Path) -> None:
     """Write a slot table of the cohort into `folder`, with the state of the cohort that it was made from."""
     table = table.copy()
-    table.attrs = {"key": _key(cohort)}
+    table.attrs = {"key": _key(cohort), "files": cohort.image_fingerprint()}
     with atomic_path(folder / FILE) as temporary:
         table.to_parquet(temporary, index=False)
 
 
-def read_slots(cohort: Cohort, folder: Path) -> pd.DataFrame | None:
-    """The slot table that `write_slots` left in `folder`; None where it is missing, damaged or of another state."""
+def read_slots(cohort: Cohort, folder: Path, heights: Callable[[Cohort], NDArray]) -> pd.DataFrame | None:
+    """The slot table that `write_slots` left in `folder`; None where it is missing, damaged or of another state.
+
+    `heights` gives the radiographs' heights; it is called only where files have other dates, as those of a copy.
+    """
     try:
         table = pd.read_parquet(folder / FILE)
     except (OSError, ValueError):
         return None
-    is_current = table.attrs.get("key") == _key(cohort)
-    table.attrs = {}
-    return table if is_current else None
+    made_from, table.attrs = table.attrs, {}
+    if made_from.get("key") != _key(cohort):
+        return None
+    if made_from.get("files") == cohort.image_fingerprint():
+        return table
+    return table if np.array_equal(table["height"], heights(cohort), equal_nan=True) else None
 
 
 def _key(cohort: Cohort) -> str:
-    """Fingerprint of what slots depend on: boxes, resolution, and the radiographs' heights by the files' state."""
-    digest = hashlib.sha256(repr((VERSION, MAX_HEIGHT, cohort.resolution, cohort.image_fingerprint())).encode())
+    """Fingerprint of what slots depend on besides the radiographs' heights: boxes and resolution."""
+    digest = hashlib.sha256(repr((VERSION, MAX_HEIGHT, cohort.resolution)).encode())
     for table in (cohort.table[["patient_id"]], cohort.vertebrae[["patient_id", *BOX_COLUMNS]]):
         digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
     return digest.hexdigest()
