@@ -114,9 +114,10 @@ def with_slots(cohort: Cohort, folder: Path | None = None) -> Cohort:
         return cohort
     table = None if folder is None else read_slots(cohort, folder, radiograph_heights)
     if table is None:
-        table = slot_table(cohort, radiograph_heights(cohort))
+        heights = radiograph_heights(cohort)
+        table = slot_table(cohort, heights)
         if folder is not None:
-            write_slots(cohort, table, folder)
+            write_slots(cohort, table, heights, folder)
     return replace(cohort, slots=table)
 
 

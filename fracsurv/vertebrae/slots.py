@@ -106,7 +106,7 @@ def slots(
 
 
 def slot_table(cohort: Cohort, heights: NDArray) -> pd.DataFrame:
-    """Slots of patients, in the table's order: `patient_id`, a column a level (T4 … L4), `RULES` and `height`.
+    """Slots of patients, in the table's order: `patient_id`, a column a level (T4 … L4), and `RULES`.
 
     A level's column says which of the patient's boxes, in the order of `cohort.vertebrae`, fills its slot; −1: none.
 
@@ -125,12 +125,12 @@ def slot_table(cohort: Cohort, heights: NDArray) -> pd.DataFrame:
     index = np.stack([each.index for each in found])
     counts = {rule: [getattr(each, rule) for each in found] for rule in RULES}
     slots_of = dict(zip(LEVELS, index.T, strict=True))
-    return pd.DataFrame({"patient_id": patients, **slots_of, **counts, "height": heights})
+    return pd.DataFrame({"patient_id": patients, **slots_of, **counts})
 
 
-def write_slots(cohort: Cohort, table: pd.DataFrame, folder: Path) -> None:
+def write_slots(cohort: Cohort, table: pd.DataFrame, heights: NDArray, folder: Path) -> None:
     """Write a slot table of the cohort into `folder`, with the state of the cohort that it was made from."""
-    table = table.copy()
+    table = table.assign(height=heights)
     table.attrs = {"key": _key(cohort), "files": cohort.image_fingerprint()}
     with atomic_path(folder / FILE) as temporary:
         table.to_parquet(temporary, index=False)
@@ -148,9 +148,9 @@ def read_slots(cohort: Cohort, folder: Path, heights: Callable[[Cohort], NDArray
     made_from, table.attrs = table.attrs, {}
     if made_from.get("key") != _key(cohort):
         return None
-    if made_from.get("files") == cohort.image_fingerprint():
-        return table
-    return table if np.array_equal(table["height"], heights(cohort), equal_nan=True) else None
+    height = table.pop("height")
+    is_same = made_from.get("files") == cohort.image_fingerprint()
+    return table if is_same or np.array_equal(height, heights(cohort), equal_nan=True) else None
 
 
 def _key(cohort: Cohort) -> str:
