@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fracsurv.detection.inference import Detections, decode, letterbox, one_column
+from fracsurv.detection.inference import Detections, decode, letterbox
 from fracsurv.detection.network import FRAME, STRIDE, VertebraDetector, cell_centres, detection_loss, heatmap
 from fracsurv.detection.scores import average_precision, best_threshold, matches, sensitivity_at
+from fracsurv.detection.single_column import one_column
 from fracsurv.detection.training import DetectorAugment, augment
 
 BOXES = torch.tensor([[100.0, 40, 140, 70], [104, 75, 144, 104], [110, 110, 152, 140]])

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from fracsurv.cohort.annotations import read_vertebrae
 from fracsurv.cohort.boxes import BOX_COLUMNS, off_the_picture
+from fracsurv.cohort.checks import is_inside
 from fracsurv.cohort.cohort import CORRECTIONS, Cohort
 from fracsurv.cohort.plausibility import MOST_ROWS
-from fracsurv.cohort.read import is_inside
 from fracsurv.cohort.settings import read_settings
 from fracsurv.cohort.tables import read_table
 from fracsurv.images.dicom import HeaderFacts, header_facts
