@@ -11,6 +11,8 @@ from pathlib import Path
 
 from fracsurv.cohort.tables import TABLES as COHORT_TABLES
 from fracsurv.config import ROOT, TRUE_RISK, as_record
+from fracsurv.images.store import INPUTS
+from fracsurv.pipeline.progress import notebook_of
 from fracsurv.study.run import EVALUATION_VERSION, FIT_VERSION, open_run
 
 COHORT, OUT, PROFILE = config["cohort"], config["out"], config["profile"]
@@ -37,7 +39,7 @@ SWEPT = [name for name in NAMES if RUN.alphas(name) != (None,)]
 PLAIN = [name for name in NAMES if name not in SWEPT]
 BASELINES = [name for name in RUN.tabular() if name in NAMES]
 NETWORKS = [name for name in NAMES if name not in (TRUE_RISK, *BASELINES)]
-KINDS = sorted({RUN.experiments[name].input for name in NETWORKS})
+KINDS = sorted({RUN.experiments[name].input for name in NETWORKS} & set(INPUTS))  # of images that they train on
 SHOWN = (
     ["01_eda_kaplan_meier"]
     + (["02_crop_extraction"] if "crops" in KINDS else [])
@@ -86,8 +88,7 @@ def needs(name, fold):
 
 def notebook(name):
     """The notebook that fits, or shows, an experiment."""
-    stem = "03_baselines" if name in BASELINES else f"04_fusion_training_{name}"
-    return f"{OUT}/notebooks/{stem}.ipynb"
+    return f"{OUT}/{notebook_of(RUN, name)}"
 
 
 def shown_after(name):
@@ -122,8 +123,15 @@ wildcard_constraints:
 
 
 rule all:
+    # all that a run leaves, not the report alone: what was deleted since is made again though the report stands
     input:
         f"{OUT}/index.html",
+        f"{OUT}/ablation.csv",
+        f"{OUT}/notebooks/05_ablation_tables.ipynb",
+        f"{OUT}/explanations/complete",
+        expand(f"{OUT}/notebooks/{{shown}}.ipynb", shown=SHOWN),
+        [f"{OUT}/prepared/{kind}.complete" for kind in KINDS],
+        [path for name in NAMES if name == TRUE_RISK or PER_FIT for path in fitted(name)],
 
 
 rule prepare:

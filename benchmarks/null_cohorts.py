@@ -23,7 +23,7 @@ from scipy.stats import binomtest
 
 from benchmarks.detection import RESULTS
 from fracsurv.config import load_profile
-from fracsurv.report.answers import adds, against_clinical, answer
+from fracsurv.report.answers import adds, against_clinical, study_answer
 from fracsurv.simulate import DEFAULT, simulate_cohort
 from fracsurv.study.ablation import ablation
 from fracsurv.study.experiments import run_experiment
@@ -60,7 +60,7 @@ def _judged(seed: int, strength: float, folder: Path) -> dict:
     shown = {
         reference: [row["difference"], row["ci_low"], row["ci_high"], row["p"]] for reference, row in found.items()
     }
-    said = answer(run, table, differences)
+    said = study_answer(run, table, differences)
     claim = adds(differences, SPLIT)
     if claim != ("patients, the radiograph adds to the clinical factors" in said):
         raise AssertionError(f"the sentence and the rule disagree: {said}")

@@ -37,11 +37,12 @@ def has_slurm() -> bool:
     return said.returncode == 0 and "up" in said.stdout
 
 
-def snakemake(folder: Path, cohort: Path, *arguments: object, experiments: str = "") -> str:
+def snakemake(folder: Path, cohort: Path, *arguments: object, experiments: str = "",
+              per_fit: bool = True) -> str:  # fmt: skip
     """What Snakemake prints, called on the Snakefile as `fracsurv run --profile-dir` calls it."""
     config = folder / "config.json"
     prepare(cohort, folder / "out", "tiny")
-    settings = {"cohort": str(cohort), "out": str(folder / "out"), "profile": "tiny", "per_fit": True, "cores": 1}
+    settings = {"cohort": str(cohort), "out": str(folder / "out"), "profile": "tiny", "per_fit": per_fit, "cores": 1}
     config.write_text(json.dumps({**settings, "experiments": experiments}))
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder / "out",
@@ -67,6 +68,27 @@ def test_one_job_an_experiment_fold_and_alpha(simulated, tmp_path):
     assert len(wanted) == 2 * (4 + 2)  # by fold: Cox, late fusion and its two parts; α has two values
     assert len(jobs) == len(wanted)
     assert set(jobs) == wanted
+
+
+@pytest.mark.parametrize("per_fit", [True, False])
+def test_what_was_deleted_is_asked_for_though_the_report_stands(simulated, tmp_path, per_fit):
+    names = "true_risk,cox_ph,cds_crops_alpha"
+    asked = snakemake(tmp_path, simulated, "--profile", PROFILE.parent, "--dry-run", experiments=names,
+                      per_fit=per_fit)  # fmt: skip
+    wanted = re.search(r"rule all:\n    input: (.+)", asked)[1]
+    made = {Path(path).relative_to(tmp_path / "out").as_posix() for path in wanted.split(", ")}
+    shown = ["01_eda_kaplan_meier", "02_crop_extraction", "03_baselines", "04_fusion_training_cds_crops_alpha",
+             "05_ablation_tables"]  # fmt: skip
+    fits = {f"experiments/true_risk/fold-{fold}/evaluation.complete" for fold in (0, 1)}
+    if per_fit:
+        fits |= {f"experiments/cox_ph/fold-{fold}/evaluation.complete" for fold in (0, 1)}
+        alphas = prepare(simulated, tmp_path / "out", "tiny").profile.alphas
+        fits |= {
+            f"experiments/cds_crops_alpha/alpha-{a:g}/fold-{fold}/fit.complete" for a in alphas for fold in (0, 1)
+        }
+    notebooks = {f"notebooks/{name}.ipynb" for name in shown}
+    results = {"index.html", "ablation.csv", "explanations/complete", "prepared/crops.complete"}
+    assert made == notebooks | results | fits
 
 
 @pytest.mark.parametrize(

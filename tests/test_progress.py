@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fracsurv.pipeline.pipeline import _forget_lost
 from fracsurv.pipeline.progress import Progress, outdated, time_left_text
 from fracsurv.study.experiments import fit_fold
 from fracsurv.study.prepare import prepare
@@ -80,6 +81,32 @@ def test_only_what_is_current_counts_as_done_from_the_start(run):
     os.utime(run.folder("cds_crops", 0) / "metrics.json", (1, 1))
     assert Progress(run, ["cds_crops"], at_once=1).update() == 0
     assert not (run.out / "prepared" / "crops").exists()
+
+
+def test_a_lost_fold_of_an_alpha_model_is_missing(run):
+    names = ["cds_crops_alpha"]
+    progress = Progress(run, names, at_once=1)
+    alphas = run.profile.alphas
+    assert set(progress.missing()) == {("cds_crops_alpha", fold, a) for fold in (0, 1) for a in (*alphas, None)}
+    fit_fold(run, "cox_ph", 0, progress=False)
+    assert Progress(run, ["cox_ph"], at_once=1).missing() == [("cox_ph", 1, None)]
+
+
+def test_what_tells_that_a_lost_fit_or_store_is_done_is_removed(run):
+    fit_fold(run, "cox_ph", 0, progress=False)
+    fit_fold(run, "deepsurv", 0, progress=False)
+    fit_fold(run, "cox_ph", 1, progress=False)
+    kept = [run.folder("cox_ph", fold) / "evaluation.complete" for fold in (0, 1)]
+    lost = [run.out / "prepared" / "crops.complete", run.out / "notebooks" / "04_fusion_training_cds_crops.ipynb"]
+    baselines = run.out / "notebooks" / "03_baselines.ipynb"
+    for path in (*kept, *lost, baselines):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    _forget_lost(run, run.out, Progress(run, ["cox_ph", "cds_crops"], at_once=1))
+    assert all(path.exists() for path in (*kept, baselines))
+    assert not any(path.exists() for path in lost)
+    _forget_lost(run, run.out, Progress(run, ["deepsurv"], at_once=1))
+    assert not baselines.exists()
 
 
 def test_fits_under_other_settings_are_outdated(run):

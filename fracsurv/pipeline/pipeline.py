@@ -23,7 +23,7 @@ from fracsurv.images.plausibility import resolution_warnings
 from fracsurv.images.store import INPUTS
 from fracsurv.pipeline.cluster import jobs_at_once, read_profile
 from fracsurv.pipeline.process_group import GRACE_SECONDS
-from fracsurv.pipeline.progress import Progress, outdated, time_left_text
+from fracsurv.pipeline.progress import Progress, notebook_of, outdated, time_left_text
 from fracsurv.study.ablation import metric_cell
 from fracsurv.study.labels import masked_summary, stamp
 from fracsurv.study.leakage import grey_scale_warning
@@ -89,7 +89,6 @@ def run_pipeline(
                 "settings or by another version of fracsurv; give --anew to have those that you run made anew, what "
                 "is there being lost, or choose another --out"
             )
-        _forget_stores(run, out)
         if cluster is None:
             at_once = 1 if run.device.type == "cuda" else cores
             where = ["--cores", str(cores), "--resources", f"gpu={at_once}"]
@@ -101,6 +100,7 @@ def run_pipeline(
             "per_fit": per_fit or cluster is not None, "cores": cores,
         })  # fmt: skip
         progress = Progress(run, experiments or run.runnable(), at_once)
+        _forget_lost(run, out, progress)
         _call(command, run, progress, lock, on_cluster=cluster is not None)
     if warning := grey_scale_warning(run):
         print(f"warning: {warning}", file=sys.stderr)
@@ -108,12 +108,15 @@ def run_pipeline(
     print(f"\nreport: {out / 'index.html'}")
 
 
-def _forget_stores(run: Run, out: Path) -> None:
-    """Remove Snakemake's stamps of image stores that were deleted, damaged or outdated since."""
+def _forget_lost(run: Run, out: Path, progress: Progress) -> None:
+    """Remove what tells Snakemake that a store or a fit is done that was deleted, damaged or outdated since."""
     for kind in INPUTS:
-        stamp = out / "prepared" / f"{kind}.complete"
-        if stamp.exists() and not (run.store_folder(kind).is_dir() and run.has_store(kind)):
-            stamp.unlink()
+        if not (run.store_folder(kind).is_dir() and run.has_store(kind)):
+            (out / "prepared" / f"{kind}.complete").unlink(missing_ok=True)
+    for name, fold, alpha in progress.missing():
+        for done in ("fit.complete", "evaluation.complete"):
+            (run.folder(name, fold, alpha) / done).unlink(missing_ok=True)
+        (out / notebook_of(run, name)).unlink(missing_ok=True)
 
 
 def _check_paths(cohort: Path, out: Path) -> None:
@@ -174,7 +177,9 @@ def _call(command: list[str], run: Run, progress: Progress, lock: IO[str], on_cl
                 bar.set_postfix_str(time_left_text(progress))
                 shown = time.monotonic()
             time.sleep(1)
-        bar.update(0 if process.returncode else progress.total - bar.n)
+        missing = progress.missing()
+        bar.update(progress.update() - bar.n if missing else progress.total - bar.n)
+        bar.set_postfix_str("")
     if process.returncode:
         slurms = f", {run.out.resolve() / '.snakemake'}"  # the cluster's own log of a job stands behind the step's
         failed = re.findall(
@@ -187,6 +192,8 @@ def _call(command: list[str], run: Run, progress: Progress, lock: IO[str], on_cl
             ]
             or [f"the pipeline failed; its last words: {_last_words(log)} (all of them: {log})"]
         )
+    if missing:
+        raise UserError([f"{run.folder(*fit)}: missing, though every step ended well; see {log}" for fit in missing])
 
 
 @contextmanager

@@ -31,10 +31,11 @@ class Progress:
 
     def __init__(self, run: Run, names: Iterable[str], at_once: int) -> None:
         self._run, self._at_once, self._began = run, at_once, time.time()
-        self._open = [fit for name in run.with_parts(names) for fit in _fits(run, name)]
+        self._names = run.with_parts(names)
+        self._open = [fit for name in self._names for fit in _fits(run, name)]
         self._seconds: dict[str, list[float]] = {}
         self.total = len(self._open)
-        self._current = {fit for fit in self._open if self._is_current(*fit)}
+        self._current = set(self._open) - set(self.missing())
 
     def update(self) -> int:
         """Number of fits that are done.
@@ -50,6 +51,12 @@ class Progress:
                     seconds = read_json(path.parent / "fit.json").get("seconds")  # the true risk was not fitted
                     self._seconds.setdefault(fit[0], []).extend([] if seconds is None else [seconds])
         return self.total - len(self._open)
+
+    def missing(self) -> list[Fit]:
+        """What is not there, or not under the run's settings: fits, and of α-models the evaluation of a fold too."""
+        run = self._run
+        every = (fit for name in self._names for fit in [*_fits(run, name), *_evaluations(run, name)])
+        return [fit for fit in dict.fromkeys(every) if not self._is_current(*fit)]
 
     @property
     def is_complete(self) -> bool:
@@ -80,6 +87,11 @@ class Progress:
         return row.epochs if row.needs_images and row.fusion != "late" else 0
 
 
+def notebook_of(run: Run, name: str) -> str:
+    """The notebook that fits, or shows, an experiment; relative to the run's folder."""
+    return f"notebooks/{'03_baselines' if name in run.tabular() else f'04_fusion_training_{name}'}.ipynb"
+
+
 def outdated(run: Run) -> list[str]:
     """Experiments with fits of another cohort, under other settings or by a former version.
 
@@ -95,6 +107,11 @@ def _is_outdated(run: Run, name: str, fold: int, alpha: float | None) -> bool:
 def _fits(run: Run, name: str) -> list[Fit]:
     """An experiment's fits."""
     return [(name, fold, alpha) for alpha in run.alphas(name) for fold in range(run.profile.n_folds)]
+
+
+def _evaluations(run: Run, name: str) -> list[Fit]:
+    """An experiment's fold models as they are evaluated: of an α-model that with the best α."""
+    return [(name, fold, None) for fold in range(run.profile.n_folds)]
 
 
 def time_left_text(progress: Progress) -> str:

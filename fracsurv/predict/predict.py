@@ -50,7 +50,8 @@ def read_models(run: Path, name: str) -> list[ModelBundle]:
 
 def fold_models(run: Path, name: str) -> list[ModelBundle]:
     """Likewise, of an experiment that may be but a part of another one, and no row of the run's table."""
-    return [read_bundle(folder) for folder in sorted((run / "experiments" / name).glob("fold-*"))]
+    folds = sorted({folder.name for folder in run.glob("experiments/*/fold-*")})  # a fold of any row is one of all
+    return [read_bundle(run / "experiments" / name / fold) for fold in folds]
 
 
 def predict_cohort(
