@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 from fracsurv.config import ROOT, TRUE_RISK, load_profile
 from fracsurv.plots import as_png, as_svg, set_style
 from fracsurv.report.findings import Finding
-from fracsurv.report.tables_export import to_html
-from fracsurv.report.wording import plain, provenance_lines
+from fracsurv.report.tables_export import as_text, to_html, write_table
+from fracsurv.report.wording import provenance_lines
 from fracsurv.study.prepare import prepare, prepare_store
 from fracsurv.study.results import evaluated_alpha, finished, is_complete
 from fracsurv.study.run import Run
 from fracsurv.utils.devices import keep_freed_memory
 from fracsurv.utils.files import atomic_path, locked
+from fracsurv.utils.formatting import plain
 
 
 def open_notebook(cohort: str = "", profile: str = "tiny", out: str = "", *, kinds: Iterable[str] = ()) -> Run:
@@ -128,6 +129,25 @@ def tell(finding: Finding | None, folder: Path | None = None) -> None:
         say(plain(finding.said))
 
 
-def show_table(frame: pd.DataFrame, caption: str) -> None:
-    """Show a table of `fracsurv.report.tables` as plain HTML."""
-    display(HTML(to_html(frame, caption)))
+def banner(run: Run, names: Iterable[str] = ()) -> Markdown:
+    """What a reader must know before any number: provenance, profile, finder; the encoders of these experiments."""
+    return Markdown("\n>\n".join(f"> {plain(line)}" for line in provenance_lines(run, names)))
+
+
+def show_table(frame: pd.DataFrame, caption: str, save_as: Path | None = None) -> None:
+    """Show a table; save it as CSV, as it is, and as LaTeX, as shown, if `save_as` is given.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Numbers and text, shown as `tables_export.as_text` says; the first column, or an index with a name, heads the
+        rows. Columns are names, or pairs (group, name).
+    caption : str
+        Says what the numbers were made from.
+    save_as : Path, optional
+        Without suffix.
+    """
+    text = as_text(frame)
+    display(HTML(to_html(text, caption)))
+    if save_as is not None:
+        write_table(frame, text, caption, save_as)

@@ -68,7 +68,9 @@ def write_report(run: Run) -> Path:
     made = report_sections(run, table, differences)
     files = []
     for shown in (shown for section in made for shown in section.tables):
-        files += write_table(shown.frame, f"{shown.caption} ({stamp(run)})", run.out / "tables" / shown.name)
+        files += write_table(
+            shown.frame, shown.frame, f"{shown.caption} ({stamp(run)})", run.out / "tables" / shown.name
+        )
     context = {
         "title": f"fracsurv report: {run.cohort.provenance} cohort, profile {run.profile.name}",
         "question": question(run),
@@ -110,7 +112,8 @@ def _write_pages(run: Run, table: pd.DataFrame, differences: pd.DataFrame) -> li
         "tables": [("27 items with their parts", checklist(run, table, differences))],
     }
     card = template("page.html.j2")
-    files = write_table(pages["tripod_ai"]["tables"][0][1], about, run.out / "tables" / "tripod_ai")
+    items = pages["tripod_ai"]["tables"][0][1]
+    files = write_table(items, items, about, run.out / "tables" / "tripod_ai")
     for name, content in pages.items():
         shown = [to_html(frame, caption) for caption, frame in content["tables"]]
         page = content | {"tables": shown, "css": css(), "provenance_kind": run.cohort.provenance}

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
 from fracsurv.utils.files import atomic_path, write_text
+from fracsurv.utils.formatting import MISSING, number
 
 LONGEST_NUMBER = 40
 """Characters; a longer line in a cell is words, which may be broken."""
@@ -35,6 +37,30 @@ def frame_of(records: list[dict[tuple[str, str], str]]) -> pd.DataFrame:
     frame = pd.DataFrame([[record[c] for c in columns] for record in records], columns=range(len(columns)))
     frame.columns = pd.MultiIndex.from_tuples(columns)
     return frame
+
+
+def as_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table of numbers and text as a table of text whose first column heads the rows.
+
+    Counts get commas, other numbers three decimals and a true minus sign, missing values a dash. An index with a name
+    becomes the first column. Columns are pairs (group, name), or names.
+    """
+    if frame.index.name is not None:
+        frame = frame.reset_index(col_level=-1)
+    shown = frame.apply(lambda column: column.map(_cell_text))
+    if shown.columns.nlevels == 1:
+        shown.columns = pd.MultiIndex.from_product([[""], shown.columns.astype(str)])
+    return shown
+
+
+def _cell_text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if pd.isna(value):
+        return MISSING
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, (int, np.integer)) else number(float(value))
 
 
 def to_html(frame: pd.DataFrame, caption: str) -> str:
@@ -104,15 +130,20 @@ def _styler(frame: pd.DataFrame, cell: Callable[[str], str]) -> Styler:
     return styler
 
 
-def write_table(frame: pd.DataFrame, caption: str, stem: Path) -> list[Path]:
-    """Write a table as STEM.csv and STEM.tex, and return both; a cell's lines stay one cell."""
-    flat = frame.copy()
-    flat.columns = [_spreadsheet(": ".join(part for part in column if part)) for column in frame.columns]
+def write_table(frame: pd.DataFrame, text: pd.DataFrame, caption: str, stem: Path) -> list[Path]:
+    """Write a table's values as STEM.csv and its text as STEM.tex, and return both; a cell's lines stay one cell."""
+    flat = frame.reset_index() if frame.index.name is not None else frame.copy()
+    pairs = flat.columns if flat.columns.nlevels > 1 else [(str(name),) for name in flat.columns]
+    flat.columns = [_spreadsheet(": ".join(str(part) for part in pair if part)) for pair in pairs]
     files = [stem.with_suffix(".csv"), stem.with_suffix(".tex")]
     with atomic_path(files[0]) as temporary:
-        flat.map(lambda cell: _spreadsheet(str(cell).replace("\n", " "))).to_csv(temporary, index=False)
-    write_text(files[1], to_latex(frame, caption))
+        flat.map(_csv_cell).to_csv(temporary, index=False)
+    write_text(files[1], to_latex(text, caption))
     return files
+
+
+def _csv_cell(value: object) -> object:
+    return _spreadsheet(value.replace("\n", " ")) if isinstance(value, str) else value
 
 
 def _spreadsheet(cell: str) -> str:

@@ -49,7 +49,7 @@ def write_page(study: Study, out: Path) -> None:
     plots.set_style()
     made = validation_sections(study)
     for shown in (shown for section in made for shown in section.tables):
-        write_table(shown.frame, f"{shown.caption} ({study.stamp})", out / "tables" / shown.name)
+        write_table(shown.frame, shown.frame, f"{shown.caption} ({study.stamp})", out / "tables" / shown.name)
     trained, judged = study.provenances
     context = {
         "title": f"fracsurv validation: models of a {trained} cohort in a {judged} one",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -18,7 +16,7 @@ from fracsurv.study.labels import experiment_name, fitting_notes, masked_summary
 from fracsurv.study.protocol import FEWEST_PATIENTS, HELD_OUT, PROVENANCE, evaluated_split, split_counts
 from fracsurv.study.results import censoring_rows
 from fracsurv.study.run import Run
-from fracsurv.utils.formatting import counted, horizon_label
+from fracsurv.utils.formatting import counted, horizon_label, plain
 
 WORDS = {
     "C-DS": "C-DS = ConvDeepSurv, a convolutional network with DeepSurv's loss",
@@ -32,11 +30,6 @@ WORDS = {
     "*": "img*, tab* = that part was trained before and stays as it is",
 }
 """What occurs in names of models, and what it stands for."""
-
-
-def plain(text: str) -> str:
-    """Text from a cohort, made safe to stand in Markdown: nothing in it is markup any more."""
-    return re.sub(r"([\\`*_{}\[\]#|!~$])", r"\\\1", html.escape(str(text), quote=False))
 
 
 def provenance_lines(run: Run, names: Iterable[str] | None = None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 
@@ -80,3 +81,8 @@ def first_upper(text: str) -> str:
 def true_minus(text: str) -> str:
     """Hyphens before digits made minus signs."""
     return re.sub(r"(?<![\w–])-(?=\d)", "−", text)
+
+
+def plain(text: object) -> str:
+    """Text from a cohort, made safe to stand in Markdown: nothing in it is markup any more."""
+    return re.sub(r"([\\`*_{}\[\]#|!~$])", r"\\\1", html.escape(str(text), quote=False))
