@@ -16,7 +16,7 @@ from fracsurv.study.labels import experiment_name, fitting_notes, masked_summary
 from fracsurv.study.protocol import FEWEST_PATIENTS, HELD_OUT, PROVENANCE, evaluated_split, split_counts
 from fracsurv.study.results import censoring_rows
 from fracsurv.study.run import Run
-from fracsurv.utils.formatting import counted, horizon_label, plain
+from fracsurv.utils.formatting import counted, horizon_label
 
 WORDS = {
     "C-DS": "C-DS = ConvDeepSurv, a convolutional network with DeepSurv's loss",
