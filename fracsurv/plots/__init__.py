@@ -23,6 +23,6 @@ from fracsurv.plots.images import (
     keypoints,
     radiograph_with_slots,
 )
-from fracsurv.plots.style import COLOURS, as_png, as_svg, set_style, spread
+from fracsurv.plots.style import COLOURS, as_png, as_svg, name_rows, new_figure, set_style, spread, time_axis
 from fracsurv.plots.survival import expected_and_observed, incidence, kaplan_meier, log_rank_p, numbers_at_risk
 from fracsurv.plots.training import alpha_sweep, late_fusion_weights, learning_curves

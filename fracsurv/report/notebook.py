@@ -13,7 +13,7 @@ from fracsurv.config import ROOT, TRUE_RISK, load_profile
 from fracsurv.plots import as_png, as_svg, set_style
 from fracsurv.report.findings import Finding
 from fracsurv.report.tables_export import as_text, to_html, write_table
-from fracsurv.report.wording import provenance_lines
+from fracsurv.study.labels import provenance_lines
 from fracsurv.study.prepare import prepare, prepare_store
 from fracsurv.study.results import evaluated_alpha, finished, is_complete
 from fracsurv.study.run import Run
@@ -129,9 +129,16 @@ def tell(finding: Finding | None, folder: Path | None = None) -> None:
         say(plain(finding.said))
 
 
-def banner(run: Run, names: Iterable[str] = ()) -> Markdown:
-    """What a reader must know before any number: provenance, profile, finder; the encoders of these experiments."""
-    return Markdown("\n>\n".join(f"> {plain(line)}" for line in provenance_lines(run, names)))
+def banner(run: Run, names: Iterable[str] = (), *, brief: bool = False) -> Markdown:
+    """What a reader must know before any number: provenance, profile, finder; the encoders of these experiments.
+
+    `brief`: the provenance and the profile alone, in one line.
+    """
+    lines = provenance_lines(run, names)
+    if brief:
+        size = "made small: see the notes" if run.profile.note else "full size"
+        lines = [f"{lines[0]} Profile {run.profile.name}, {size}."]
+    return Markdown("\n>\n".join(f"> {plain(line)}" for line in lines))
 
 
 def show_table(frame: pd.DataFrame, caption: str, save_as: Path | None = None) -> None:
@@ -147,7 +154,11 @@ def show_table(frame: pd.DataFrame, caption: str, save_as: Path | None = None) -
     save_as : Path, optional
         Without suffix.
     """
-    text = as_text(frame)
-    display(HTML(to_html(text, caption)))
+    display(HTML(to_html(as_text(frame), caption)))
     if save_as is not None:
-        write_table(frame, text, caption, save_as)
+        save_table(frame, caption, save_as)
+
+
+def save_table(frame: pd.DataFrame, caption: str, save_as: Path) -> None:
+    """Save a table as `show_table` does, without showing it."""
+    write_table(frame, as_text(frame), caption, save_as)
