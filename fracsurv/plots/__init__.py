@@ -9,7 +9,7 @@ figure that leaves its page still says what its numbers were made from.
 """
 
 from fracsurv.cohort.boxes import LEVELS
-from fracsurv.plots.ablation import forest, over_time, subgroups, validation_against_test
+from fracsurv.plots.ablation import forest, subgroups
 from fracsurv.plots.calibration import CalibrationPanel, calibration, decision_curve
 from fracsurv.plots.covariates import coefficient_forest, covariate_distributions
 from fracsurv.plots.explanation import contributions, factor_losses, heat_maps
