@@ -81,7 +81,7 @@ def subgroups(
         panels.append(("ratio", "ratio_low", "ratio_high", ratio_title, 1.0))
     figure = new_figure(3.1 + 2.9 * len(panels), 1.1 + 0.42 * len(groups), provenance)
     drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    colours = dict(zip(labels, (COLOURS[0], COLOURS[2], COLOURS[3]), strict=False))
+    colours = dict(zip(labels, (COLOURS[0], COLOURS[3], COLOURS[2]), strict=False))
     offsets = dict(zip(labels, np.linspace(-0.16, 0.16, len(labels)) if len(labels) > 1 else [0.0], strict=True))
     for axes, (value, low, high, title, line) in zip(drawn, panels, strict=True):
         axes.axvline(line, color=GREY, linewidth=1, linestyle=":")

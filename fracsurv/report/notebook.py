@@ -20,6 +20,12 @@ from fracsurv.utils.devices import keep_freed_memory
 from fracsurv.utils.files import atomic_path, locked
 from fracsurv.utils.formatting import plain
 
+SHORT = {
+    "simulated": "Simulated cohort: no number here says anything about real patients.",
+    "semi-synthetic": "Real radiographs, simulated outcomes: no number here says anything about real fractures.",
+    "real": "Real cohort.",
+}
+
 
 def open_notebook(cohort: str = "", profile: str = "tiny", out: str = "", *, kinds: Iterable[str] = ()) -> Run:
     """The run of a notebook's parameters, prepared; sets the figures' style.
@@ -98,8 +104,8 @@ def banner(run: Run, names: Iterable[str] = (), *, brief: bool = False) -> Markd
     """
     lines = provenance_lines(run, names)
     if brief:
-        size = "made small: see the notes" if run.profile.note else "full size"
-        lines = [f"{lines[0]} Profile {run.profile.name}, {size}."]
+        size = " (made small, see the notes)" if run.profile.note else ""
+        lines = [f"{SHORT[run.cohort.provenance]} Profile {run.profile.name}{size}."]
     return Markdown("\n>\n".join(f"> {plain(line)}" for line in lines))
 
 
