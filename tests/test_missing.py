@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fracsurv.report.cards import write_cards
 from lifelines import CoxPHFitter
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import StandardScaler
@@ -22,6 +21,7 @@ from fracsurv.cohort.summary import label, missing_summary, summary_table
 from fracsurv.explain.factors import factor_importance
 from fracsurv.models import DeepSurv
 from fracsurv.models.cox import fit_cox
+from fracsurv.report.cards import write_cards
 from fracsurv.study import explain as fold_models
 from fracsurv.study.ablation import read_ablation
 from fracsurv.study.experiments import run_experiment
@@ -226,7 +226,7 @@ def shown(tmp_path_factory):
         explain(made, name, "external")
     with pytest.MonkeyPatch.context() as patch:
         texts = texts_of(execute("05_ablation_tables", cohort, made.out, patch))
-    write_cards(made, *read_ablation(made))
+    write_cards(made, read_ablation(made)[0])
     return made, texts
 
 

@@ -63,7 +63,6 @@ def render_notebook(
         template_name="notebook",
         extra_template_basedirs=[str(TEMPLATES)],
         sanitize_html=True,
-        exclude_anchor_links=True,
         filters={"clean_html": _clean, "caption": _caption},
     )
     resources = {"metadata": {"name": title(notebook, path.stem)}, "css": css(), "home": home, "menu": list(menu)}

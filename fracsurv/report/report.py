@@ -35,7 +35,7 @@ def write_report(run: Run) -> Path:
         raise UserError(f"{main}: not there, or no experiment is finished; run `fracsurv run` first")
     write_json(run.out / "provenance.json", provenance(run, names))
     kind = run.cohort.provenance
-    cards = write_cards(run, *read_ablation(run))
+    cards = write_cards(run, read_ablation(run)[0])
     others = [path for path in executed(main.parent, names) if path != main]
     for path in others:
         render_notebook(path, path.with_suffix(".html"), home="../index.html", kind=kind)
