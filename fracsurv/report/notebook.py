@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from fracsurv.utils.devices import keep_freed_memory
 from fracsurv.utils.files import atomic_path, locked
 from fracsurv.utils.formatting import plain
 
+warnings.filterwarnings("ignore", message="IProgress not found")  # captum's progress bars need no widgets here
 SHORT = {
     "simulated": "Simulated cohort: no number here says anything about real patients.",
     "semi-synthetic": "Real radiographs, simulated outcomes: no number here says anything about real fractures.",
