@@ -42,7 +42,7 @@ def frame_of(records: list[dict[tuple[str, str], str]]) -> pd.DataFrame:
 def as_text(frame: pd.DataFrame) -> pd.DataFrame:
     """A table of numbers and text as a table of text whose first column heads the rows.
 
-    Counts get commas, other numbers three decimals and a true minus sign, missing values a dash. An index with a name
+    Counts get commas, other numbers three decimals (none from 1,000 on), missing values a dash. An index with a name
     becomes the first column. Columns are pairs (group, name), or names.
     """
     if frame.index.name is not None:
@@ -60,7 +60,9 @@ def _cell_text(value: object) -> str:
         return MISSING
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, (int, np.integer)) else number(float(value))
+    if isinstance(value, (int, np.integer)):
+        return number(int(value), ",d")
+    return number(float(value), ",.0f" if abs(value) >= 1000 else ".3f")
 
 
 def to_html(frame: pd.DataFrame, caption: str) -> str:
