@@ -62,7 +62,7 @@ def workplace(tmp_path_factory):
 
 
 def test_every_command_runs_in_the_pages_order(workplace):
-    assert len(COMMANDS) == 20
+    assert len(COMMANDS) == 19
     for command in COMMANDS:
         assert command.startswith(".venv/bin/")
         done = subprocess.run(
