@@ -129,6 +129,7 @@ rule all:
         f"{OUT}/ablation.csv",
         f"{OUT}/notebooks/05_ablation_tables.ipynb",
         f"{OUT}/explanations/complete",
+        f"{OUT}/notebooks/06_explanations.ipynb",
         expand(f"{OUT}/notebooks/{{shown}}.ipynb", shown=SHOWN),
         [f"{OUT}/prepared/{kind}.complete" for kind in KINDS],
         [path for name in NAMES if name == TRUE_RISK or PER_FIT for path in fitted(name)],
@@ -279,11 +280,25 @@ rule explain:
         "{FRACSURV} explain {COHORT:q} --profile {PROFILE:q} --out {OUT:q} --threads {threads} > {log:q} 2>&1"
 
 
+rule explanations_notebook:
+    input:
+        f"{OUT}/explanations/complete",
+    output:
+        f"{OUT}/notebooks/06_explanations.ipynb",
+    log:
+        f"{OUT}/logs/06_explanations.log",
+    params:
+        settings("cohort", "06_explanations"),
+    shell:
+        "{EXECUTE} {NOTEBOOKS:q}/06_explanations.ipynb {output:q}"
+        " --cohort {COHORT:q} --profile {PROFILE:q} --out {OUT:q} > {log:q} 2>&1"
+
+
 rule report:
     input:
         f"{OUT}/notebooks/05_ablation_tables.ipynb",
         f"{OUT}/ablation.csv",
-        f"{OUT}/explanations/complete",
+        f"{OUT}/notebooks/06_explanations.ipynb",
     output:
         f"{OUT}/index.html",
     log:

@@ -1,9 +1,9 @@
-"""The README's pictures, from a report: `make pictures` (Chromium must be there).
+"""What the repository shows of a report: `make pictures` (Chromium must be there).
 
     python -m benchmarks.pictures reports/demo
 
-Writes docs/report-answer.png (first screen), docs/report-benefit.png (calibration and decision curve) and
-docs/report-looking.png (what the networks look at), each of at most 300 kB.
+Writes docs/report.png, the first screen, of at most 300 kB, and reports/example/README.md with its figures: notebook
+05 as Markdown, which hosts of repositories show.
 """
 
 from __future__ import annotations
@@ -11,33 +11,25 @@ from __future__ import annotations
 import argparse
 import base64
 import io
+import shutil
 import tempfile
 from pathlib import Path
 
+from nbconvert import MarkdownExporter
 from PIL import Image
+from traitlets.config import Config
 
 from fracsurv.config import ROOT
+from fracsurv.report.render import HIDDEN_TAGS
 from fracsurv.utils.files import atomic_path
-from tests.browser import Page, browser
+from tests.browser import browser
 
-WIDTH, FIRST_SCREEN, MOST_BYTES = 1280, 1020, 300_000
-SHOWN = {"benefit": ("calibration", "decision"), "looking": ("looking", "looking")}
-"""Picture: ids of the first and the last section on it."""
+WIDTH, FIRST_SCREEN, MOST_BYTES = 1280, 900, 300_000
 
 
-def section_box(page: Page, first: str, last: str) -> tuple[float, float]:
-    """Top and height, in CSS pixels of the whole page, from one section's heading to another's end."""
-    script = """(() => {
-      const of = id => document.getElementById(id).closest('section').getBoundingClientRect();
-      return [of('%s').top + window.scrollY, of('%s').bottom + window.scrollY];
-    })()"""
-    top, bottom = page.run(script % (first, last))
-    return top, bottom - top
-
-
-def write(data: str, path: Path) -> None:
-    """A screenshot in as few colours as keep it small."""
-    image = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+def write_small(picture: bytes, path: Path) -> None:
+    """A picture in as few colours as keep it small."""
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
     with atomic_path(path) as temporary:
         for colours in (256, 128, 64, 32):
             image.quantize(colours, dither=Image.Dither.NONE).save(temporary, format="PNG", optimize=True)
@@ -48,16 +40,28 @@ def write(data: str, path: Path) -> None:
     print(f"{path}: {path.stat().st_size:,} bytes, {colours} colours")
 
 
+def write_example(notebook: Path, folder: Path) -> None:
+    """A notebook's text and outputs as Markdown, its figures beside it."""
+    hidden = {"enabled": True, "remove_cell_tags": HIDDEN_TAGS}
+    exporter = MarkdownExporter(config=Config({"TagRemovePreprocessor": hidden}), exclude_input=True)
+    text, resources = exporter.from_filename(str(notebook))
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, picture in resources["outputs"].items():
+        write_small(picture, folder / name)
+    lines = (line.rstrip() for line in text.splitlines())
+    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path, help="folder of a run, with its index.html")
-    report = parser.parse_args().report / "index.html"
+    report = parser.parse_args().report
     with tempfile.TemporaryDirectory() as folder, browser(Path(folder)) as page:
-        page.open(report, WIDTH)
-        write(page.picture(x=0, y=0, width=WIDTH, height=FIRST_SCREEN), ROOT / "docs" / "report-answer.png")
-        for name, ends in SHOWN.items():
-            top, height = section_box(page, *ends)
-            write(page.picture(x=0, y=top, width=WIDTH, height=height), ROOT / "docs" / f"report-{name}.png")
+        page.open(report / "index.html", WIDTH)
+        first = page.picture(x=0, y=0, width=WIDTH, height=FIRST_SCREEN)
+        write_small(base64.b64decode(first), ROOT / "docs" / "report.png")
+    write_example(report / "notebooks" / "05_ablation_tables.ipynb", ROOT / "reports" / "example")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,20 +64,37 @@ def made_up_run(
     return made
 
 
-def execute(stem: str, cohort: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> list:
-    """Run a notebook's cells in this process; what it displayed."""
+def execute(stem: str, cohort: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **parameters: object) -> list:
+    """Run a notebook's cells in this process; what it displayed, and the values that its cells end with."""
     shown = []
     monkeypatch.setattr("fracsurv.report.notebook.display", lambda data, **_: shown.append(data))
     monkeypatch.chdir(ROOT / "notebooks")
     notebook = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", as_version=4)
-    names = {}
+    names: dict[str, object] = {"display": shown.append}
     with mpl.rc_context():
         for cell in notebook.cells:
             if cell.cell_type == "code":
-                exec(compile(cell.source, stem, "exec"), names)
+                shown.append(run_cell(cell.source, names))
             if "parameters" in cell.metadata.get("tags", []):
-                names |= {"cohort": str(cohort), "out": str(out)}
-    return shown
+                names |= {"cohort": str(cohort), "out": str(out), **parameters}
+    return [each for each in shown if each is not None]
+
+
+def run_cell(source: str, names: dict[str, object]) -> object:
+    """Run a cell; the value of its last line, if that is an expression."""
+    *lines, last = ast.parse(source).body
+    value = None
+    if not isinstance(last, ast.Expr):
+        lines, last = [*lines, last], None
+    exec(compile(ast.Module(lines, []), "cell", "exec"), names)
+    if last is not None:
+        value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+    return value
+
+
+def texts_of(shown: list) -> list[str]:
+    """The Markdown and HTML among what a notebook displayed."""
+    return [each.data for each in shown if hasattr(each, "data")]
 
 
 def made_up_baselines(run: Run, rng: np.random.Generator) -> None:

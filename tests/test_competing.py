@@ -9,7 +9,6 @@ import pytest
 from scipy.stats import kstest
 from typer.testing import CliRunner
 
-from fracsurv import metrics
 from fracsurv.cli import app
 from fracsurv.cohort.cohort import read_cohort
 from fracsurv.cohort.plausibility import implausible_values
@@ -17,10 +16,8 @@ from fracsurv.cohort.splits import make_splits
 from fracsurv.cohort.summary import summary_table
 from fracsurv.metrics import draw_counts
 from fracsurv.predict.predict import model_summary, predict_cohort, read_models
-from fracsurv.report import findings, report
-from fracsurv.report.findings import clinical
 from fracsurv.simulate import DeathSettings, death_times, simulate_clinical, simulate_tables
-from fracsurv.study.ablation import bootstrap_seed
+from fracsurv.study.ablation import bootstrap_seed, write_ablation
 from fracsurv.study.competing import competing_hazard
 from fracsurv.study.experiments import run_experiment
 from fracsurv.study.prepare import prepare
@@ -32,7 +29,7 @@ from fracsurv.study.time_dependent import KAPLAN_MEIER, event_share, metrics_ove
 from fracsurv.utils.errors import UserError
 from tests import oracles
 from tests.conftest import tabular, write_cohort
-from tests.made_up import SCRIPT, made_up_run
+from tests.made_up import SCRIPT, execute, made_up_run, texts_of
 
 KINDS = {"age": "continuous", "smoker": "binary"}
 DAYS = (365.0, 1096.0, 1826.0)
@@ -69,9 +66,10 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory):
-    """A run with hostile names and its report's page."""
+    """A run with hostile names, and what notebook 01 shows of it."""
     made = made_up_run(tmp_path_factory.mktemp("made-up"), deaths=True)
-    return made, report.write_report(made).read_text(encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        return made, texts_of(execute("01_eda_kaplan_meier", made.cohort.folder, made.out, patch))
 
 
 def columns(run, fold, split):
@@ -216,7 +214,7 @@ def test_new_patients_get_the_runs_own_probabilities(run, tmp_path):
 
 
 def test_intervals_are_those_of_the_metrics_in_the_draws(run):
-    table, _ = report.write_ablation(run)
+    table, _ = write_ablation(run)
     rows = table[(table["experiment"] == "cox_ph") & (table["split"] == "external")]
     assert (rows["ci_low"] < rows["mean"]).all()
     assert (rows["mean"] < rows["ci_high"]).all()
@@ -245,7 +243,7 @@ def test_intervals_are_those_of_the_metrics_in_the_draws(run):
 
 
 def test_curves_over_time_and_thirds_rank_by_probability(run, monkeypatch):
-    table, _ = report.write_ablation(run)
+    table, _ = write_ablation(run)
     known = table.query("experiment == 'cox_ph' and split == 'external' and metric == 'auc'")
     known = known.set_index("horizon_days")["mean"]
     curves = metrics_over_time(run, ["cox_ph"], "external", DAYS[-1])
@@ -268,48 +266,29 @@ def test_curves_over_time_and_thirds_rank_by_probability(run, monkeypatch):
     np.testing.assert_allclose(found.loc[first.index], expected)
 
 
-def test_the_report_shows_both_incidences_and_what_kaplan_meier_overstates(reported, tmp_path):
-    run, page = reported
+def test_notebook_01_shows_both_incidences_and_what_kaplan_meier_overstates(reported, tmp_path):
+    run, texts = reported
     status, time = run.cohort.status, run.cohort.table["time"].to_numpy()
-    assert 'id="competing"' in page
-    assert SCRIPT not in page
-    found = findings.competing_table(run)
-    for k, (label, day) in enumerate((("1 year", 365), ("3 years", 1096), ("5 years", 1826), ("8 years", 2922))):
-        row = found.iloc[k].droplevel(0)
-        share, dead = (oracles.cumulative_incidence(status, time, day, cause) for cause in (1, 2))
-        alone = 1 - oracles.kaplan_meier(status == 1, time, day)
-        assert (row["by"], row["at risk"]) == (label, str((time >= day).sum()))
-        assert row["cumulative incidence, %"].iloc[0].startswith(f"{100 * share:.1f}\n[")
-        assert row["cumulative incidence, %"].iloc[1].startswith(f"{100 * dead:.1f}\n[")
-        assert row["1 − Kaplan–Meier, %"] == f"{100 * alone:.1f}"
-        assert row["overstated by, points"] == f"{100 * (alone - share):.1f}"
-        assert alone > share
-    assert (run.out / "tables" / "competing.csv").exists()
+    assert SCRIPT not in " ".join(texts)
     share, dead = (oracles.cumulative_incidence(status, time, 1826, cause) for cause in (1, 2))
     alone = 1 - oracles.kaplan_meier(status == 1, time, 1826)
-    said = findings.competing(run).said
-    for value in (share, dead, alone, alone / share - 1):
-        assert f"{100 * value:.{0 if value == alone / share - 1 else 1}f} %" in said
-    without = made_up_run(tmp_path)
-    assert findings.competing(without) is None
-    assert "competing" not in read_predictions(without, "cox_ph", 0)
+    assert alone > share
+    (table,) = [text for text in texts if "Aalen–Johansen" in text and "<table" in text]
+    for value in (share, dead, alone):
+        assert f"{100 * value:.1f}" in table
+    assert "competing" not in read_predictions(made_up_run(tmp_path), "cox_ph", 0)
 
 
 def test_shares_and_calibration_in_the_report_are_cumulative_incidences(reported):
     run, _ = reported
-    table, _ = report.read_ablation(run)
     external = run.rows(0)["external"]
     status, time = run.cohort.status[external], run.cohort.table["time"].to_numpy()[external]
     share = oracles.cumulative_incidence(status, time, 1826)
-    assert f"{100 * share:.1f} %" in clinical.decision_curve(run, table, "external", ["cox_ph"]).said
     found = subgroup_table(run, "external", ["cox_ph"], 1826.0).iloc[0]
     folds = [read_predictions(run, "cox_ph", fold).query("split == 'external'") for fold in range(2)]
     expected = np.mean([1 - fold["survival_1826d"] for fold in folds])
     assert found["ratio"] == pytest.approx(share / expected, rel=1e-9)
     assert found["events"] == (status == 1).sum()
-    slope = clinical._single_slopes(run, "cox_ph", "external", 1826.0)
-    each = [metrics.calibration(status, time, 1 - fold["survival_1826d"], 1826).slope for fold in folds]
-    assert slope == f"{np.mean(each):.2f}"
 
 
 def test_simulated_deaths_follow_gompertz():

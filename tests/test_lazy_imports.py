@@ -8,7 +8,7 @@ import sys
 
 import pandas as pd
 
-from fracsurv.config import ENCODERS, VITS
+from fracsurv.config import ENCODERS, ROOT, VITS
 from fracsurv.models.vit_deepsurv import VIT_SIZES
 from fracsurv.study.experiments import run_experiment
 from fracsurv.study.labels import ENCODERS as LABELLED
@@ -17,7 +17,7 @@ from fracsurv.study.prepare import prepare
 WITHOUT = (
     "cli", "cohort.cohort", "images.store", "study.run", "study.prepare", "study.ablation", "study.explain",
     "pipeline.progress",
-    "pipeline.pipeline", "report.notebook", "report.findings", "report.report",
+    "pipeline.pipeline", "report.notebook", "report.report",
 )  # fmt: skip
 
 
@@ -43,6 +43,8 @@ def test_check_prepare_and_report_import_no_torch(simulated, tmp_path):
     assert loaded_by(program, "check", simulated) == set()
     assert loaded_by(program, "prepare", simulated, *options, "--kind", "full") == set()
     run_experiment(prepare(simulated, tmp_path / "run", "tiny"), "cox_ph", progress=False)
+    (tmp_path / "run" / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / "05_ablation_tables.ipynb", tmp_path / "run" / "notebooks")
     assert loaded_by(program, "report", simulated, *options) == set()
     assert (tmp_path / "run" / "index.html").exists()
 

@@ -190,33 +190,6 @@ def test_forest_draws_means_intervals_the_reference_and_what_chance_makes():
     assert (band.get_x(), band.get_width()) == (pytest.approx(0.4), pytest.approx(0.2))
 
 
-def test_over_time_has_the_kaplan_meier_reference_for_brier_alone():
-    times = np.array([365.25, 730.5])
-    parts = [
-        pd.DataFrame({"experiment": name, "metric": metric, "time": times, "value": [0.6, 0.7]})
-        for name, metric in (("cox_ph", "auc"), ("cox_ph", "brier"), ("other", "auc"), ("kaplan_meier", "brier"))
-    ]
-    figure = plots.over_time(pd.concat(parts), {"cox_ph": "Cox PH", "other": "Other"}, ["cox_ph"])
-    auc, brier = figure.axes
-    assert texts(auc) == ["Cox PH"]
-    assert texts(brier) == ["Cox PH", "Kaplan–Meier"]
-    np.testing.assert_allclose(brier.lines[0].get_xdata(), [1, 2])
-    assert auc.get_xlabel().endswith("years")
-
-
-def test_validation_against_test_labels_do_not_overlap():
-    table = ablation_rows()
-    many = pd.concat([table.assign(experiment=table["experiment"] + f"_{i}") for i in range(6)])
-    labels = {name: name for name in many["experiment"].unique()}
-    figure = plots.validation_against_test(many, labels, judged="external")
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)  # lays the figure out
-    # of an annotation, the bounding box without its line
-    boxes = [mpl.text.Text.get_window_extent(text, renderer) for text in figure.axes[0].texts]
-    assert len(boxes) == 12
-    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
-
-
 def test_dollar_signs_are_not_formulas():
     figure = plots.box_heights(np.array([1.0, 2.0]), 3.0, provenance="cost $x^2$ and $")
     assert b"<svg" in plots.as_svg(figure)

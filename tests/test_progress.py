@@ -88,8 +88,14 @@ def test_a_lost_fold_of_an_alpha_model_is_missing(run):
     progress = Progress(run, names, at_once=1)
     alphas = run.profile.alphas
     assert set(progress.missing()) == {("cds_crops_alpha", fold, a) for fold in (0, 1) for a in (*alphas, None)}
-    fit_fold(run, "cox_ph", 0, progress=False)
-    assert Progress(run, ["cox_ph"], at_once=1).missing() == [("cox_ph", 1, None)]
+    for fold in (0, 1):
+        for alpha in alphas:
+            write_json(run.folder(*names, fold, alpha) / "fit.json", {"key": run.key(*names, fold, alpha)})
+        write_json(run.folder(*names, fold) / "fit.json", {"alpha": alphas[0]})
+        write_json(run.folder(*names, fold) / "metrics.json", {"key": run.evaluation_key(*names, fold, alphas[0])})
+    assert progress.missing() == []
+    (run.folder(*names, 1) / "metrics.json").unlink()
+    assert progress.missing() == [("cds_crops_alpha", 1, None)]
 
 
 def test_what_tells_that_a_lost_fit_or_store_is_done_is_removed(run):

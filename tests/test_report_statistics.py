@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import lifelines
 import numpy as np
 import pandas as pd
 import pytest
-from lifelines.statistics import multivariate_logrank_test
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 from sksurv import metrics as sksurv
@@ -17,15 +14,12 @@ from sksurv.util import Surv
 from fracsurv import metrics
 from fracsurv.config import derive_seed
 from fracsurv.metrics import draw_counts
-from fracsurv.report import findings, report
-from fracsurv.report.findings import chance_range, clinical, comparison
-from fracsurv.report.findings.clinical import THRESHOLDS
-from fracsurv.study.ablation import best_unimodal
+from fracsurv.study.ablation import best_unimodal, write_ablation
 from fracsurv.study.leakage import minimal_detectable_difference
 from fracsurv.study.prepare import prepare
 from fracsurv.study.subgroups import subgroup_table, subgroups
 from tests.conftest import tabular, write_cohort
-from tests.made_up import made_up_run
+from tests.made_up import execute, made_up_run
 
 HORIZON = 1826
 
@@ -37,7 +31,15 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tables(run):
-    return report.write_ablation(run)
+    return write_ablation(run)
+
+
+@pytest.fixture(scope="module")
+def calibration(run):
+    """The calibration table that notebook 05 saves."""
+    with pytest.MonkeyPatch.context() as patch:
+        execute("05_ablation_tables", run.cohort.folder, run.out, patch)
+    return pd.read_csv(run.out / "tables" / "calibration.csv").set_index("model")
 
 
 def predictions(run, name, fold, split=None):
@@ -67,10 +69,6 @@ def harrell(table):
 
 def survival_at(table, at):
     return float(lifelines.KaplanMeierFitter().fit(table["time"], table["event"]).predict(at))
-
-
-def numbers(text):
-    return [float(found) for found in re.findall(r"[−+]?\d+(?:\.\d+)?", text.replace("−", "-").replace(",", ""))]
 
 
 @pytest.mark.parametrize("name", ["true_risk", "cox_ph", "deepsurv"])
@@ -145,41 +143,11 @@ def test_the_best_of_one_source_is_chosen_on_validation(run):
             ("cox_ph_vf", "validation", 0.9), ("cds_crops", "validation", 0.65)]  # fmt: skip
     table = pd.DataFrame(rows, columns=["experiment", "split", "mean"]).assign(metric="c_index")
     assert best_unimodal(run, table) == "cox_ph"
-    # and those drawn in colour, too
-    assert findings.highlighted(table, "external") == ["cox_ph", "deepsurv"]
-    more = pd.concat([table, table[table["split"] == "validation"].assign(split="external")]).drop_duplicates(
-        ["experiment", "split"]
-    )
-    assert findings.highlighted(more, "external") == ["cox_ph", "cds_crops_if", "true_risk", "cox_ph_vf"]
 
 
-def test_rows_within_chance_are_counted_by_their_c(run, tables):
-    table, differences = tables
-    low, high = chance_range(run, "external")
-    at = (table["metric"] == "c_index") & (table["split"] == "external")
-    assert len(table[at]) == 3
-    moved = table.copy()
-    moved.loc[at, "mean"] = [high + 0.01, high - 0.01, low - 0.01]
-    assert "not above that: 2 of 3 rows" in findings.forest(run, moved, differences).said
-
-
-def test_the_band_is_half_plus_or_minus_the_normal_quantile_times_the_sd(run):
-    judged = predictions(run, "cox_ph", 0, "external")
-    sd = metrics.concordance_sd_by_chance(judged["event"], judged["time"])
-    np.testing.assert_allclose(chance_range(run, "external"), norm.ppf([0.025, 0.975], 0.5, sd), rtol=1e-12)
-
-
-def test_few_events_have_no_band(run, tables, monkeypatch):
-    monkeypatch.setattr(comparison, "FEWEST_EVENTS", 10_000)
-    assert chance_range(run, "external") is None
-    said = findings.forest(run, *tables).said
-    assert "permuted" not in said
-    assert "nan" not in said
-
-
-def test_calibrations_sentence(run, tables):
-    said = findings.calibration(run, tables[0], "external", ["cox_ph"]).said
-    judged = ensemble(run, "cox_ph", "external")
+@pytest.mark.parametrize("name", ["cox_ph", "deepsurv"])
+def test_the_calibration_table_by_logistic_regression_and_a_loop(run, calibration, name):
+    judged = ensemble(run, name, "external")
     # weights: 1 / P(uncensored just before the event or the horizon), events before censorings
     censoring = lifelines.KaplanMeierFitter().fit(judged["time"] + 1e-6 * ~judged["event"], ~judged["event"])
     case = judged["event"] & (judged["time"] <= HORIZON)
@@ -188,74 +156,30 @@ def test_calibrations_sentence(run, tables):
     x = np.log(judged["p"] / (1 - judged["p"])).to_numpy()[:, None]
     fitted = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
     fitted.fit(x[known], case[known], sample_weight=1 / before[known])
-    assert f"Cox PH {fitted.coef_[0, 0]:.2f} [".replace("-", "−") in said
+
+    def slope(rows):
+        event, time, risk = (judged.iloc[rows][column].to_numpy() for column in ("event", "time", "p"))
+        return metrics.calibration(event, time, risk, HORIZON, n_groups=1).slope
+
+    draws = [slope(rows) for rows in drawn(60, derive_seed(run.profile.seed, "slope", "external"))]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    title = {"cox_ph": "Cox PH", "deepsurv": "DeepSurv"}[name]
+    row = calibration.loc[title]
+    wanted = f"{fitted.coef_[0, 0]:.2f} [{low:.2f}, {high:.2f}]".replace("-", "−")
+    assert row["slope (below 1 = too extreme)"] == wanted
+    ratio = (1 - survival_at(judged, HORIZON)) / judged["p"].mean()
+    assert row["observed / expected"] == pytest.approx(ratio, abs=0.005)
 
 
-def test_slopes_interval_and_single_models_by_a_loop(run, tables):
-    said = findings.calibration(run, tables[0], "external", ["deepsurv"]).said
-    judged = ensemble(run, "deepsurv", "external")
-
-    def slope(rows, of=judged):
-        part = of.iloc[rows]
-        return metrics.calibration(
-            part["event"].to_numpy(), part["time"].to_numpy(), part["p"].to_numpy(), HORIZON, n_groups=1
-        ).slope
-
-    seed = derive_seed(run.profile.seed, "slope", "external")
-    low, high = np.percentile([slope(rows) for rows in drawn(60, seed)], [2.5, 97.5])
-    assert f"[{low:.2f}, {high:.2f}]".replace("-", "−") in said
-    single = []
-    for fold in range(2):
-        own = predictions(run, "deepsurv", fold, "external")
-        single.append(slope(np.arange(60), own.assign(p=1 - own[f"survival_{HORIZON}d"])))
-    assert f"single models {np.mean(single):.2f}".replace("-", "−") in said
-
-
-def net_benefit(judged, threshold):
-    treated = judged[judged["p"] >= threshold]
-    if treated.empty:
-        return 0.0
-    events = 1 - survival_at(treated, HORIZON)
-    return len(treated) / len(judged) * (events - (1 - events) * threshold / (1 - threshold))
-
-
-def told(said, before):
-    """The numbers that stand after some words, up to the next ; , or end of the sentence."""
-    part = re.split(r"[;,]|\.(?!\d)", said.split(before, 1)[1], maxsplit=1)[0]
-    return [float(found) for found in re.findall(r"[-+]?\d+", part.replace("−", "-"))]
-
-
-def test_decision_curves_sentence(run, tables, monkeypatch):
-    monkeypatch.setattr(clinical, "HEADLINE", "deepsurv")
-    said = findings.decision_curve(run, tables[0], "external", ["cox_ph", "deepsurv"]).said
-    judged = {name: ensemble(run, name, "external") for name in ("cox_ph", "deepsurv")}
-    everyone = judged["cox_ph"].assign(p=1.0)
-    for table, words in ((judged["cox_ph"], "false ones: Cox PH"), (judged["deepsurv"], "; DeepSurv"),
-                         (everyone, "acting on everyone")):  # fmt: skip
-        wanted = [1000 * net_benefit(table, at) for at in THRESHOLDS]
-        np.testing.assert_allclose(told(said, words), wanted, atol=0.5001)  # whole patients
-    assert f"{100 * (1 - survival_at(everyone, HORIZON)):.1f} % have it" in said
-
-    def gain(rows):
-        both = [judged[name].iloc[rows] for name in ("deepsurv", "cox_ph")]
-        return [1000 * (net_benefit(both[0], at) - net_benefit(both[1], at)) for at in THRESHOLDS]
-
-    np.testing.assert_allclose(told(said, "DeepSurv minus Cox PH:"), gain(np.arange(60)), atol=0.5001)
-    seed = derive_seed(run.profile.seed, "net benefit", "external")
-    wanted = np.percentile([gain(rows) for rows in drawn(60, seed)], [2.5, 97.5], axis=0).T
-    np.testing.assert_allclose(told(said, "95 % intervals"), wanted.ravel(), atol=0.5001)
-
-
-def test_groups_of_risk(run, tables):
-    said = findings.risk_groups(run, tables[0], "cox_ph", "external").said
-    parts = [predictions(run, "cox_ph", fold, "external").set_index("patient_id") for fold in range(2)]
-    rank = sum(part["risk"].rank(pct=True) for part in parts) / 2
-    third = pd.qcut(rank.rank(method="first"), 3, labels=False)
-    lowest, highest = (100 * (1 - survival_at(parts[0][third == k], HORIZON)) for k in (0, 2))
-    p = multivariate_logrank_test(parts[0]["time"], third, parts[0]["event"]).p_value
-    assert f"{lowest:.1f} % of the third" in said
-    assert f"{highest:.1f} % of the third" in said
-    assert ("p < 0.001" if p < 0.001 else f"p = {p:.2f}"[:8]) in said
+def test_the_band_of_chance_holds_95_of_100_permutations(run):
+    """As notebook 05 draws it: 0.5 ± 1.96 times the exact SD."""
+    judged = predictions(run, "cox_ph", 0, "external")
+    sd = metrics.concordance_sd_by_chance(judged["event"], judged["time"])
+    low, high = norm.ppf([0.025, 0.975], 0.5, sd)
+    rng = np.random.default_rng(0)
+    permuted = [rng.permutation(60.0 * np.arange(60)) for _ in range(800)]
+    values = np.array([harrell(judged.assign(risk=risk)) for risk in permuted])
+    assert 0.92 < ((values > low) & (values < high)).mean() < 0.98
 
 
 def test_subgroups(run):
@@ -326,31 +250,6 @@ def test_groups_cover_the_split_without_overlap_of_a_factor(run):
     for factor in {name.partition(": ")[0] for name, _ in groups}:
         inside = sum(at.astype(int) for name, at in groups if name.startswith(factor))
         assert (inside == 1).all()
-
-
-def test_follow_up(run):
-    said = findings.follow_up(run).said
-    table = run.cohort.table
-    for value in (0, 1):
-        share = 100 * (1 - survival_at(table[table["smoker"] == value], HORIZON))
-        assert f"{share:.1f} % of" in said
-    p = multivariate_logrank_test(table["time"], table["smoker"], table["event"]).p_value
-    assert numbers(said.rsplit("log-rank", 1)[1])[0] == pytest.approx(p, abs=0.005)
-
-
-def test_the_grey_band_holds_95_of_100_deals(run):
-    low, high = chance_range(run, "external")
-    judged = predictions(run, "cox_ph", 0, "external")
-    rng = np.random.default_rng(0)
-    values = np.array(
-        [
-            sksurv.concordance_index_censored(judged["event"], judged["time"], rng.permutation(60.0 * np.arange(60)))[
-                0
-            ]
-            for _ in range(800)
-        ]
-    )
-    assert 0.92 < ((values > low) & (values < high)).mean() < 0.98
 
 
 def test_the_least_visible_difference_is_seen_four_times_in_five():

@@ -8,7 +8,7 @@ from contextlib import suppress
 from statistics import median
 
 from fracsurv.config import TRUE_RISK
-from fracsurv.study.results import is_evaluated, is_fitted
+from fracsurv.study.results import evaluated_alpha, is_evaluated, is_fitted
 from fracsurv.study.run import Run
 from fracsurv.utils.files import read_json
 
@@ -54,9 +54,12 @@ class Progress:
 
     def missing(self) -> list[Fit]:
         """What is not there, or not under the run's settings: fits, and of α-models the evaluation of a fold too."""
-        run = self._run
-        every = (fit for name in self._names for fit in [*_fits(run, name), *_evaluations(run, name)])
-        return [fit for fit in dict.fromkeys(every) if not self._is_current(*fit)]
+        run, folds = self._run, range(self._run.profile.n_folds)
+        fits = [fit for name in self._names for fit in _fits(run, name) if not self._is_current(*fit)]
+        swept = [name for name in self._names if run.alphas(name) != (None,)]
+        evaluations = [(name, fold, None) for name in swept for fold in folds
+                       if not is_evaluated(run, name, fold, evaluated_alpha(run, name, fold))]  # fmt: skip
+        return fits + evaluations
 
     @property
     def is_complete(self) -> bool:
@@ -107,11 +110,6 @@ def _is_outdated(run: Run, name: str, fold: int, alpha: float | None) -> bool:
 def _fits(run: Run, name: str) -> list[Fit]:
     """An experiment's fits."""
     return [(name, fold, alpha) for alpha in run.alphas(name) for fold in range(run.profile.n_folds)]
-
-
-def _evaluations(run: Run, name: str) -> list[Fit]:
-    """An experiment's fold models as they are evaluated: of an α-model that with the best α."""
-    return [(name, fold, None) for fold in range(run.profile.n_folds)]
 
 
 def time_left_text(progress: Progress) -> str:

@@ -1,4 +1,4 @@
-"""All experiments beside each other: forest plot, metrics over time, validation against test, groups of patients."""
+"""All experiments beside each other: forest plot, groups of patients."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from fracsurv.config import TRUE_RISK
 from fracsurv.metrics.names import METRIC_NAMES
-from fracsurv.plots.style import COLOURS, GREY, label_ends, name_rows, new_figure, time_axis
+from fracsurv.plots.style import COLOURS, GREY, name_rows, new_figure
 
 INPUT_COLOURS = {"truth": "#000000", "none": COLOURS[0], "full": COLOURS[1], "crops": COLOURS[2]}
 INPUT_NAMES = {"truth": "true risk", "none": "clinical only", "full": "full image", "crops": "vertebra crops"}
@@ -68,79 +67,6 @@ def forest(
     return figure
 
 
-def over_time(
-    curves: pd.DataFrame,
-    labels: Mapping[str, str],
-    highlight: Sequence[str],
-    *,
-    time_unit: str = "days",
-    provenance: str = "",
-) -> Figure:
-    """AUC(t) and Brier(t) over the time since start of follow-up; Brier with the Kaplan–Meier reference.
-
-    `curves` has `experiment, metric` ('auc' or 'brier'), `time` (in `time_unit`), `value`: means over the folds.
-    Experiment 'kaplan_meier' is the reference that gives every patient the training fold's survival curve. Those in
-    `highlight` are in colour and named; the others are grey.
-    """
-    divisor, called = time_axis(time_unit)
-    figure = new_figure(8.6, 3.2, provenance)
-    panels = figure.subplots(1, 2)
-    models = [name for name in highlight if name != TRUE_RISK]
-    # as in the decision curves
-    chosen = {TRUE_RISK: "#000000", **dict(zip(models, [COLOURS[i] for i in (0, 2, 3, 4, 1, 5)], strict=False))}
-    for axes, metric in zip(panels, ("auc", "brier"), strict=True):
-        ends = []
-        for name, rows in curves[curves["metric"] == metric].groupby("experiment", sort=False):
-            rows = rows.dropna().sort_values("time")
-            if rows.empty:
-                continue
-            elapsed = rows["time"] / divisor
-            reference = name == "kaplan_meier"
-            colour = GREY if reference else chosen.get(name, "#c9c9c9")
-            axes.plot(
-                elapsed, rows["value"], color=colour, linestyle="--" if reference else "-",
-                linewidth=1.7 if name in chosen or reference else 0.9, zorder=3 if name in chosen else 2,
-                marker="." if len(rows) == 1 else None,
-            )  # fmt: skip
-            if name in chosen or reference:
-                text = labels.get(name, "Kaplan–Meier") if reference else labels[name]
-                ends.append((elapsed.iloc[-1], rows["value"].iloc[-1], text, colour))
-        axes.set(xlabel=called, ylabel=METRIC_NAMES[metric])
-        if ends:
-            label_ends(axes, *zip(*ends, strict=True), gap=0.075)
-    panels[0].axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
-    if len(set(curves["experiment"]) - set(chosen) - {"kaplan_meier"}):
-        figure.legend(
-            handles=[Line2D([], [], color="#c9c9c9", label="the other experiments")], loc="outside lower left"
-        )
-    return figure
-
-
-def validation_against_test(
-    table: pd.DataFrame, labels: Mapping[str, str], *, judged: str = "test", provenance: str = ""
-) -> Figure:
-    """C-index on validation, by which models were chosen, against that on patients never looked at.
-
-    `table` has `experiment, input, split, mean` of the C-index; `judged` is the split 'test' or 'external'.
-    """
-    wide = table.pivot_table(index="experiment", columns="split", values="mean").dropna(subset=["validation", judged])
-    wide = wide.loc[[name for name in dict.fromkeys(table["experiment"]) if name in wide.index]]
-    inputs = table.drop_duplicates("experiment").set_index("experiment")["input"]
-    figure = new_figure(6.8, 4.0, provenance)
-    axes = figure.subplots()
-    values = wide[["validation", judged]].to_numpy()
-    pad = max(0.01, 0.06 * np.ptp(values)) if values.size else 0.05
-    low, high = (values.min() - pad, values.max() + pad) if values.size else (0.4, 0.8)
-    axes.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle=":")
-    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    axes.set(xlabel="C-index on validation", ylabel=f"C-index on {judged}")
-    colours = [INPUT_COLOURS[inputs[name]] for name in wide.index]
-    axes.scatter(wide["validation"], wide[judged], c=colours, s=28, zorder=3)
-    if len(wide):
-        label_ends(axes, wide["validation"], wide[judged], [labels[n] for n in wide.index], colours, gap=0.065)
-    return figure
-
-
 def subgroups(
     table: pd.DataFrame, labels: Mapping[str, str], ratio_title: str, *, small: str = "small", provenance: str = ""
 ) -> Figure:
@@ -155,7 +81,7 @@ def subgroups(
         panels.append(("ratio", "ratio_low", "ratio_high", ratio_title, 1.0))
     figure = new_figure(3.1 + 2.9 * len(panels), 1.1 + 0.42 * len(groups), provenance)
     drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    colours = dict(zip(labels, (COLOURS[0], COLOURS[2], COLOURS[3]), strict=False))
+    colours = dict(zip(labels, (COLOURS[0], COLOURS[3], COLOURS[2]), strict=False))
     offsets = dict(zip(labels, np.linspace(-0.16, 0.16, len(labels)) if len(labels) > 1 else [0.0], strict=True))
     for axes, (value, low, high, title, line) in zip(drawn, panels, strict=True):
         axes.axvline(line, color=GREY, linewidth=1, linestyle=":")

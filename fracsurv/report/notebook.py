@@ -1,7 +1,8 @@
-"""What the notebooks share: the run that their parameters name, and showing figures, tables and sentences."""
+"""What the notebooks share: the run that their parameters name, and showing figures and tables."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,15 +12,21 @@ from matplotlib.figure import Figure
 
 from fracsurv.config import TRUE_RISK, WORKPLACE, load_profile
 from fracsurv.plots import as_png, as_svg, set_style
-from fracsurv.report.findings import Finding
 from fracsurv.report.tables_export import as_text, to_html, write_table
-from fracsurv.report.wording import provenance_lines
+from fracsurv.study.labels import provenance_lines
 from fracsurv.study.prepare import prepare, prepare_store
-from fracsurv.study.results import evaluated_alpha, finished, is_complete
+from fracsurv.study.results import evaluated_alpha, is_complete
 from fracsurv.study.run import Run
 from fracsurv.utils.devices import keep_freed_memory
 from fracsurv.utils.files import atomic_path, locked
 from fracsurv.utils.formatting import plain
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # captum's progress bars need no widgets here
+SHORT = {
+    "simulated": "Simulated cohort: no number here says anything about real patients.",
+    "semi-synthetic": "Real radiographs, simulated outcomes: no number here says anything about real fractures.",
+    "real": "Real cohort.",
+}
 
 
 def open_notebook(cohort: str = "", profile: str = "tiny", out: str = "", *, kinds: Iterable[str] = ()) -> Run:
@@ -74,32 +81,6 @@ def ensure(run: Run, names: Iterable[str]) -> None:
             run_experiment(run, name, progress=False)
 
 
-def ensure_ablation(run: Run, names: Iterable[str] = (), *, everything: bool = False) -> tuple[list[str], list[str]]:
-    """Run `names`; with none given, everything if nothing is finished yet or if asked for.
-
-    Returns
-    -------
-    finished, missing : lists of str
-        The experiments whose every fold is evaluated, and the others that this cohort allows.
-    """
-    names = list(names)
-    if not names and (everything or not finished(run)):
-        names = run.runnable()
-    ensure(run, names)
-    done = finished(run)
-    return done, [name for name in run.runnable() if name not in done]
-
-
-def opening(run: Run, names: Iterable[str] = ()) -> None:
-    """Say what the cohort and the profile are, before any number; and the encoders of these experiments."""
-    say("\n>\n".join(f"> {plain(line)}" for line in provenance_lines(run, names)))
-
-
-def say(text: str) -> None:
-    """Show a sentence (Markdown). Text from a cohort goes through `wording.plain` first."""
-    display(Markdown(text))
-
-
 def show(figure: Figure, alt: str, save_as: Path | None = None, *, dpi: int = 110) -> None:
     """Show a figure as PNG with the alternative text `alt`; save it as SVG and PNG too if `save_as` is given.
 
@@ -118,20 +99,16 @@ def show(figure: Figure, alt: str, save_as: Path | None = None, *, dpi: int = 11
     display(data, metadata={"image/png": {"alt": alt}}, raw=True)
 
 
-def tell(finding: Finding | None, folder: Path | None = None) -> None:
-    """Show a finding's figure, if it has one, and its sentence; save the figure into `folder` if given.
+def banner(run: Run, names: Iterable[str] = (), *, brief: bool = False) -> Markdown:
+    """What a reader must know before any number: provenance, profile, finder; the encoders of these experiments.
 
-    Nothing for None.
+    `brief`: the provenance and the profile alone, in one line.
     """
-    if finding is not None:
-        if finding.figure is not None:
-            show(finding.figure, finding.alt, None if folder is None else folder / finding.name)
-        say(plain(finding.said))
-
-
-def banner(run: Run, names: Iterable[str] = ()) -> Markdown:
-    """What a reader must know before any number: provenance, profile, finder; the encoders of these experiments."""
-    return Markdown("\n>\n".join(f"> {plain(line)}" for line in provenance_lines(run, names)))
+    lines = provenance_lines(run, names)
+    if brief:
+        size = " (made small, see the notes)" if run.profile.note else ""
+        lines = [f"{SHORT[run.cohort.provenance]} Profile {run.profile.name}{size}."]
+    return Markdown("\n>\n".join(f"> {plain(line)}" for line in lines))
 
 
 def show_table(frame: pd.DataFrame, caption: str, save_as: Path | None = None) -> None:
@@ -147,7 +124,11 @@ def show_table(frame: pd.DataFrame, caption: str, save_as: Path | None = None) -
     save_as : Path, optional
         Without suffix.
     """
-    text = as_text(frame)
-    display(HTML(to_html(text, caption)))
+    display(HTML(to_html(as_text(frame), caption)))
     if save_as is not None:
-        write_table(frame, text, caption, save_as)
+        save_table(frame, caption, save_as)
+
+
+def save_table(frame: pd.DataFrame, caption: str, save_as: Path) -> None:
+    """Save a table as `show_table` does, without showing it."""
+    write_table(frame, as_text(frame), caption, save_as)

@@ -8,6 +8,7 @@ training patients, or another seed, would have moved it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from fracsurv.config import TRUE_RISK, derive_seed
 from fracsurv.metrics import bootstrap_metrics, holm, paired_p, percentile_interval
 from fracsurv.study.results import EVALUATED, finished, integration_times, other_risks, read_folds, read_metrics
 from fracsurv.study.run import Run
+from fracsurv.utils.files import atomic_path, read_json, write_json
 from fracsurv.utils.formatting import estimate_cell
 
 COLUMNS = [
@@ -31,6 +33,8 @@ DIFFERENCE_COLUMNS = [
     "difference", "ci_low", "ci_high", "se", "p", "p_holm",
 ]  # fmt: skip
 FAMILY = ["reference", "split", "metric", "horizon_days"]
+TABLES_VERSION = 2
+"""Raised whenever the same fold models would give other tables, or tables with other columns."""
 Draws = dict[tuple[str, str, float], np.ndarray]
 
 
@@ -71,6 +75,53 @@ def ablation(
     best = best_unimodal(run, table) if whole else None
     differences = _differences(table, draws, dict.fromkeys([*REFERENCES, *([best] if best else [])]))
     return table, differences if whole else differences.assign(p_holm=np.nan)
+
+
+def read_ablation(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`ablation.csv` and `differences.csv`; made anew where missing or not of the fold models finished now."""
+    paths = [run.out / f"{name}.csv" for name in ("ablation", "differences")]
+    record = run.out / "ablation.json"
+    there = record.exists() and all(path.exists() for path in paths)
+    if not there or read_json(record) != _made_from(run):
+        write_ablation(run)
+    table, differences = (pd.read_csv(path) for path in paths)
+    return table, differences
+
+
+def write_ablation(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Compute the ablation of what is finished; write `ablation.csv`, `differences.csv` and, last, `ablation.json`.
+
+    The last says what the tables were made from: each experiment's keys of `metrics.json`, and the number of draws.
+    """
+    made_from = _made_from(run)
+    table, differences = ablation(run, list(made_from["experiments"]), progress=False)
+    for name, frame in (("ablation", table), ("differences", differences)):
+        with atomic_path(run.out / f"{name}.csv") as temporary:
+            frame.to_csv(temporary, index=False)
+    write_json(run.out / "ablation.json", made_from)
+    return table, differences
+
+
+def _made_from(run: Run) -> dict[str, Any]:
+    folds = range(run.profile.n_folds)
+    keys = {
+        name: [read_json(run.folder(name, fold) / "metrics.json")["key"] for fold in folds] for name in finished(run)
+    }
+    return {"version": TABLES_VERSION, "bootstrap_draws": run.profile.bootstrap_draws, "experiments": keys}
+
+
+def way_to_true_risk(table: pd.DataFrame, differences: pd.DataFrame, split: str) -> pd.Series:
+    """Share of the way from Cox PH (0: clinical only) to the true risk (1) that each experiment's C-index went.
+
+    Empty where there is no way to go: without a truth or Cox PH, and unless the paired 95 % interval of true risk
+    minus Cox PH in C lies above 0 on this split. Else the share would be noise over noise.
+    """
+    at = (differences["split"] == split) & (differences["metric"] == "c_index")
+    at &= (differences["experiment"] == TRUE_RISK) & (differences["reference"] == "cox_ph")
+    if not (differences.loc[at, "ci_low"] > 0).any():
+        return pd.Series(dtype=float)
+    c_index = table[(table["metric"] == "c_index") & (table["split"] == split)].set_index("experiment")["mean"]
+    return (c_index - c_index["cox_ph"]) / (c_index[TRUE_RISK] - c_index["cox_ph"])
 
 
 def best_unimodal(run: Run, table: pd.DataFrame) -> str | None:

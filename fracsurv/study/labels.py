@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from fracsurv.cohort.plausibility import coarse_times_warning
+from fracsurv.cohort.summary import missing_summary
 from fracsurv.config import TRUE_RISK, Experiment
 from fracsurv.detection.locate import boxes_line, of_finder
-from fracsurv.study.protocol import chosen_alpha
+from fracsurv.study.leakage import grey_scale_warning
+from fracsurv.study.protocol import PROVENANCE, chosen_alpha
 from fracsurv.study.run import Run
 from fracsurv.utils.files import read_json
 
 ENCODERS = {"resnet50": "ResNet-50", "resnet18": "ResNet-18", "vit_b_32": "ViT-B/32", "vit_tiny": "a small ViT"}
+ENOUGH_DRAWS = 1000
+"""Bootstrap samples from which on nothing need be said of their number."""
 FUSIONS = {"intermediate": "IF-MLP", "late": "LF-FC", "alpha": "α"}
 
 
@@ -36,6 +41,45 @@ def replaced_encoders(run: Run, names: Iterable[str] | None = None) -> str:
 def profile_line(run: Run) -> str:
     """A profile that does not do the protocol in full, in its own words; '' for one that has none."""
     return f"Profile {run.profile.name}: {run.profile.note}" if run.profile.note else ""
+
+
+def provenance_lines(run: Run, names: Iterable[str] | None = None) -> list[str]:
+    """What a reader must know before any number: provenance, the cohort's own words, the profile, the encoders.
+
+    The encoders are those of the experiments `names`, or of all that the cohort allows.
+    """
+    lines = [
+        PROVENANCE[run.cohort.provenance],
+        run.cohort.description,
+        boxes_line(run.cohort),
+        masked_summary(run),
+        profile_line(run) or f"Profile {run.profile.name}.",
+    ]
+    return [line for line in [*lines, replaced_encoders(run, names)] if line]
+
+
+def run_notes(run: Run, names: Iterable[str]) -> list[tuple[str, str]]:
+    """What a reader of the results of these experiments should know about this run's own data: (topic, note)."""
+    rows = [name for name in names if name != TRUE_RISK]
+    cox = [f"{run.experiments[name].title}, {note}" for name in rows if run.experiments[name].model == "cox_ph"
+           for note in fitting_notes(run, name, range(run.profile.n_folds))]  # fmt: skip
+    same = run.cohort.provenance == "simulated" and "external" in set(run.splits["split"])
+    draws = run.profile.bootstrap_draws
+    notes = [
+        ("cohort", run.cohort.description),
+        ("profile", profile_line(run) or f"Profile {run.profile.name}."),
+        ("encoders", replaced_encoders(run, rows)),
+        ("vertebrae", boxes_line(run.cohort)),
+        ("external", "Further patients of the same simulator: nothing on transport to another hospital." * same),
+        ("radiographs", masked_summary(run)),
+        ("covariates", missing_summary(run.cohort, run.trained_on())),
+        ("Cox regression", "; ".join(cox)),
+        ("grey scale", grey_scale_warning(run)),
+        ("times", coarse_times_warning(run.cohort)),
+        ("bootstrap", f"{draws:,} samples, so few that the ends of intervals are rough." * (draws < ENOUGH_DRAWS)),
+        ("outcomes", "Permuted: whatever is found here is chance or a leak." * run.profile.permute_outcomes),
+    ]
+    return [(topic, note) for topic, note in notes if note]
 
 
 def experiment_name(run: Run, name: str) -> str:

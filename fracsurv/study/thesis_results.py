@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 import yaml
 
-from fracsurv.config import CONFIGS
+from fracsurv.config import CONFIGS, TRUE_RISK
 
 METRICS = ("c_index", "auc", "brier")
 OUTCOME = "any fracture"
@@ -50,6 +51,12 @@ def published_summary() -> dict[str, str]:
 def thesis_order() -> list[str]:
     """The experiments in the order of Table 4.3."""
     return list(_content()["test"])
+
+
+def in_thesis_order(names: Iterable[str]) -> list[str]:
+    """True risk first, then the rows of Table 4.3 in its order, then any others."""
+    names, order = list(names), [TRUE_RISK, *thesis_order()]
+    return [name for name in order if name in names] + [name for name in names if name not in order]
 
 
 def source() -> tuple[str, str]:
