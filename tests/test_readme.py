@@ -76,23 +76,23 @@ def test_every_command_runs_in_the_pages_order(workplace):
         assert (workplace / made).exists(), made
 
 
-def example(page: str) -> str:
-    """The page's one example of Python."""
-    (found,) = re.findall(r"```python\n(.*?)```", read(page), flags=re.DOTALL)
-    return found
+def examples(page: str) -> list[str]:
+    """The page's examples of Python."""
+    return re.findall(r"```python\n(.*?)```", read(page), flags=re.DOTALL)
 
 
 def test_the_readmes_example_learns_the_hazard_that_was_drawn_from(capsys):
     torch.manual_seed(0)
-    exec(compile(example("README.md"), "README.md", "exec"), {})
+    (example,) = examples("README.md")
+    exec(compile(example, "README.md", "exec"), {})
     assert float(re.fullmatch(r"C-index (0\.\d+)\n", capsys.readouterr().out)[1]) > 0.7
 
 
-def test_the_librarys_example_runs(capsys):
+def test_the_example_of_loss_and_metrics_runs(capsys):
     """What it prints is what its model reaches: the hazard that was drawn from."""
     torch.manual_seed(0)
     names = {}
-    exec(compile(example("docs/library.md"), "library.md", "exec"), names)
+    exec(compile(examples("docs/library.md")[0], "library.md", "exec"), names)
     rows = ["C", "Brier score at 1", "calibration slope"]
     assert re.findall(f"^({'|'.join(rows)}) ", capsys.readouterr().out, flags=re.MULTILINE) == rows
     table = names["compared"].table(reference="first covariate")
@@ -101,6 +101,11 @@ def test_the_librarys_example_runs(capsys):
     )
     assert (table["estimate"] > 0.7).all()
     assert (table.loc["first covariate", "p"] == 1).all()
+
+
+def test_the_example_of_the_estimator_runs(capsys):
+    exec(compile(examples("docs/library.md")[1], "library.md", "exec"), {})
+    assert float(capsys.readouterr().out.split()[-1]) > 0.7
 
 
 def test_make_targets_exist_and_sizes_are_those_of_the_configuration():
