@@ -44,7 +44,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.real_followup
 
 lock:
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --extra dev --extra bench --extra slurm \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --extra study --extra dev --extra bench --extra slurm \
 	  --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
 
 # what make has made and caches; cohorts and runs of your own stay

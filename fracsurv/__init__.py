@@ -1,3 +1,3 @@
 """Survival of women whose spine was radiographed: models, losses, metrics."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from enum import StrEnum
 from itertools import count
 from pathlib import Path
 from typing import Annotated
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:  # installed as a library alone
+    print("error: the commands need more libraries: pip install 'fracsurv[study]'", file=sys.stderr)
+    raise SystemExit(2) from None
 
+from fracsurv import __version__
 from fracsurv.utils.errors import UserError, run_command
 from fracsurv.utils.formatting import counted
 
 # Imports stand inside the commands: torch and scikit-survival take seconds, `--help` and `check` should not.
 
-app = typer.Typer(
-    help="Does a spine radiograph add to clinical risk factors when predicting fractures?",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 detect = typer.Typer(
     help="Find vertebrae in radiographs: boxes, and keypoints where they can be learnt.", no_args_is_help=True
@@ -47,6 +48,21 @@ class Overlap(StrEnum):
     refuse = "refuse"
     exclude = "exclude"
     keep = "keep"
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"fracsurv {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Does a spine radiograph add to clinical risk factors when predicting fractures?"""
 
 
 def _listed(names: str) -> list[str]:

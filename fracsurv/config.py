@@ -15,8 +15,13 @@ from pydantic.dataclasses import dataclass
 from fracsurv.utils.errors import UserError, closest
 from fracsurv.utils.yaml_files import read_yaml, validation_faults
 
-ROOT = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parent
+INSTALLED = (_PACKAGE / "_data").is_dir()
+"""Whether this is fracsurv from a wheel, which carries configurations, notebooks and Snakefile."""
+ROOT = _PACKAGE / "_data" if INSTALLED else _PACKAGE.parent
 CONFIGS = ROOT / "configs"
+WORKPLACE = Path() if INSTALLED else ROOT
+"""Where `data/` and `reports/` lie unless a path is given."""
 TRUE_RISK = "true_risk"
 RESNETS = ("resnet50", "resnet18")
 VITS = ("vit_b_32", "vit_tiny")
@@ -197,7 +202,7 @@ def as_record(item: Experiment | Profile) -> dict[str, Any]:
 
 def _read(path: Path, faults: list[str]) -> dict[Any, Any]:
     if not path.exists():
-        raise UserError(f"{path}: not there; fracsurv runs from its repository, installed with `make setup`")
+        raise UserError(f"{path}: no such file")
     content = read_yaml(path, faults)
     if content is None:
         raise UserError(faults)

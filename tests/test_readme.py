@@ -1,7 +1,8 @@
-"""The README is true: its commands run, its files are there, its claims about make targets hold."""
+"""README and docs are true: their commands run, their files and anchors are there, their numbers are the code's."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -14,12 +15,27 @@ import torch
 from PIL import Image
 
 from fracsurv.config import ROOT, load_experiments, load_profile
+from fracsurv.losses import cox_nll
+from fracsurv.models.cox import RIDGE
+from fracsurv.models.deepsurv import DeepSurv
+from fracsurv.training.augmentation import CropAugment, FullAugment
+from fracsurv.vertebrae.slots import GAP_FACTOR
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ("README.md", "docs/running.md", "docs/predict.md", "docs/validation.md", "docs/vertebrae.md")
+"""Pages with commands, in an order in which each finds what the ones before it made."""
+DOCUMENTS = ("README.md", "data/README.md", "reports/README.md", "tests/README.md", "benchmarks/RESULTS.md")
 BIN = Path(sys.executable).parent
+
+
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+README = read("README.md")
 COMMANDS = [
     line.split("#")[0].strip()
-    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    for page in PAGES
+    for block in re.findall(r"```bash\n(.*?)```", read(page), flags=re.DOTALL)
     for line in block.splitlines()
     if line.strip()
 ]
@@ -45,8 +61,8 @@ def workplace(tmp_path_factory):
     return folder
 
 
-def test_every_command_runs_in_the_readmes_order(workplace):
-    assert len(COMMANDS) == 12
+def test_every_command_runs_in_the_pages_order(workplace):
+    assert len(COMMANDS) == 19
     for command in COMMANDS:
         assert command.startswith(".venv/bin/")
         done = subprocess.run(
@@ -55,17 +71,28 @@ def test_every_command_runs_in_the_readmes_order(workplace):
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-    files = ("mine/index.html", "new/predictions.csv", "other/validation.csv")
+    files = ("mine/index.html", "steps/index.html", "new/predictions.csv", "other/validation.csv")
     for made in ("out.ipynb", "data/whas500/cohort.csv", *(f"reports/{name}" for name in files)):
         assert (workplace / made).exists(), made
 
 
-def test_the_example_runs(capsys):
+def examples(page: str) -> list[str]:
+    """The page's examples of Python."""
+    return re.findall(r"```python\n(.*?)```", read(page), flags=re.DOTALL)
+
+
+def test_the_readmes_example_learns_the_hazard_that_was_drawn_from(capsys):
+    torch.manual_seed(0)
+    (example,) = examples("README.md")
+    exec(compile(example, "README.md", "exec"), {})
+    assert float(re.fullmatch(r"C-index (0\.\d+)\n", capsys.readouterr().out)[1]) > 0.7
+
+
+def test_the_example_of_loss_and_metrics_runs(capsys):
     """What it prints is what its model reaches: the hazard that was drawn from."""
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     torch.manual_seed(0)
     names = {}
-    exec(compile(example, "README.md", "exec"), names)
+    exec(compile(examples("docs/library.md")[0], "library.md", "exec"), names)
     rows = ["C", "Brier score at 1", "calibration slope"]
     assert re.findall(f"^({'|'.join(rows)}) ", capsys.readouterr().out, flags=re.MULTILINE) == rows
     table = names["compared"].table(reference="first covariate")
@@ -76,14 +103,61 @@ def test_the_example_runs(capsys):
     assert (table.loc["first covariate", "p"] == 1).all()
 
 
-def test_make_targets_and_files_exist_and_sizes_are_those_of_the_configuration():
+def test_the_example_of_the_estimator_runs(capsys):
+    exec(compile(examples("docs/library.md")[1], "library.md", "exec"), {})
+    assert float(capsys.readouterr().out.split()[-1]) > 0.7
+
+
+def test_make_targets_exist_and_sizes_are_those_of_the_configuration():
     for target in ("report", "test", "lab", "setup", "bench", "clean"):
         subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, check=True)
-    named = re.findall(r"\]\(([\w./-]+)\)", README) + re.findall(r"`((?:notebooks|configs|docs)/[\w./]+)`", README)
-    assert named
-    assert not [path for path in named if not (ROOT / path).exists()]
-    modules = {path.name for path in (ROOT / "fracsurv").glob("*.py")} - {"__init__.py"}
-    assert not [name for name in modules if name not in README]
-    assert all(f"`{name}`" in README for name in load_experiments())
-    size = load_profile("demo").simulate
-    assert f"{size['patients']:,} women and {size['external']:,} external" in README
+    assert len(README.split()) <= 800
+    above = [
+        path.name for path in (ROOT / "fracsurv").glob("*") if path.suffix == ".py" or (path / "__init__.py").exists()
+    ]
+    assert not [name for name in above if name not in README and name != "__init__.py"]
+    assert all(f"`{name}`" in read("docs/running.md") for name in load_experiments())
+    demo = load_profile("demo")
+    assert f"{demo.simulate['patients']:,} women and {demo.simulate['external']:,} external" in README
+    assert f"fits {len(load_experiments())} models" in README
+
+
+def anchors(page: str) -> set[str]:
+    """What a host of repositories makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", read(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_somewhere():
+    broken = []
+    pages = [*DOCUMENTS, *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+    for page in pages:
+        links = re.findall(r"\]\((?!https?:)([\w./-]*)(?:#([\w-]+))?\)", read(page))
+        for path, anchor in links:
+            target = (ROOT / page).parent / path if path else ROOT / page
+            found = target.exists() and (not anchor or anchor in anchors(str(target.resolve().relative_to(ROOT))))
+            broken += [] if found else [f"{page}: {path}#{anchor}"]
+        named = re.findall(r"`((?:notebooks|configs|docs|benchmarks|fracsurv)/[\w./]+)`", read(page))
+        broken += [f"{page}: {path}" for path in named if not (ROOT / path).exists()]
+    assert not broken
+
+
+def test_deviations_from_the_thesis_are_the_codes():
+    page = re.sub(r"\s+", " ", read("docs/thesis.md"))
+    full, crops = FullAugment(), CropAugment()
+    dropout = inspect.signature(DeepSurv).parameters["dropout"].default
+    for said in (
+        f"the rate is not given | {dropout:g} |",
+        f"| {GAP_FACTOR:g} times the distance",
+        f"ridge penalty of {RIDGE:g}",
+        f"{100 * full.dropout:g} % of the pixels",
+        f"within ±{full.degrees:g}°",
+        f"vertical flip with probability {full.vertical_flip:g}",
+        f"both flips with probability {crops.vertical_flip:g}",
+        f"zoom {crops.zoom[0]:g} to {crops.zoom[1]:g}",
+        f"contrast {crops.contrast[0]:g} to {crops.contrast[1]:g}",
+        f"an SD of {crops.noise_sd:g}",
+    ):
+        assert said in page, said
+    assert inspect.signature(cox_nll).parameters["ties"].default == "efron"
+    assert inspect.signature(cox_nll).parameters["reduction"].default == "mean"

@@ -10,7 +10,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
 
-from fracsurv.config import ROOT, TRUE_RISK, load_profile
+from fracsurv.config import TRUE_RISK, WORKPLACE, load_profile
 from fracsurv.plots import as_png, as_svg, set_style
 from fracsurv.report.tables_export import as_text, to_html, write_table
 from fracsurv.study.labels import provenance_lines
@@ -42,17 +42,17 @@ def open_notebook(cohort: str = "", profile: str = "tiny", out: str = "", *, kin
         The images that the notebook looks at.
     """
     settings = load_profile(profile)
-    folder = Path(cohort) if cohort else ROOT / "data" / settings.name
+    folder = Path(cohort) if cohort else WORKPLACE / "data" / settings.name
     if not cohort:
         with locked(folder.with_name(f".{folder.name}.lock")):  # two notebooks may be opened at once
             if not folder.exists():
                 from fracsurv.simulate import simulate_cohort
 
                 simulate_cohort(folder, **settings.simulate, resolution=settings.scale, progress=False)
-    own = folder.resolve() == (ROOT / "data" / settings.name).resolve()
+    own = folder.resolve() == (WORKPLACE / "data" / settings.name).resolve()
     name = settings.name if own else f"{folder.resolve().name}-{settings.name}"
     set_style()
-    return prepare(folder, out or ROOT / "reports" / name, settings, kinds=kinds)
+    return prepare(folder, out or WORKPLACE / "reports" / name, settings, kinds=kinds)
 
 
 def ensure(run: Run, names: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fracsurv.config import ROOT, as_record
+from fracsurv.config import INSTALLED, ROOT, as_record
 from fracsurv.study.protocol import fit_records, split_counts
 from fracsurv.study.run import Run
 from fracsurv.utils.formatting import counted
@@ -121,6 +121,8 @@ def _fits_differ(facts: dict[str, Any]) -> list[tuple[str, str]]:
 @cache
 def commit() -> str | None:
     """The repository's commit, with '+changes' if files differ from it; None without git or repository."""
+    if INSTALLED:  # a repository around it would be another project's
+        return None
     try:
         found, changed = (
             subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True).stdout
