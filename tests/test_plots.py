@@ -97,23 +97,26 @@ def test_spread_keeps_order_and_gap_and_moves_no_more_than_needed():
     np.testing.assert_array_equal(plots.spread([0.9, 0.1], 0.1), [0.9, 0.1])
 
 
-def test_coefficient_forest_draws_hazard_ratios():
-    rows = [(0, "age", np.log(2)), (1, "age", np.log(8)), (0, "bmi", 0.0), (1, "bmi", 0.0)]
-    table = pd.DataFrame(rows, columns=["fold", "covariate", "log_hazard_ratio"])
+def test_coefficient_forest_draws_ratios_and_intervals_by_fold():
+    rows = [("age", 0, 2.0, 1.5, 3.0), ("bmi", 0, 0.9, np.nan, np.nan), ("age", 1, 8.0, 0.01, 90.0)]
+    table = pd.DataFrame(rows, columns=["covariate", "fold", "ratio", "low", "high"])
     axes = plots.coefficient_forest(table, {"age": "Age (per SD)", "bmi": "BMI (per SD)"}).axes[0]
-    drawn = [np.atleast_1d(line.get_xdata()) for line in axes.lines[1:]]
-    np.testing.assert_allclose(drawn[0], [2, 8])
-    np.testing.assert_allclose(drawn[1], [4])  # geometric mean
+    points = {
+        line.get_label(): line.get_xdata().tolist() for line in axes.lines if line.get_label().startswith("fold")
+    }
+    assert points == {"fold 1": [2.0, 0.9], "fold 2": [8.0]}  # bmi was left out of the second fold
+    drawn = [[each[:, 0].tolist() for each in lines.get_segments() if len(each)] for lines in axes.collections]
+    assert drawn[0][0] == [1.5, 3.0]
+    assert drawn[1] == [[0.05, 20.0]]  # cut at the edges of the axis
     assert "Hazard ratio" in axes.get_xlabel()
 
 
 def test_coefficient_forest_marks_ratios_beyond_its_edges():
-    rows = [(0, "rare", 40.0), (1, "rare", 1000.0), (0, "never", -8.0), (1, "never", 0.0), (0, "age", 0.5)]
-    table = pd.DataFrame(rows, columns=["fold", "covariate", "log_hazard_ratio"])
+    rows = [("rare", 0, 1e9, 0.1, np.inf), ("never", 0, 1e-4, np.nan, np.nan), ("age", 0, 1.2, 1.0, 1.4)]
+    table = pd.DataFrame(rows, columns=["covariate", "fold", "ratio", "low", "high"])
     axes = plots.coefficient_forest(table, {"rare": "Rare", "never": "Never", "age": "Age"}).axes[0]
-    drawn = [(line.get_marker(), *(float(np.atleast_1d(xy)[0]) for xy in line.get_data())) for line in axes.lines[1:]]
-    assert {each for each in drawn if each[0] in "<>"} == {(">", 10.0, 0.0), ("<", 0.1, 1.0)}
-    assert all(0.1 <= x <= 10 for _, x, _ in drawn)
+    drawn = {line.get_marker(): line.get_xydata().tolist() for line in axes.lines if line.get_marker() in "<>"}
+    assert drawn == {"<": [[0.05, 1.0]], ">": [[20.0, 0.0]]}
 
 
 def test_box_heights_mark_the_limit():

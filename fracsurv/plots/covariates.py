@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fracsurv.plots.style import COLOURS, GREY, name_rows, new_figure
 
 BINS = 18
-SHOWN_RATIOS = (0.1, 10.0)
+SHOWN_RATIOS = (0.05, 20.0)
 
 
 def covariate_distributions(
@@ -76,45 +76,34 @@ def _shares(axes, values: pd.DataFrame, event: NDArray, labels: Mapping[str, str
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
 
-def coefficient_forest(coefficients: pd.DataFrame, labels: Mapping[str, str], *, provenance: str = "") -> Figure:
-    """Hazard ratios of a Cox model: a small point for each fold's model, a large one for their geometric mean.
+def coefficient_forest(ratios: pd.DataFrame, labels: Mapping[str, str], *, provenance: str = "") -> Figure:
+    """Hazard ratios of a Cox model with their intervals, a colour a fold.
 
-    Ratios below 0.1 or above 10 (a factor that nearly nobody has) are drawn as an arrow at that edge, so that they do
-    not press all others together. `coefficients` has `fold, covariate, log_hazard_ratio`, covariates in order;
-    `labels` say what the ratio is per ('per SD', 'yes against no').
+    `ratios` has `covariate, fold, ratio, low, high`, covariates in order. A row that is not there was left out of
+    that fold's model; `low` and `high` may be missing. `labels` say what a ratio is per ('per SD', 'yes against no').
+    The axis ends at 0.05 and 20; a ratio beyond (of a factor that nearly nobody has) is an arrow at that edge, so
+    that it does not press all others together.
     """
-    names = list(dict.fromkeys(coefficients["covariate"]))
-    figure = new_figure(6.6, 0.9 + 0.3 * len(names), provenance)
+    names = list(dict.fromkeys(ratios["covariate"]))
+    folds = list(dict.fromkeys(ratios["fold"]))
+    figure = new_figure(7.4, 1.6 + 0.34 * len(names), provenance)
     axes = figure.subplots()
     axes.axvline(1, color=GREY, linewidth=1, linestyle=":")
-    clipped = False
-    for row, name in enumerate(names):
-        log_ratios = coefficients.loc[coefficients["covariate"] == name, "log_hazard_ratio"].to_numpy()
-        with np.errstate(over="ignore"):  # exp of a coefficient that ran away is infinite, and clipped
-            ratios, mean = np.exp(log_ratios), np.exp(log_ratios.mean())
-        axes.hlines(
-            row, *np.clip([ratios.min(), ratios.max()], *SHOWN_RATIOS), color=COLOURS[0], linewidth=1, alpha=0.6
-        )
-        clipped |= _points(axes, row, ratios, marker="o", markersize=3.5, alpha=0.6)
-        clipped |= _points(axes, row, np.array([mean]), marker="D", markersize=6)
-    axes.set_xscale("log")
+    low, high = SHOWN_RATIOS
+    for k, fold in enumerate(folds):
+        rows = ratios[ratios["fold"] == fold]
+        at = rows["covariate"].map(names.index).to_numpy() + 0.5 * ((k + 0.5) / len(folds) - 0.5)
+        style = {"color": COLOURS[k % len(COLOURS)], "markersize": 4}
+        axes.hlines(at, rows["low"].clip(low, high), rows["high"].clip(low, high), color=style["color"], linewidth=1)
+        inside = rows["ratio"].between(low, high).to_numpy()
+        axes.plot(rows["ratio"][inside], at[inside], "o", label=f"fold {fold + 1}", **style)
+        for edge, arrow, beyond in ((low, "<", rows["ratio"] < low), (high, ">", rows["ratio"] > high)):
+            if beyond.any():  # nothing drawn outside the axes has no size, on which the layout breaks down
+                axes.plot(np.full(beyond.sum(), edge), at[beyond], arrow, clip_on=False, **style)
     name_rows(axes, [labels[name] for name in names])
-    beyond = "; arrows: beyond 0.1 to 10" if clipped else ""
-    axes.set(xlabel=f"Hazard ratio (log scale); diamonds: mean over the folds{beyond}")
-    low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
+    axes.set(xscale="log", xlim=SHOWN_RATIOS, xlabel="Hazard ratio with 95 % interval (log scale; arrows: beyond)")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
+    figure.legend(loc="outside lower center", ncols=6)
     return figure
-
-
-def _points(axes, row: int, ratios: NDArray, *, marker: str, **style) -> bool:
-    """Draw ratios on a row, those beyond the edges as arrows; whether there were such."""
-    low, high = SHOWN_RATIOS
-    inside = ratios[(ratios >= low) & (ratios <= high)]
-    if len(inside):
-        axes.plot(inside, [row] * len(inside), marker, color=COLOURS[0], **style)
-    for edge, arrow, beyond in ((low, "<", ratios < low), (high, ">", ratios > high)):
-        if beyond.any():
-            axes.plot([edge], [row], arrow, color=COLOURS[3], markersize=7)
-    return len(inside) < len(ratios)

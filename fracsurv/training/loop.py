@@ -167,7 +167,7 @@ class Training:
 
 
 def run_epoch(training: Training, epoch: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Train, and validate where the recipe says so; the epoch's rows of `history` and `timing`."""
+    """Train, and validate where the recipe says so and there is anybody; the epoch's rows of `history`, `timing`."""
     recipe, watch, began = training.recipe, training.watch, clock.perf_counter()
     row = {"epoch": epoch + 1, "lr": learning_rate(recipe, epoch)}
     for group in training.optimiser.param_groups:
@@ -175,7 +175,8 @@ def run_epoch(training: Training, epoch: int) -> tuple[dict[str, float], dict[st
     batches = draw_batches(training.patients.train, recipe.batch_size, derive_seed(recipe.seed, epoch))
     row |= train_epoch(training, batches, epoch)
     speed = sum(map(len, batches)) / (clock.perf_counter() - began)
-    if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == recipe.epochs:
+    due = (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == recipe.epochs
+    if due and len(training.patients.validation):
         with watch("validation"):
             row |= validate(training, epoch)
     seconds = {f"{part}_s": spent for part, spent in watch.lap().items()}
