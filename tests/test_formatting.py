@@ -5,7 +5,6 @@ import math
 import pytest
 
 from fracsurv.utils.formatting import (
-    bracketed,
     counted,
     estimate_cell,
     format_p,
@@ -34,8 +33,6 @@ NAN = math.nan
         (signed(0.0423), "+0.042"),
         (interval(-0.1, 0.2, sign=True), "−0.100 to +0.200"),
         (interval(NAN, 0.1), "not known"),
-        (bracketed(-0.5, -0.75, 0.25), "−0.50 [−0.75, 0.25]"),
-        (bracketed(0.0, NAN, NAN), "0.00 [interval not known]"),
         (estimate_cell(0.612, 0.571, 0.653, sd=0.01), "0.612 ± 0.010\n[0.571, 0.653]"),
         (estimate_cell(0.02, -0.01, 0.05, "+.3f"), "+0.020\n[−0.010, +0.050]"),
         (estimate_cell(0.6, NAN, NAN), "0.600"),

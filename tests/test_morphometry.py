@@ -10,12 +10,10 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from fracsurv.vertebrae.morphometry import (
-    GENANT_TOLERANCES,
     THESIS_TOLERANCES,
     TYPES,
     grade_probabilities,
     morphometry,
-    soft_grade,
 )
 
 
@@ -104,19 +102,12 @@ def test_a_missing_neighbour_is_left_out_of_the_mean():
     assert found.type.tolist() == [0, 0, 0, 0]
 
 
-def test_losses_are_differentiable_and_agree_with_the_hard_grade():
+def test_losses_are_differentiable():
     rng = np.random.default_rng(0)
     points = torch.tensor(
         [vertebra(*rng.uniform(10, 22, 3)) for _ in range(40)], dtype=torch.float64, requires_grad=True
     )
     assert torch.autograd.gradcheck(lambda p: morphometry(p).losses, points[:5].detach().requires_grad_())
-    found = morphometry(points)
-    soft = soft_grade(found.losses)
-    soft.sum().backward()
-    assert torch.isfinite(points.grad).all()
-    clear = (found.losses.amax(dim=1)[:, None] - torch.tensor(GENANT_TOLERANCES)).abs().amin(dim=1) > 0.1
-    assert clear.sum() > 5
-    torch.testing.assert_close(soft[clear], found.grade[clear].double(), atol=0.02, rtol=0)
 
 
 def test_chances_of_grades_follow_the_normal_distribution():

@@ -23,7 +23,7 @@ from fracsurv.study.prepare import prepare
 from fracsurv.study.protocol import evaluated_split, fit_records, headline_horizon
 from fracsurv.study.provenance import commit
 from fracsurv.study.results import write_predictions
-from fracsurv.study.thesis_results import in_thesis_order, published, published_alpha, published_summary, thesis_order
+from fracsurv.study.thesis_results import in_thesis_order, published, published_summary, thesis_order
 from fracsurv.study.time_dependent import KAPLAN_MEIER, follow_up_groups, metrics_over_time
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import write_json
@@ -306,8 +306,6 @@ def test_published_values_spot_checked():
     assert published("cox_ph", "validation", "brier") == (0.20, 0.01)
     assert published("cox_ph", "external", "c_index") is None
     assert published(TRUE_RISK, "test", "c_index") is None
-    assert published_alpha("vit_crops_alpha") == 0.9
-    assert published_alpha("cds_crops_if") is None
     assert published_summary()["bmi"] == "26.3 ± 4.4"
     assert set(thesis_order()) == {name for name, row in load_experiments().items() if not row.morphometry}
     assert in_thesis_order(["cox_ph", "mine", TRUE_RISK, "cds_full"]) == [TRUE_RISK, "cds_full", "cox_ph", "mine"]

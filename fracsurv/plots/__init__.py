@@ -11,18 +11,14 @@ figure that leaves its page still says what its numbers were made from.
 from fracsurv.cohort.boxes import LEVELS
 from fracsurv.plots.ablation import forest, subgroups
 from fracsurv.plots.calibration import CalibrationPanel, calibration, decision_curve
-from fracsurv.plots.covariates import coefficient_forest, covariate_distributions
-from fracsurv.plots.explanation import contributions, factor_losses, heat_maps
+from fracsurv.plots.covariates import coefficient_forest
+from fracsurv.plots.explanation import contributions, heat_maps
 from fracsurv.plots.images import (
     augmentation_samples,
-    box_heights,
-    boxes_per_patient,
     corrections,
     crop_montage,
     grade_matrix,
     keypoints,
     radiograph_with_slots,
 )
-from fracsurv.plots.style import COLOURS, as_png, as_svg, name_rows, new_figure, set_style, spread, time_axis
-from fracsurv.plots.survival import expected_and_observed, incidence, kaplan_meier, log_rank_p, numbers_at_risk
-from fracsurv.plots.training import alpha_sweep, late_fusion_weights, learning_curves
+from fracsurv.plots.style import COLOURS, as_png, as_svg, name_rows, new_figure, set_style, time_axis

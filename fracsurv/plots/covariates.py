@@ -8,72 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from numpy.typing import NDArray
 
 from fracsurv.plots.style import COLOURS, GREY, name_rows, new_figure
 
-BINS = 18
 SHOWN_RATIOS = (0.05, 20.0)
-
-
-def covariate_distributions(
-    values: pd.DataFrame,
-    event: NDArray,
-    kinds: Mapping[str, str],
-    labels: Mapping[str, str],
-    *,
-    outcome: str = "any fracture",
-    provenance: str = "",
-) -> Figure:
-    """How each covariate is distributed among patients with and without an event during follow-up.
-
-    `values` (n, p) has a column for each covariate, in its own unit; NaN = missing, left out. `kinds` are
-    'continuous', 'normalised' (histograms) or 'binary' (shares, all in one panel); `labels` name columns and units.
-    """
-    event = np.asarray(event, bool)
-    binary = [name for name, kind in kinds.items() if kind == "binary"]
-    smooth = [name for name in kinds if name not in binary]
-    n_columns = min(3, max(1, len(smooth)))
-    n_rows = -(-len(smooth) // n_columns)
-    share_inches = 1.1 + 0.3 * len(binary) if binary else 0
-    figure = new_figure(7.6, 2.2 * n_rows + share_inches + 0.3, provenance)
-    both = [2.2 * n_rows] * bool(smooth) + [share_inches] * bool(binary)
-    parts = iter(figure.subfigures(len(both), 1, height_ratios=both, squeeze=False)[:, 0])
-    if smooth:
-        panels = next(parts).subplots(n_rows, n_columns, squeeze=False)
-        for axes, name in zip(panels.flat, smooth, strict=False):
-            _histogram(axes, values[name].to_numpy(float), event, labels[name])
-        for axes in panels.flat[len(smooth) :]:
-            axes.set_visible(False)
-        panels[0, 0].legend(title=None, loc="upper left", fontsize=7)
-    if binary:
-        _shares(next(parts).subplots(), values, event, {name: labels[name] for name in binary}, outcome)
-    return figure
-
-
-def _histogram(axes, values: NDArray, event: NDArray, label: str) -> None:
-    known = np.isfinite(values)
-    values, event = values[known], event[known]
-    edges = np.histogram_bin_edges(values, bins=BINS)
-    for chosen, colour, name in ((~event, GREY, "no event"), (event, COLOURS[3], "event")):
-        if chosen.any():
-            how = {"bins": edges, "weights": np.full(chosen.sum(), 100 / chosen.sum()), "color": colour}
-            axes.hist(values[chosen], histtype="stepfilled", alpha=0.15, **how)
-            axes.hist(values[chosen], histtype="step", linewidth=1.3, label=name, **how)
-    axes.set(xlabel=label, ylabel="Patients, %", ylim=(0, axes.get_ylim()[1] * 1.25))
-
-
-def _shares(axes, values: pd.DataFrame, event: NDArray, labels: Mapping[str, str], outcome: str) -> None:
-    names = list(labels)
-    without, have = (100 * values.loc[chosen, names].mean().to_numpy() for chosen in (~event, event))
-    rows = np.arange(len(names))
-    axes.hlines(rows, without, have, color=GREY, linewidth=1, alpha=0.6)
-    axes.plot(without, rows, "o", color=GREY, label=f"without {outcome} in follow-up", markersize=5)
-    axes.plot(have, rows, "D", color=COLOURS[3], label=f"with {outcome}", markersize=5)
-    name_rows(axes, [labels[name] for name in names])
-    axes.set(xlabel="Patients with the factor, %")
-    axes.set_xlim(left=-0.02 * max(axes.get_xlim()[1], 1))
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
 
 def coefficient_forest(ratios: pd.DataFrame, labels: Mapping[str, str], *, provenance: str = "") -> Figure:

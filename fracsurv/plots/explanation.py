@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -34,32 +33,6 @@ def contributions(
         axes.set_title(title, fontsize=9)
     words = "Log hazard with the vertebra less that without it: median and middle half of the patients"
     figure.supxlabel(broken(words, width - 0.3), fontsize=9)
-    return figure
-
-
-def factor_losses(
-    table: pd.DataFrame, factors: Mapping[str, str], labels: Mapping[str, str], *, provenance: str = ""
-) -> Figure:
-    """Loss of C when a clinical factor is permuted: small points are fold models, a large one their mean.
-
-    `table` has `experiment, fold, factor, loss, ci_low, ci_high` (of the mean).
-    """
-    figure = new_figure(7.6, 1.1 + 0.34 * len(factors), provenance)
-    panels = figure.subplots(1, len(labels), sharey=True, sharex=True, squeeze=False)[0]
-    for axes, (name, title) in zip(panels, labels.items(), strict=True):
-        axes.axvline(0, color=GREY, linewidth=1, linestyle=":")
-        rows = table[table["experiment"] == name]
-        for position, factor in enumerate(factors):
-            of_factor = rows[rows["factor"] == factor]
-            losses = of_factor["loss"].to_numpy()
-            axes.plot(losses, [position] * len(losses), "o", color=COLOURS[0], markersize=3, alpha=0.6)
-            if len(losses):
-                axes.hlines(position, *of_factor[["ci_low", "ci_high"]].iloc[0], color=COLOURS[0], linewidth=1.4)
-                axes.plot(losses.mean(), position, "D", color=COLOURS[0], markersize=5)
-        name_rows(axes, list(factors.values()))
-        axes.set_title(title, fontsize=8)
-    words = "Loss of C-index when the factor is permuted; diamonds: mean over the folds, 95 % interval"
-    figure.supxlabel(broken(words, 7.3), fontsize=9)
     return figure
 
 

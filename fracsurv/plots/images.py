@@ -9,32 +9,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse, Rectangle
-from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from fracsurv.cohort.boxes import CHI2_90, LEVELS, N_SLOTS
-from fracsurv.plots.style import COLOURS, GREY, ink, new_figure
+from fracsurv.cohort.boxes import CHI2_90, LEVELS
+from fracsurv.plots.style import COLOURS, GREY, new_figure
 
 NINETY = CHI2_90**0.5
 """Half-axes of a two-dimensional normal's 90 % ellipse, in standard deviations."""
 STATES = {"used": COLOURS[2], "too tall": COLOURS[3], "topmost, dropped": COLOURS[1], "empty slot": COLOURS[9]}
-
-
-def box_heights(heights: NDArray, limit: float, *, provenance: str = "") -> Figure:
-    """Histogram of the boxes' heights with the limit above which a box is discarded, in the image's pixels."""
-    figure = new_figure(6.2, 2.9, provenance)
-    axes = figure.subplots()
-    axes.hist(heights, bins=np.linspace(0, max(float(np.max(heights)), limit) * 1.06, 48), color=COLOURS[0])
-    axes.axvline(limit, color=COLOURS[3], linewidth=1.5)
-    axes.annotate(
-        f"limit: {limit:.4g} px", (limit, 0.95), xycoords=("data", "axes fraction"), xytext=(-5, 0),
-        textcoords="offset points", ha="right", va="top", fontsize=8, color=ink(COLOURS[3]),
-    )  # fmt: skip
-    axes.set_yscale("log")  # a handful of boxes above the limit must not vanish beside thousands
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
-    axes.set(xlabel="Height of the box, pixels of the cohort's radiographs", ylabel="Boxes (log scale)")
-    axes.set(xlim=(0, None), ylim=(0.7, None))
-    return figure
 
 
 def radiograph_with_slots(
@@ -150,20 +132,6 @@ def augmentation_samples(
         axes.imshow(picture, cmap="gray", vmin=0, vmax=max(1e-6, float(np.percentile(original, 99.8))))
         axes.set_title(f"{name}, as it is" if i == 0 else f"draw {i}", fontsize=8, loc="center")
         axes.set_axis_off()
-    return figure
-
-
-def boxes_per_patient(counts: NDArray, *, provenance: str = "") -> Figure:
-    """How many patients have how many boxes, with the 13 that a network sees marked."""
-    figure = new_figure(6.2, 2.7, provenance)
-    axes = figure.subplots()
-    values, patients = np.unique(counts, return_counts=True)
-    axes.bar(values, patients, color=[COLOURS[2] if v == N_SLOTS else COLOURS[0] for v in values], width=0.8)
-    for value, n in zip(values, patients, strict=True):
-        axes.text(value, n, f"{n:,}", ha="center", va="bottom", fontsize=7, color=GREY)
-    axes.set(xlabel=f"Boxes in a radiograph ({N_SLOTS}, T4 to L4: green)", ylabel="Patients")
-    axes.set(xticks=np.arange(min(values.min(), N_SLOTS) - 1, max(values.max(), N_SLOTS) + 2), ylim=(0, None))
-    axes.margins(y=0.12)
     return figure
 
 

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from io import BytesIO
 
 import matplotlib as mpl
-import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -23,21 +21,6 @@ GREY = "#6b6b6b"
 STAMP_INCHES = 0.24
 CHARACTER = 0.56
 """Mean width of DejaVu's characters in running English, as a share of the font's size."""
-LINE = {"arrowstyle": "-", "linewidth": 0.5, "alpha": 0.6, "shrinkA": 1, "shrinkB": 2, "relpos": (0, 0.5)}
-"""From a label to its point."""
-
-
-def ink(colour: str) -> str:
-    """A colour as dark as small print on white must be: a contrast ratio of 4.5 (WCAG)."""
-    share = np.array(to_rgb(colour))
-    while 1.05 / (_luminance(share) + 0.05) < 4.5:
-        share = share * 0.97
-    return to_hex(share)
-
-
-def _luminance(share: np.ndarray) -> float:
-    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
 def set_style() -> None:
@@ -92,24 +75,6 @@ def time_axis(unit: str) -> tuple[float, str]:
     return divisor, f"Time since start of follow-up, {name}"
 
 
-def spread(wanted: Sequence[float], gap: float) -> np.ndarray:
-    """Positions as near to `wanted` as may be, in the same order, at least `gap` apart."""
-    wanted = np.asarray(wanted, float)
-    order = np.argsort(wanted, kind="stable")
-    # Pool adjacent violators: what remains after taking the gaps away must not decrease.
-    values = wanted[order] - gap * np.arange(len(wanted))
-    blocks: list[list[float]] = []
-    for value in values:
-        blocks.append([value, 1])
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (a, n), (b, m) = blocks[-2], blocks.pop()
-            blocks[-1] = [(a * n + b * m) / (n + m), n + m]
-    level = np.concatenate([[value] * int(n) for value, n in blocks]) if blocks else np.empty(0)
-    placed = np.empty(len(wanted))
-    placed[order] = level + gap * np.arange(len(wanted))
-    return placed
-
-
 def percent(*sides: Axis, decimals: int | None = None) -> None:
     """Show shares from 0 to 1 in percent, without the sign, on these sides of a panel."""
     for side in sides:
@@ -121,23 +86,6 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
-
-
-def label_ends(
-    axes: Axes, x: Sequence[float], y: Sequence[float], texts: Sequence[str], colours: Sequence[str], *, gap: float
-) -> None:
-    """Write labels right of the axes, each joined to its point by a thin line, `gap` of the axes' height apart."""
-    low, high = axes.get_ylim()
-    shares = (np.asarray(y, float) - low) / (high - low)
-    placed = spread(shares, gap)
-    # Kept within the axes' height where they fit there.
-    placed = placed - max(0.0, placed.max() - 1) if len(placed) else placed
-    placed = placed + max(0.0, -placed.min()) if len(placed) else placed
-    for x_end, y_end, share, text, colour in zip(x, y, placed, texts, colours, strict=True):
-        axes.annotate(
-            text, xy=(x_end, y_end), xytext=(1.04, share), textcoords="axes fraction", va="center", fontsize=8,
-            color=ink(colour), annotation_clip=False, arrowprops=LINE | {"color": colour},
-        )  # fmt: skip
 
 
 def as_png(figure: Figure, dpi: int = 110) -> bytes:

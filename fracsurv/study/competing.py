@@ -70,40 +70,6 @@ def read_competing(record: dict[str, Any]) -> CompetingHazard:
     return CompetingHazard(np.array(record["coefficients"]), read_baseline(record["baseline"]))
 
 
-def counted_note(cohort: Cohort) -> str:
-    """How the metrics take the competing event; '' for a cohort without."""
-    if not cohort.has_competing:
-        return ""
-    return (
-        f"A competing event ({cohort.competing_event}) is neither the event nor censoring. AUC counts who had it by "
-        "the horizon among those without the event (definition ii of Blanche et al. 2013), the Brier score wants a "
-        "probability of 0 of them, Uno's C is that of Wolbers et al. (2014). AUC, that C and thirds of risk rank "
-        "patients by the predicted probability (by the horizon; by the last that training reached), so that what "
-        "clinical factors say of the competing event counts in every row, and one that knows nothing need not get "
-        "0.5. Harrell's C and the thesis's AUC, which rank by the log hazard, and the loss take who had it as "
-        "censored. Probabilities are absolute risks (Benichou and Gail 1990): from the model's hazard of the event, "
-        "and that of the competing event by a Cox model of the clinical factors, the same for every row (where a "
-        f"fold's training patients have fewer than {EVENTS_A_FACTOR} of it a factor, the same for every patient)."
-    )
-
-
-def limit_note(cohort: Cohort) -> str:
-    """What remains to be said of shares and probabilities where there is a competing event; '' without."""
-    if not cohort.has_competing:
-        return ""
-    first = cohort.competing_event
-    return (
-        f"Who has {first} first never has {cohort.outcome}: shares and observed risk are cumulative incidences "
-        "(Aalen–Johansen), predicted probabilities absolute risks. Harrell's C, log-rank test and hazard ratios are "
-        f"of the hazard among those free of both; {first} is predicted from the clinical factors alone."
-    )
-
-
-def estimate_name(cohort: Cohort) -> str:
-    """What shares with the event over time are estimated by."""
-    return "Aalen–Johansen" if cohort.has_competing else "Kaplan–Meier"
-
-
 def probability_method(cohort: Cohort) -> str:
     """What predicted probabilities are, and by what they are computed."""
     if cohort.has_competing:

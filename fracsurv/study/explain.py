@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,12 +99,6 @@ def read_explanation(run: Run, name: str) -> Explanation | None:
     }
     factors = pd.read_csv(folder / "factors.csv") if about["factors"] else None
     return Explanation(about["split"], about["patients"], about["n_factors"], **arrays, factors=factors)
-
-
-def read_explanations(run: Run, names: Sequence[str]) -> dict[str, Explanation]:
-    """Those of these experiments that are explained as they are now."""
-    found = {name: read_explanation(run, name) for name in names}
-    return {name: each for name, each in found.items() if each is not None}
 
 
 def explain(run: Run, name: str, split: str, patients: int = PATIENTS, *, progress: bool = False) -> Explanation:

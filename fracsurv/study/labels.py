@@ -102,14 +102,6 @@ def _fusion(row: Experiment, alpha: float | None) -> str:
     return FUSIONS[row.fusion]
 
 
-def experiment_columns(run: Run, name: str) -> tuple[str, str, str]:
-    """Model, crops ('✓' or '') and fusion, as the thesis's tables have them; an α-model with its chosen α."""
-    if name == TRUE_RISK:
-        return "True risk (simulator)", "", ""
-    row = run.experiments[name]
-    return row.title, "✓" if row.input == "crops" else "", _fusion(row, chosen_alpha(run, name))
-
-
 def masked_summary(run: Run) -> str:
     """How many have no radiograph, by split; '' where all have one, or nobody."""
     if not run.cohort.n_without_image:

@@ -31,11 +31,6 @@ FEWEST_PATIENTS = 10
 """A group of fewer is counted and has no row or curve of its own: it would describe single people."""
 
 
-def too_few_for_thirds(n: int) -> bool:
-    """Whether a third of so many patients would have no curve of its own (`FEWEST_PATIENTS`)."""
-    return n < 3 * FEWEST_PATIENTS
-
-
 def evaluated_split(table: pd.DataFrame, run: Run | None = None) -> str:
     """Where the answer is read: on the external patients if they have a C-index, on the test patients else.
 

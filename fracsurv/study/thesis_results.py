@@ -9,7 +9,6 @@ import yaml
 
 from fracsurv.config import CONFIGS, TRUE_RISK
 
-METRICS = ("c_index", "auc", "brier")
 OUTCOME = "any fracture"
 """The thesis's outcome; beside a cohort with another one its figures would say nothing."""
 
@@ -33,11 +32,6 @@ def published(experiment: str, split: str, metric: str) -> tuple[float, float] |
     return None if value is None else (float(value[0]), float(value[1]))
 
 
-def published_alpha(experiment: str) -> float | None:
-    """The α that the thesis chose on validation; None for experiments without one."""
-    return _content()["alpha"].get(experiment)
-
-
 def published_hyperparameters(experiment: str) -> dict[str, str | float | bool | int] | None:
     """Table A.1: `encoder, lr, cosine, epochs, batch`; None for experiments that are not the thesis's."""
     return _content()["hyperparameters"].get(experiment)
@@ -57,8 +51,3 @@ def in_thesis_order(names: Iterable[str]) -> list[str]:
     """True risk first, then the rows of Table 4.3 in its order, then any others."""
     names, order = list(names), [TRUE_RISK, *thesis_order()]
     return [name for name in order if name in names] + [name for name in names if name not in order]
-
-
-def source() -> tuple[str, str]:
-    """The publication, and the cohort its figures are from."""
-    return _content()["source"], _content()["cohort"]

@@ -141,12 +141,6 @@ def share_without(event: NDArray, time: NDArray, at: NDArray) -> NDArray:
     return np.concatenate([[1.0], share])[np.searchsorted(times, at, side="right")]
 
 
-def standardised_differences(values: pd.DataFrame, event: NDArray) -> pd.Series:
-    """Mean with an event minus mean without, in SD of all patients, by column; constant columns are left out."""
-    varying = values.loc[:, values.std() > 0]
-    return (varying[event].mean() - varying[~event].mean()) / varying.std()
-
-
 def risk_tertiles(rank: NDArray) -> NDArray:
     """0, 1, 2 for the third with the lowest, middle and highest rank."""
     return (3 * (pd.Series(rank).rank(method="first").to_numpy() - 1) // len(rank)).astype(int)

@@ -40,15 +40,6 @@ def interval(low: float, high: float, *, sign: bool = False) -> str:
     return NOT_KNOWN if math.isnan(low + high) else f"{number(low, form)} to {number(high, form)}"
 
 
-def bracketed(value: float, low: float, high: float) -> str:
-    """'0.93 [0.71, 1.15]' with two decimals, '0.93 [interval not known]', or 'not known'."""
-    if math.isnan(value):
-        return NOT_KNOWN
-    known = math.isfinite(low) and math.isfinite(high)
-    within = f"{number(low, '.2f')}, {number(high, '.2f')}" if known else f"interval {NOT_KNOWN}"
-    return f"{number(value, '.2f')} [{within}]"
-
-
 def estimate_cell(
     value: float, low: float, high: float, form: str = ".3f", *, sd: float = math.nan, between: str = "\n"
 ) -> str:

@@ -83,12 +83,6 @@ def morphometry(
     return Morphometry(ha, hm, hp, apr, mpr, mar, hpr, losses, grade, torch.where(grade > 0, kind + 1, 0))
 
 
-def soft_grade(losses: Tensor, tolerances: tuple[float, float, float] = GENANT_TOLERANCES) -> Tensor:
-    """Grade (…,) as a smooth number from 0 to 3, for gradients: Σₖ σ((worst loss − toleranceₖ) / `SOFTNESS`)."""
-    worst = losses.amax(dim=-1, keepdim=True)
-    return torch.sigmoid((worst - losses.new_tensor(tolerances)) / SOFTNESS).sum(dim=-1)
-
-
 def grade_probabilities(
     mean: Tensor,
     scale: Tensor,
