@@ -163,13 +163,13 @@ def permuted_columns(run) -> dict[str, list[int]]:
     return given[0]
 
 
-def test_an_indicator_is_permuted_with_its_factor_and_a_covariate_of_that_name_alone(tmp_path, run):
+def test_an_indicator_is_permuted_with_its_factor_and_a_covariate_of_that_name_alone(tmp_path, shown):
     table = tabular(120, 3).assign(age_missing=lambda t: (np.arange(len(t)) % 3 == 0).astype(int))
     kinds = {"age": "continuous", "smoker": "binary", "age_missing": "binary"}
     made = prepare(write_cohort(tmp_path / "c", table, covariates=kinds), tmp_path / "out", "tiny")
     run_experiment(made, "cox_ph", progress=False)
     assert permuted_columns(made) == {name: [column] for column, name in enumerate(made.cohort.covariates)}
-    assert permuted_columns(run) == {"age": [0, 3], "score": [1], "smoker": [2, 4]}
+    assert permuted_columns(shown[0]) == {"age": [0, 3], "score": [1], "smoker": [2, 4]}
 
 
 def test_a_complete_cohort_is_as_before(tmp_path):

@@ -11,7 +11,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from fracsurv import metrics, plots
 from fracsurv.plots.ablation import FAINT, ratio_ticks
 from fracsurv.plots.images import STATES, shortened
-from fracsurv.plots.style import COLOURS, GREY, ink
 from fracsurv.study.time_dependent import event_share, risk_tertiles
 
 YEAR = 365.25
@@ -154,20 +153,6 @@ def test_decision_curve_draws_per_thousand_with_both_defaults():
     assert legend(axes.get_legend()) == ["Cox PH", "True", "acting on everyone", "acting on nobody"]
     assert "1,000 patients" in axes.get_ylabel()
     assert stamped(figure, "made up")
-
-
-@pytest.mark.parametrize("colour", [*COLOURS, "#ffffff", "#000000", GREY])
-def test_ink_can_be_read_on_white(colour):
-    def luminance(code: str) -> float:
-        channels = [int(code[k : k + 2], 16) / 255 for k in (1, 3, 5)]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-    dark = ink(colour)
-    assert 1.05 / (luminance(dark) + 0.05) > 4.45  # as it is rounded to bytes
-    assert luminance(dark) <= luminance(colour)
-    if 1.05 / (luminance(colour) + 0.05) >= 4.5:
-        assert dark == colour
 
 
 def test_subgroups_draws_small_groups_in_grey():

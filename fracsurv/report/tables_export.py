@@ -31,14 +31,6 @@ SYMBOLS = str.maketrans({
 })  # fmt: skip
 
 
-def frame_of(records: list[dict[tuple[str, str], str]]) -> pd.DataFrame:
-    """Records of cells by (group, column) as a table."""
-    columns = list(records[0]) if records else [("", "model")]
-    frame = pd.DataFrame([[record[c] for c in columns] for record in records], columns=range(len(columns)))
-    frame.columns = pd.MultiIndex.from_tuples(columns)
-    return frame
-
-
 def as_text(frame: pd.DataFrame) -> pd.DataFrame:
     """A table of numbers and text as a table of text whose first column heads the rows.
 
