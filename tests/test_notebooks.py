@@ -35,6 +35,28 @@ def test_notebooks_on_horizons_below_one_of_another_unit(tmp_path, stem, monkeyp
         assert len({row["value"] for row in found if row["metric"] == "brier" and row["split"] == "test"}) == 3
 
 
+@pytest.mark.parametrize("deaths", [False, True])
+def test_notebook_03_finds_the_studys_own_numbers_again(tmp_path, monkeypatch, deaths):
+    """Coefficients, log hazards and metrics, computed in cells, are those that the run wrote."""
+    table = tabular(n=120, seed=3).assign(constant=0)
+    table["twice"] = 2 * table["age"]
+    kinds = {"age": "continuous", "smoker": "binary", "constant": "binary", "twice": "continuous"}
+    about = {"covariates": kinds}
+    if deaths:
+        table["event"] = np.where(np.random.default_rng(0).random(120) < 0.3, 2, table["event"])
+        about["competing_event"] = "death"
+    folder = write_cohort(tmp_path / "c", table, **about)
+    texts = texts_of(execute("03_baselines", folder, tmp_path / "out", monkeypatch))
+    said = " ".join(texts)
+    assert "The three differ by at most 0.00000. Left out of 4 covariates: 2." in said
+    assert "0.00000 for Cox regression, 0.00000 for DeepSurv" in said
+    assert re.search(r"The study has 12 such means .* differ by at most 0\.000000", said)
+    ratios = next(text for text in texts if "Hazard ratio [95 % interval]" in text)
+    assert "smoker" in ratios
+    assert "constant" not in ratios  # left out of every fold: absent, not 1
+    assert "twice" not in ratios
+
+
 def test_notebook_02_escapes_hostile_patient_ids(simulated, tmp_path, monkeypatch):
     folder = shutil.copytree(simulated, tmp_path / "c")
     patients = pd.read_csv(folder / "cohort.csv")["patient_id"][:40]
