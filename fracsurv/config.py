@@ -23,6 +23,8 @@ CONFIGS = ROOT / "configs"
 WORKPLACE = Path() if INSTALLED else ROOT
 """Where `data/` and `reports/` lie unless a path is given."""
 TRUE_RISK = "true_risk"
+OWN_FOLDERS: list[Path] = []
+"""Folders of the profiles read so far: modules and files that their own rows name are looked for there first."""
 RESNETS = ("resnet50", "resnet18")
 VITS = ("vit_b_32", "vit_tiny")
 ENCODERS = (*RESNETS, *VITS)
@@ -31,6 +33,12 @@ ENCODERS = (*RESNETS, *VITS)
 def _folder_name(name: str) -> str:
     if name == TRUE_RISK or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"must consist of letters, digits, _ and -, and not be {TRUE_RISK}")
+    return name
+
+
+def _encoder_name(name: str) -> str:
+    if name not in ("none", *ENCODERS) and not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", name):
+        raise ValueError(f"must be none, {', '.join(ENCODERS)}, or a class of your own as module.Class")
     return name
 
 
@@ -58,15 +66,17 @@ _CHECKED = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 class Experiment:
     """A row of the ablation: what goes in, what is trained and how (`configs/experiments.yaml`).
 
-    With `morphometry`, vertebral fractures graded from keypoints join the clinical factors.
+    With `morphometry`, vertebral fractures graded from keypoints join the clinical factors. An `encoder` may be a
+    class of one's own, 'module.Class'. A model 'predictions' is one from elsewhere, whose risks stand in `file`.
     """
 
     name: Annotated[str, AfterValidator(_folder_name)]
     title: str
     input: Literal["none", "full", "crops"] = "none"
-    encoder: Literal["none", *ENCODERS] = "none"
+    encoder: Annotated[str, AfterValidator(_encoder_name)] = "none"
     fusion: Literal["none", "intermediate", "late", "alpha"] = "none"
-    model: Literal["network", "cox_ph"] = "network"
+    model: Literal["network", "cox_ph", "predictions"] = "network"
+    file: str = ""
     pretrained: dict[str, str] = field(default_factory=dict)
     morphometry: bool = False
     lr: float = 0.0
@@ -78,6 +88,11 @@ class Experiment:
     def image_alone(self) -> bool:
         """Whether a model of this row takes no clinical factor."""
         return self.needs_images and self.fusion == "none"
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a profile that lists epochs lists this row: it trains on images, which takes long."""
+        return self.needs_images and self.fusion != "late"
 
     @property
     def needs_boxes(self) -> bool:
@@ -111,6 +126,8 @@ class Profile:
         Write learning curves for TensorBoard under `OUT/tensorboard`, while the fits are running.
     permute_outcomes : bool
         Permute the pairs of time and event among all patients, so that nothing can be learnt.
+    experiments : dict
+        Rows of one's own, besides those of `configs/experiments.yaml`.
     """
 
     name: str
@@ -132,6 +149,7 @@ class Profile:
     tensorboard: bool = False
     permute_outcomes: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
+    experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def apply(self, experiment: Experiment) -> Experiment:
         """The experiment at this profile's size: epochs and encoder put in."""
@@ -142,8 +160,8 @@ class Profile:
         )
 
 
-def load_experiments(path: Path | None = None) -> dict[str, Experiment]:
-    """The experiments of a file, in its order.
+def load_experiments(path: Path | None = None, own: Mapping[str, Any] | None = None) -> dict[str, Experiment]:
+    """The experiments of a file, in its order, and then `own` rows, as a profile may hold them.
 
     Raises
     ------
@@ -153,7 +171,9 @@ def load_experiments(path: Path | None = None) -> dict[str, Experiment]:
     path = path or CONFIGS / "experiments.yaml"
     faults: list[str] = []
     experiments = {}
-    for name, row in _read(path, faults).items():
+    rows, own = _read(path, faults), own or {}
+    faults += [f"experiments, {name}: is a row of {path.name} already" for name in own if name in rows]
+    for name, row in {**rows, **own}.items():
         where = f"{path.name}, {name}"
         if not isinstance(row, dict):
             faults.append(f"{where}: must hold `name: value` pairs")
@@ -174,7 +194,8 @@ def load_profile(name: str) -> Profile:
     UserError
         Where there is none of that name, or with every fault of the file.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
+    given = name.endswith((".yaml", ".yml"))
+    path = Path(name) if given else CONFIGS / f"{name}.yaml"
     if not path.exists() or path.name == "experiments.yaml":
         known = sorted(p.stem for p in CONFIGS.glob("*.yaml") if "note" in _read(p, []))
         raise UserError(
@@ -182,13 +203,26 @@ def load_profile(name: str) -> Profile:
         )
     faults: list[str] = []
     row = _read(path, faults)
+    if "base" in row:
+        base = str(row.pop("base"))
+        if not (CONFIGS / f"{base}.yaml").exists() or base == "experiments":
+            raise UserError(f"{path.name}, base: {base!r} is no profile of {CONFIGS}")
+        under = _read(CONFIGS / f"{base}.yaml", faults)
+        row = {**under, **row, "epochs": {**under.get("epochs", {}), **row.get("epochs", {})}}
     defaults = {"note": "", "full_scale": 1.0, "epochs": {}, "encoders": {}}
     profile = _checked(Profile, {**defaults, **row, "name": path.stem}, path.name, faults)
-    if profile and profile.epochs:
-        known = load_experiments()
+    if profile and given and path.resolve().parent not in OWN_FOLDERS:
+        OWN_FOLDERS.append(path.resolve().parent)
+    if profile and (profile.epochs or profile.experiments):
+        known = load_experiments(own=profile.experiments)
         faults += [
             f"{path.name}, epochs: no experiment {name!r}{closest(name, known)}"
             for name in profile.epochs if name not in known
+        ] + [
+            f"{path.name}, epochs: has no {name!r}, whose {known[name].epochs} epochs would stand beside rows that "
+            f"this profile cuts; give it a number, `epochs: {{{name}: …}}`"
+            for name in (profile.experiments if given else known)
+            if profile.epochs and known[name].is_cut and name not in profile.epochs
         ]  # fmt: skip
     if faults:
         raise UserError(faults)
@@ -196,8 +230,8 @@ def load_profile(name: str) -> Profile:
 
 
 def as_record(item: Experiment | Profile) -> dict[str, Any]:
-    """A plain dictionary, for fingerprints and provenance."""
-    return asdict(item)
+    """A plain dictionary, for fingerprints and provenance; without what only own rows have, where there is none."""
+    return {name: value for name, value in asdict(item).items() if name not in ("file", "experiments") or value}
 
 
 def _read(path: Path, faults: list[str]) -> dict[Any, Any]:
@@ -220,12 +254,13 @@ def _checked(of: type, row: Mapping[Any, Any], where: str, faults: list[str]) ->
 
 def _broken_rules(row: Experiment, others: Mapping[str, Experiment]) -> list[str]:
     """What is wrong with an experiment whose entries are sound by themselves."""
-    image, cox = row.input != "none", row.model == "cox_ph"
+    image, cox = row.input != "none", row.model != "network"
     rules = [
         (image == (row.encoder != "none"), "an image input needs an encoder, and an encoder an image input"),
         (not (row.input == "full" and row.encoder in VITS), "a vision transformer takes crops alone"),
         (not (row.morphometry and row.image_alone), "an image model without fusion takes no `morphometry`"),
         (not (cox and image), "cox_ph takes no image"),
+        ((row.model == "predictions") == bool(row.file), "`model: predictions` needs `file`, and only it takes one"),
         (image or row.fusion == "none", "fusion needs an image input"),
         (cox or (row.lr > 0 and row.epochs > 0 and row.batch_size > 1),
          "a network needs lr > 0, epochs > 0 and batch_size > 1"),

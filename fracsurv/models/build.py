@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from fracsurv.config import RESNETS
+from fracsurv.config import RESNETS, VITS
 from fracsurv.models.alpha_fusion import AlphaFusion
 from fracsurv.models.conv_deepsurv import ConvDeepSurv
 from fracsurv.models.deepsurv import DeepSurv
+from fracsurv.models.image_risk import ImageRisk
 from fracsurv.models.intermediate_fusion import IntermediateFusion
 from fracsurv.models.late_fusion import LateFusion
 from fracsurv.models.masking import MaskedEncoder
@@ -18,7 +19,7 @@ def build_model(
     *,
     fusion: str,
     input: str = "none",
-    encoder: str = "none",
+    encoder: str | type[nn.Module] = "none",
     n_covariates: int = 10,
     image_size: int = 272,
     alpha: float | None = None,
@@ -28,9 +29,10 @@ def build_model(
     """A newly initialised network, drawn from torch's global generator.
 
     `fusion`, `input`, `encoder` and `alpha` are those of an experiment: 'full' has 1 channel, 'crops' 13, input
-    'none' is DeepSurv. `image_size` is the side of a vision transformer's square crops, in pixels. `frozen` names the
-    parts ('tabular', 'image') that are pretrained and do not train; late fusion freezes both. With `masks`, patients
-    may lack an image, and the network takes `has_image` as a third argument (`MaskedEncoder`).
+    'none' is DeepSurv. An encoder may be a class, called with the number of channels. `image_size` is the side of a
+    vision transformer's square crops, in pixels. `frozen` names the parts ('tabular', 'image') that are pretrained
+    and do not train; late fusion freezes both. With `masks`, patients may lack an image, and the network takes
+    `has_image` as a third argument (`MaskedEncoder`).
     """
     tabular = DeepSurv(n_inputs=n_covariates)
     if input == "none":
@@ -38,8 +40,10 @@ def build_model(
     channels = {"full": 1, "crops": 13}[input]
     if encoder in RESNETS:
         image = ConvDeepSurv(channels=channels, encoder=encoder)
-    else:
+    elif encoder in VITS:
         image = ViTDeepSurv(channels=channels, image_size=image_size, encoder=encoder)
+    else:
+        image = ImageRisk(encoder(channels))
     if masks:
         image.encoder = MaskedEncoder(image.encoder)
     if fusion == "none":

@@ -18,7 +18,7 @@ from typing import IO, Any
 import pandas as pd
 from tqdm import tqdm
 
-from fracsurv.config import ROOT, TRUE_RISK, load_experiments
+from fracsurv.config import ROOT, TRUE_RISK, load_experiments, load_profile
 from fracsurv.images.plausibility import resolution_warnings
 from fracsurv.images.store import INPUTS
 from fracsurv.pipeline.cluster import jobs_at_once, read_profile
@@ -131,7 +131,7 @@ def _check_paths(cohort: Path, out: Path) -> None:
 
 def _prepared(cohort: Path, profile: str, out: Path, experiments: list[str]) -> Run:
     """The run, prepared; a UserError for experiments that are unknown or that the cohort has no inputs for."""
-    known = [TRUE_RISK, *load_experiments()]
+    known = [TRUE_RISK, *load_experiments(own=load_profile(profile).experiments)]
     unknown = [f"--experiments: {name!r} is unknown{closest(name, known)}; known are {', '.join(known)}"
                for name in experiments if name not in known]  # fmt: skip
     if unknown:  # before the vertebrae are looked for

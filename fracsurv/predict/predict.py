@@ -13,7 +13,7 @@ import torch
 
 from fracsurv.cohort.cohort import Cohort, own_or_protocols
 from fracsurv.cohort.covariates import MISSING
-from fracsurv.config import RESNETS
+from fracsurv.config import VITS
 from fracsurv.detection.locate import locate_vertebrae
 from fracsurv.images.plausibility import corrections_off_radiographs
 from fracsurv.images.radiographs import EIGHT_TO_SIXTEEN, with_slots
@@ -253,5 +253,5 @@ def _feed(store: ImageStore, model: ModelBundle, device: torch.device) -> ImageF
         limits = limits and (limits[0] / EIGHT_TO_SIXTEEN, limits[1] / EIGHT_TO_SIXTEEN)
     return ImageFeed(
         store, row.input, np.arange(0), scale=model.scale, how="patient" if limits is None else "fold",
-        square=row.encoder not in RESNETS, device=device, limits=limits,
+        square=row.encoder in VITS, device=device, limits=limits,
     )  # fmt: skip

@@ -133,7 +133,10 @@ def best_unimodal(run: Run, table: pd.DataFrame) -> str | None:
     single = [
         name
         for name in rows.index
-        if name != TRUE_RISK and run.experiments[name].fusion == "none" and not run.experiments[name].morphometry
+        if name != TRUE_RISK
+        and run.experiments[name].fusion == "none"
+        and not run.experiments[name].morphometry
+        and run.experiments[name].model != "predictions"  # of what sources is not known
     ]
     return str(rows[single].idxmax()) if single else None
 

@@ -12,10 +12,11 @@ from torch import nn
 
 from fracsurv import __version__
 from fracsurv.cohort.covariates import label_of
-from fracsurv.config import RESNETS, TRUE_RISK, Experiment, derive_seed
+from fracsurv.config import RESNETS, TRUE_RISK, VITS, Experiment, derive_seed
 from fracsurv.images.store import ImageStore
 from fracsurv.models import build_model, count_parameters, fit_cox
 from fracsurv.study.model_bundle import write_bundle
+from fracsurv.study.own_models import encoder_class, is_own, read_risks
 from fracsurv.study.provenance import commit
 from fracsurv.study.results import is_complete, is_evaluated, is_fitted, risk_of, write_predictions
 from fracsurv.study.run import Run
@@ -55,6 +56,8 @@ def fit_fold(run: Run, name: str, fold: int, alpha: float | None = None, *, prog
         return
     if name == TRUE_RISK:
         write_predictions(run, name, fold, _true_risk(run))
+    elif run.experiment(name).model == "predictions":
+        write_predictions(run, name, fold, read_risks(run.experiment(name), run.cohort, fold))
     elif run.experiment(name).model == "cox_ph":
         _fit_cox(run, name, fold)
     else:
@@ -227,7 +230,7 @@ def make_network(
     if store is not None:
         images = ImageFeed(
             store, experiment.input, train, scale=run.scale(experiment.input), how=run.profile.normalise,
-            square=experiment.encoder not in RESNETS, device=run.device, place=run.profile.feeding, watch=watch,
+            square=experiment.encoder in VITS, device=run.device, place=run.profile.feeding, watch=watch,
             compiled_for=compiled_for,
         )  # fmt: skip
     tabular = standardise(run.cohort, train, morphometry=experiment.morphometry)
@@ -252,16 +255,23 @@ def untrained(
 
     `masks`: whether patients may lack an image.
     """
-    return build_model(
-        fusion=experiment.fusion,
-        input=experiment.input,
-        encoder=experiment.encoder,
-        n_covariates=n_covariates,
-        image_size=store.crops.shape[3] if store is not None and experiment.input == "crops" else 0,
-        alpha=alpha,
-        frozen=tuple(experiment.pretrained),
-        masks=masks,
-    )
+    own = is_own(experiment.encoder)
+    try:
+        return build_model(
+            fusion=experiment.fusion,
+            input=experiment.input,
+            encoder=encoder_class(experiment.encoder) if own else experiment.encoder,
+            n_covariates=n_covariates,
+            image_size=store.crops.shape[3] if store is not None and experiment.input == "crops" else 0,
+            alpha=alpha,
+            frozen=tuple(experiment.pretrained),
+            masks=masks,
+        )
+    except (TypeError, AttributeError) as error:
+        if not own:
+            raise
+        rule = "it must take the number of channels alone and have the attribute n_features"
+        raise UserError(f"encoder {experiment.encoder}: {error}; {rule}") from None
 
 
 def _forget(folder: Path) -> None:

@@ -22,6 +22,7 @@ from fracsurv.cohort.covariates import MISSING
 from fracsurv.config import RESNETS, TRUE_RISK, derive_seed
 from fracsurv.explain.factors import factor_importance
 from fracsurv.metrics import percentile_interval
+from fracsurv.study.own_models import is_own
 from fracsurv.study.results import evaluated_alpha, finished, read_predictions
 from fracsurv.study.run import Run
 from fracsurv.study.scaling import standardise
@@ -146,7 +147,8 @@ def _explain(run: Run, name: str, split: str, patients: int, progress: bool) -> 
         if row.needs_images and len(sample):
             moved, seen = _image_explanation(run, model, inputs, sample, row.input, row.encoder)
             contributions.append(moved)
-            places.append(seen / max(float(seen.mean()), 1e-12))
+            if seen is not None:
+                places.append(seen / max(float(seen.mean()), 1e-12))
         if row.fusion != "none" or not row.needs_images:
             factors.append(_factors_of_network(run, name, fold, model, inputs, of_factors))
     return Explanation(
@@ -166,15 +168,19 @@ def _with_interval(factors: list[tuple[pd.DataFrame, np.ndarray]]) -> pd.DataFra
 
 def _image_explanation(
     run: Run, model: nn.Module, inputs: NetworkInputs, sample: np.ndarray, kind: str, encoder: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Contributions (n, 13) of the sample, in float32 since differences are small, and its mean map (H, W)."""
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Contributions (n, 13) of the sample, in float32 since differences are small, and its mean map (H, W).
+
+    No map of an encoder of one's own: where it looks depends on how it is built.
+    """
     import torch
 
     from fracsurv.explain.images import attention_rollout, grad_cam, vertebra_contributions, vertebra_frames
 
-    backbone = getattr(model, "encoder", getattr(model, "image", None))
-    backbone = getattr(backbone, "encoder", backbone).backbone
     contributions, total = [], 0.0
+    if not is_own(encoder):
+        backbone = getattr(model, "encoder", getattr(model, "image", None))
+        backbone = getattr(backbone, "encoder", backbone).backbone
     for rows in np.array_split(sample, -(-len(sample) // BATCH)):
         tabular, images, *_ = inputs(rows, None)
         frames = None
@@ -182,13 +188,15 @@ def _image_explanation(
             boxes = vertebra_frames(run.cohort, rows, run.store("full").full.shape[1:], images.shape[-2:])
             frames = torch.from_numpy(boxes).to(images.device)
         contributions.append(vertebra_contributions(model, tabular, images, frames).numpy())
+        if is_own(encoder):
+            continue
         seen = (
             grad_cam(model, backbone.layer4, tabular, images)
             if encoder in RESNETS
             else attention_rollout(backbone, images[..., : backbone.image_size, : backbone.image_size])
         )
         total = total + seen.double().sum(dim=0).cpu().numpy()
-    return np.concatenate(contributions), total / len(sample)
+    return np.concatenate(contributions), None if is_own(encoder) else total / len(sample)
 
 
 def _factors_of_cox(run: Run, name: str, fold: int, rows: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:

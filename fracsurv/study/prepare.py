@@ -57,7 +57,7 @@ def prepare(
     if named_profile(out) != profile.name:
         write_text(out / PROFILE, f"{profile.name}\n")
     located = locate_vertebrae(checked, out / "prepared", progress=progress)
-    run = Run(with_slots(located, out / "prepared"), out, profile, load_experiments(), splits)
+    run = Run(with_slots(located, out / "prepared"), out, profile, load_experiments(own=profile.experiments), splits)
     if run.cohort.has_images:  # of stores that are there, what their files look like by now: a copy has other dates
         kinds = {*kinds, *(kind for kind in INPUTS if run.store_folder(kind).is_dir() and run.has_store(kind))}
     for kind in sorted(kinds):

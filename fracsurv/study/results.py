@@ -196,7 +196,8 @@ def is_evaluated(run: Run, name: str, fold: int, alpha: float | None = None) -> 
 
 def is_complete(run: Run, name: str, fold: int, alpha: float | None = None) -> bool:
     """Whether a fold is evaluated and its model can be applied to new patients."""
-    can_be_applied = name == TRUE_RISK or (run.folder(name, fold) / BUNDLE_FILE).exists()
+    from_elsewhere = name == TRUE_RISK or run.experiment(name).model == "predictions"
+    can_be_applied = from_elsewhere or (run.folder(name, fold) / BUNDLE_FILE).exists()
     return can_be_applied and is_evaluated(run, name, fold, alpha)
 
 

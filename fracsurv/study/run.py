@@ -18,6 +18,7 @@ from fracsurv.config import TRUE_RISK, Experiment, Profile, as_record, load_expe
 from fracsurv.detection.locate import read_located
 from fracsurv.images.radiographs import radiograph_heights
 from fracsurv.images.store import ImageStore, store_fingerprint, stored_fingerprint
+from fracsurv.study.own_models import own_fingerprint
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import is_held
 from fracsurv.vertebrae.covariates import VERTEBRAL
@@ -31,7 +32,8 @@ FIT_VERSION = 3
 EVALUATION_VERSION = 4
 """Raised whenever the same fits would give other predictions, metrics, `model.json` or explanations."""
 IRRELEVANT = (
-    "name", "note", "epochs", "encoders", "alphas", "bootstrap_draws", "simulate", "feeding", "tensorboard"
+    "name", "note", "epochs", "encoders", "alphas", "bootstrap_draws", "simulate", "feeding", "tensorboard",
+    "experiments",
 )  # fmt: skip
 """Entries of a profile on which no fit depends; epochs and encoders are the experiment's, once applied."""
 SPLITS = "splits.csv"
@@ -174,6 +176,8 @@ class Run:
         }
         if has_images and self.cohort.masks:
             parts["masked"] = True
+        if row and (own := own_fingerprint(row, self.cohort)):
+            parts["own"] = own
         if morphometry:
             parts["slots"] = hashlib.sha256(self.cohort.slot_index.tobytes()).hexdigest()
         return _short_hash(json.dumps(parts, sort_keys=True))
@@ -216,7 +220,7 @@ def open_run(cohort: str | Path, out: str | Path, profile: str | Profile) -> Run
             f"{out}: not prepared for {cohort.folder} as it is; `fracsurv prepare {cohort.folder} --profile {named} "
             f"--out {out}` does it, and so does `fracsurv run`"
         )
-    return Run(replace(located, slots=slots), out, profile, load_experiments(), splits)
+    return Run(replace(located, slots=slots), out, profile, load_experiments(own=profile.experiments), splits)
 
 
 def read_inputs(cohort: str | Path, profile: str | Profile) -> tuple[Cohort, Profile, pd.DataFrame]:
