@@ -63,9 +63,7 @@ def write_validation(
         source = ROOT / "notebooks" / executed.name
         execute_notebook(source, executed, parameters, [run, folder, temporary], place=temporary)
         notebook = _without_place(executed)
-        render_notebook(
-            executed, temporary / "index.html", kind="real" if both_real else "simulated", sections=True
-        )
+        render_notebook(executed, temporary / "index.html", kind="real" if both_real else "simulated", sections=True)
         warnings = temporary / "warnings.txt"
         known = warnings.read_text(encoding="utf-8").splitlines() if warnings.exists() else []
     # values of single patients are named here alone, and not in the folder
