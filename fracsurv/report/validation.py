@@ -67,8 +67,9 @@ def write_validation(
         warnings = temporary / "warnings.txt"
         known = warnings.read_text(encoding="utf-8").splitlines() if warnings.exists() else []
     # values of single patients are named here alone, and not in the folder
-    odd = values_beyond_training(first, admitted.cohort, named_rows=True)
-    return [_verdict(notebook), *(f"warning: {line}" for line in [*known, *odd])]
+    unnamed, odd = (values_beyond_training(first, admitted.cohort, named_rows=named) for named in (False, True))
+    lines = [line for line in known if line not in unnamed] + odd
+    return [_verdict(notebook), *(f"warning: {line}" for line in lines)]
 
 
 def _without_place(path: Path) -> nbformat.NotebookNode:
