@@ -62,7 +62,10 @@ def execute_notebook(
     output.unlink(missing_ok=True)
     hidden = [*folders, output.parent, source.parent, ROOT, Path(sys.prefix), Path(sys.base_prefix), Path.home()]
     try:
-        papermill.execute_notebook(source, output, dict(parameters), cwd=str(place), progress_bar=False)
+        papermill.execute_notebook(
+            source, output, dict(parameters), cwd=str(place), progress_bar=False,
+            extra_arguments=["--log-level=ERROR"],  # a kernel warns that it is reached by TCP
+        )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         if error.ename == UserError.__name__:
             raise UserError(error.evalue.split("\n")) from None
