@@ -341,7 +341,7 @@ def validate(
     workers: Workers = 1,
 ) -> None:
     """Does the model hold in another cohort: every metric, calibration, and what recalibration would make of it."""
-    from fracsurv.report.validation_files import write_validation
+    from fracsurv.report.validation import write_validation
 
     lines = write_validation(
         run, cohort, out, experiment or [], overlap=overlap.value, n_draws=draws, seed=seed, workers=workers

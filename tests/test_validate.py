@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,12 +17,11 @@ from typer.testing import CliRunner
 from fracsurv.cli import app
 from fracsurv.cohort.cohort import read_cohort
 from fracsurv.config import load_profile
-from fracsurv.metrics import kaplan_meier
+from fracsurv.metrics import Estimate, kaplan_meier
 from fracsurv.predict.predict import read_models
 from fracsurv.predict.train_overlap import without_training_patients
 from fracsurv.predict.validate import COLUMNS, outcome_faults, validate_experiment
-from fracsurv.report.validation_files import write_validation
-from fracsurv.report.validation_words import found
+from fracsurv.predict.validation_files import Admitted, admit, write_files
 from fracsurv.study.experiments import run_experiment
 from fracsurv.study.model_bundle import read_bundle
 from fracsurv.study.prepare import prepare
@@ -30,6 +29,7 @@ from fracsurv.study.results import read_metrics
 from fracsurv.utils.errors import UserError
 from tests.browser import CHROMIUM, browser
 from tests.conftest import write_cohort
+from tests.made_up import execute, texts_of
 
 DAYS = (365.0, 1096.0, 1826.0)
 SETTINGS = {
@@ -85,6 +85,40 @@ def of(made, cohort: Path, work: Path):
     )
 
 
+def found(table: pd.DataFrame, model: str, metric: str, horizon: float | None = None) -> Estimate:
+    """The one row of a table of metrics."""
+    rows = table[(table["model"] == model) & (table["metric"] == metric)]
+    (row,) = rows[rows["horizon"].isna() if horizon is None else rows["horizon"] == horizon].to_dict("records")
+    return Estimate(row["value"], row["low"], row["high"])
+
+
+def files(run: Path, cohort: Path, out: Path, *, n_draws: int = 50) -> Admitted:
+    """What notebook 07 computes and writes, without the notebook."""
+    admitted = admit(run, cohort, [], "refuse")
+    out.mkdir()
+    validated = [
+        validate_experiment(models, admitted.cohort, out / "work", n_draws=n_draws, seed=0, progress=False)
+        for models in admitted.models.values()
+    ]
+    write_files(out, run, admitted.cohort, validated)
+    return admitted
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """Run notebook 07 in this process: the verdict's cell, and all that it displays."""
+
+    def run_it(run: Path, cohort: Path, out: Path, **parameters: object) -> tuple[str, str]:
+        shown = texts_of(
+            execute("07_external_validation", cohort, out, monkeypatch, run=str(run), draws=50, **parameters)
+        )
+        (verdict,) = [text for text in shown if text.startswith("**")]
+        assert not any("<script>" in text for text in shown)
+        return verdict, re.sub(r"<[^>]+>", " ", " ".join(shown))
+
+    return run_it
+
+
 def test_a_runs_external_patients_get_the_runs_external_figures(made, tmp_path):
     table = pd.read_csv(made.cohort.folder / "cohort.csv")
     cohort = write_cohort(tmp_path / "c", table[table["split"] == "external"].drop(columns="split"), **SETTINGS)
@@ -101,8 +135,9 @@ def test_a_runs_external_patients_get_the_runs_external_figures(made, tmp_path):
 
 def test_a_right_model_holds(validated, made):
     out, said = validated
-    assert said.startswith("Yes, as far as ")
+    assert said.startswith("Yes: ")
     assert "warning" not in said
+    assert not (out / "warnings.txt").exists()
     table = pd.read_csv(out / "validation.csv")
     assert table.columns.tolist() == [*COLUMNS, "trained_on", "judged_on"]
     assert set(table["trained_on"]) == set(table["judged_on"]) == {"simulated"}
@@ -120,7 +155,7 @@ def test_a_right_model_holds(validated, made):
     assert row["events"] == (cohort["event"] & (cohort["time"] <= 1096)).sum()
 
 
-def test_a_model_twice_as_extreme_has_half_the_slope(made, others, tmp_path):
+def test_a_model_twice_as_extreme_has_half_the_slope(made, others, notebook, tmp_path):
     place = tmp_path / "run"
     shutil.copytree(made.out, place)
     for path in place.glob("experiments/cox_ph/fold-*/coefficients.csv"):
@@ -135,14 +170,14 @@ def test_a_model_twice_as_extreme_has_half_the_slope(made, others, tmp_path):
     np.testing.assert_allclose(after, np.array(before) / 2, rtol=1e-6)
     mended = found(extreme.table, "slope", "calibration_slope")
     assert mended.low < 1 < mended.high
-    (said, *_) = write_validation(place, others, tmp_path / "out", [], overlap="exclude", n_draws=50, seed=0)
-    assert said.startswith("Only in part: ")
+    verdict, _ = notebook(place, others, tmp_path / "out", overlap="exclude")
+    assert verdict.startswith("**Only in part: ")
+    assert "calibration slope is below 1" in verdict.split("**")[1]
 
 
 def test_twice_the_hazard_shows_and_the_file_puts_it_right(made, tmp_path):
     cohort = write_cohort(tmp_path / "c", patients(600, 3, called="Q", faster=2.0), **SETTINGS)
-    said = write_validation(made.out, cohort, tmp_path / "out", ["cox_ph"], overlap="refuse", n_draws=50, seed=0)
-    assert said[0].startswith("Only in part: ")
+    files(made.out, cohort, tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "validation.csv")
     assert found(table, "ensemble", "observed_to_expected").value == pytest.approx(2, abs=0.35)
     for model in ("intercept", "baseline", "slope"):
@@ -173,28 +208,27 @@ def test_twice_the_hazard_shows_and_the_file_puts_it_right(made, tmp_path):
 
 def test_the_folder_is_the_same_twice(made, others, validated, tmp_path):
     out, _ = validated
-    write_validation(made.out, others, tmp_path / "again", [], overlap="refuse", n_draws=60, seed=0)
-    for name in ("validation.csv", "predictions.csv", "recalibration.json", "tables/validation.csv"):
+    files(made.out, others, tmp_path / "again", n_draws=60)
+    for name in ("validation.csv", "predictions.csv", "recalibration.json"):
         assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes(), name
     assert sorted(path.name for path in out.iterdir()) == [
-        "index.html", "predictions.csv", "recalibration.json", "tables", "validation.csv",
+        "07_external_validation.ipynb", "figures", "index.html", "predictions.csv", "recalibration.json", "tables",
+        "validation.csv",
     ]  # fmt: skip
 
 
-def test_the_page_stands_alone_and_opens_with_the_answer(validated, made):
+def test_the_page_stands_alone_and_holds_the_verdict(validated, made, others):
     out, said = validated
-    page = (out / "index.html").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
-    answer = said.splitlines()[0]
-    assert f'<p class="answer" id="answer">{answer}</p>' in page
-    assert "Models trained on: Simulated cohort" in page
-    assert "Of the models: Profile tiny: " in page
-    assert "Judged on: Simulated cohort" in page
-    assert "trained on a simulated cohort" in (out / "tables" / "validation.tex").read_text()
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert said.split(". ")[0] in page
     assert "http" not in page
     assert "Q0000" not in page
-    assert all((out / name).exists() for name in ("tables/horizons.csv", "tables/recalibrated.tex"))
+    assert "trained on a simulated cohort" in (out / "tables" / "ranking.tex").read_text()
     before = read_metrics(made, "cox_ph").query("split == 'test' and metric == 'c_index'")["value"].mean()
-    assert f">{before:.3f}</td>" in page
+    assert f"{before:.3f}" in (out / "tables" / "ranking.csv").read_text()
+    text = (out / "07_external_validation.ipynb").read_text(encoding="utf-8")
+    assert not [folder for folder in (out.parent, made.out, others) if str(folder) in text]
+    assert f".{out.name}.fracsurv" not in text  # the folder that it was made in
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
@@ -209,50 +243,77 @@ def test_a_browser_shows_it_at_both_widths(validated, tmp_path):
             assert page.run("[...document.images].every(image => image.naturalWidth > 0)")
 
 
-def test_follow_up_that_reaches_no_horizon_leaves_what_needs_none(made, tmp_path):
+def test_follow_up_that_reaches_no_horizon_leaves_what_needs_none(made, notebook, tmp_path):
     table = patients(400, 5, called="Q", faster=8.0)
     early = table["time_days"] > 300
     table.loc[early, "event"], table.loc[early, "time_days"] = 0, 300
     cohort = write_cohort(tmp_path / "c", table, **SETTINGS)
-    said = write_validation(made.out, cohort, tmp_path / "out", [], overlap="refuse", n_draws=50, seed=0)
-    assert any(line.startswith("warning: ") and "1 year, 3 years, 5 years" in line for line in said)
+    verdict, _ = notebook(made.out, cohort, tmp_path / "out")
+    assert verdict.startswith("**Only in part: ")
+    assert "1 year, 3 years, 5 years" in (tmp_path / "out" / "warnings.txt").read_text()
     table = pd.read_csv(tmp_path / "out" / "validation.csv")
     assert table["horizon"].isna().all()
     assert found(table, "ensemble", "observed_to_expected").value == pytest.approx(8, rel=0.2)
 
 
-def words_of(page: Path) -> str:
-    """What a page says, without its pictures."""
-    text = re.sub(r"<style.*?</style>|<[^>]+>", " ", page.read_text(), flags=re.DOTALL)
-    return re.sub(r"\s+", " ", html.unescape(text))
+def test_no_horizon_and_nothing_wrong_cannot_be_told(made, others, notebook, tmp_path):
+    table = pd.read_csv(others / "cohort.csv")
+    late = table["time_days"] > 360
+    table.loc[late, "event"], table.loc[late, "time_days"] = 0, 360
+    cohort = write_cohort(tmp_path / "c", table, **SETTINGS)
+    verdict, _ = notebook(made.out, cohort, tmp_path / "out")
+    assert verdict.startswith("**Cannot be told: ")
 
 
-def test_eight_patients_and_one_event_have_no_curves_and_no_nan(made, tmp_path):
+def test_few_events_are_never_called_a_model_that_holds(made, notebook, tmp_path):
+    hostile = {"description": "<script>", "labels": {"age": "Age <script> $x$"}}
+    cohort = write_cohort(tmp_path / "c", patients(150, 9, called="Q"), **SETTINGS, **hostile)
+    assert pd.read_csv(cohort / "cohort.csv")["event"].sum() < 100
+    verdict, _ = notebook(made.out, cohort, tmp_path / "out")
+    assert verdict.startswith("**Nothing seen against it: ")
+
+
+def test_eight_patients_and_one_event_have_no_curves_and_no_nan(made, notebook, tmp_path):
     table = patients(8, 11, called="Q").assign(event=[1] + [0] * 7, time_days=[400, *range(2000, 2700, 100)])
     cohort = write_cohort(tmp_path / "c", table, **SETTINGS)
-    said = write_validation(made.out, cohort, tmp_path / "o", [], overlap="refuse", n_draws=50, seed=0)
-    page = words_of(tmp_path / "o" / "index.html")
-    assert "thirds of 8 patients have fewer than 10 each" in page
-    assert "Events in the thirds" not in page
-    assert "8 patients, 1 event" in page
-    assert "1 events" not in page + " ".join(said)
-    assert not re.search(r"\b(nan|inf)\b", page)
+    _, shown = notebook(made.out, cohort, tmp_path / "o")
+    assert not (tmp_path / "o" / "figures" / "thirds.svg").exists()
+    assert not re.search(r"\b(nan|inf)\b", shown)
     # all but one are followed until the end: half are followed until the median of the seven
-    assert "2,300 days, longest 2,600 days" in page
+    assert "2,300 days, longest 2,600 days" in shown
 
 
-def test_events_after_the_trainings_follow_up_are_none_within_it(made, tmp_path):
+def test_events_after_the_trainings_follow_up_are_none_within_it(made, notebook, tmp_path):
     late = np.r_[np.full(20, 2000), np.linspace(3100, 3300, 20)]
     table = patients(40, 12, called="Q").assign(event=[0] * 20 + [1] * 20, time_days=late)
     cohort = write_cohort(tmp_path / "c", table, **SETTINGS)
-    said = write_validation(made.out, cohort, tmp_path / "o", [], overlap="refuse", n_draws=50, seed=0)
-    page = words_of(tmp_path / "o" / "index.html")
+    _, shown = notebook(made.out, cohort, tmp_path / "o")
     row = found(pd.read_csv(tmp_path / "o" / "validation.csv"), "ensemble", "observed_to_expected")
     assert row.value == 0
     assert np.isnan([row.low, row.high]).all()
-    assert not re.search(r"\b(nan|inf)\b", page)
-    assert any("20 events within the models' training follow-up; there: 0" in line for line in said)
-    assert "Events in the thirds of rising risk" in page  # 40 patients are enough
+    assert not re.search(r"\b(nan|inf)\b", shown)
+    warned = (tmp_path / "o" / "warnings.txt").read_text()
+    assert "20 events within the models' training follow-up; there: 0" in warned
+    assert (tmp_path / "o" / "figures" / "thirds.svg").exists()  # 40 patients are enough
+
+
+def test_a_notebook_that_ends_in_faults_leaves_nothing(made, others, tmp_path, monkeypatch):
+    failing = nbformat.v4.new_notebook()
+    failing.cells = [
+        nbformat.v4.new_code_cell("out = ''", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(
+            "from pathlib import Path\nfrom fracsurv.utils.errors import UserError\n"
+            "(Path(out) / 'half.csv').write_text('half')\nraise UserError(['first', 'second'])"
+        ),
+    ]
+    failing.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(failing, tmp_path / "notebooks" / "07_external_validation.ipynb")
+    monkeypatch.setattr("fracsurv.report.validation.ROOT", tmp_path)
+    result = CliRunner().invoke(app, ["validate", str(made.out), str(others), "--out", str(tmp_path / "o")])
+    assert isinstance(result.exception, UserError), result.output
+    assert result.exception.faults == ["first", "second"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "notebooks"]
 
 
 class TestTrainingPatients:
@@ -274,11 +335,12 @@ class TestTrainingPatients:
         table.loc[0, "age"] = np.nan
         cohort = write_cohort(tmp_path / "c", table, **SETTINGS, missing_covariates="impute")
         with pytest.raises(UserError, match="covariate age: missing in 1 patient"):
-            write_validation(made.out, cohort, tmp_path / "o", [], overlap="keep", n_draws=50, seed=0)
-        said = write_validation(made.out, cohort, tmp_path / "o", [], overlap="exclude", n_draws=50, seed=0)
-        assert any("1 of 300 patients with the id" in line for line in said)
+            admit(made.out, cohort, [], "keep")
+        admitted = admit(made.out, cohort, [], "exclude")
+        assert len(admitted.cohort) == 299
+        assert "1 of 300 patients with the id" in admitted.warnings[0]
 
-    def test_others_may_be_numbered_alike(self, made, tmp_path):
+    def test_others_may_be_numbered_alike(self, made, notebook, tmp_path):
         cohort = write_cohort(tmp_path / "c", patients(300, 6, called="P"), **SETTINGS)
         alike = int(
             made.splits.loc[made.splits["split"] == "train", "patient_id"]
@@ -286,17 +348,18 @@ class TestTrainingPatients:
             .sum()
         )
         with pytest.raises(UserError, match=f"^patient_id: {alike} of 300 patients with the id"):
-            write_validation(made.out, cohort, tmp_path / "o", [], overlap="refuse", n_draws=50, seed=0)
-        said = write_validation(made.out, cohort, tmp_path / "o", [], overlap="keep", n_draws=50, seed=0)
-        assert any(line.startswith(f"warning: {alike} of 300 patients with the id") for line in said)
-        assert "this is no validation" in (tmp_path / "o" / "index.html").read_text()
+            admit(made.out, cohort, [], "refuse")
+        (warning,) = admit(made.out, cohort, [], "keep").warnings
+        assert warning.startswith(f"{alike} of 300 patients with the id")
+        notebook(made.out, cohort, tmp_path / "o", overlap="keep")
+        assert warning in (tmp_path / "o" / "warnings.txt").read_text()
 
     def test_cannot_be_looked_for_in_a_run_that_keeps_none(self, made, tmp_path):
         place = tmp_path / "run"
         shutil.copytree(made.out, place, ignore=shutil.ignore_patterns("predictions.parquet", "splits.csv"))
         cohort = write_cohort(tmp_path / "c", patients(200, 7, called="P"), **SETTINGS)
-        said = write_validation(place, cohort, tmp_path / "o", [], overlap="refuse", n_draws=50, seed=0)
-        assert any("nobody checked that these are others" in line for line in said)
+        (warning,) = admit(place, cohort, [], "refuse").warnings
+        assert "nobody checked that these are others" in warning
 
     @pytest.mark.parametrize(
         ("left", "message"),
@@ -310,14 +373,14 @@ class TestTrainingPatients:
         table.loc[:4, "patient_id"] = made.splits.loc[made.splits["split"] == "train", "patient_id"].to_numpy()[:5]
         cohort = write_cohort(tmp_path / "c", table, **SETTINGS)
         with pytest.raises(UserError, match=f"^{message}"):
-            write_validation(made.out, cohort, tmp_path / "o", [], overlap="exclude", n_draws=50, seed=0)
+            admit(made.out, cohort, [], "exclude")
 
     def test_all_of_them_leave_nobody(self, made, tmp_path):
         ids = made.splits.loc[made.splits["split"] == "train", "patient_id"]
         table = pd.read_csv(made.cohort.folder / "cohort.csv").drop(columns="split")
         cohort = write_cohort(tmp_path / "c", table[table["patient_id"].isin(ids)], **SETTINGS)
         with pytest.raises(UserError, match="nobody is left to validate on"):
-            write_validation(made.out, cohort, tmp_path / "o", [], overlap="exclude", n_draws=50, seed=0)
+            admit(made.out, cohort, [], "exclude")
 
 
 class TestRefuses:

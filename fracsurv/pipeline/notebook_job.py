@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated
@@ -25,26 +26,53 @@ def execute(
     out: Annotated[Path, typer.Option()],
     experiment: Annotated[str, typer.Option()] = "",
 ) -> None:
+    """Execute a notebook of a run, as `execute_notebook` does."""
+    parameters = {"cohort": str(cohort), "profile": profile, "out": str(out)}
+    parameters |= {"experiment": experiment} if experiment else {}
+    folders = [cohort, out] + ([Path(profile).parent] if Path(profile).exists() else [])
+    execute_notebook(source, output, parameters, folders)
+
+
+def execute_notebook(
+    source: Path,
+    output: Path,
+    parameters: Mapping[str, object],
+    folders: Sequence[Path],
+    *,
+    place: Path = ROOT / "notebooks",
+) -> None:
     """Execute a notebook with these parameters; of folders of this computer only the last names stay in it.
 
-    Of those that were given, of the repository, of Python's and of home: warnings name the file that they come from.
+    Of the `folders` given, of the repository, of Python's and of home: warnings name the file that they come from.
     A notebook that ends in an error, with its traceback, is kept likewise.
+
+    Parameters
+    ----------
+    place : path
+        Working directory of its cells.
+
+    Raises
+    ------
+    UserError
+        For a notebook that is not there, and where a cell ended in one.
     """
     if not source.exists():
         raise UserError(f"{source}: no such notebook")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.unlink(missing_ok=True)
-    parameters = {"cohort": str(cohort), "profile": profile, "out": str(out)}
-    parameters |= {"experiment": experiment} if experiment else {}
-    folders = [cohort, out, output.parent, source.parent, ROOT, Path(sys.prefix), Path(sys.base_prefix), Path.home()]
-    folders += [Path(profile).parent] if Path(profile).exists() else []
+    hidden = [*folders, output.parent, source.parent, ROOT, Path(sys.prefix), Path(sys.base_prefix), Path.home()]
     try:
-        papermill.execute_notebook(source, output, parameters, cwd=str(ROOT / "notebooks"), progress_bar=False)
+        papermill.execute_notebook(
+            source, output, dict(parameters), cwd=str(place), progress_bar=False,
+            extra_arguments=["--log-level=ERROR"],  # a kernel warns that it is reached by TCP
+        )  # fmt: skip
     except papermill.PapermillExecutionError as error:
+        if error.ename == UserError.__name__:
+            raise UserError(error.evalue.split("\n")) from None
         raise (_full_disk(error) or error) from None
     finally:
         if output.exists():
-            write_text(output, without_paths(output.read_text(encoding="utf-8"), folders))
+            write_text(output, without_paths(output.read_text(encoding="utf-8"), hidden))
 
 
 def _full_disk(error: papermill.PapermillExecutionError) -> OSError | None:
