@@ -301,7 +301,7 @@ def test_pipeline_on_a_cohort_without_images(monkeypatch, capsys, tmp_path):
     assert code == 0, err
     assert f"report: {out / 'index.html'}" in printed
     assert set(pd.read_csv(out / "ablation.csv")["experiment"]) == {"cox_ph", "deepsurv"}
-    for name in ("01_eda_kaplan_meier", "03_baselines", "05_ablation_tables"):
+    for name in ("01_eda_kaplan_meier", "03_baselines", "06_explanations"):
         assert (out / "notebooks" / f"{name}.html").exists()
     assert not (out / "notebooks" / "02_crop_extraction.ipynb").exists()
     assert "20 not known" in (out / "notebooks" / "01_eda_kaplan_meier.html").read_text(encoding="utf-8")

@@ -9,9 +9,7 @@ from fracsurv.utils.formatting import (
     estimate_cell,
     format_p,
     horizon_label,
-    interval,
     number,
-    signed,
     true_minus,
 )
 
@@ -28,11 +26,6 @@ NAN = math.nan
         (number(-0.5, ".2f"), "−0.50"),
         (number(-0.0004), "0.000"),
         (number(NAN), "not known"),
-        (signed(-0.0004), "+0.000"),
-        (signed(-0.0006), "−0.001"),
-        (signed(0.0423), "+0.042"),
-        (interval(-0.1, 0.2, sign=True), "−0.100 to +0.200"),
-        (interval(NAN, 0.1), "not known"),
         (estimate_cell(0.612, 0.571, 0.653, sd=0.01), "0.612 ± 0.010\n[0.571, 0.653]"),
         (estimate_cell(0.02, -0.01, 0.05, "+.3f"), "+0.020\n[−0.010, +0.050]"),
         (estimate_cell(0.6, NAN, NAN), "0.600"),

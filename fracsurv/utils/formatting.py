@@ -29,17 +29,6 @@ def number(value: float, form: str = ".3f", unknown: str = NOT_KNOWN) -> str:
     return text.replace("-", "−")
 
 
-def signed(value: float, unknown: str = NOT_KNOWN) -> str:
-    """'+0.042', with a true minus sign; `unknown` for NaN."""
-    return number(value, "+.3f", unknown)
-
-
-def interval(low: float, high: float, *, sign: bool = False) -> str:
-    """'0.61 to 0.75', with three decimals; 'not known' where a bound is NaN."""
-    form = "+.3f" if sign else ".3f"
-    return NOT_KNOWN if math.isnan(low + high) else f"{number(low, form)} to {number(high, form)}"
-
-
 def estimate_cell(
     value: float, low: float, high: float, form: str = ".3f", *, sd: float = math.nan, between: str = "\n"
 ) -> str:
