@@ -102,6 +102,9 @@ def test_a_registered_encoder_and_one_that_is_not_there(simulated, tmp_path):
     register_encoder("notebook.SmallEncoder", names["SmallEncoder"])
     run_experiment(run, "small_if", progress=False)
     assert "small_if" in finished(run)
+    exec(MODULE.replace("32, 5", "32, 3"), names)  # the cell, changed
+    register_encoder("notebook.SmallEncoder", names["SmallEncoder"])
+    assert "small_if" not in finished(run)
 
 
 def test_risks_from_elsewhere_are_evaluated_like_all_others(tmp_path):

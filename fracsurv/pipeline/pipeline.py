@@ -27,6 +27,7 @@ from fracsurv.pipeline.progress import Progress, notebook_of, outdated, time_lef
 from fracsurv.study.ablation import metric_cell
 from fracsurv.study.labels import masked_summary, stamp
 from fracsurv.study.leakage import grey_scale_warning
+from fracsurv.study.own_models import read_risks
 from fracsurv.study.prepare import prepare
 from fracsurv.study.run import RUN_LOCK, Run
 from fracsurv.utils.errors import UserError, closest
@@ -143,6 +144,10 @@ def _prepared(cohort: Path, profile: str, out: Path, experiments: list[str]) -> 
                   for name in experiments if name not in runnable]  # fmt: skip
     if impossible:
         raise UserError(impossible)
+    for name in experiments or runnable:
+        if name != TRUE_RISK and run.experiments[name].model == "predictions":
+            for fold in range(run.profile.n_folds):
+                read_risks(run.experiments[name], run.cohort, fold)  # refuses what is wrong with the file
     return run
 
 

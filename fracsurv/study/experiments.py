@@ -181,6 +181,7 @@ def recipe_of(run: Run, experiment: Experiment, seed: int) -> Recipe:
         validate_every=run.profile.validate_every,
         dtype=precision_of(run.device, run.profile.precision),
         compiled=has_encoder
+        and not is_own(experiment.encoder)  # who knows what it does
         and not run.cohort.masks  # the number of images changes from batch to batch
         and worth_compiling(run.profile.compile, run.device, n_steps),
     )

@@ -70,13 +70,15 @@ def encoder_class(name: str) -> type:
 
 def own_fingerprint(row: Experiment, cohort: Cohort) -> str:
     """Digest of what a row takes from elsewhere: its encoder's source file, its file of risks; '' for other rows."""
-    if row.file:
-        path = risk_file(row, cohort)
-    elif is_own(row.encoder):
-        path = _module_file(row.encoder.rpartition(".")[0])
+    if row.encoder in _registered:
+        functions = (each for each in vars(_registered[row.encoder]).values() if hasattr(each, "__code__"))
+        content = repr([(each.__code__.co_code, each.__code__.co_consts) for each in functions]).encode()
+    elif row.file or is_own(row.encoder):
+        path = risk_file(row, cohort) if row.file else _module_file(row.encoder.rpartition(".")[0])
+        content = path.read_bytes() if path is not None and path.is_file() else b"missing"
     else:
         return ""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else "registered"
+    return hashlib.sha256(content).hexdigest()
 
 
 def risk_file(row: Experiment, cohort: Cohort) -> Path:
