@@ -78,7 +78,7 @@ def test_what_was_deleted_is_asked_for_though_the_report_stands(simulated, tmp_p
     wanted = re.search(r"rule all:\n    input: (.+)", asked)[1]
     made = {Path(path).relative_to(tmp_path / "out").as_posix() for path in wanted.split(", ")}
     shown = ["01_eda_kaplan_meier", "02_crop_extraction", "03_baselines", "04_fusion_training_cds_crops_alpha",
-             "05_ablation_tables"]  # fmt: skip
+             "05_ablation_tables", "06_explanations"]  # fmt: skip
     fits = {f"experiments/true_risk/fold-{fold}/evaluation.complete" for fold in (0, 1)}
     if per_fit:
         fits |= {f"experiments/cox_ph/fold-{fold}/evaluation.complete" for fold in (0, 1)}

@@ -26,7 +26,8 @@ from fracsurv.models import MaskedEncoder, build_model, update_mean_features
 from fracsurv.predict.predict import predict_cohort, read_models
 from fracsurv.predict.shift import missing_value_warnings, shift_warnings
 from fracsurv.predict.validate import validate_experiment
-from fracsurv.report.report import write_report
+from fracsurv.report.cards import write_cards
+from fracsurv.study.ablation import read_ablation
 from fracsurv.study.experiments import (
     fit_fold,
     make_network,
@@ -44,7 +45,7 @@ from fracsurv.training.loop import Patients, Recipe, Training, predict, train_ba
 from fracsurv.training.monitor import Stopwatch
 from fracsurv.utils.errors import UserError
 from tests.killing import killed_in
-from tests.test_report import execute
+from tests.made_up import execute, texts_of
 
 CPU = torch.device("cpu")
 NAMES = ["cds_crops", "cds_full_if", "vit_crops_if", "cds_crops_lf", "cds_crops_alpha", "cds_crops_alpha_tab"]
@@ -388,9 +389,10 @@ class TestRun:
             assert set(found.patients) <= has_image
             assert np.isfinite(found.contributions).any(axis=2).all()
 
-    def test_the_report_counts_them(self, run):
+    def test_the_report_counts_them(self, run, folder, monkeypatch):
         explain(run, "cds_crops_alpha", "external", 4)
-        page = write_report(run).read_text(encoding="utf-8")
+        page = " ".join(texts_of(execute("05_ablation_tables", folder, run.out, monkeypatch)))
+        write_cards(run, read_ablation(run)[0])
         table = run.cohort.table.assign(split=run.splits["split"], gone=~run.cohort.has_image)
         parts = [
             f"{split} {rows['gone'].sum()} of {len(rows)}"
@@ -399,10 +401,11 @@ class TestRun:
         ]
         said = f"Without a radiograph: {'; '.join(parts)}."
         assert masked_summary(run).startswith(said)
-        assert f"{missing_summary(run.cohort)} {said}" in page
+        assert said in page
+        assert missing_summary(run.cohort) in page
         for name in ("tripod_ai", "cds_crops_alpha"):
             assert said in (run.out / "pages" / f"{name}.html").read_text(encoding="utf-8")
-        assert "Radiograph: yes" in page
+        assert "Radiograph: yes" in (run.out / "tables" / "groups.csv").read_text(encoding="utf-8")
         groups = dict(all_groups(run, "external"))
         assert groups["Radiograph: no"].sum() == table.loc[table["split"] == "external", "gone"].sum()
         assert (groups["Radiograph: no"] ^ groups["Radiograph: yes"]).all()
@@ -513,6 +516,6 @@ class TestApplied:
 
 def test_the_notebook_of_crops_looks_at_those_who_have_a_radiograph(run, folder, monkeypatch):
     shown = execute("02_crop_extraction", folder, run.out, monkeypatch)
-    texts = [each.data for each in shown if hasattr(each, "data")]
-    assert any("of 112 radiographs have 13 boxes" in text for text in texts)
-    assert any(" crops of 112 patients in frames" in text for text in texts)
+    texts = texts_of(shown)
+    assert any("boxes of 112 patients" in text for text in texts)
+    assert any(f"of {13 * 112:,} slots" in text for text in texts)

@@ -17,7 +17,8 @@ from fracsurv.cohort.boxes import BOX_COLUMNS, LEVELS
 from fracsurv.cohort.cohort import read_cohort
 from fracsurv.detection.sources import read_labelled
 from fracsurv.images.radiographs import radiograph_heights, read_patient_radiograph, with_slots
-from fracsurv.pipeline.pipeline import _forget_stores
+from fracsurv.pipeline.pipeline import _forget_lost
+from fracsurv.pipeline.progress import Progress
 from fracsurv.study.experiments import fit_fold
 from fracsurv.study.prepare import prepare
 from fracsurv.study.run import open_run
@@ -143,10 +144,10 @@ def test_a_store_that_is_gone_is_asked_for_again(simulated, tmp_path):
     run = prepare(simulated, tmp_path, "tiny", kinds=["crops"])
     stamp = tmp_path / "prepared" / "crops.complete"
     stamp.touch()
-    _forget_stores(run, tmp_path)
+    _forget_lost(run, tmp_path, Progress(run, [], 1))
     assert stamp.exists()
     shutil.rmtree(run.store_folder("crops"))
-    _forget_stores(run, tmp_path)
+    _forget_lost(run, tmp_path, Progress(run, [], 1))
     assert not stamp.exists()
 
 
