@@ -31,8 +31,10 @@ def write_report(run: Run) -> Path:
     """
     main = run.out / "notebooks" / f"{MAIN}.ipynb"
     names = finished(run)
-    if not names or not main.exists():
-        raise UserError(f"{main}: not there, or no experiment is finished; run `fracsurv run` first")
+    if not names:
+        raise UserError(f"{run.out}: no experiment is finished; run `fracsurv run` first")
+    if not main.exists():
+        raise UserError(f"{main}: not there; `fracsurv run` executes it, and so does papermill (docs/running.md)")
     write_json(run.out / "provenance.json", provenance(run, names))
     kind = run.cohort.provenance
     cards = write_cards(run, read_ablation(run)[0])
