@@ -24,7 +24,7 @@ WORKPLACE = Path() if INSTALLED else ROOT
 """Where `data/` and `reports/` lie unless a path is given."""
 TRUE_RISK = "true_risk"
 OWN_FOLDERS: list[Path] = []
-"""Folders of the profiles read so far: modules and files that their own rows name are looked for there first."""
+"""Folders of the profiles read so far, the last one first: there lie modules and files that their own rows name."""
 RESNETS = ("resnet50", "resnet18")
 VITS = ("vit_b_32", "vit_tiny")
 ENCODERS = (*RESNETS, *VITS)
@@ -211,18 +211,19 @@ def load_profile(name: str) -> Profile:
         row = {**under, **row, "epochs": {**under.get("epochs", {}), **row.get("epochs", {})}}
     defaults = {"note": "", "full_scale": 1.0, "epochs": {}, "encoders": {}}
     profile = _checked(Profile, {**defaults, **row, "name": path.stem}, path.name, faults)
-    if profile and given and path.resolve().parent not in OWN_FOLDERS:
-        OWN_FOLDERS.append(path.resolve().parent)
+    if profile and given:
+        OWN_FOLDERS[:] = [path.resolve().parent, *(each for each in OWN_FOLDERS if each != path.resolve().parent)]
     if profile and (profile.epochs or profile.experiments):
         known = load_experiments(own=profile.experiments)
+        cuts = any(known[name].is_cut for name in profile.epochs if name in known)
         faults += [
             f"{path.name}, epochs: no experiment {name!r}{closest(name, known)}"
             for name in profile.epochs if name not in known
         ] + [
             f"{path.name}, epochs: has no {name!r}, whose {known[name].epochs} epochs would stand beside rows that "
             f"this profile cuts; give it a number, `epochs: {{{name}: …}}`"
-            for name in (profile.experiments if given else known)
-            if profile.epochs and known[name].is_cut and name not in profile.epochs
+            for name in known
+            if cuts and known[name].is_cut and name not in profile.epochs
         ]  # fmt: skip
     if faults:
         raise UserError(faults)
@@ -259,7 +260,7 @@ def _broken_rules(row: Experiment, others: Mapping[str, Experiment]) -> list[str
         (image == (row.encoder != "none"), "an image input needs an encoder, and an encoder an image input"),
         (not (row.input == "full" and row.encoder in VITS), "a vision transformer takes crops alone"),
         (not (row.morphometry and row.image_alone), "an image model without fusion takes no `morphometry`"),
-        (not (cox and image), "cox_ph takes no image"),
+        (not (cox and image), f"{row.model} takes no image"),
         ((row.model == "predictions") == bool(row.file), "`model: predictions` needs `file`, and only it takes one"),
         (image or row.fusion == "none", "fusion needs an image input"),
         (cox or (row.lr > 0 and row.epochs > 0 and row.batch_size > 1),

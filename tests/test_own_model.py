@@ -15,7 +15,7 @@ from fracsurv.config import ROOT, load_experiments, load_profile
 from fracsurv.metrics import concordance_index
 from fracsurv.study.experiments import run_experiment
 from fracsurv.study.explain import explain
-from fracsurv.study.own_models import register_encoder
+from fracsurv.study.own_models import read_risks, register_encoder
 from fracsurv.study.prepare import prepare
 from fracsurv.study.results import finished, read_predictions
 from fracsurv.utils.errors import UserError
@@ -56,6 +56,24 @@ def test_a_row_with_all_its_epochs_beside_cut_ones_is_refused(tmp_path):
         load_profile(profile(tmp_path, yaml.safe_dump(content)))
     content["base"] = "paper"  # cuts none
     assert load_profile(profile(tmp_path, yaml.safe_dump(content))).experiments
+
+
+def test_a_profile_that_cuts_some_rows_cuts_all(tmp_path):
+    settings = {"scale": 0.5, "n_folds": 3, "alphas": [0.3], "bootstrap_draws": 20, "epochs": {"cds_crops_if": 2}}
+    with pytest.raises(UserError) as caught:
+        load_profile(profile(tmp_path, yaml.safe_dump(settings)))
+    assert len(caught.value.faults) == 7  # the other rows that train on images
+    assert any("'cds_full', whose 150 epochs" in fault for fault in caught.value.faults)
+
+
+def test_the_profile_read_last_has_its_own_files(tmp_path):
+    folder = write_cohort(tmp_path / "c", tabular(120, 3), covariates={"age": "continuous"})
+    for place, value in (("a", 1.0), ("b", 2.0)):
+        (tmp_path / place).mkdir()
+        run = prepare(folder, tmp_path / place / "out", profile(tmp_path / place, THEIRS))
+        risks = pd.DataFrame({"patient_id": run.cohort.table["patient_id"], "risk": value})
+        risks.to_csv(tmp_path / place / "risks.csv", index=False)
+        assert (read_risks(run.experiments["theirs"], run.cohort, 0) == value).all()
 
 
 @pytest.mark.parametrize(
@@ -102,7 +120,7 @@ def test_a_registered_encoder_and_one_that_is_not_there(simulated, tmp_path):
     register_encoder("notebook.SmallEncoder", names["SmallEncoder"])
     run_experiment(run, "small_if", progress=False)
     assert "small_if" in finished(run)
-    exec(MODULE.replace("32, 5", "32, 3"), names)  # the cell, changed
+    exec(MODULE.replace("nn.ReLU(),\n            nn.Conv2d(16", "nn.GELU(),\n            nn.Conv2d(16"), names)  # changed
     register_encoder("notebook.SmallEncoder", names["SmallEncoder"])
     assert "small_if" not in finished(run)
 

@@ -144,7 +144,7 @@ def _prepared(cohort: Path, profile: str, out: Path, experiments: list[str]) -> 
                   for name in experiments if name not in runnable]  # fmt: skip
     if impossible:
         raise UserError(impossible)
-    for name in experiments or runnable:
+    for name in runnable:  # notebook 03 takes them along
         if name != TRUE_RISK and run.experiments[name].model == "predictions":
             for fold in range(run.profile.n_folds):
                 read_risks(run.experiments[name], run.cohort, fold)  # refuses what is wrong with the file

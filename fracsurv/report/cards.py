@@ -96,7 +96,8 @@ def _model(run: Run, name: str, table: pd.DataFrame) -> dict[str, Any]:
     called = {c: label(run.cohort, c) for c in (*run.cohort.covariates, *run.cohort.indicators)} | VERTEBRAL
     paths = [run.folder(name, fold) / "fit.json" for fold in range(run.profile.n_folds)]
     fits = pd.DataFrame([read_json(path) if path.exists() else {} for path in paths])
-    fits = fits.reindex(columns=list(FIT_FACTS)).rename(columns=FIT_FACTS).rename_axis("fold")
+    fits = fits.reindex(columns=list(FIT_FACTS)).rename(columns=FIT_FACTS)
+    fits.index = pd.Index(range(1, len(fits) + 1), name="fold")
     rows = table[(table["experiment"] == name) & table["metric"].isin(["c_index", "auc", "brier"])]
     at = rows["split"].map(lambda split: headline_horizon(table, split)).astype(float)
     rows = rows[rows["horizon_days"].isna() | (rows["horizon_days"] == at)]

@@ -63,6 +63,7 @@ def run_notes(run: Run, names: Iterable[str]) -> list[tuple[str, str]]:
     rows = [name for name in names if name != TRUE_RISK]
     cox = [f"{run.experiments[name].title}, {note}" for name in rows if run.experiments[name].model == "cox_ph"
            for note in fitting_notes(run, name, range(run.profile.n_folds))]  # fmt: skip
+    elsewhere = [run.experiments[name].title for name in rows if run.experiments[name].model == "predictions"]
     same = run.cohort.provenance == "simulated" and "external" in set(run.splits["split"])
     draws = run.profile.bootstrap_draws
     notes = [
@@ -74,6 +75,7 @@ def run_notes(run: Run, names: Iterable[str]) -> list[tuple[str, str]]:
         ("radiographs", masked_summary(run)),
         ("covariates", missing_summary(run.cohort, run.trained_on())),
         ("Cox regression", "; ".join(cox)),
+        ("from elsewhere", f"{', '.join(elsewhere)}: may have met these patients in training" * bool(elsewhere)),
         ("grey scale", grey_scale_warning(run)),
         ("times", coarse_times_warning(run.cohort)),
         ("bootstrap", f"{draws:,} samples, so few that the ends of intervals are rough." * (draws < ENOUGH_DRAWS)),
@@ -118,7 +120,7 @@ def fitting_notes(run: Run, name: str, folds: Iterable[int]) -> list[str]:
     for fold in folds:
         path = run.folder(name, fold) / "fit.json"
         if path.exists() and (note := read_json(path).get("note")):
-            notes.append(f"fold {fold}: {note}")
+            notes.append(f"fold {fold + 1}: {note}")
     return notes
 
 

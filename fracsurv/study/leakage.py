@@ -75,7 +75,8 @@ def leak_checks(run: Run) -> list[Check]:
 def _by_id(run: Run) -> Check:
     """Whether a fold model's own predictions name a patient both as trained on and as evaluated on."""
     n, models = 0, 0
-    for name in (each for each in finished(run) if each != TRUE_RISK):
+    fitted = [each for each in finished(run) if each != TRUE_RISK and run.experiments[each].model != "predictions"]
+    for name in fitted:  # whom a model from elsewhere has met is not known
         for fold in range(run.profile.n_folds):
             predictions = read_predictions(run, name, fold)
             trained = predictions["split"] == "train"

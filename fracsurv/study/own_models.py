@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import CodeType
 
 import numpy as np
 import pandas as pd
@@ -56,13 +57,13 @@ def encoder_class(name: str) -> type:
     path = _module_file(module)
     try:
         if path is not None and path.parent in OWN_FOLDERS:
-            spec = spec_from_file_location(module, path)
-            loaded = sys.modules[module] = module_from_spec(spec)
+            spec = spec_from_file_location(f"fracsurv_own_{module}", path)  # no module of this name may be hidden
+            loaded = sys.modules[spec.name] = module_from_spec(spec)
             spec.loader.exec_module(loaded)
         else:
             loaded = import_module(module)
         return getattr(loaded, wanted)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise UserError(
             f"encoder {name}: {error}; its module must lie beside the profile's file, or be importable (PYTHONPATH)"
         ) from None
@@ -71,14 +72,20 @@ def encoder_class(name: str) -> type:
 def own_fingerprint(row: Experiment, cohort: Cohort) -> str:
     """Digest of what a row takes from elsewhere: its encoder's source file, its file of risks; '' for other rows."""
     if row.encoder in _registered:
-        functions = (each for each in vars(_registered[row.encoder]).values() if hasattr(each, "__code__"))
-        content = repr([(each.__code__.co_code, each.__code__.co_consts) for each in functions]).encode()
+        functions = [each for each in vars(_registered[row.encoder]).values() if hasattr(each, "__code__")]
+        content = repr([_code(each.__code__) for each in functions]).encode()
     elif row.file or is_own(row.encoder):
         path = risk_file(row, cohort) if row.file else _module_file(row.encoder.rpartition(".")[0])
         content = path.read_bytes() if path is not None and path.is_file() else b"missing"
     else:
         return ""
     return hashlib.sha256(content).hexdigest()
+
+
+def _code(code: CodeType) -> tuple:
+    """What a function does, the same in every process: its code, the names that it uses, its constants."""
+    constants = [_code(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    return code.co_code, code.co_names, constants
 
 
 def risk_file(row: Experiment, cohort: Cohort) -> Path:
@@ -89,6 +96,8 @@ def risk_file(row: Experiment, cohort: Cohort) -> Path:
 
 def read_risks(row: Experiment, cohort: Cohort, fold: int) -> NDArray:
     """Log hazards (n,) of all patients by a model from elsewhere, in the cohort's order, higher = riskier.
+
+    On whom it was trained is not known here.
 
     The file is a CSV with `patient_id`, `risk` and, where each fold has a model of its own, `fold` (1, 2, …).
 

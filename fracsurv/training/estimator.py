@@ -113,6 +113,10 @@ class SurvivalNetwork(SurvivalAnalysisMixin, BaseEstimator):
         event, time = (np.ascontiguousarray(column) for column in check_array_survival(X, y))
         seed = self._seed()
         train, held_out = _split(event, self.validation_fraction, seed)
+        if len(train) < 2:
+            raise ValueError(
+                f"validation_fraction {self.validation_fraction:g} leaves {len(train)} patients to train on"
+            )
         if validation is not None:
             X, event, time = self._with_validation(X, event, time, validation)
             held_out = np.arange(len(train), len(X))
