@@ -120,7 +120,9 @@ def test_a_registered_encoder_and_one_that_is_not_there(simulated, tmp_path):
     register_encoder("notebook.SmallEncoder", names["SmallEncoder"])
     run_experiment(run, "small_if", progress=False)
     assert "small_if" in finished(run)
-    exec(MODULE.replace("nn.ReLU(),\n            nn.Conv2d(16", "nn.GELU(),\n            nn.Conv2d(16"), names)  # changed
+    before, after = (f"nn.{name}(),\n            nn.Conv2d(16" for name in ("ReLU", "GELU"))
+    assert before in MODULE
+    exec(MODULE.replace(before, after), names)  # the cell, changed
     register_encoder("notebook.SmallEncoder", names["SmallEncoder"])
     assert "small_if" not in finished(run)
 
