@@ -59,8 +59,9 @@ def main() -> None:
     report = parser.parse_args().report
     with tempfile.TemporaryDirectory() as folder, browser(Path(folder)) as page:
         page.open(report / "index.html", WIDTH)
-        first = page.picture(x=0, y=0, width=WIDTH, height=FIRST_SCREEN)
-        write_small(base64.b64decode(first), ROOT / "docs" / "report.png")
+        clip = {"x": 0, "y": 0, "width": WIDTH, "height": FIRST_SCREEN, "scale": 1}
+        first = page.ask("Page.captureScreenshot", format="png", clip=clip)
+        write_small(base64.b64decode(first["data"]), ROOT / "docs" / "report.png")
     write_example(report / "notebooks" / "05_ablation_tables.ipynb", ROOT / "reports" / "example")
 
 
