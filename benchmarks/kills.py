@@ -85,7 +85,8 @@ def _without_times(path: Path) -> bytes:
     if path.suffix == ".json":
         return json.dumps(_untimed(json.loads(path.read_text()))).encode()
     if path.suffix == ".ipynb":
-        return json.dumps([cell.get("outputs") for cell in json.loads(path.read_text())["cells"]]).encode()
+        outputs = [cell.get("outputs") for cell in json.loads(path.read_text())["cells"]]
+        return TIMED_TEXT.sub("", json.dumps(outputs)).encode()
     if path.name == "sweep.csv":
         return pd.read_csv(path).drop(columns="seconds").to_csv().encode()
     if path.name == "timing.csv":
