@@ -170,6 +170,10 @@ def test_provenance_record(run, page):
 
 def test_a_report_needs_notebook_05_and_a_finished_experiment(tmp_path, run):
     one = prepare(run.cohort.folder, tmp_path / "one", "tiny")
+    with pytest.raises(UserError, match="no experiment is finished"):
+        report.write_report(one)
+    for fold in range(2):
+        write_predictions(one, "cox_ph", fold, run.cohort.table["age"].to_numpy())
     with pytest.raises(UserError, match="05_ablation_tables"):
         report.write_report(one)
 
