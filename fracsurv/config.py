@@ -255,15 +255,15 @@ def _checked(of: type, row: Mapping[Any, Any], where: str, faults: list[str]) ->
 
 def _broken_rules(row: Experiment, others: Mapping[str, Experiment]) -> list[str]:
     """What is wrong with an experiment whose entries are sound by themselves."""
-    image, cox = row.input != "none", row.model != "network"
+    image, no_network = row.input != "none", row.model != "network"
     rules = [
         (image == (row.encoder != "none"), "an image input needs an encoder, and an encoder an image input"),
         (not (row.input == "full" and row.encoder in VITS), "a vision transformer takes crops alone"),
         (not (row.morphometry and row.image_alone), "an image model without fusion takes no `morphometry`"),
-        (not (cox and image), f"{row.model} takes no image"),
+        (not (no_network and image), f"{row.model} takes no image"),
         ((row.model == "predictions") == bool(row.file), "`model: predictions` needs `file`, and only it takes one"),
         (image or row.fusion == "none", "fusion needs an image input"),
-        (cox or (row.lr > 0 and row.epochs > 0 and row.batch_size > 1),
+        (no_network or (row.lr > 0 and row.epochs > 0 and row.batch_size > 1),
          "a network needs lr > 0, epochs > 0 and batch_size > 1"),
         (row.fusion != "late" or set(row.pretrained) == {"image", "tabular"},
          "late fusion needs `pretrained: {image: …, tabular: …}`"),

@@ -177,8 +177,8 @@ def _image_explanation(
 
     from fracsurv.explain.images import attention_rollout, grad_cam, vertebra_contributions, vertebra_frames
 
-    contributions, total = [], 0.0
-    if not is_own(encoder):
+    contributions, total, own = [], 0.0, is_own(encoder)
+    if not own:
         backbone = getattr(model, "encoder", getattr(model, "image", None))
         backbone = getattr(backbone, "encoder", backbone).backbone
     for rows in np.array_split(sample, -(-len(sample) // BATCH)):
@@ -188,7 +188,7 @@ def _image_explanation(
             boxes = vertebra_frames(run.cohort, rows, run.store("full").full.shape[1:], images.shape[-2:])
             frames = torch.from_numpy(boxes).to(images.device)
         contributions.append(vertebra_contributions(model, tabular, images, frames).numpy())
-        if is_own(encoder):
+        if own:
             continue
         seen = (
             grad_cam(model, backbone.layer4, tabular, images)
@@ -196,7 +196,7 @@ def _image_explanation(
             else attention_rollout(backbone, images[..., : backbone.image_size, : backbone.image_size])
         )
         total = total + seen.double().sum(dim=0).cpu().numpy()
-    return np.concatenate(contributions), None if is_own(encoder) else total / len(sample)
+    return np.concatenate(contributions), None if own else total / len(sample)
 
 
 def _factors_of_cox(run: Run, name: str, fold: int, rows: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
