@@ -107,6 +107,23 @@ def test_an_encoder_of_ones_own_is_fitted_evaluated_and_explained(simulated, tmp
     assert "small_if" not in finished(run)
 
 
+def test_an_encoder_of_ones_own_in_every_other_fusion(simulated, tmp_path):
+    (tmp_path / "small.py").write_text(MODULE)
+    content = yaml.safe_load(ENCODER)
+    row = content["experiments"].pop("small_if") | {"epochs": 2}
+    content["experiments"] = {
+        "alone": row | {"fusion": "none"},
+        "weighed": row | {"fusion": "alpha"},
+        "late": row | {"fusion": "late", "pretrained": {"image": "alone", "tabular": "deepsurv"}},
+    }
+    content["epochs"] = dict.fromkeys(content["experiments"], 2)
+    run = prepare(simulated, tmp_path / "out", profile(tmp_path, yaml.safe_dump(content)), kinds=["crops"])
+    for name in ("deepsurv", *content["experiments"]):
+        run_experiment(run, name, progress=False)
+        assert np.isfinite(read_predictions(run, name, 0)["risk"]).all()
+    assert set(finished(run)) >= set(content["experiments"])
+
+
 def test_a_registered_encoder_and_one_that_is_not_there(simulated, tmp_path):
     names: dict = {}
     exec(MODULE, names)
