@@ -375,7 +375,7 @@ class TestOpening:
         run_experiment(run, "cox_ph", progress=False)
         assert (out / "profile.txt").read_text() == "tiny\n"
         (out / "profile.txt").unlink()
-        with pytest.raises(UserError, match=r"holds fits, and it is not known of which profile; write its name into"):
+        with pytest.raises(UserError, match=r"profile.txt, which names their profile, is missing; write it again"):
             prepare(folder, out, profile)
         (out / "profile.txt").write_text("tiny")
         with pytest.raises(UserError, match="holds the results of profile tiny, not longer"):

@@ -260,8 +260,8 @@ def _check_profile(profile: Profile, out: Path) -> None:
         return
     if not known:
         raise UserError(
-            f"{out}: holds fits, and it is not known of which profile; write its name into {out / PROFILE}, or "
-            "choose another --out"
+            f"{out}: holds fits, but {PROFILE}, which names their profile, is missing; write it again, or choose "
+            "another --out"
         )
     if known != profile.name:
         raise UserError(
