@@ -3,10 +3,11 @@
     python -m benchmarks.kills [COHORT --profile demo --kills 20 --seed 0 --out reports/kills]
 
 Runs the profile undisturbed, then again: at moments drawn evenly over the time that took, every process of the run
-gets SIGKILL, and `fracsurv run` is called again. After each kill every file under its final name must be whole. In
-the end all that is in the folder (stores, predictions, weights, histories, tables, figures, notebooks, the report)
-must be as after the undisturbed run, byte for byte but for times and dates, and nothing temporary be left. Exits with
-1 otherwise, and where no kill met a fit under way. Writes `benchmarks/results/kills.json`.
+gets SIGKILL, and `fracsurv run` is called again. Where a run ends before its next kill, as on a computer that has
+become faster, it is compared, and a new one is killed on. After each kill every file under its final name must be
+whole. In the end all that is in the folder (stores, predictions, weights, histories, tables, figures, notebooks, the
+report) must be as after the undisturbed run, byte for byte but for times and dates, and nothing temporary be left.
+Exits with 1 otherwise, and where no kill met a fit under way. Writes `benchmarks/results/kills.json`.
 """
 
 from __future__ import annotations
@@ -140,27 +141,39 @@ def main() -> None:
     duration = time.monotonic() - began
     print(f"undisturbed: {duration:.0f} s", flush=True)
     moments = np.sort(np.random.default_rng(arguments.seed).uniform(0, duration, arguments.kills))
-    broken, found, resumable, began = [], [], 0, time.monotonic()
-    for number, wait in enumerate(np.diff(moments, prepend=0), 1):
+    waits, undisturbed = np.diff(moments, prepend=0), results_of(whole)
+    broken, found, different, left, resumable, number, began = [], [], [], [], 0, 0, time.monotonic()
+    while number < len(waits):
         process, started = start(arguments.cohort, arguments.profile, torn), time.time()
         try:
-            code = process.wait(wait)
+            code = process.wait(waits[number])
         except psutil.TimeoutExpired:
             kill(process)
         else:
-            sys.exit(f"the run ended by itself, with {code}, before kill {number}; see {torn.with_suffix('.log')}")
+            if code:
+                sys.exit(f"the run ended with {code} before kill {number + 1}; see {torn.with_suffix('.log')}")
+            print(f"ended by itself before kill {number + 1}: compared, and begun anew", flush=True)
+            different += differences(results_of(torn), undisturbed)
+            left += [str(path.relative_to(torn)) for path in leftovers(torn, below=True)]
+            shutil.rmtree(torn)
+            found.append([])
+            waits[number] /= 2
+            continue
+        number += 1
         found.append(sorted(str(path.relative_to(torn)) for path in made_files(torn) if path.name in FINISHED))
         resumable += any(path.stat().st_mtime > started for path in torn.rglob("resume.safetensors"))
         broken += broken_files(torn)
-        print(f"kill {number} after {wait:.0f} s: {len(found[-1])} finished, {len(broken)} broken", flush=True)
+        print(
+            f"kill {number} after {waits[number - 1]:.0f} s: {len(found[-1])} finished, {len(broken)} broken",
+            flush=True,
+        )
     if start(arguments.cohort, arguments.profile, torn).wait():
         sys.exit(f"the resumed run failed; see {torn.with_suffix('.log')}")
-    undisturbed = results_of(whole)
-    different = differences(results_of(torn), undisturbed)
-    lost = [name for earlier, later in pairwise(found) for name in set(earlier) - set(later)]
-    left = [str(path.relative_to(torn)) for path in leftovers(torn, below=True)]
+    different += differences(results_of(torn), undisturbed)
+    lost = [name for earlier, later in pairwise(found) if later for name in set(earlier) - set(later)]
+    left += [str(path.relative_to(torn)) for path in leftovers(torn, below=True)]
     result = {
-        "kills": len(found), "kills_within_a_fit": resumable, "finished_at_each": [len(names) for names in found],
+        "kills": number, "kills_within_a_fit": resumable, "finished_at_each": [len(names) for names in found],
         "seconds_undisturbed": duration, "seconds_killed": time.monotonic() - began,
         "compared": len(undisturbed), "different": different, "broken": broken, "lost": lost, "left": left,
     }  # fmt: skip
