@@ -311,6 +311,19 @@ def test_a_resolution_that_was_forgotten_is_told(has_image):
     assert line.startswith("cohort.yaml, resolution: 1 makes the radiographs ")
 
 
+@pytest.mark.parametrize("factor", [2 / 3, 1.5])
+def test_a_resolution_that_pixel_spacing_contradicts_is_told(hospital, factor):
+    folder, set_header = hospital
+    settings = (folder / "cohort.yaml").read_text()
+    assert "resolution: 0.125\n" in settings
+    (folder / "cohort.yaml").write_text(settings.replace("0.125", f"{0.125 * factor:.4g}"))
+    (line,) = implausible_radiographs(read_cohort(folder))
+    assert line.startswith(f"cohort.yaml, resolution: {0.125 * factor:.4g} but 2.6 mm a pixel by DICOM headers")
+    assert line.endswith("; 0.13?")
+    set_header(range(30), PixelSpacing=[f"{2.6 / factor:.3f}"] * 2)
+    assert implausible_radiographs(read_cohort(folder)) == []
+
+
 def test_boxes_beside_their_radiographs_are_faults_wherever_they_are_used(has_image, tmp_path):
     cohort = read_cohort(has_image)
     boxes = cohort.vertebrae.copy()

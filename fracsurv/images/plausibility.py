@@ -35,6 +35,8 @@ ASPECT = 2.0
 SPACING = 1.5
 USUAL_HEIGHT, MUCH, MEASURED = 1400, 2.0, 25
 """Pixels of the protocol's radiographs; how many times that is odd; how many radiographs are measured for it."""
+USUAL_SPACING, APART = 0.33, 1.3
+"""Millimetres of the protocol's pixels; by what factor others may differ (magnification alone is about 1.2)."""
 FEW_WITHOUT = 0.1
 """Share of patients without boxes from which it is reported."""
 BRIGHTER = 4.0
@@ -105,19 +107,27 @@ def unreadable(folder: Path, *, workers: int = 1, progress: bool = False) -> lis
 
 
 def resolution_warnings(cohort: Cohort) -> list[str]:
-    """Whether the cohort's `resolution` makes its radiographs far smaller or larger than the protocol's, by a few."""
+    """Whether `resolution` fits how tall radiographs are, and how large their pixels by DICOM headers; by a few."""
     names = list(cohort.table.loc[cohort.has_image, "image"]) if cohort.has_images else []
-    heights = []
+    heights, spacings = [], []
     for name in names[:: -(-len(names) // MEASURED)] if names else ():
         with suppress(UserError):  # reported when it is read
             heights.append(source_kind(cohort.folder / name, name=name, windowed=cohort.windowed)[1][0])
+            facts = header_facts(cohort.folder / name, name)
+            spacings += [facts.spacing] if facts and facts.spacing else []
     usual = float(np.median(heights)) / cohort.resolution if heights else USUAL_HEIGHT
-    if USUAL_HEIGHT / MUCH < usual < USUAL_HEIGHT * MUCH:
+    spacing = float(np.median(spacings)) if spacings else USUAL_SPACING / cohort.resolution
+    if not USUAL_HEIGHT / MUCH < usual < USUAL_HEIGHT * MUCH:
+        wrong = f"makes the radiographs {usual:,.0f} pixels tall where the protocol's are 1,200 to 1,600"
+        advice = f"{np.median(heights) / USUAL_HEIGHT:.2g}, if they show as much of the spine?"
+    elif not 1 / APART < spacing * cohort.resolution / USUAL_SPACING < APART:
+        wrong = f"but {spacing:.2g} mm a pixel by DICOM headers where the protocol's have about {USUAL_SPACING:g}"
+        advice = f"{USUAL_SPACING / spacing:.2g}?"
+    else:
         return []
     return [
-        f"cohort.yaml, resolution: {cohort.resolution:g} makes the radiographs {usual:,.0f} pixels tall where the "
-        "protocol's are 1,200 to 1,600, so crops would come out of another size than the models are made for; "
-        f"{np.median(heights) / USUAL_HEIGHT:.2g}, if they show as much of the spine?"
+        f"cohort.yaml, resolution: {cohort.resolution:g} {wrong}, so crops would come out of another size than the "
+        f"models are made for; {advice}"
     ]
 
 
