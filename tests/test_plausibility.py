@@ -266,6 +266,14 @@ def test_what_headers_say_is_told_without_their_text(hospital, values, told):
     assert not any(private in line for private in ("Berg", "1234"))
 
 
+def test_pixels_beyond_the_headers_bits_are_told(hospital):
+    folder, set_header = hospital
+    set_header([4, 9], BitsStored=11, HighBit=10)
+    (line,) = implausible_radiographs(read_cohort(folder))
+    assert line.startswith("column image, rows 6, 11: a pixel of ")
+    assert ", and at most 2,047 by its header; they are read as they are" in line
+
+
 def test_windowed_radiographs_are_read_as_displayed_wherever_they_are_read(hospital, tmp_path):
     folder, set_header = hospital
     set_header(range(30), WindowCenter="1500", WindowWidth="800")

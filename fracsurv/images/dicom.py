@@ -87,21 +87,27 @@ class HeaderFacts(NamedTuple):
     """Text is burnt into the picture."""
     spacing: float | None
     """Of rows, mm a pixel."""
+    highest: float
+    """What a pixel may be at most by BitsStored and the rescaling; infinite where that does not tell it."""
     person: str
     """A hash of the patient's number, name and date of birth; '' where there are none."""
 
 
-def header_facts(path: Path, name: str) -> HeaderFacts | None:
+def header_facts(path: Path, name: str, *, windowed: bool = False) -> HeaderFacts | None:
     """The facts of a DICOM file; None of any other."""
     if not is_dicom(path, name):
         return None
     with _quiet():
         header = pydicom.dcmread(path, stop_before_pixels=True)
         who = [str(header.get(name, "")).strip() for name in ("PatientID", "PatientName", "PatientBirthDate")]
+        highest = math.inf
+        with suppress(TypeError, ValueError, AttributeError):  # refused when it is read
+            highest = math.inf if windowed or header.get("ModalityLUTSequence") else _possible(header)[1]
         return HeaderFacts(
             str(header.get("ViewPosition", "")).strip().upper() in ("AP", "PA"),
             str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES",
             (_height_and_width(header, *SPACINGS) or (None,))[0],
+            highest,
             hashlib.sha256(repr(who).encode()).hexdigest() if any(who) else "",
         )
 
@@ -189,17 +195,19 @@ def _frame_shape(frame: bytes) -> tuple[int, int] | None:
 
 def _whole_jpeg(frame: bytes) -> np.ndarray:
     """By libjpeg-turbo, which would make up what a stream that is cut off lacks."""
-    interval = int.from_bytes(_segments(frame).get(RESTART_INTERVAL, b""), "big")
-    restarts = math.prod(_frame_shape(frame) or ()) // interval - 1 if interval else 0
-    if b"\xff\xd9" not in frame[-16:] or len(re.findall(rb"\xff[\xd0-\xd7]", frame)) < restarts:
-        raise ValueError("cut off")
+    if b"\xff\xd9" not in frame[-16:]:
+        raise ValueError("no end")
     return imagecodecs.jpeg8_decode(frame)
 
 
 def _lossless_jpeg(frame: bytes) -> np.ndarray:
-    """By the decoder that sees damage best, which knows no restart intervals."""
-    restarts = any(_segments(frame).get(RESTART_INTERVAL, b""))
-    return _whole_jpeg(frame) if restarts else imagecodecs.jpegsof3_decode(frame)
+    """By the decoder that sees damage best; by the other where the stream has restarts, unknown to that one."""
+    interval = int.from_bytes(_segments(frame).get(RESTART_INTERVAL, b""), "big")
+    if not interval:
+        return imagecodecs.jpegsof3_decode(frame)
+    if len(re.findall(rb"\xff[\xd0-\xd7]", frame)) + 1 < math.prod(_frame_shape(frame)) / interval:
+        raise ValueError("a part is missing")
+    return _whole_jpeg(frame)
 
 
 DECODERS: dict[str, Callable[[bytes], np.ndarray]] = {
@@ -220,7 +228,8 @@ def _stored(header: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     decoded = _decoded(header, name)
     stored = _kept_bits(header, decoded)
     padding = _is_padding(header, stored)
-    if _have_more_bits(header, decoded[~padding], stored[~padding]):
+    beyond = (decoded != stored) & ~padding
+    if beyond.any() and _have_more_bits(header, decoded[~padding]):
         header.BitsStored = decoded.dtype.itemsize * 8
         return decoded, _is_padding(header, decoded)
     return stored, padding
@@ -232,10 +241,10 @@ def _kept_bits(header: Any, stored: np.ndarray) -> np.ndarray:
     return (stored << spare) >> spare if spare > 0 else stored
 
 
-def _have_more_bits(header: Any, decoded: np.ndarray, kept: np.ndarray) -> bool:
-    """Whether bits above those that the header calls stored are part of the values; not overlays, or all alike."""
-    overlays = (header.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2))  # old files: each one's bit
-    if (decoded == kept).all() or any(each and each.value >= header.BitsStored for each in overlays):
+def _have_more_bits(header: Any, decoded: np.ndarray) -> bool:
+    """Whether bits above those that the header calls stored are part of the values: no overlays, not all alike."""
+    overlays = (header.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2))  # of old files, each in one bit
+    if any(each is not None and (each.value or 0) >= header.BitsStored for each in overlays):
         return False
     above = decoded >> int(header.BitsStored)
     return not 0 <= above.min() == above.max()
@@ -258,10 +267,17 @@ def _modality(header: Any, stored: np.ndarray) -> tuple[np.ndarray, float, float
     if header.get("ModalityLUTSequence"):
         return _looked_up(header, header.ModalityLUTSequence[0], stored)
     slope, intercept = _rescale(header)
+    values = stored if (slope, intercept) == (1.0, 0.0) else stored * slope + intercept
+    return values, *_possible(header)
+
+
+def _possible(header: Any) -> tuple[float, float]:
+    """The least and the greatest value that BitsStored and the rescaling allow."""
+    slope, intercept = _rescale(header)
     signed = bool(header.PixelRepresentation)
     top = 2 ** (header.BitsStored - signed)
-    ends = sorted(float(end * slope + intercept) for end in (-top * signed, top - 1))
-    return stored if (slope, intercept) == (1.0, 0.0) else stored * slope + intercept, *ends
+    low, high = sorted(float(end * slope + intercept) for end in (-top * signed, top - 1))
+    return low, high
 
 
 def _windowed(header: Any, stored: np.ndarray, name: str) -> tuple[np.ndarray, float, float]:
