@@ -266,6 +266,14 @@ def test_what_headers_say_is_told_without_their_text(hospital, values, told):
     assert not any(private in line for private in ("Berg", "1234"))
 
 
+def test_pixels_beyond_the_headers_bits_are_told(hospital):
+    folder, set_header = hospital
+    set_header([4, 9], BitsStored=11, HighBit=10)
+    (line,) = implausible_radiographs(read_cohort(folder))
+    assert line.startswith("column image, rows 6, 11: a pixel of ")
+    assert ", and at most 2,047 by its header; they are read as they are" in line
+
+
 def test_windowed_radiographs_are_read_as_displayed_wherever_they_are_read(hospital, tmp_path):
     folder, set_header = hospital
     set_header(range(30), WindowCenter="1500", WindowWidth="800")
@@ -309,6 +317,19 @@ def test_a_resolution_that_was_forgotten_is_told(has_image):
     ))  # fmt: skip
     (line,) = implausible_radiographs(read_cohort(has_image))
     assert line.startswith("cohort.yaml, resolution: 1 makes the radiographs ")
+
+
+@pytest.mark.parametrize("factor", [2 / 3, 1.5])
+def test_a_resolution_that_pixel_spacing_contradicts_is_told(hospital, factor):
+    folder, set_header = hospital
+    settings = (folder / "cohort.yaml").read_text()
+    assert "resolution: 0.125\n" in settings
+    (folder / "cohort.yaml").write_text(settings.replace("0.125", f"{0.125 * factor:.4g}"))
+    (line,) = implausible_radiographs(read_cohort(folder))
+    assert line.startswith(f"cohort.yaml, resolution: {0.125 * factor:.4g} but 2.6 mm a pixel by DICOM headers")
+    assert line.endswith("; 0.13?")
+    set_header(range(30), PixelSpacing=[f"{2.6 / factor:.3f}"] * 2)
+    assert implausible_radiographs(read_cohort(folder)) == []
 
 
 def test_boxes_beside_their_radiographs_are_faults_wherever_they_are_used(has_image, tmp_path):
