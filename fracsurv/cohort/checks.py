@@ -20,7 +20,6 @@ from fracsurv.utils.names import canonical, look_alikes, plain
 UNKNOWN = ("na", "n/a", "nan", "none", "null", "unknown", "not known", "missing", "#n/a", ".", "-", "?")
 SPLITS = ("train", "test", "external")
 NO_YES = (("1", "2"), ("no", "yes"), ("n", "y"), ("nein", "ja"), ("nej", "ja"), ("false", "true"))
-WORDS = {word for pair in NO_YES for word in pair}
 LINK_ADVICE = ". If this link leads to your archive of images, name that folder in cohort.yaml as `image_archive`"
 MIN_SHARE_WITH_IMAGE = 0.5
 """Of the patients, where those without a radiograph are masked."""
@@ -56,10 +55,9 @@ def check_values(
     One of the patients `kept` (bool) must have an event, and each covariate must be known of one of them. Neither is
     asked for without a column `event`, for then no model is fitted to them.
     """
-    _check_coding(table, columns, settings, faults)
+    coded = _check_coding(table, columns, settings, faults)
     impute = settings.missing_covariates == "impute"
     empty = _empty_fields(table, kept, columns, faults) if impute else {}
-    told = [name for name in values if any(fault.startswith(f"{columns.place(name)}: ") for fault in faults)]
     # an empty field stands for a 0 meanwhile, which every kind of covariate may be
     checked = values.assign(**{name: values[name].mask(where, 0.0) for name, where in empty.items()})
     try:
@@ -70,7 +68,7 @@ def check_values(
             row, name = int(case["index"]), case["column"]
             raw = table[name].loc[row]
             shown = "empty" if pd.isna(raw) or not str(raw).strip() else shorten(str(raw))
-            if name in told and (str(raw).strip().lower() in WORDS or any(letter.isdigit() for letter in str(raw))):
+            if name in coded and shown != "empty":
                 continue  # the column's own fault says it once
             hint = _hint(name, shown, is_covariate=name in columns.covariates, decimal=decimal, impute=impute)
             wrong.append((row, f"column {columns.theirs(name)}: {shown}; {case['check']}{hint}"))
@@ -117,8 +115,12 @@ def _empty_fields(table: pd.DataFrame, kept: pd.Series, columns: Columns, faults
     return empty
 
 
-def _check_coding(table: pd.DataFrame, columns: Columns, settings: CohortSettings, faults: list[str]) -> None:
-    """A column of 1 and 2, or of yes and no, where 0 and 1 are wanted: one line says what may be meant."""
+def _check_coding(table: pd.DataFrame, columns: Columns, settings: CohortSettings, faults: list[str]) -> set[str]:
+    """A column of 1 and 2, or of yes and no, where 0 and 1 are wanted: one line says what may be meant.
+
+    The names of these columns.
+    """
+    coded = set()
     binary = [name for name, kind in columns.covariates.items() if kind == "binary"]
     for name in binary if settings.competing_event else ["event", *binary]:
         if name not in table:
@@ -126,10 +128,12 @@ def _check_coding(table: pd.DataFrame, columns: Columns, settings: CohortSetting
         held = set(table[name].astype(str).str.strip().str.lower().str.removesuffix(".0")) - {""}
         for no, yes in NO_YES:
             if held == {no, yes} and not (name == "event" and no == "false"):
+                coded.add(name)
                 faults.append(
                     f"{columns.place(name)}: holds {no} and {yes}; code them as 0 and 1 (fracsurv does not guess "
                     "which is which)"
                 )
+    return coded
 
 
 def _schema(covariates: dict[str, str], competing: str, *, present: pd.Index) -> pa.DataFrameSchema:

@@ -49,8 +49,12 @@ def read_patients(
             columns=[columns.theirs(name) for name in ("time_days", "event", "split")], errors="ignore"
         )
     table = _without_dates(_our_columns(frame, columns, faults, outcome=outcome), columns, faults)
+    n_faults = len(faults)
     decimal = decimal_mark(table, ["time_days", *columns.covariates], columns.place, faults)
-    values = _typed(table, columns, decimal, competing=bool(settings.competing_event))
+    # where the mark is in doubt one fault says so, and either is read meanwhile
+    plain = table if len(faults) == n_faults else table.replace(r"^(\s*[-+]?\d+),(\d+\s*)$", r"\1.\2", regex=True)
+    decimal = decimal if plain is table else "."
+    values = _typed(plain, columns, decimal, competing=bool(settings.competing_event))
     kept = pd.Series(True, table.index)
     if settings.missing_images == "exclude" and "image" in table and has_image_entry(table).any():
         kept = has_image_entry(table)

@@ -384,11 +384,12 @@ def label_kind(rows: Sequence[np.ndarray]) -> LabelKind:
     """What the label rows of a folder are by their numbers; ValueError where these may be of several kinds.
 
     A polygon's second corner lies near its first, so it follows it over a folder's rows; the size of a box follows
-    nothing. Rows of too few polygons to show this must at least not be boxes within the image. A whole number at the
-    end is a track's.
+    nothing. Rows of too few polygons to show this are held against the boxes there, or must at least not be boxes
+    within the image. A whole number at the end is a track's.
     """
+    boxes = [row for row in rows if len(row) == 5]
     longer = [row for row in rows if len(row) >= 7 and len(row) % 2]
-    if _follows([row for row in rows if len(row) == 5]):
+    if _follows(boxes):
         raise ValueError(
             "label rows of 5 numbers in which the last two follow the two before: corners? YOLO's rows are "
             "class, centre and size; export them so"
@@ -396,8 +397,7 @@ def label_kind(rows: Sequence[np.ndarray]) -> LabelKind:
     if not longer:
         return LabelKind("box")
     whole = np.mean([row[-1] == int(row[-1]) for row in longer]) > MOST_ROWS
-    may_be_boxes = np.mean([_is_on_image(*_corners(row[1:5])) for row in longer])
-    if whole or not (_follows(longer) or may_be_boxes < 1 - MOST_ROWS):
+    if whole or not (_follows(longer) or _unlike_boxes(longer, boxes)):
         n = Counter(map(len, longer)).most_common(1)[0][0]
         raise ValueError(
             f"label rows of {n} numbers may be polygons, boxes with keypoints, or with a confidence and a track's "
@@ -415,6 +415,19 @@ def _follows(rows: Sequence[np.ndarray]) -> bool:
     if np.ptp(first) < 0.1 or np.ptp(second) == 0:
         return False
     return bool(np.corrcoef(first, second)[0, 1] > 0.9 and 0.5 < np.polyfit(first, second, 1)[0] < 2)
+
+
+def _unlike_boxes(longer: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> bool:
+    """Whether longer rows, taken for polygons, are nearer the boxes' size than taken for boxes; or are no boxes."""
+    if len(boxes) < FEWEST_ROWS:
+        return bool(np.mean([_is_on_image(*_corners(row[1:5])) for row in longer]) < 1 - MOST_ROWS)
+    usual = np.median([row[3:5] for row in boxes], axis=0)
+    extents = [np.ptp(row[1:].reshape(-1, 2), axis=0) for row in longer]
+    nearer = [
+        np.abs(extent - usual).sum() < np.abs(row[3:5] - usual).sum()
+        for extent, row in zip(extents, longer, strict=True)
+    ]
+    return bool(np.mean(nearer) > MOST_ROWS)
 
 
 def _corners(box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
