@@ -270,6 +270,8 @@ def test_faults_of_a_kind_share_a_printed_line():
         "images/anna.png: cannot be read (and 3 more like this: images/bea.png, images/cleo.png …)",
         *times[1:],
     ]
+    words = row_faults("cohort.csv", ((row, f"column age: 'age {row}'; must be a number") for row in range(2, 7)))
+    assert fold(words) == [f"{words[0]} (and 4 more like this: 'age 3', 'age 4' …; all: rows 2 to 6)"]
     other = row_faults("vertebrae.csv", ((row, f"column age: 'x{row}'; must be a number") for row in (2, 3)))
     assert fold([*ages[:3], *other]) == [*ages[:3], *other]  # of another file
 

@@ -82,10 +82,12 @@ def check_values(
 
 def _look_alike_ids(ids: pd.Series, column: str) -> Iterator[tuple[int, str]]:
     """Rows of patients whose ids a reader would take for one."""
-    for names in look_alikes(name for name in ids if plain(name)):
-        words = " and ".join(ascii(name)[:LONGEST_SHOWN] for name in names)
-        why = "differ only by capitals, accents, blanks, dashes or invisible characters; one patient? Give other ids"
-        yield from ((row, f"column {column}: {words} {why}, or keep one row") for row in ids.index[ids.isin(names)])
+    groups = look_alikes(name for name in ids if plain(name))
+    words = {name: " and ".join(ascii(each)[:LONGEST_SHOWN] for each in group) for group in groups for name in group}
+    why = "differ only by capitals, accents, blanks, dashes or invisible characters; one patient? Give other ids"
+    for row, name in ids.items():
+        if name in words:
+            yield row, f"column {column}: {words[name]} {why}, or keep one row"
 
 
 def _hint(name: str, shown: str, *, is_covariate: bool, decimal: str, impute: bool) -> str:

@@ -18,7 +18,9 @@ LONGEST_SHOWN = 60
 """Characters of a user's value that a message quotes."""
 MOST_LIKE = 3
 """Faults of one kind that are printed each by itself; more become one line."""
-_VALUE = re.compile(r"'(?:[^'\\]|\\.)*'|\"[^\"]*\"|\d[\d.,]*")
+_QUOTED = r"(?<!\w)'(?:[^'\\]|\\.)*'|\"[^\"]*\""
+_VALUE = re.compile(rf"{_QUOTED}|\d[\d.,]*")
+_WORD = re.compile(rf"(?:{_QUOTED})\S*|\S+")
 _FILE = re.compile(r".*\.(png|jpe?g|tiff?|dcm|txt)( line \d+)?", re.IGNORECASE)
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 2 * LONGEST_SHOWN
@@ -90,7 +92,7 @@ def _kind(fault: str) -> str:
 
 def _folded(faults: Sequence[str]) -> str:
     """One line for faults of a kind: the first, and the words in which the next ones are different."""
-    words = [(fault.what if isinstance(fault, RowFault) else fault).split(" ") for fault in faults]
+    words = [_WORD.findall(fault.what if isinstance(fault, RowFault) else fault) for fault in faults]
     same = [len(set(place)) == 1 for place in zip(*words, strict=False)]
     start = same.index(False) if False in same else len(same)
     end = same.index(True, start) if True in same[start:] else None
