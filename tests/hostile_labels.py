@@ -62,5 +62,5 @@ CASES = [
     Case("an archive by a path that is not whole", setting(image_archive="../archive"), "must be the whole path of a folder"),
     Case("forty ages that are words", column("age", lambda t: [f"age {k}" for k in range(N)]), "must be a number (and 39 more like this: 'age 1', 'age 2' …; all: rows 2 to 41)"),
     Case("forty radiographs that cannot be read", lambda f: [(f / f"images/{k}.png").write_text("x") for k in range(N)], "(and 39 more like this: images/1.png, images/2.png …)"),
-    Case("yes and no, told once", column("smoker", lambda t: np.where(t["smoker"] == 1, "yes", "no")), "column smoker: holds no and yes"),
+    Case("y and n, told once", column("smoker", lambda t: np.where(t["smoker"] == 1, "y", "n")), "column smoker: holds n and y"),
 ]  # fmt: skip

@@ -177,7 +177,6 @@ def test_keys_of_other_mappings_and_other_keys_are_none(tmp_path, text):
     ("column", "settings", "says"),
     [
         ("Image", {}, "no column 'image' (for image); is 'Image' meant? Call it image"),
-        (" image", {}, "is ' image' meant?"),
         ("FOTO", {"columns": {"image": "Foto"}}, "no column 'Foto' (for image); is 'FOTO' meant?"),
         ("Röntgen", {"columns": {"image": "Foto"}}, "no column 'Foto' (for image); take it out of `columns`"),
     ],
