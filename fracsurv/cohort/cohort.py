@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from fracsurv.cohort.annotations import read_truth, read_vertebrae, with_keypoints, written_by
 from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS, LEVELS
 from fracsurv.cohort.covariates import MISSING
+from fracsurv.cohort.file_names import misnamed_files
 from fracsurv.cohort.read import read_patients
 from fracsurv.cohort.settings import read_settings
+from fracsurv.cohort.tables import TABLES
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.formatting import DAYS_A_YEAR, HORIZONS_YEARS
 
@@ -257,9 +259,11 @@ def read_cohort(folder: str | Path, *, outcome: bool = True, learnt: bool = True
         the value and what was expected.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; give the cohort's folder, {folder.parent}")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such cohort folder; `fracsurv simulate {folder}` makes one")
-    faults: list[str] = []
+    faults = misnamed_files(folder, TABLES)
     settings = read_settings(folder, faults)
     read = read_patients(folder, settings, faults, outcome=outcome, learnt=learnt)
     if read is None or "patient_id" not in read.table:

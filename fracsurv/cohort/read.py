@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from fracsurv.cohort.covariates import PROTOCOL_COVARIATES, label_of
 from fracsurv.cohort.settings import COLUMNS, CohortSettings
 from fracsurv.cohort.tables import TextTable, decimal_mark, numbers, read_table
 from fracsurv.utils.errors import closest
+from fracsurv.utils.names import same_but_for_writing
 
 DATES = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period")  # as pandas infers them
 EVENTS = {"1": 1.0, "0": 0.0, "true": 1.0, "false": 0.0, "1.0": 1.0, "0.0": 0.0}
@@ -48,8 +49,12 @@ def read_patients(
             columns=[columns.theirs(name) for name in ("time_days", "event", "split")], errors="ignore"
         )
     table = _without_dates(_our_columns(frame, columns, faults, outcome=outcome), columns, faults)
+    n_faults = len(faults)
     decimal = decimal_mark(table, ["time_days", *columns.covariates], columns.place, faults)
-    values = _typed(table, columns, decimal, competing=bool(settings.competing_event))
+    # where the mark is in doubt one fault says so, and either is read meanwhile
+    plain = table if len(faults) == n_faults else table.replace(r"^(\s*[-+]?\d+),(\d+\s*)$", r"\1.\2", regex=True)
+    decimal = decimal if plain is table else "."
+    values = _typed(plain, columns, decimal, competing=bool(settings.competing_event))
     kept = pd.Series(True, table.index)
     if settings.missing_images == "exclude" and "image" in table and has_image_entry(table).any():
         kept = has_image_entry(table)
@@ -110,8 +115,19 @@ def _our_columns(table: pd.DataFrame, columns: Columns, faults: list[str], *, ou
         f"{columns.file}: no column {columns.theirs(name)!r} (for {name}); it has {has}"
         for name in required if columns.theirs(name) not in table.columns
     ]  # fmt: skip
+    faults += _nearly_named(table, columns, ["image", *(["split"] if outcome else [])])
     chosen = {column: names[-1] for column, names in ours.items() if column in table.columns}
     return table[list(chosen)].rename(columns=chosen)
+
+
+def _nearly_named(table: pd.DataFrame, columns: Columns, optional: Iterable[str]) -> Iterator[str]:
+    """Faults of columns that may be left out, but are mapped to none or nearly there: they would not be read."""
+    for name in optional:
+        theirs = columns.theirs(name)
+        near = same_but_for_writing(theirs, map(str, table.columns))
+        if theirs not in table.columns and (near or name in columns.renamed):
+            fix = f"; is {near!r} meant? Call it {theirs}" if near else "; take it out of `columns` in cohort.yaml"
+            yield f"{columns.file}: no column {theirs!r} (for {name}){fix}"
 
 
 def _without_dates(table: pd.DataFrame, columns: Columns, faults: list[str]) -> pd.DataFrame:

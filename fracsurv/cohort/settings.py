@@ -31,6 +31,12 @@ def _unit(text: str) -> str:
     return text
 
 
+def _whole_path(path: str) -> str:
+    if path and (not Path(path).is_absolute() or Path(path).resolve() == Path(Path(path).anchor)):
+        raise ValueError("must be the whole path of a folder, such as /archive/radiographs")
+    return path
+
+
 def _free_name(name: str) -> str:
     if name in RESERVED:
         raise ValueError("the name is taken; choose another and map it in `columns`")
@@ -66,6 +72,7 @@ class CohortSettings(BaseModel):
     dicom_values: Literal["stored", "windowed"] = "stored"
     missing_covariates: Literal["refuse", "impute"] = "refuse"
     missing_images: Literal["refuse", "exclude", "mask"] = "refuse"
+    image_archive: Annotated[str, AfterValidator(_whole_path)] = ""
     description: str = ""
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import openpyxl
 import pandas as pd
 
+from fracsurv.cohort.file_names import tables_there
 from fracsurv.utils.errors import UserError, format_rows, shorten
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -48,7 +49,8 @@ def read_table(folder: Path, faults: list[str]) -> TextTable | None:
     """A cohort's table; None, with faults appended, where there is not one that can be read."""
     found = [name for name in TABLES if (folder / name).exists()]
     if len(found) != 1:
-        what = f"holds {' and '.join(found)}; keep one" if found else f"holds no {TABLES[0]}"
+        none = f"holds no {TABLES[0]}{tables_there(folder, TABLES)}"
+        what = f"holds {' and '.join(found)}; keep one" if found else none
         faults.append(f"{folder}: {what}")
         return None
     file = found[0]

@@ -102,7 +102,8 @@ def unreadable(folder: Path, *, workers: int = 1, progress: bool = False) -> lis
     if read is None or column not in read.frame:
         return []
     names = [name for name in read.frame[column].fillna("").astype(str) if name.strip()]
-    names = [name for name in dict.fromkeys(names) if is_inside(folder, name) and (folder / name).is_file()]
+    archive = settings.image_archive
+    names = [name for name in dict.fromkeys(names) if is_inside(folder, name, archive) and (folder / name).is_file()]
     found = _looked_at(folder, names, settings.dicom_values == "windowed", workers, progress)
     return [*(each for each in found if isinstance(each, str)), *corrections_beside_faults(folder)]
 
@@ -153,7 +154,8 @@ def corrections_beside_faults(folder: Path) -> list[str]:
         return []
     images = read.frame[[patient, column]].fillna("").astype(str).drop_duplicates(patient, keep=False)
     images = images.assign(**{patient: images[patient].str.strip()}).set_index(patient)[column]
-    images = images[[is_inside(folder, name) and (folder / name).is_file() for name in images]]
+    archive = settings.image_archive
+    images = images[[is_inside(folder, name, archive) and (folder / name).is_file() for name in images]]
     boxes = corrections[BOX_COLUMNS].to_numpy(float)
     sound = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     corrections = corrections[sound & corrections["patient_id"].isin(images.index)]
