@@ -37,7 +37,7 @@ def shift_warnings(models: Sequence[ModelBundle], cohort: Cohort, work: Path, *,
     lines = values_beyond_training(models, cohort, named_rows=named_rows) + missing_value_warnings(models, cohort)
     if models[0].masked and (n := int((~cohort.has_image).sum())):
         lines.append(
-            f"column image: no radiograph in {n:,} of {counted(len(cohort), 'patient')}; in its place "
+            f"{cohort.column('image')}: no radiograph in {n:,} of {counted(len(cohort), 'patient')}; in its place "
             f"{models[0].experiment.name} takes the mean features of its training patients"
         )
     lines += finder_warnings(models, cohort, work) + grey_scale_warnings(models, work)
@@ -45,8 +45,9 @@ def shift_warnings(models: Sequence[ModelBundle], cohort: Cohort, work: Path, *,
     seen = seen_in_training(models[0].run, cohort)
     if seen is not None and seen.any():
         lines.append(
-            f"column patient_id: {int(seen.sum()):,} of {counted(len(cohort), 'patient')} with the id of a patient "
-            "in the models' training; if they are the same people, this does not show what the models do in others"
+            f"{cohort.column('patient_id')}: {int(seen.sum()):,} of {counted(len(cohort), 'patient')} with the id of "
+            "a patient in the models' training; if they are the same people, this does not show what the models do "
+            "in others"
         )
     return lines
 
@@ -57,13 +58,14 @@ def missing_value_warnings(models: Sequence[ModelBundle], cohort: Cohort) -> lis
     if n := cohort.n_excluded:
         everybody = counted(len(cohort) + n, "patient")
         lines.append(
-            f"column image: left out, without a radiograph: {n:,} of {everybody} (`missing_images: exclude`)"
+            f"{cohort.column('image')}: left out, without a radiograph: {n:,} of {everybody} "
+            "(`missing_images: exclude`)"
         )
     used = [] if models[0].experiment.image_alone else models[0].scaling.kinds
     missing = cohort.table[[covariate for covariate in used if covariate in cohort.covariates]].isna().sum()
     return lines + [
-        f"column {covariate}: missing in {n:,} of {counted(len(cohort), 'patient')}; in its place the models take "
-        "the median of their training patients (binary: the most frequent value)"
+        f"{cohort.column(covariate)}: missing in {n:,} of {counted(len(cohort), 'patient')}; in its place the models "
+        "take the median of their training patients (binary: the most frequent value)"
         for covariate, n in missing[missing > 0].items()
     ]
 
@@ -127,5 +129,5 @@ def values_beyond_training(models: Sequence[ModelBundle], cohort: Cohort, *, nam
         where = f": {len(outside):,} of {counted(len(cohort), 'patient')}"
         if named_rows:
             where = f", {format_rows([cohort.file_rows[row] for row in outside])}: first {values[outside[0]]:g}"
-        lines.append(f"column {covariate}{where} beyond the training's range, {low:g} to {high:g}")
+        lines.append(f"{cohort.column(covariate)}{where} beyond the training's range, {low:g} to {high:g}")
     return lines
