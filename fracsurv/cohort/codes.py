@@ -9,7 +9,7 @@ import pandas as pd
 
 from fracsurv.cohort.checks import Columns
 from fracsurv.cohort.settings import CohortSettings
-from fracsurv.cohort.tables import clean_name
+from fracsurv.cohort.tables import DECIMAL_COMMA, clean_name
 from fracsurv.utils.errors import closest, shorten
 
 WORDS = (("no", "yes"), ("false", "true"), ("unchecked", "checked"))
@@ -60,7 +60,9 @@ def _by_codes(values: pd.Series, codes: dict[object, float | None], where: str, 
     found = text.map(numbers)
     if (text.isin(numbers) | (text == "")).all():
         return found
-    return values.where(~text.isin(numbers), found.map("{:g}".format).replace("nan", ""))
+    mark = "," if values.astype(str).str.fullmatch(DECIMAL_COMMA).any() else "."
+    written = found.map("{:.15g}".format).replace("nan", "").str.replace(".", mark, regex=False)
+    return values.where(~text.isin(numbers), written)
 
 
 def _spellings(code: object) -> list[str]:
@@ -74,5 +76,5 @@ def _plain(value: object) -> str:
     """A field or code without capitals; a number in one way of writing it, 1 for 1.0 and 1,00."""
     text = "" if value is None or value is pd.NA or value != value else clean_name(value).casefold()
     with suppress(ValueError):
-        return f"{float(text.replace(',', '.')):g}"
+        return f"{float(text.replace(',', '.')):.15g}"
     return text

@@ -26,7 +26,7 @@ EARLIEST = 1900
 def is_date(values: pd.Series) -> pd.Series:
     """Which fields are dates, bool; numbers of eight digits alone if all are, as in 20201231."""
     text = _day(values)
-    return text.str.fullmatch(PATTERN) & (~text.str.isdigit() | text.str.fullmatch(EIGHT_DIGITS).all())
+    return text.str.fullmatch(PATTERN) & (~text.str.isdigit() | text.str.fullmatch(f"(?:{EIGHT_DIGITS})?").all())
 
 
 def with_times(

@@ -24,6 +24,8 @@ BEYOND = 0.1
 """Share of the training patients' range that a value may lie outside it without a warning."""
 MOSTLY = 0.5
 """Share of the patients beyond the training's range from which a covariate is taken for one in another unit."""
+FEW = 5
+"""Patients who may well be beyond it, if no further than its own width."""
 OTHER_UNIT = 20
 """Times that the longest follow-up may be shorter or longer than the training's, or else it is in another unit."""
 
@@ -119,8 +121,10 @@ def other_units(models: Sequence[ModelBundle], cohort: Cohort) -> list[str]:
     ranges = [] if models[0].experiment.image_alone else _ranges(models, cohort)
     lines = _other_time_unit(models, cohort)
     for covariate, low, high, outside in ranges:
-        known = int(cohort.table[covariate].notna().sum())
-        if covariate in models[0].scaling.kinds and len(outside) > MOSTLY * known:
+        known, values = int(cohort.table[covariate].notna().sum()), cohort.table[covariate].iloc[outside]
+        far = not values.between(2 * low - high, 2 * high - low).any()
+        most = len(outside) > MOSTLY * known and (far or len(outside) >= FEW)
+        if covariate in models[0].scaling.kinds and most:
             lines.append(
                 f"{cohort.column(covariate)}: {len(outside):,} of {counted(known, 'patient')} beyond the training's "
                 f"range, {low:g} to {high:g}; in another unit?"
