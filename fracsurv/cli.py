@@ -39,6 +39,12 @@ WeightsPath = Annotated[
     Path | None,
     typer.Option("--weights", help="A finder's weights, as `detect train` writes them; fracsurv's own if not given."),
 ]
+BeyondTraining = Annotated[
+    bool,
+    typer.Option(
+        "--beyond-training", help="Go on where most values lie beyond the training's range: other patients."
+    ),
+]
 Labelled = Annotated[Path, typer.Argument(help="YOLO folder, or cohort folder with vertebrae.csv.")]
 
 
@@ -290,11 +296,18 @@ def predict(
     out: Annotated[Path, typer.Option("--out", help="For predictions.csv, and warnings.txt if there are any.")],
     experiment: Annotated[str, typer.Option(help="Row to apply; if empty, that of the report's answer.")] = "",
     workers: Workers = 1,
+    beyond_training: BeyondTraining = False,
 ) -> None:
     """Risk and probabilities of new patients by a run's fold models. Research only: no decision may rest on them."""
     from fracsurv.cohort.cohort import read_cohort
-    from fracsurv.predict.predict import default_experiment, model_summary, predict_cohort, read_models
-    from fracsurv.predict.shift import shift_warnings
+    from fracsurv.predict.predict import (
+        default_experiment,
+        model_summary,
+        predict_cohort,
+        read_models,
+        training_mismatches,
+    )
+    from fracsurv.predict.shift import other_units, shift_warnings
     from fracsurv.utils.files import atomic_path, check_outside, write_text
 
     check_outside(out, cohort)
@@ -304,6 +317,8 @@ def predict(
     patients = read_cohort(cohort, outcome=False)
     name = experiment or default_experiment(run)
     models = read_models(run, name)
+    if not beyond_training and (odd := other_units(models, patients)):
+        raise UserError(training_mismatches(models, patients) + odd)
     table = predict_cohort(models, patients, out / "prepared", workers=workers)
     known = list(dict.fromkeys(line for model in models for line in model.caveats))
     for line in known + shift_warnings(models, patients, out / "prepared", named_rows=True):
@@ -339,13 +354,15 @@ def validate(
     draws: Annotated[int, typer.Option(help="Bootstrap samples of the patients.", min=50)] = 1000,
     seed: Annotated[int, typer.Option(help="Of the samples and the cross-fitting.", min=0)] = 0,
     workers: Workers = 1,
+    beyond_training: BeyondTraining = False,
 ) -> None:
     """Does the model hold in another cohort: every metric, calibration, and what recalibration would make of it."""
     from fracsurv.report.validation import write_validation
 
     lines = write_validation(
-        run, cohort, out, experiment or [], overlap=overlap.value, n_draws=draws, seed=seed, workers=workers
-    )
+        run, cohort, out, experiment or [], overlap=overlap.value, n_draws=draws, seed=seed, workers=workers,
+        beyond_training=beyond_training,
+    )  # fmt: skip
     for line in lines:
         typer.echo(line)
     typer.echo(out / "index.html")

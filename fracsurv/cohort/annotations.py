@@ -32,7 +32,7 @@ def read_vertebrae(
     given), and of none `without_image`. With `none_allowed` four empty fields are sound: the patient has no vertebra.
     """
     path = folder / file
-    read = read_text_table(path, faults) if path.exists() else None
+    read = read_text_table(path, faults, ("patient_id", *BOX_COLUMNS)) if path.exists() else None
     if read is None:
         return None
     raw = read.frame

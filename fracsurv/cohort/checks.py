@@ -14,13 +14,16 @@ import pandera.pandas as pa
 
 from fracsurv.cohort.covariates import MISSING
 from fracsurv.cohort.settings import TOO_LARGE, CohortSettings
+from fracsurv.cohort.tables import clean_name
 from fracsurv.utils.errors import LONGEST_SHOWN, row_faults, shorten
 from fracsurv.utils.names import canonical, look_alikes, plain
 
 UNKNOWN = ("na", "n/a", "nan", "none", "null", "unknown", "not known", "missing", "#n/a", ".", "-", "?")
 SPLITS = ("train", "test", "external")
-NO_YES = (("1", "2"), ("no", "yes"), ("n", "y"), ("nein", "ja"), ("nej", "ja"), ("false", "true"))
+NO_YES = (("1", "2"), ("no", "yes"), ("n", "y"), ("nein", "ja"), ("nej", "ja"))
 LINK_ADVICE = ". If this link leads to your archive of images, name that folder in cohort.yaml as `image_archive`"
+FAR_BEFORE, HARDLY_ANY = 100, 0.01
+"""Last horizons in the longest follow-up, and share of patients with an event by then: another unit is meant."""
 MIN_SHARE_WITH_IMAGE = 0.5
 """Of the patients, where those without a radiograph are masked."""
 
@@ -34,7 +37,7 @@ class Columns(NamedTuple):
 
     def theirs(self, name: str) -> str:
         """The file's name of a column."""
-        return self.renamed.get(name, name)
+        return clean_name(self.renamed.get(name, name))
 
     def place(self, name: str) -> str:
         """Where a column stands, for messages."""
@@ -75,9 +78,24 @@ def check_values(
         faults += row_faults(columns.file, wrong)
     if "patient_id" in values:
         faults += row_faults(columns.file, _look_alike_ids(values["patient_id"], columns.theirs("patient_id")))
+    _check_horizons(values, settings, faults)
     if "event" in values and values.loc[kept, "event"].isin([0, 2]).all():
         among = "" if kept.all() else " among those that have a radiograph"
-        faults.append(f"{columns.file}, column event: no patient has an event{among}; nothing can be learnt")
+        faults.append(f"{columns.place('event')}: no patient has an event{among}; nothing can be learnt")
+
+
+def _check_horizons(values: pd.DataFrame, settings: CohortSettings, faults: list[str]) -> None:
+    """Horizons of another unit than the times: far before the end of follow-up, and next to no event by then."""
+    if not settings.horizons or not {"time_days", "event"} <= set(values):
+        return
+    last, time, unit = settings.horizons[-1], values["time_days"], settings.time_unit
+    had = (values["event"] == 1) & (time <= last)
+    if time.max() >= FAR_BEFORE * last and had.mean() < HARDLY_ANY:
+        faults.append(
+            f"cohort.yaml, horizons: {last:g} {unit} is the last, by which {had.sum():,} of {len(time):,} patients "
+            f"had the event; the longest follow-up is {time.max():g} {unit}. Are these "
+            f"{'years' if unit == 'days' else 'of another unit'}? Give them in {unit}"
+        )
 
 
 def _look_alike_ids(ids: pd.Series, column: str) -> Iterator[tuple[int, str]]:
@@ -125,16 +143,16 @@ def _check_coding(table: pd.DataFrame, columns: Columns, settings: CohortSetting
     coded = set()
     binary = [name for name, kind in columns.covariates.items() if kind == "binary"]
     for name in binary if settings.competing_event else ["event", *binary]:
-        if name not in table:
+        if name not in table or pd.api.types.is_bool_dtype(table[name]):
             continue
-        held = set(table[name].astype(str).str.strip().str.lower().str.removesuffix(".0")) - {""}
-        for no, yes in NO_YES:
-            if held == {no, yes} and not (name == "event" and no == "false"):
-                coded.add(name)
-                faults.append(
-                    f"{columns.place(name)}: holds {no} and {yes}; code them as 0 and 1 (fracsurv does not guess "
-                    "which is which)"
-                )
+        held = set(table[name].dropna().astype(str).str.strip().str.lower().str.removesuffix(".0")) - {""}
+        words = sorted(held) if len(held) == 2 and all(map(str.isalpha, held)) and not held & set(UNKNOWN) else []
+        for no, yes in [pair for pair in NO_YES if held == set(pair)] or [words] * bool(words):
+            coded.add(name)
+            faults.append(
+                f"{columns.place(name)}: holds {no} and {yes}; code them as 0 and 1 (fracsurv does not guess which "
+                f"is which), or add to cohort.yaml `values: {{{name}: {{{no}: 0, {yes}: 1}}}}`, if so"
+            )
     return coded
 
 
@@ -184,12 +202,12 @@ def check_images(
         return
     has_image, allowed = has_image_entry(values), settings.missing_images
     if allowed != "refuse" and not has_image.any():
-        faults.append(f"{columns.file}, column image: empty for every patient; leave the column out")
+        faults.append(f"{columns.place('image')}: empty for every patient; leave the column out")
     elif allowed == "mask" and learnt:
         held_out = values["split"].isin(["test", "external"]) if "split" in values else pd.Series(False, values.index)
         groups = {"patients": has_image, "patients to train on": has_image[~held_out]}
         faults += [
-            f"{columns.file}, column image: filled for {among.sum():,} of {len(among):,} {who}; with `missing_images"
+            f"{columns.place('image')}: filled for {among.sum():,} of {len(among):,} {who}; with `missing_images"
             ": mask` at least half must have a radiograph; set it to exclude, and the others are left out"
             for who, among in groups.items() if len(among) and among.mean() < MIN_SHARE_WITH_IMAGE
         ][:1]  # fmt: skip
@@ -208,7 +226,8 @@ def check_images(
             wrong.append((row, f"{path!r}; must not leave the cohort folder{also}{fix}"))
         elif not (folder / path).is_file():
             wrong.append((row, f"{path!r}; no such file in the cohort folder{_path_hint(folder, path, names)}"))
-    faults += row_faults(columns.file, ((row, f"column image: {what}") for row, what in sorted(wrong)))
+    column = columns.theirs("image")
+    faults += row_faults(columns.file, ((row, f"column {column}: {what}") for row, what in sorted(wrong)))
 
 
 def _path_hint(folder: Path, path: str, names: Callable[[Path], dict[str, str]]) -> str:

@@ -29,7 +29,7 @@ from fracsurv.utils.formatting import DAYS_A_YEAR, HORIZONS_YEARS
 CORRECTIONS = "vertebrae_corrections.csv"
 FROM_SETTINGS = (
     "provenance", "resolution", "labels", "outcome", "horizons", "description", "time_unit", "competing_event",
-    "outcome_includes_death",
+    "outcome_includes_death", "columns",
 )  # fmt: skip
 """Entries of `cohort.yaml` that a `Cohort` has by the same name."""
 MIN_SHARE_MEASURED = 0.8
@@ -78,6 +78,8 @@ class Cohort:
         How the table's file was read, where it is not plain CSV: 'separated by semicolons, decimal commas'.
     unread_columns : tuple of str
         Columns of the file that are not used, where the covariates were found by their names (no `covariates` set).
+    columns : dict of str to str
+        Our name of a column to the file's, where it differs.
     file_rows : tuple of int
         Each patient's row of the file as a spreadsheet numbers it, for messages.
     """
@@ -104,10 +106,15 @@ class Cohort:
     windowed: bool = False
     read_as: str = ""
     unread_columns: tuple[str, ...] = ()
+    columns: dict[str, str] = field(default_factory=dict)
     file_rows: tuple[int, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def column(self, name: str) -> str:
+        """A column for messages, by the file's name."""
+        return f"column {self.columns.get(name, name)}"
 
     @property
     def has_images(self) -> bool:

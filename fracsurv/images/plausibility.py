@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fracsurv.cohort.annotations import read_vertebrae
 from fracsurv.cohort.boxes import BOX_COLUMNS, off_the_picture
-from fracsurv.cohort.checks import is_inside
+from fracsurv.cohort.checks import Columns, is_inside
 from fracsurv.cohort.cohort import CORRECTIONS, Cohort
 from fracsurv.cohort.plausibility import MOST_ROWS
 from fracsurv.cohort.settings import read_settings
@@ -90,15 +90,15 @@ def implausible_radiographs(cohort: Cohort, *, workers: int = 1, progress: bool 
     return [
         *resolution_warnings(cohort),
         *_patients_without_boxes(cohort),
-        *(f"column image, {format_rows(rows[list(which)], MOST_ROWS)}: {what}" for which, what in odd),
+        *(f"{cohort.column('image')}, {format_rows(rows[list(which)], MOST_ROWS)}: {what}" for which, what in odd),
     ]
 
 
 def unreadable(folder: Path, *, workers: int = 1, progress: bool = False) -> list[str]:
     """Why radiographs that a cohort's table names cannot be read, whatever else is wrong with the cohort."""
     settings = read_settings(folder, [])
-    column = settings.columns.get("image", "image")
-    read = read_table(folder, [])
+    column = Columns("", settings.columns, {}).theirs("image")
+    read = read_table(folder, [], [column])
     if read is None or column not in read.frame:
         return []
     names = [name for name in read.frame[column].fillna("").astype(str) if name.strip()]
@@ -148,8 +148,9 @@ def corrections_off_radiographs(cohort: Cohort) -> list[str]:
 def corrections_beside_faults(folder: Path) -> list[str]:
     """The same faults in a cohort that has other ones too, for patients and radiographs that are clear."""
     settings = read_settings(folder, [])
-    read, corrections = read_table(folder, []), read_vertebrae(folder, None, [], file=CORRECTIONS, none_allowed=True)
-    column, patient = (settings.columns.get(name, name) for name in ("image", "patient_id"))
+    column, patient = (Columns("", settings.columns, {}).theirs(name) for name in ("image", "patient_id"))
+    read = read_table(folder, [], [column, patient])
+    corrections = read_vertebrae(folder, None, [], file=CORRECTIONS, none_allowed=True)
     if read is None or corrections is None or not {column, patient} <= set(read.frame):
         return []
     images = read.frame[[patient, column]].fillna("").astype(str).drop_duplicates(patient, keep=False)

@@ -102,11 +102,17 @@ def _folded(faults: Sequence[str]) -> str:
     return f"{faults[0]} (and {len(faults) - 1:,} more like this: {', '.join(others)} …{where})"
 
 
-def closest(name: str, known: Iterable[str]) -> str:
-    """' (is … meant?)' with the known name that is nearly this one, whatever its capitals and underscores; or ''."""
+def closest(name: str, known: Iterable[str], cutoff: float = 0.8) -> str:
+    """' (is … meant?)' with the known name that is nearly this one (`nearest`), or ''."""
+    found = nearest(name, known, cutoff)
+    return f" (is {found} meant?)" if found else ""
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.8) -> str:
+    """The known name that is nearly this one, whatever its capitals and underscores, or ''."""
     plain = {_plain(each): each for each in known}
-    found = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.8)
-    return f" (is {plain[found[0]]} meant?)" if found else ""
+    found = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=cutoff)
+    return plain[found[0]] if found else ""
 
 
 def _plain(name: str) -> str:
