@@ -111,6 +111,7 @@ class TestFiles:
         sheet = book.active
         sheet.title = "Cohort"
         book.create_sheet("notes").append(["hello"])
+        book.create_sheet("Sheet3")
         for row in [list(TABLE.columns), *TABLE.astype(object).itertuples(index=False)]:
             sheet.append(list(row))
         sheet.insert_rows(1, 2)

@@ -15,7 +15,7 @@ from fracsurv.cohort.codes import coded
 from fracsurv.cohort.covariates import PROTOCOL_COVARIATES, label_of
 from fracsurv.cohort.dates import is_date, with_times
 from fracsurv.cohort.settings import COLUMNS, DATES, CohortSettings
-from fracsurv.cohort.tables import TextTable, decimal_mark, numbers, read_table
+from fracsurv.cohort.tables import TextTable, decimal_mark, event_codes, numbers, read_table
 from fracsurv.utils.errors import closest, format_rows, nearest, shorten
 from fracsurv.utils.formatting import counted
 
@@ -217,9 +217,7 @@ def _typed(table: pd.DataFrame, columns: Columns, decimal: str, *, competing: bo
         if name in values:
             values[name] = values[name].fillna("").astype(str).str.strip()
     if "event" in values:
-        event = values["event"]
-        is_text = not pd.api.types.is_numeric_dtype(event)
-        code = numbers(event.astype(str).str.replace(",", ".") if is_text else event)
+        code = event_codes(values["event"])
         values["event"] = code.where(code.isin([0, 1, 2] if competing else [0, 1]))
     for name in ("time_days", *columns.covariates):
         if name in values:
