@@ -371,6 +371,11 @@ class TestDelayedEntry:
     def test_other_columns_are_left_alone(self, tmp_path, name, value):
         assert read(cohort(tmp_path, csv(TABLE.assign(**{name: value})))) == ""
 
+    def test_under_a_name_of_ones_own(self, tmp_path):
+        (fault,) = faults(cohort(tmp_path, csv(TABLE.assign(Eintritt=5)), columns={"entry_days": "Eintritt"}))
+        assert "unknown name 'entry_days'" in fault
+        assert "Delayed entry (left truncation) is not supported" in fault
+
     def test_a_column_that_is_read_is_none(self, tmp_path):
         table = TABLE.rename(columns={"age": "entry"})
         assert read(cohort(tmp_path, csv(table), columns={"age": "entry"})) == ""
