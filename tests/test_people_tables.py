@@ -111,6 +111,7 @@ class TestFiles:
         sheet = book.active
         sheet.title = "Cohort"
         book.create_sheet("notes").append(["hello"])
+        book.create_sheet("Sheet3")
         for row in [list(TABLE.columns), *TABLE.astype(object).itertuples(index=False)]:
             sheet.append(list(row))
         sheet.insert_rows(1, 2)
@@ -207,6 +208,13 @@ class TestCodes:
         (fault,) = faults(cohort(tmp_path, csv(table), columns={"smoker": "SMK"}))
         assert fault.startswith("cohort.csv row 5, column SMK: 'nein'")
 
+    def test_words_beside_a_code_of_ones_own(self, tmp_path):
+        table = TABLE.assign(smoker=["unbekannt", *np.where(TABLE["smoker"][1:] == 1, "Yes", "No")])
+        folder = cohort(tmp_path, csv(table), values={"smoker": {"unbekannt": None}}, missing_covariates="impute")
+        found = read_cohort(folder)
+        assert found.read_as == "cohort.csv: yes = 1 and no = 0 in smoker"
+        np.testing.assert_array_equal(found.table["smoker"], [np.nan, *TABLE["smoker"][1:]])
+
     def test_other_words_get_the_line_to_add(self, tmp_path):
         table = TABLE.assign(smoker=np.where(TABLE["smoker"] == 1, "w", "m"))
         fault = faults(cohort(tmp_path, csv(table)))[0]
@@ -235,6 +243,13 @@ def dated(how: str = "%Y-%m-%d") -> pd.DataFrame:
     dates = {DATES[0]: start.dt.strftime(how), DATES[1]: end.dt.strftime(how).where(had, "")}
     dates[DATES[2]] = end.dt.strftime(how).where(~had, "")
     return TABLE.drop(columns=["time_days", "event"]).assign(**dates)
+
+
+def test_columns_of_parquet_that_differ_by_spaces_are_refused(tmp_path):
+    cohort(tmp_path, csv())
+    (tmp_path / "cohort.csv").unlink()
+    TABLE.assign(**{"age ": 1}).to_parquet(tmp_path / "cohort.parquet")
+    assert faults(tmp_path) == ["cohort.parquet: 2 columns are called 'age'; which is meant?"]
 
 
 class TestDates:
@@ -355,6 +370,11 @@ class TestDelayedEntry:
     )
     def test_other_columns_are_left_alone(self, tmp_path, name, value):
         assert read(cohort(tmp_path, csv(TABLE.assign(**{name: value})))) == ""
+
+    def test_under_a_name_of_ones_own(self, tmp_path):
+        (fault,) = faults(cohort(tmp_path, csv(TABLE.assign(Eintritt=5)), columns={"entry_days": "Eintritt"}))
+        assert "unknown name 'entry_days'" in fault
+        assert "Delayed entry (left truncation) is not supported" in fault
 
     def test_a_column_that_is_read_is_none(self, tmp_path):
         table = TABLE.rename(columns={"age": "entry"})

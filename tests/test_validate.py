@@ -453,6 +453,10 @@ class TestRefuses:
             table = patients(n, 8, called="Q").assign(age=age)
             cohort = read_cohort(write_cohort(tmp_path / f"{n} {age}", table, **SETTINGS), outcome=False)
             assert bool(other_units(models, cohort)) == refused
+        # factors of 0 and 1 have no unit
+        model = replace(models[0], about=models[0].about | {"ranges": {"smoker": [0.0, 0.0]}})
+        table = patients(30, 8, called="Q").assign(smoker=1)
+        assert other_units([model], read_cohort(write_cohort(tmp_path / "s", table, **SETTINGS), outcome=False)) == []
 
     def test_places_that_are_taken_and_experiments_that_are_not_there(self, made, others, tmp_path):
         (tmp_path / "full").mkdir()

@@ -21,12 +21,11 @@ def coded(
 ) -> tuple[pd.DataFrame, list[str]]:
     """The table with numbers for codes and words, and in words which ones nobody asked for.
 
-    `values` of cohort.yaml override. Else, in a binary covariate that holds `WORDS` of one pair alone, these are 0
-    and 1; in `event` true and false, since yes and no may be said of another question.
+    Codes are those of `values` in cohort.yaml. In a binary covariate that holds `WORDS` of one pair alone, these are
+    0 and 1; in `event` true and false, since yes and no may be said of another question.
     """
     table, known = table.copy(), ["event", *columns.covariates]
-    given = settings.values  # noqa: PD011  (no frame)
-    for name, codes in given.items():
+    for name, codes in settings.values.items():  # noqa: PD011  (no frame)
         if name not in known:
             faults.append(
                 f"cohort.yaml, values: {shorten(name)} is no covariate, nor event{closest(str(name), known)}"
@@ -36,10 +35,10 @@ def coded(
     found: dict[tuple[str, str], list[str]] = {}
     binary = [name for name, kind in columns.covariates.items() if kind == "binary"]
     for name in ["event", *binary]:
-        if name not in table or name in given or pd.api.types.is_numeric_dtype(table[name]):
+        if name not in table or pd.api.types.is_numeric_dtype(table[name]):
             continue
         table[name] = table[name].astype(object)
-        text = table[name].map(_plain)
+        text = _all_plain(table[name])
         pairs = [pair for pair in WORDS if text.isin(pair).any()]
         if len(pairs) == 1 and not (name == "event" and pairs[0] != WORDS[1]):
             table[name] = table[name].where(~text.isin(pairs[0]), text.map(dict(zip(pairs[0], "01", strict=True))))
@@ -56,7 +55,7 @@ def _by_codes(values: pd.Series, codes: dict[object, float | None], where: str, 
             if numbers.setdefault(text, value) not in (value, number):
                 faults.append(f"{where}: {shorten(code)} is given twice, by other capitals")
     values = values.astype(object)
-    text = values.map(_plain)
+    text = _all_plain(values)
     found = text.map(numbers)
     if (text.isin(numbers) | (text == "")).all():
         return found
@@ -70,6 +69,12 @@ def _spellings(code: object) -> list[str]:
     if isinstance(code, bool):
         return ["true", "yes", "on"] if code else ["false", "no", "off"]
     return [_plain(code)]
+
+
+def _all_plain(values: pd.Series) -> pd.Series:
+    """`_plain` of each field, of which many are alike."""
+    which, fields = pd.factorize(values, use_na_sentinel=False)
+    return pd.Series(np.array([*map(_plain, fields), ""], dtype=object)[which], values.index)
 
 
 def _plain(value: object) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from fracsurv.cohort.checks import Columns
 from fracsurv.cohort.settings import DATES, CohortSettings
+from fracsurv.cohort.tables import event_codes
 from fracsurv.utils.errors import row_faults, shorten
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -21,12 +22,16 @@ PATTERN = re.compile(
 TIME_OF_DAY = r"(?:T|,?\s+)\d\d?:\d\d.*$"
 EIGHT_DIGITS = r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
 EARLIEST = 1900
+LEAST_OF_EIGHT = 19_000_101
 
 
 def is_date(values: pd.Series) -> pd.Series:
     """Which fields are dates, bool; numbers of eight digits alone if all are, as in 20201231."""
-    text = _day(values)
-    return text.str.fullmatch(PATTERN) & (~text.str.isdigit() | text.str.fullmatch(f"(?:{EIGHT_DIGITS})?").all())
+    number = pd.to_numeric(values, errors="coerce")
+    dates = _day(values.astype(object).where(number.isna(), "")).str.fullmatch(PATTERN).astype(bool)
+    if number.min() >= LEAST_OF_EIGHT and _day(values[number.notna()]).str.fullmatch(EIGHT_DIGITS).all():
+        dates |= number.notna()
+    return dates
 
 
 def with_times(
@@ -46,6 +51,7 @@ def with_times(
     doubts = len(faults)
     dates, wrong, order = _read(given, columns, faults)
     if len(faults) > doubts:
+        faults += row_faults(columns.file, sorted(wrong))
         return table.drop(columns=list(given)).assign(time_days=1.0, event=1.0), ""
     start, seen = dates["baseline_date"], dates["last_seen_date"]
     at = dates.get("event_date", pd.Series(pd.NaT, table.index))
@@ -58,9 +64,9 @@ def with_times(
         & ~_filled(given["last_seen_date"]),
     }
     if "event_date" in given and "event" in table:
-        none = table["event"].astype(str).str.strip().str.lower().isin(["0", "0.0", "0,0", "false"])
-        found[f"column {ours['event_date']}: filled, but {ours['event']} is 0"] = filled & none
-        found[f"column {ours['event_date']}: empty, but {ours['event']} is not 0"] = ~filled & ~none
+        code = event_codes(table["event"])
+        found[f"column {ours['event_date']}: filled, but {ours['event']} is 0"] = filled & (code == 0)
+        found[f"column {ours['event_date']}: empty, but {ours['event']} is not 0"] = ~filled & (code > 0)
     wrong += [(row, what) for what, where in found.items() for row in table.index[where]]
     for row in table.index[(end <= start) | (at > seen)]:
         name = "event_date" if filled[row] else "last_seen_date"
@@ -104,6 +110,7 @@ def _read(
     slashed = pd.concat([each[each["t"].isin(["/", "-"])] for each in parts.values()])
     day_first, month_first = (slashed[each].astype(float) > 12 for each in ("a", "b"))
     where = f"{columns.file}, columns {', '.join(columns.theirs(name) for name in given)}"
+    doubts = len(faults)
     if day_first.any() and month_first.any():
         first = [slashed["parts"][which].iloc[0] for which in (day_first, month_first)]
         faults.append(f"{where}: {first[0]} has the day first, {first[1]} the month; write them as 2020-12-31")
@@ -133,7 +140,7 @@ def _read(
                 what = "write the year with four digits" if year < 100 else f"before {EARLIEST}"
             elif year > today.year or date > today:
                 what = "in the future"
-            elif pd.isna(date):
+            elif pd.isna(date) and len(faults) == doubts:
                 what = "there is no such day"
             if what:
                 found.setdefault(what, []).append(row)

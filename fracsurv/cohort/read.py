@@ -15,7 +15,7 @@ from fracsurv.cohort.codes import coded
 from fracsurv.cohort.covariates import PROTOCOL_COVARIATES, label_of
 from fracsurv.cohort.dates import is_date, with_times
 from fracsurv.cohort.settings import COLUMNS, DATES, CohortSettings
-from fracsurv.cohort.tables import TextTable, decimal_mark, numbers, read_table
+from fracsurv.cohort.tables import TextTable, decimal_mark, event_codes, numbers, read_table
 from fracsurv.utils.errors import closest, format_rows, nearest, shorten
 from fracsurv.utils.formatting import counted
 from fracsurv.utils.names import same_but_for_writing
@@ -26,6 +26,12 @@ ENTRY = re.compile(
     r"(time|t|days|months|years)?|t0|time0"
 )
 """Names of a column, without capitals and underscores, that holds when patients come under observation."""
+NO_ENTRY = (
+    "Delayed entry (left truncation) is not supported: everybody must be observed from the radiograph on. Leave out "
+    "who is not"
+)
+FROM_DATES = f". Times are made from dates in columns {', '.join(DATES)}"
+MUST_BE = {"time_days": f"days, above 0{FROM_DATES}", "event": f"0 or 1{FROM_DATES}"}
 MANY = 0.1
 """Share of the patients with several rows from which that is no slip."""
 NEAR = 0.4
@@ -117,7 +123,7 @@ def _our_columns(table: pd.DataFrame, columns: Columns, faults: list[str], *, ou
     known = list(dict.fromkeys([*COLUMNS, *DATES, *columns.covariates]))
     faults += [
         f"cohort.yaml, columns: unknown name {name!r}{closest(str(name), known)}; it must be a covariate, or one of "
-        f"{', '.join((*COLUMNS, *DATES))}"
+        f"{', '.join((*COLUMNS, *DATES))}{f'. {NO_ENTRY}' if _is_entry(name) else ''}"
         for name in columns.renamed if name not in known
     ]  # fmt: skip
     ours: dict[str, list[str]] = {}
@@ -166,6 +172,10 @@ def _outcome_columns(table: pd.DataFrame, columns: Columns, faults: list[str]) -
     return ["time_days", "event"]
 
 
+def _is_entry(name: object) -> bool:
+    return ENTRY.fullmatch(re.sub(r"[\W_]", "", str(name)).lower()) is not None
+
+
 def _without_entry_times(
     table: pd.DataFrame, others: pd.DataFrame, columns: Columns, faults: list[str]
 ) -> pd.DataFrame:
@@ -173,12 +183,11 @@ def _without_entry_times(
 
     `others` are the columns that are not read. Of times that are all 0 nothing is said: nobody entered late.
     """
-    named = [name for name in others if ENTRY.fullmatch(re.sub(r"[\W_]", "", str(name)).lower())]
+    named = [name for name in others if _is_entry(name)]
     late = [name for name in named if (numbers(others[name], ",").fillna(numbers(others[name])) > 0).any()]
     faults += [
-        f"{columns.file}, column {name}: looks like the time from which a patient is observed (delayed entry, left "
-        "truncation). fracsurv does not support that: everybody must be observed from the radiograph on. Leave out "
-        "who is not; if the column is something else, rename or delete it"
+        f"{columns.file}, column {name}: looks like the time from which a patient is observed. {NO_ENTRY}; if the "
+        "column is something else, rename or delete it"
         for name in late
     ]
     if "patient_id" not in table:
@@ -211,18 +220,14 @@ def _without_dates(table: pd.DataFrame, columns: Columns, faults: list[str]) -> 
             faults.append(f"{columns.place(name)}: holds {kind} values; must be plain numbers, no dates or durations")
             wrong.append(name)
         elif name in table and (dates := is_date(table[name])).any():
-            first, must = (
-                table.loc[dates, name],
-                {"time_days": "days, above 0", "event": "0 or 1"}.get(name, "a number"),
-            )
+            must, first = MUST_BE.get(name, "a number"), table.loc[dates, name]
             faults.append(
                 f"{columns.file} {format_rows(first.index)}, column {columns.theirs(name)}: "
                 f"{shorten(str(first.iloc[0]))}; a date, must be {must}"
-                + f". Times are made from dates in columns {', '.join(DATES)}"
-                * (name in ("time_days", "event"))
             )
-            empty = (table[name].fillna("").astype(str).str.strip() == "") & (name == "event")
-            table[name] = table[name].astype(object).where(~dates & ~empty, "1")
+            if name == "event":  # where there was none, the field is empty
+                dates |= table[name].isna() | (table[name].astype(str).str.strip() == "")
+            table[name] = table[name].astype(object).where(~dates, "1")
     return table.drop(columns=wrong)
 
 
@@ -233,9 +238,7 @@ def _typed(table: pd.DataFrame, columns: Columns, decimal: str, *, competing: bo
         if name in values:
             values[name] = values[name].fillna("").astype(str).str.strip()
     if "event" in values:
-        event = values["event"]
-        is_text = not pd.api.types.is_numeric_dtype(event)
-        code = numbers(event.astype(str).str.replace(",", ".") if is_text else event)
+        code = event_codes(values["event"])
         values["event"] = code.where(code.isin([0, 1, 2] if competing else [0, 1]))
     for name in ("time_days", *columns.covariates):
         if name in values:

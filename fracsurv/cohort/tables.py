@@ -80,6 +80,9 @@ def read_table(folder: Path, faults: list[str], names: Collection[str] = ()) -> 
             faults.append(f"{file}: not readable ({type(error).__name__}); it must be Parquet")
             return None
         frame = frame.set_axis(np.arange(len(frame)) + 2).rename(columns=clean_name)
+        if repeated := _repeated(file, frame.columns):
+            faults += repeated
+            return None
         table = TextTable(frame, file, "")
     else:
         table = read_text_table(folder / file, faults, names)
@@ -129,7 +132,7 @@ def decimal_mark(table: pd.DataFrame, names: Sequence[str], place: Callable[[str
     for name in names:
         if name not in table or pd.api.types.is_numeric_dtype(table[name]):
             continue
-        values = pd.unique(_plain_numbers(table[name].dropna()))
+        values = _plain_numbers(table[name].dropna().drop_duplicates()).to_numpy()
         commas = [value for value in values if "," in value and DECIMAL_COMMA.fullmatch(value)]
         points = [value for value in values if "." in value and DECIMAL_POINT.fullmatch(value)]
         mark = "," if commas else mark
@@ -152,12 +155,20 @@ def numbers(values: pd.Series, decimal: str = ".") -> pd.Series:
     return pd.to_numeric(values, errors="coerce").astype(float)
 
 
+def event_codes(values: pd.Series) -> pd.Series:
+    """Fields as numbers with either decimal mark, since 1,0 and 1.0 are the same code."""
+    is_number = pd.api.types.is_numeric_dtype(values)
+    return numbers(values if is_number else values.astype(str).str.replace(",", "."))
+
+
 def _plain_numbers(values: pd.Series) -> pd.Series:
     """Text fields with a hyphen for every kind of minus, and without marks that surely part thousands.
 
     Spaces and apostrophes do, before three digits. A point or comma does where the column has it twice in a number,
     or before the other mark, and nowhere else than before three digits.
     """
+    if (pd.to_numeric(values, errors="coerce").notna() | (values == "")).all():
+        return values.astype(str)
     text = values.astype(str).str.strip().str.replace(MINUS, "-", regex=True)
     text = text.where(~text.str.fullmatch(SPACED), text.str.replace("[ \u00a0\u2009\u202f'\u2019]", "", regex=True))
     for mark, other in (r"\.", ","), (",", r"\."):
@@ -227,8 +238,10 @@ def _delimiter(text: str, names: Collection[str]) -> str:
 
 
 def _n_known(row: Sequence[str], names: Collection[str]) -> int:
+    """How many fields are `names`; a single one may be a word in a patient's row."""
     known = {name.casefold() for name in names}
-    return sum(clean_name(field).casefold() in known for field in row)
+    n = sum(clean_name(field).casefold() in known for field in row)
+    return n if n >= min(2, len(known)) else 0
 
 
 def _header(rows: Sequence[Sequence[str]], names: Collection[str]) -> int:
@@ -242,7 +255,7 @@ def _decode(data: bytes) -> tuple[str, str]:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16"), "UTF-16"
     for first, codec in (1, "utf-16-le"), (0, "utf-16-be"):
-        if data and not data[first:64:2].strip(b"\0"):
+        if len(data) > 3 and not data[first:64:2].strip(b"\0"):
             return data.decode(codec), "UTF-16"
     try:
         return data.decode("utf-8-sig"), "UTF-8"
@@ -258,7 +271,8 @@ def _read_workbook(file: str, data: bytes, names: Collection[str]) -> TextTable:
     # values, not formulas: of a formula what the spreadsheet computed last
     book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
     try:
-        sheets = book.worksheets
+        sheets = [sheet for sheet in book.worksheets if any(map(any, sheet.iter_rows(values_only=True)))]
+        sheets = sheets or book.worksheets
         called = [sheet for sheet in sheets if sheet.title.strip().casefold() == SHEET]
         if len(called) != 1 and len(sheets) > 1:
             raise UserError(
@@ -280,6 +294,12 @@ def _as_text(cell: object) -> str:
     if isinstance(cell, float) and cell.is_integer():  # a spreadsheet knows no whole numbers
         cell = int(cell)
     return "" if cell is None else str(cell)
+
+
+def _repeated(file: str, header: Collection[str]) -> list[str]:
+    """Names that several columns have, each a fault."""
+    several = [(name, n) for name, n in Counter(header).items() if n > 1 and name]
+    return [f"{file}: {n} columns are called {shorten(name)}; which is meant?" for name, n in several]
 
 
 def _frame(
@@ -305,10 +325,7 @@ def _frame(
         "too many, or for a column without a name"
         for count, group in groupby(range(at + 2, len(counts) + 1), key=lambda row: counts[row - 1]) if count > n
     ]  # fmt: skip
-    repeated = [name for name, times in Counter(header).items() if times > 1 and name]
-    faults += [
-        f"{file}: {header.count(name)} columns are called {shorten(name)}; which is meant?" for name in repeated
-    ]
+    faults += _repeated(file, header)
     if faults:
         raise UserError(faults)
     below = [row for row in filled if row > at]

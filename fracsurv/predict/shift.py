@@ -120,11 +120,13 @@ def other_units(models: Sequence[ModelBundle], cohort: Cohort) -> list[str]:
     """What seems to be in another unit than in training, one line each: most values of a covariate, or the times."""
     ranges = [] if models[0].experiment.image_alone else _ranges(models, cohort)
     lines = _other_time_unit(models, cohort)
+    kinds = models[0].scaling.kinds
     for covariate, low, high, outside in ranges:
+        if kinds.get(covariate, "binary") == "binary" or low == high:  # not taken, or in no unit
+            continue
         known, values = int(cohort.table[covariate].notna().sum()), cohort.table[covariate].iloc[outside]
         far = not values.between(2 * low - high, 2 * high - low).any()
-        most = len(outside) > MOSTLY * known and (far or len(outside) >= FEW)
-        if covariate in models[0].scaling.kinds and most:
+        if len(outside) > MOSTLY * known and (far or len(outside) >= FEW):
             lines.append(
                 f"{cohort.column(covariate)}: {len(outside):,} of {counted(known, 'patient')} beyond the training's "
                 f"range, {low:g} to {high:g}; in another unit?"
