@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+# `python -m` looks for modules in the working directory first, where a random.py of the user's may lie
+if __name__ == "__main__" and sys.path[0] == os.getcwd() != os.path.dirname(os.path.dirname(__file__)):
+    del sys.path[0]
+
 import hashlib
 import shutil
-import sys
 from enum import StrEnum
 from itertools import count
 from pathlib import Path
