@@ -18,6 +18,7 @@ from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
 
 from fracsurv.config import ROOT
+from fracsurv.utils.environment import isolation
 from fracsurv.utils.errors import FULL_DISK, UserError, run_command
 from fracsurv.utils.files import write_text
 
@@ -72,10 +73,12 @@ def execute_notebook(
     output.unlink(missing_ok=True)
     hidden = [*folders, output.parent, source.parent, ROOT, Path(sys.prefix), Path(sys.base_prefix), Path.home()]
     try:
-        papermill.execute_notebook(
-            source, output, dict(parameters), cwd=str(place), progress_bar=False, kernel_manager_class=ThisPython,
-            extra_arguments=["--log-level=ERROR"],  # a kernel warns that it is reached by TCP
-        )  # fmt: skip
+        with isolation():
+            papermill.execute_notebook(
+                source, output, dict(parameters), cwd=str(place), progress_bar=False,
+                kernel_manager_class=ThisPython,
+                extra_arguments=["--log-level=ERROR"],  # a kernel warns that it is reached by TCP
+            )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         if error.ename == UserError.__name__:
             raise UserError(error.evalue.split("\n")) from None

@@ -288,7 +288,7 @@ def _failures(log: Path, slurms: Path) -> list[str]:
         faults.append(f"step failed; its last words: {_last_words(step, why)} (all of them: {step})")
     for path in list(steps) or [log]:
         if (lines := _lines(path)) and not _closing_faults(lines):
-            print("\n    ".join(["", f"{path} ends with:", *lines[-MOST_LINES:]]), file=sys.stderr)
+            print(f"\n{path} ends with:", *lines[-MOST_LINES:], sep="\n    ", file=sys.stderr)
     return faults or [f"the pipeline failed; its last words: {_last_words(log)} (all of them: {log})"]
 
 
