@@ -44,6 +44,7 @@ def execute(
     execute_notebook(source, output, parameters, folders)
 
 
+@isolation()
 def execute_notebook(
     source: Path,
     output: Path,
@@ -73,12 +74,10 @@ def execute_notebook(
     output.unlink(missing_ok=True)
     hidden = [*folders, output.parent, source.parent, ROOT, Path(sys.prefix), Path(sys.base_prefix), Path.home()]
     try:
-        with isolation():
-            papermill.execute_notebook(
-                source, output, dict(parameters), cwd=str(place), progress_bar=False,
-                kernel_manager_class=ThisPython,
-                extra_arguments=["--log-level=ERROR"],  # a kernel warns that it is reached by TCP
-            )  # fmt: skip
+        papermill.execute_notebook(
+            source, output, dict(parameters), cwd=str(place), progress_bar=False, kernel_manager_class=ThisPython,
+            extra_arguments=["--log-level=ERROR"],  # a kernel warns that it is reached by TCP
+        )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         if error.ename == UserError.__name__:
             raise UserError(error.evalue.split("\n")) from None
