@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+# `python -m` looks for modules in the working directory first, where a random.py of the user's may lie
+if __name__ == "__main__" and sys.path[0] == os.getcwd() != os.path.dirname(os.path.dirname(__file__)):
+    del sys.path[0]
+
 import hashlib
 import shutil
-import sys
 from enum import StrEnum
 from itertools import count
 from pathlib import Path
@@ -58,7 +64,7 @@ class Overlap(StrEnum):
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"fracsurv {__version__}")
+        print(f"fracsurv {__version__}")
         raise typer.Exit
 
 
@@ -105,18 +111,18 @@ def check(
         if not summary:
             raise
         raise UserError(f"faults: {len(error.faults):,}; call without --summary to see them") from None
-    typer.echo(summary_table(checked, outcome=outcome).to_string())
+    print(summary_table(checked, outcome=outcome).to_string())
     for line in filter(None, (missing_summary(checked), checked.read_as)):
-        typer.echo(f"\n{line}")
+        print(f"\n{line}")
     images = "none, so only tabular experiments can run"
     boxes = "none" if checked.vertebrae is None else f"{len(checked.vertebrae):,}"
     if checked.has_images:
         images = f"{int(checked.has_image.sum()):,} of {counted(len(checked), 'patient')}"
         boxes = "none, so `run` asks the finder of fracsurv" if checked.vertebrae is None else boxes
     facts = f"{checked.provenance}; radiographs: {images}; vertebra boxes: {boxes}; {counted(len(odd), 'warning')}"
-    typer.echo(f"\nno faults; {facts}")
+    print(f"\nno faults; {facts}")
     for line in odd if not summary else ():
-        typer.echo(f"warning: {line}")
+        print(f"warning: {line}")
 
 
 @app.command()
@@ -150,7 +156,7 @@ def simulate(
         out, **size, resolution=resolution, image_format=image_format, boxes=boxes,
         death=DeathSettings() if competing_death else None, workers=workers,
     )  # fmt: skip
-    typer.echo(f"{out}: {counted(size['patients'] + size.get('external', 0), 'simulated patient')}")
+    print(f"{out}: {counted(size['patients'] + size.get('external', 0), 'simulated patient')}")
 
 
 @app.command("import-yolo")
@@ -163,7 +169,7 @@ def import_yolo_command(
     from fracsurv.importers.yolo import import_yolo
 
     import_yolo(src, out, seed=seed)
-    typer.echo(f"{out}: semi-synthetic cohort; radiographs are real, clinical factors and outcome simulated")
+    print(f"{out}: semi-synthetic cohort; radiographs are real, clinical factors and outcome simulated")
 
 
 @app.command("import-survival")
@@ -175,7 +181,7 @@ def import_survival_command(
     from fracsurv.importers.survival import import_survival
 
     import_survival(source, out)
-    typer.echo(f"{out}: cohort without radiographs")
+    print(f"{out}: cohort without radiographs")
 
 
 @app.command()
@@ -192,7 +198,7 @@ def prepare(
     from fracsurv.study.prepare import prepare as prepare_run
 
     run = prepare_run(cohort, out, profile, kinds=kind or (), workers=workers, progress=True)
-    typer.echo(f"{run.out}: prepared")
+    print(f"{run.out}: prepared")
 
 
 @app.command()
@@ -217,7 +223,7 @@ def fit(
         torch.set_num_threads(threads)
     run = open_run(cohort, out, profile)
     fit_fold(run, experiment, fold, alpha)
-    typer.echo(f"{run.folder(experiment, fold, alpha)}: fitted")
+    print(f"{run.folder(experiment, fold, alpha)}: fitted")
 
 
 @app.command()
@@ -277,7 +283,7 @@ def explain(
     split = "external" if "external" in run.rows(0) else "test"
     for name in names:
         explain_one(run, name, split, patients or PATIENTS, progress=True)
-        typer.echo(f"{name}: explained on {split}")
+        print(f"{name}: explained on {split}")
 
 
 @app.command()
@@ -286,7 +292,7 @@ def report(cohort: CohortPath, profile: ProfileName, out: OutPath) -> None:
     from fracsurv.report.report import write_report
     from fracsurv.study.run import open_run
 
-    typer.echo(write_report(open_run(cohort, out, profile)))
+    print(write_report(open_run(cohort, out, profile)))
 
 
 @app.command()
@@ -322,7 +328,7 @@ def predict(
     table = predict_cohort(models, patients, out / "prepared", workers=workers)
     known = list(dict.fromkeys(line for model in models for line in model.caveats))
     for line in known + shift_warnings(models, patients, out / "prepared", named_rows=True):
-        typer.echo(f"warning: {line}", err=True)
+        print(f"warning: {line}", file=sys.stderr)
     (out / "warnings.txt").unlink(missing_ok=True)  # of predictions that were deleted
     # whoever is passed the predictions shall have them too
     if warned := known + shift_warnings(models, patients, out / "prepared", named_rows=False):
@@ -330,8 +336,8 @@ def predict(
     with atomic_path(written) as temporary:
         table = table.assign(experiment=name, trained_on=models[0].about["provenance"])
         table.to_csv(temporary, index=False, float_format="%.6g")
-    typer.echo(model_summary(models))
-    typer.echo(f"{written}: {counted(len(table), 'patient')}")
+    print(model_summary(models))
+    print(f"{written}: {counted(len(table), 'patient')}")
 
 
 @app.command()
@@ -364,8 +370,8 @@ def validate(
         beyond_training=beyond_training,
     )  # fmt: skip
     for line in lines:
-        typer.echo(line)
-    typer.echo(out / "index.html")
+        print(line)
+    print(out / "index.html")
 
 
 @detect.command("train")
@@ -392,7 +398,7 @@ def detect_train(
     found, provenance = read_all_labelled(src)
     finder = train_finder(found, provenance, DetectorRecipe(epochs=epochs, seed=seed), detector=known)
     save_finder(finder, out)
-    typer.echo(f"{out}: {finder.summary()}")
+    print(f"{out}: {finder.summary()}")
 
 
 @detect.command("predict")
@@ -429,7 +435,7 @@ def detect_predict(
         names = (f"vertebrae_before{'' if k == 1 else f'_{k}'}.csv" for k in count(1))
         kept = next(cohort / name for name in names if not (cohort / name).exists())
         shutil.copyfile(path, kept)
-        typer.echo(f"{kept}: the boxes that were in vertebrae.csv")
+        print(f"{kept}: the boxes that were in vertebrae.csv")
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False)
     write_json(
@@ -437,13 +443,11 @@ def detect_predict(
         {"finder": finder.summary(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
     )
     per_patient = table.groupby("patient_id").size().reindex(checked.with_image().table["patient_id"], fill_value=0)
-    typer.echo(f"finder: {finder.summary()}")
+    print(f"finder: {finder.summary()}")
     if finder.about["provenance"] == "simulated" and checked.provenance != "simulated":
-        typer.echo(
-            "warning: this finder was trained on simulated radiographs; nothing shows that it works on real ones"
-        )
+        print("warning: this finder was trained on simulated radiographs; nothing shows that it works on real ones")
     found, looked = counted(len(table), "vertebra", "vertebrae"), counted(len(per_patient), "radiograph")
-    typer.echo(f"{path}: {found} in {looked}, {per_patient.median():g} typical")
+    print(f"{path}: {found} in {looked}, {per_patient.median():g} typical")
 
 
 @detect.command("score")
@@ -454,9 +458,9 @@ def detect_score(src: Labelled, weights: WeightsPath = None) -> None:
     from fracsurv.detection.sources import read_labelled
 
     found, provenance = read_labelled(src)
-    typer.echo(f"{src}: {provenance}")
+    print(f"{src}: {provenance}")
     for name, value in score_finder(load_finder(weights or SHIPPED), found).items():
-        typer.echo(f"{name:<36} {value:,}" if isinstance(value, int) else f"{name:<36} {value:.3f}")
+        print(f"{name:<36} {value:,}" if isinstance(value, int) else f"{name:<36} {value:.3f}")
 
 
 def main(called: typer.Typer = app) -> None:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from fracsurv.utils.environment import isolation, print_anything, use_utf8
+
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 """The system's numbers for a full disk, for all or for this user."""
 MOST_SPANS = 40
@@ -138,9 +140,12 @@ class UserError(Exception):
 
 
 def run_command(command: Callable[[], object]) -> None:
-    """Run a command; a user's mistake or a full disk ends the process with one line each and exit code 2."""
+    """Run a command, isolated; a user's mistake or a full disk ends it with one line each and exit code 2."""
+    use_utf8()
+    print_anything()
     try:
-        command()
+        with isolation():
+            command()
     except SystemExit as end:
         if end.code in (130, 143):  # Ctrl-C, and SIGTERM as `run` answers it
             program = sys.argv[:1] if Path(sys.argv[0]).name == "fracsurv" else [sys.executable, "-m", "fracsurv.cli"]
