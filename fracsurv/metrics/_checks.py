@@ -72,7 +72,7 @@ def surv(surv: ArrayLike, n: int, usable: NDArray, name: str = "surv") -> NDArra
 
 
 def without_noise(given: ArrayLike, values: NDArray, high: float = np.inf) -> NDArray:
-    """`values` clipped to [0, high] where they lie outside by rounding errors of the type in which they were given."""
+    """`values` clipped to [0, high] where they lie outside by rounding errors of the type that was given."""
     kind = np.asarray(given).dtype
     noise = ROUNDING * np.finfo(kind).eps if kind.kind == "f" else 0.0
     return np.where((values >= -noise) & (values <= high + noise), values.clip(0, high), values)
