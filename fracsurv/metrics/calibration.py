@@ -31,9 +31,14 @@ class Calibration:
     low: NDArray  # of the 95 % interval of `observed`
     high: NDArray
     mean_predicted: float  # over all patients
-    mean_observed: float  # over the predicted mean, it is 1 for a model that is right on average
+    mean_observed: float
     intercept: float  # log odds to add to every prediction; 0 = right, above 0 = predictions too low
     slope: float  # factor for the predictions' log odds; 1 = right, below 1 = too extreme (over-fitted)
+
+    @property
+    def ratio(self) -> float:
+        """Observed over expected, 1 for a model that is right on average; NaN where nothing was expected."""
+        return self.mean_observed / self.mean_predicted if self.mean_predicted else np.nan
 
 
 def calibration(
