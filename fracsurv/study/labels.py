@@ -66,9 +66,9 @@ def run_notes(run: Run, names: Iterable[str]) -> list[tuple[str, str]]:
     elsewhere = [run.experiments[name].title for name in rows if run.experiments[name].model == "predictions"]
     same = run.cohort.provenance == "simulated" and "external" in set(run.splits["split"])
     draws = run.profile.bootstrap_draws
-    unranked = [f"{run.experiments[fit['experiment']].title}, fold {fit['fold'] + 1}" for fit in fit_records(run, rows)
-                if fit.get("validation_c_index", 0) is None]  # fmt: skip
-    last = f"No two validation patients can be ranked, so the last epoch was kept: {', '.join(unranked)}."
+    unranked = [fit for fit in fit_records(run, rows) if fit.get("validation_c_index", 0) is None]
+    last = [f"{run.experiments[fit['experiment']].title}, fold {fit['fold'] + 1}" for fit in unranked]
+    last = f"No two validation patients can be ranked, so the last epoch was kept: {', '.join(dict.fromkeys(last))}."
     notes = [
         ("cohort", run.cohort.description),
         ("profile", profile_line(run) or f"Profile {run.profile.name}."),
