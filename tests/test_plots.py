@@ -260,6 +260,13 @@ def test_the_same_figure_gives_the_same_bytes_and_dollar_signs_are_no_formulas()
     assert drawn() == drawn()
 
 
+def test_a_decision_curve_of_which_nothing_is_known_is_empty():
+    """Where follow-up ends before the horizon with somebody free of the event."""
+    unknown, thresholds = np.full(3, np.nan), np.array([0.1, 0.2, 0.3])
+    axes = plots.decision_curve(thresholds, {"a": unknown}, unknown, {"a": "A"}).axes[0]
+    assert axes.get_ylim() == pytest.approx((-0.12, 1.06))
+
+
 def test_a_kaplan_meier_band_has_its_width_where_nobody_or_everybody_had_the_event():
     fitter = KaplanMeierFitter(label="all").fit([1, 2, 3, 4, 5], [0, 1, 0, 1, 1])
     before = fitter.confidence_interval_.copy()
