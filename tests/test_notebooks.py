@@ -14,7 +14,9 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from fracsurv.cli import app
 from fracsurv.config import ROOT
 from fracsurv.report.notebook import names_of, text_of, whole_of
 from fracsurv.study.prepare import prepare
@@ -60,6 +62,30 @@ def test_notebook_03_finds_the_studys_own_numbers_again(tmp_path, monkeypatch, d
     assert "smoker" in ratios
     assert "constant" not in ratios  # left out of every fold: absent, not 1
     assert "twice" not in ratios
+
+
+@pytest.mark.parametrize("case", ["one event a fold", "nobody predicted", "nothing varies"])
+def test_a_cohort_of_a_few_events_ends_in_a_report(tmp_path, monkeypatch, case):
+    """What `check` accepts: folds in which nobody can be ranked, nobody with an event, no covariates."""
+    table = tabular(n=80, seed=4).assign(rare=(np.arange(80) == 3).astype(int))
+    table["event"] = (np.arange(80) < 3).astype(int)
+    table["time_days"] = np.where(table["event"] == 1, 2000 + np.arange(80), 300 + 20 * np.arange(80))
+    kinds = {"age": "continuous", "smoker": "binary"}
+    if case == "nobody predicted":  # no event in training by the horizon of the answer, followed by one patient alone
+        table.loc[[0, 1, 2], "time_days"] = [2990, 2900, 2995]
+        table.loc[79, "time_days"] = 3000
+    if case == "nothing varies":
+        kinds = {"rare": "binary"}
+    table["split"] = np.where(np.arange(80) >= 50, "external", np.where(np.arange(80) % 10 == 9, "test", "train"))
+    folder = write_cohort(tmp_path / "c", table, covariates=kinds)
+    assert CliRunner().invoke(app, ["check", str(folder)]).exit_code == 0
+    profile = tmp_path / "few.yaml"
+    profile.write_text("base: tiny\nnote: few\nn_folds: 3\nepochs: {deepsurv: 2, deepsurv_vf: 2}\n", encoding="utf-8")
+    for stem in ("01_eda_kaplan_meier", "03_baselines", "05_ablation_tables", "06_explanations"):
+        texts = " ".join(texts_of(execute(stem, folder, tmp_path / "out", monkeypatch, profile=str(profile))))
+        assert not re.search(r"\bnan\b", texts, re.I)
+        if stem == "05_ablation_tables" and case == "one event a fold":
+            assert "No two validation patients can be ranked, so the last epoch was kept: DeepSurv, fold" in texts
 
 
 def test_notebook_02_escapes_hostile_patient_ids(simulated, tmp_path, monkeypatch):

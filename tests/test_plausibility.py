@@ -379,3 +379,20 @@ def test_events_that_last_longer_than_the_rest_may_be_swapped(tmp_path):
     assert odd(tmp_path / "a", table) == []
     found = odd(tmp_path / "b", table.assign(event=1 - table["event"].astype(int)))
     assert found[-1].endswith("are 0 and 1 swapped? 1 = any fracture")
+
+
+@pytest.mark.parametrize("values", [lambda x: x * 1e7, lambda x: x + 1e5])
+def test_what_is_called_normalised_and_is_not_is_told(tmp_path, values):
+    table = sound().assign(ferritin=lambda table: values((table["ferritin"] - 60) / 30))
+    given = {**KINDS, "ferritin": "normalised"}
+    told = implausible_values(read_cohort(write_cohort(tmp_path, table, covariates=given)))
+    (line,) = [each for each in told if "`normalised`" in each]
+    assert "column ferritin: `normalised`, yet its mean is" in line
+    assert "Make it `continuous` in cohort.yaml" in line
+
+
+def test_too_few_events_for_a_run_are_told_by_check(tmp_path):
+    table = sound().assign(event=lambda table: np.arange(len(table)) < 2)
+    told = [each for each in odd(tmp_path, table) if "fracsurv run" in each]
+    why = "cohort: 2 training patients with an event; 3 folds need at least 3"
+    assert told == [f"`fracsurv run` would refuse this cohort (3 folds): {why}"]

@@ -14,7 +14,7 @@ import pandas as pd
 from fracsurv.cohort.cohort import Cohort, horizons
 from fracsurv.cohort.covariates import PROTOCOL_COVARIATES
 from fracsurv.metrics import concordance_index, mean_weight
-from fracsurv.utils.errors import closest, format_rows
+from fracsurv.utils.errors import UserError, closest, format_rows
 
 MOST_ROWS = 3
 """Rows named in one warning; the others are counted."""
@@ -125,6 +125,12 @@ def _covariates(cohort: Cohort, *, outcome: bool) -> Iterator[str]:
             yield f"{cohort.column(name)}: the same for everybody, so that models learn nothing from it"
         if kind != "binary" and len(values):
             yield from _numbers(name, cohort.column(name), values)
+        mean, sd = values.mean(), values.std()
+        if kind == "normalised" and sd > 0 and not (abs(mean) < 10 and 0.01 < sd < 10):
+            yield (
+                f"{cohort.column(name)}: `normalised`, yet its mean is {mean:g} and its SD {sd:g}; networks "
+                "take it as it is. Make it `continuous` in cohort.yaml, and it is standardised"
+            )
 
 
 def _numbers(name: str, column: str, values: pd.Series) -> Iterator[str]:
@@ -198,6 +204,13 @@ def _events(cohort: Cohort) -> Iterator[str]:
             f"{column}: {event.sum():,} events for {len(cohort.covariates)} covariates; under ten a covariate, "
             "coefficients are unsure"
         )
+    if min(event.sum(), (~event).sum()) < 10:
+        from fracsurv.cohort.splits import make_splits  # scikit-learn takes a second
+
+        try:
+            make_splits(cohort)
+        except UserError as error:
+            yield from (f"`fracsurv run` would refuse this cohort (3 folds): {fault}" for fault in error.faults)
 
 
 def _separating(cohort: Cohort) -> Iterator[str]:

@@ -24,17 +24,18 @@ from fracsurv.images.plausibility import resolution_warnings
 from fracsurv.images.store import INPUTS
 from fracsurv.pipeline.cluster import jobs_at_once, read_profile
 from fracsurv.pipeline.process_group import GRACE_SECONDS
-from fracsurv.pipeline.progress import Progress, notebook_of, outdated, time_left_text
+from fracsurv.pipeline.progress import Progress, fitted_besides, notebook_of, outdated, time_left_text
 from fracsurv.study.ablation import metric_cell
 from fracsurv.study.labels import masked_summary, stamp
 from fracsurv.study.leakage import grey_scale_warning
 from fracsurv.study.own_models import read_risks
 from fracsurv.study.prepare import prepare
+from fracsurv.study.protocol import FEW_EVENTS, split_counts
 from fracsurv.study.run import RUN_LOCK, Run
 from fracsurv.utils.environment import isolated
 from fracsurv.utils.errors import UserError, closest
 from fracsurv.utils.files import check_outside, is_alive, read_json, remove_leftovers, write_json
-from fracsurv.utils.formatting import MISSING
+from fracsurv.utils.formatting import MISSING, counted
 
 SNAKEFILE = ROOT / "Snakefile"
 MOST_FAULTS = 5
@@ -109,10 +110,12 @@ def run_pipeline(
         })  # fmt: skip
         progress = Progress(run, experiments or run.runnable(), at_once)
         _forget_lost(run, out, progress)
+        for line in fitted_besides(run, experiments) if experiments else ():
+            print(line, file=sys.stderr)
         _call(command, run, progress, lock, on_cluster=cluster is not None)
     if warning := grey_scale_warning(run):
         print(f"warning: {warning}", file=sys.stderr)
-    print(format_table(pd.read_csv(out / "ablation.csv"), stamp(run)))
+    print(format_table(pd.read_csv(out / "ablation.csv"), stamp(run), split_counts(run)))
     print(f"\nreport: {out / 'index.html'}")
 
 
@@ -329,13 +332,23 @@ def _last_words(path: Path, why: str = "") -> str:
     return words + (f" (after {first})" if not words.startswith(first) else "") + (f"; {why}" if why else "")
 
 
-def format_table(table: pd.DataFrame, stamped: str) -> str:
+def format_table(table: pd.DataFrame, stamped: str, counts: pd.DataFrame) -> str:
     """The ablation's C-index in plain text: a row an experiment, a column a split, mean ± SD [95 % interval].
 
-    `stamped` says what it was made from.
+    Below stand the patients and events of each split (`split_counts`), and which have too few. `stamped` says what it
+    was made from.
     """
+    counts = counts.replace({"split": {"train": "validation"}}).set_index("split")  # each of them validates once
     c_index = table[table["metric"] == "c_index"].copy()
     c_index["text"] = [metric_cell(row, " ") for row in c_index.to_dict("records")]
     wide = c_index.pivot(index="experiment", columns="split", values="text")
-    wide = wide.loc[c_index["experiment"].unique(), [s for s in ("validation", "test", "external") if s in wide]]
-    return f"C-index, mean ± SD over folds [95 % bootstrap interval]; {stamped}\n" + wide.fillna(MISSING).to_string()
+    wide = wide.reindex(index=table["experiment"].unique(), columns=counts.index).fillna(MISSING)
+    for what in ("patients", "events"):
+        wide.loc[what] = counts[what].map("{:,}".format)
+    few = [
+        f"{split}: {counted(row.events, 'event')}, fewer than {FEW_EVENTS}: too few to tell models apart"
+        for split, row in counts.iterrows()
+        if row.events < FEW_EVENTS
+    ]
+    title = f"C-index, mean ± SD over folds [95 % bootstrap interval]; {stamped}"
+    return "\n".join([title, wide.to_string(), *few])
