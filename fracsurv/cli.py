@@ -94,7 +94,7 @@ def check(
 ) -> None:
     """Read a cohort whole, every radiograph too; list every fault, or summarise it and warn of what is odd."""
     from fracsurv.cohort.cohort import read_cohort
-    from fracsurv.cohort.plausibility import implausible_values
+    from fracsurv.cohort.plausibility import implausible_values, split_faults
     from fracsurv.cohort.summary import missing_summary, summary_table
     from fracsurv.images.plausibility import implausible_radiographs, unreadable
 
@@ -104,6 +104,8 @@ def check(
         except UserError as error:  # the radiographs are read all the same
             faults = [*error.faults, *unreadable(cohort, workers=workers, progress=True)]
             raise UserError(list(dict.fromkeys(faults))) from None
+        if outcome and (faults := split_faults(checked)):
+            raise UserError(faults)
         odd = implausible_values(checked, outcome=outcome) + implausible_radiographs(
             checked, workers=workers, progress=True
         )

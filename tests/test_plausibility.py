@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from fracsurv.cli import app
 from fracsurv.cohort.boxes import BOX_COLUMNS
 from fracsurv.cohort.cohort import read_cohort
-from fracsurv.cohort.plausibility import implausible_values
+from fracsurv.cohort.plausibility import implausible_values, split_faults
 from fracsurv.images.plausibility import implausible_radiographs
 from fracsurv.images.radiographs import read_patient_radiograph, read_radiograph, resize, with_slots
 from fracsurv.images.store import ImageStore, build_store
@@ -391,8 +391,10 @@ def test_what_is_called_normalised_and_is_not_is_told(tmp_path, values):
     assert "Make it `continuous` in cohort.yaml" in line
 
 
-def test_too_few_events_for_a_run_are_told_by_check(tmp_path):
-    table = sound().assign(event=lambda table: np.arange(len(table)) < 2)
-    told = [each for each in odd(tmp_path, table) if "fracsurv run" in each]
+def test_too_few_events_for_a_run_are_refused_by_check(tmp_path):
+    folder = write_cohort(tmp_path, sound().assign(event=lambda table: np.arange(len(table)) < 2), covariates=KINDS)
     why = "cohort: 2 training patients with an event; 3 folds need at least 3"
-    assert told == [f"`fracsurv run` would refuse this cohort (3 folds): {why}"]
+    assert split_faults(read_cohort(folder)) == [why]
+    with pytest.raises(UserError, match="2 training patients with an event"):
+        CliRunner().invoke(app, ["check", str(folder)], catch_exceptions=False)
+    assert split_faults(read_cohort(write_cohort(tmp_path / "enough", sound(), covariates=KINDS))) == []

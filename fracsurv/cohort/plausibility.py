@@ -16,6 +16,8 @@ from fracsurv.cohort.covariates import PROTOCOL_COVARIATES
 from fracsurv.metrics import concordance_index, mean_weight
 from fracsurv.utils.errors import UserError, closest, format_rows
 
+ENOUGH = 10
+"""Patients with, and without, an event that are always enough for a test set and three folds."""
 MOST_ROWS = 3
 """Rows named in one warning; the others are counted."""
 CODES = (-1, -8, -9, -88, -99, -888, -999, -9999, 88, 99, 888, 999, 9999)
@@ -204,13 +206,20 @@ def _events(cohort: Cohort) -> Iterator[str]:
             f"{column}: {event.sum():,} events for {len(cohort.covariates)} covariates; under ten a covariate, "
             "coefficients are unsure"
         )
-    if min(event.sum(), (~event).sum()) < 10:
-        from fracsurv.cohort.splits import make_splits  # scikit-learn takes a second
 
-        try:
-            make_splits(cohort)
-        except UserError as error:
-            yield from (f"`fracsurv run` would refuse this cohort (3 folds): {fault}" for fault in error.faults)
+
+def split_faults(cohort: Cohort) -> list[str]:
+    """Why `fracsurv run` could not divide the patients into a test set and three folds; empty if it can."""
+    event = cohort.table["event"]
+    if min(event.sum(), (~event).sum()) >= ENOUGH and "split" not in cohort.table:
+        return []
+    from fracsurv.cohort.splits import make_splits  # scikit-learn takes a second
+
+    try:
+        make_splits(cohort)
+    except UserError as error:
+        return error.faults
+    return []
 
 
 def _separating(cohort: Cohort) -> Iterator[str]:
