@@ -61,7 +61,7 @@ def settings(name, notebook=None):
     """
     row = RUN.experiments.get(name)
     seen = RADIOGRAPHS if name == "prepare" or row and row.needs_images else ""
-    cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"] if notebook else []
+    cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"] if notebook else []
     text = ["".join(cell["source"]) for cell in cells]
     slots = RUN.cohort.slot_index.tobytes() if row and row.morphometry else b""
     row = as_record(row) if row else name

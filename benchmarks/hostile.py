@@ -2,7 +2,7 @@
 
     python -m benchmarks.hostile
 
-Each case of `tests/hostile.py` in its own process. Prints a Markdown table (case, exit code, first words,
+Each case of `tests/hostile_all.py` in its own process. Prints a Markdown table (case, exit code, first words,
 seconds, peak MiB) and writes `benchmarks/results/hostile.json`; exits with 1 if a case ends otherwise than it must,
 shows a traceback, or takes more than 5 s or 1 GB.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.detection import RESULTS
 from fracsurv.utils.files import write_json
-from tests.hostile import CASES, sound
+from tests.hostile_all import CASES, sound
 
 LONGEST, MOST = 5.0, 1024.0
 # the process itself says how much it took at most: what the system tells of a child counts its parent's memory, too

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+# `python -m` looks for modules in the working directory first, where a random.py of the user's may lie
+if __name__ == "__main__" and sys.path[0] == os.getcwd() != os.path.dirname(os.path.dirname(__file__)):
+    del sys.path[0]
+
 import hashlib
 import shutil
-import sys
 from enum import StrEnum
 from itertools import count
 from pathlib import Path
@@ -39,6 +45,12 @@ WeightsPath = Annotated[
     Path | None,
     typer.Option("--weights", help="A finder's weights, as `detect train` writes them; fracsurv's own if not given."),
 ]
+BeyondTraining = Annotated[
+    bool,
+    typer.Option(
+        "--beyond-training", help="Go on where most values lie beyond the training's range: other patients."
+    ),
+]
 Labelled = Annotated[Path, typer.Argument(help="YOLO folder, or cohort folder with vertebrae.csv.")]
 
 
@@ -52,7 +64,7 @@ class Overlap(StrEnum):
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"fracsurv {__version__}")
+        print(f"fracsurv {__version__}")
         raise typer.Exit
 
 
@@ -82,7 +94,7 @@ def check(
 ) -> None:
     """Read a cohort whole, every radiograph too; list every fault, or summarise it and warn of what is odd."""
     from fracsurv.cohort.cohort import read_cohort
-    from fracsurv.cohort.plausibility import implausible_values
+    from fracsurv.cohort.plausibility import implausible_values, split_faults
     from fracsurv.cohort.summary import missing_summary, summary_table
     from fracsurv.images.plausibility import implausible_radiographs, unreadable
 
@@ -92,6 +104,8 @@ def check(
         except UserError as error:  # the radiographs are read all the same
             faults = [*error.faults, *unreadable(cohort, workers=workers, progress=True)]
             raise UserError(list(dict.fromkeys(faults))) from None
+        if outcome and (faults := split_faults(checked)):
+            raise UserError(faults)
         odd = implausible_values(checked, outcome=outcome) + implausible_radiographs(
             checked, workers=workers, progress=True
         )
@@ -99,18 +113,18 @@ def check(
         if not summary:
             raise
         raise UserError(f"faults: {len(error.faults):,}; call without --summary to see them") from None
-    typer.echo(summary_table(checked, outcome=outcome).to_string())
+    print(summary_table(checked, outcome=outcome).to_string())
     for line in filter(None, (missing_summary(checked), checked.read_as)):
-        typer.echo(f"\n{line}")
+        print(f"\n{line}")
     images = "none, so only tabular experiments can run"
     boxes = "none" if checked.vertebrae is None else f"{len(checked.vertebrae):,}"
     if checked.has_images:
         images = f"{int(checked.has_image.sum()):,} of {counted(len(checked), 'patient')}"
         boxes = "none, so `run` asks the finder of fracsurv" if checked.vertebrae is None else boxes
     facts = f"{checked.provenance}; radiographs: {images}; vertebra boxes: {boxes}; {counted(len(odd), 'warning')}"
-    typer.echo(f"\nno faults; {facts}")
+    print(f"\nno faults; {facts}")
     for line in odd if not summary else ():
-        typer.echo(f"warning: {line}")
+        print(f"warning: {line}")
 
 
 @app.command()
@@ -144,7 +158,7 @@ def simulate(
         out, **size, resolution=resolution, image_format=image_format, boxes=boxes,
         death=DeathSettings() if competing_death else None, workers=workers,
     )  # fmt: skip
-    typer.echo(f"{out}: {counted(size['patients'] + size.get('external', 0), 'simulated patient')}")
+    print(f"{out}: {counted(size['patients'] + size.get('external', 0), 'simulated patient')}")
 
 
 @app.command("import-yolo")
@@ -157,7 +171,7 @@ def import_yolo_command(
     from fracsurv.importers.yolo import import_yolo
 
     import_yolo(src, out, seed=seed)
-    typer.echo(f"{out}: semi-synthetic cohort; radiographs are real, clinical factors and outcome simulated")
+    print(f"{out}: semi-synthetic cohort; radiographs are real, clinical factors and outcome simulated")
 
 
 @app.command("import-survival")
@@ -169,7 +183,7 @@ def import_survival_command(
     from fracsurv.importers.survival import import_survival
 
     import_survival(source, out)
-    typer.echo(f"{out}: cohort without radiographs")
+    print(f"{out}: cohort without radiographs")
 
 
 @app.command()
@@ -186,7 +200,7 @@ def prepare(
     from fracsurv.study.prepare import prepare as prepare_run
 
     run = prepare_run(cohort, out, profile, kinds=kind or (), workers=workers, progress=True)
-    typer.echo(f"{run.out}: prepared")
+    print(f"{run.out}: prepared")
 
 
 @app.command()
@@ -211,7 +225,7 @@ def fit(
         torch.set_num_threads(threads)
     run = open_run(cohort, out, profile)
     fit_fold(run, experiment, fold, alpha)
-    typer.echo(f"{run.folder(experiment, fold, alpha)}: fitted")
+    print(f"{run.folder(experiment, fold, alpha)}: fitted")
 
 
 @app.command()
@@ -271,7 +285,7 @@ def explain(
     split = "external" if "external" in run.rows(0) else "test"
     for name in names:
         explain_one(run, name, split, patients or PATIENTS, progress=True)
-        typer.echo(f"{name}: explained on {split}")
+        print(f"{name}: explained on {split}")
 
 
 @app.command()
@@ -280,7 +294,7 @@ def report(cohort: CohortPath, profile: ProfileName, out: OutPath) -> None:
     from fracsurv.report.report import write_report
     from fracsurv.study.run import open_run
 
-    typer.echo(write_report(open_run(cohort, out, profile)))
+    print(write_report(open_run(cohort, out, profile)))
 
 
 @app.command()
@@ -290,11 +304,18 @@ def predict(
     out: Annotated[Path, typer.Option("--out", help="For predictions.csv, and warnings.txt if there are any.")],
     experiment: Annotated[str, typer.Option(help="Row to apply; if empty, that of the report's answer.")] = "",
     workers: Workers = 1,
+    beyond_training: BeyondTraining = False,
 ) -> None:
     """Risk and probabilities of new patients by a run's fold models. Research only: no decision may rest on them."""
     from fracsurv.cohort.cohort import read_cohort
-    from fracsurv.predict.predict import default_experiment, model_summary, predict_cohort, read_models
-    from fracsurv.predict.shift import shift_warnings
+    from fracsurv.predict.predict import (
+        default_experiment,
+        model_summary,
+        predict_cohort,
+        read_models,
+        training_mismatches,
+    )
+    from fracsurv.predict.shift import other_units, shift_warnings
     from fracsurv.utils.files import atomic_path, check_outside, write_text
 
     check_outside(out, cohort)
@@ -304,10 +325,12 @@ def predict(
     patients = read_cohort(cohort, outcome=False)
     name = experiment or default_experiment(run)
     models = read_models(run, name)
+    if not beyond_training and (odd := other_units(models, patients)):
+        raise UserError(training_mismatches(models, patients) + odd)
     table = predict_cohort(models, patients, out / "prepared", workers=workers)
     known = list(dict.fromkeys(line for model in models for line in model.caveats))
     for line in known + shift_warnings(models, patients, out / "prepared", named_rows=True):
-        typer.echo(f"warning: {line}", err=True)
+        print(f"warning: {line}", file=sys.stderr)
     (out / "warnings.txt").unlink(missing_ok=True)  # of predictions that were deleted
     # whoever is passed the predictions shall have them too
     if warned := known + shift_warnings(models, patients, out / "prepared", named_rows=False):
@@ -315,8 +338,8 @@ def predict(
     with atomic_path(written) as temporary:
         table = table.assign(experiment=name, trained_on=models[0].about["provenance"])
         table.to_csv(temporary, index=False, float_format="%.6g")
-    typer.echo(model_summary(models))
-    typer.echo(f"{written}: {counted(len(table), 'patient')}")
+    print(model_summary(models))
+    print(f"{written}: {counted(len(table), 'patient')}")
 
 
 @app.command()
@@ -339,16 +362,18 @@ def validate(
     draws: Annotated[int, typer.Option(help="Bootstrap samples of the patients.", min=50)] = 1000,
     seed: Annotated[int, typer.Option(help="Of the samples and the cross-fitting.", min=0)] = 0,
     workers: Workers = 1,
+    beyond_training: BeyondTraining = False,
 ) -> None:
     """Does the model hold in another cohort: every metric, calibration, and what recalibration would make of it."""
     from fracsurv.report.validation import write_validation
 
     lines = write_validation(
-        run, cohort, out, experiment or [], overlap=overlap.value, n_draws=draws, seed=seed, workers=workers
-    )
+        run, cohort, out, experiment or [], overlap=overlap.value, n_draws=draws, seed=seed, workers=workers,
+        beyond_training=beyond_training,
+    )  # fmt: skip
     for line in lines:
-        typer.echo(line)
-    typer.echo(out / "index.html")
+        print(line)
+    print(out / "index.html")
 
 
 @detect.command("train")
@@ -375,7 +400,7 @@ def detect_train(
     found, provenance = read_all_labelled(src)
     finder = train_finder(found, provenance, DetectorRecipe(epochs=epochs, seed=seed), detector=known)
     save_finder(finder, out)
-    typer.echo(f"{out}: {finder.summary()}")
+    print(f"{out}: {finder.summary()}")
 
 
 @detect.command("predict")
@@ -412,7 +437,7 @@ def detect_predict(
         names = (f"vertebrae_before{'' if k == 1 else f'_{k}'}.csv" for k in count(1))
         kept = next(cohort / name for name in names if not (cohort / name).exists())
         shutil.copyfile(path, kept)
-        typer.echo(f"{kept}: the boxes that were in vertebrae.csv")
+        print(f"{kept}: the boxes that were in vertebrae.csv")
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False)
     write_json(
@@ -420,13 +445,11 @@ def detect_predict(
         {"finder": finder.summary(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
     )
     per_patient = table.groupby("patient_id").size().reindex(checked.with_image().table["patient_id"], fill_value=0)
-    typer.echo(f"finder: {finder.summary()}")
+    print(f"finder: {finder.summary()}")
     if finder.about["provenance"] == "simulated" and checked.provenance != "simulated":
-        typer.echo(
-            "warning: this finder was trained on simulated radiographs; nothing shows that it works on real ones"
-        )
+        print("warning: this finder was trained on simulated radiographs; nothing shows that it works on real ones")
     found, looked = counted(len(table), "vertebra", "vertebrae"), counted(len(per_patient), "radiograph")
-    typer.echo(f"{path}: {found} in {looked}, {per_patient.median():g} typical")
+    print(f"{path}: {found} in {looked}, {per_patient.median():g} typical")
 
 
 @detect.command("score")
@@ -437,9 +460,9 @@ def detect_score(src: Labelled, weights: WeightsPath = None) -> None:
     from fracsurv.detection.sources import read_labelled
 
     found, provenance = read_labelled(src)
-    typer.echo(f"{src}: {provenance}")
+    print(f"{src}: {provenance}")
     for name, value in score_finder(load_finder(weights or SHIPPED), found).items():
-        typer.echo(f"{name:<36} {value:,}" if isinstance(value, int) else f"{name:<36} {value:.3f}")
+        print(f"{name:<36} {value:,}" if isinstance(value, int) else f"{name:<36} {value:.3f}")
 
 
 def main(called: typer.Typer = app) -> None:

@@ -198,8 +198,9 @@ def load_profile(name: str) -> Profile:
     path = Path(name) if given else CONFIGS / f"{name}.yaml"
     if not path.exists() or path.name == "experiments.yaml":
         known = sorted(p.stem for p in CONFIGS.glob("*.yaml") if "note" in _read(p, []))
+        there = [str(each) for each in path.parent.glob("*.y*ml")] if given else known
         raise UserError(
-            f"profile {name!r}: unknown{closest(name, known)}; choose {', '.join(known)}, or give a YAML file's path"
+            f"profile {name!r}: unknown{closest(name, there)}; choose {', '.join(known)}, or give a YAML file's path"
         )
     faults: list[str] = []
     row = _read(path, faults)

@@ -20,13 +20,14 @@ import yaml
 from fracsurv import cli
 from fracsurv.cohort.cohort import read_cohort
 from fracsurv.config import CONFIGS, ROOT
-from fracsurv.pipeline.pipeline import _call, _last_words, _locked
+from fracsurv.pipeline.pipeline import _call, _failures, _last_words, _locked
 from fracsurv.pipeline.progress import Progress
 from fracsurv.study.prepare import prepare
 from fracsurv.study.results import finished
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.files import is_alive
 from tests.conftest import tabular, write_cohort
+from tests.test_environment import foreign_settings
 
 KINDS = {"age": "continuous", "smoker": "binary"}
 
@@ -188,11 +189,52 @@ def run(tmp_path):
         ("".join(f"error: {i}\n" for i in range(9)) + "9 faults\n", "0; 1; 2; 3; 4; and 4 more"),
         ("error: met early, and went on\nValueError: died\n", "ValueError: died"),
         ("", "none, so the system ended it (for memory, perhaps)"),
+        ("a\nyaml.ScannerError: no end\n  in 'a', line 3\n    b: [\n       ^\n", "no end; in 'a', line 3; b: [; ^"),
+        ("\x1b[31mKeyError\x1b[39m: 'x'\nshutting down\n\n", "KeyError: 'x'; shutting down"),
+        ("ImportError: no y\nRuntimeError: Kernel died\n", "RuntimeError: Kernel died (after ImportError: no y)"),
+        ("a: 10 %\rb: 20 %\n", "b: 20 %"),
     ],
 )
-def test_last_words_are_the_faults_or_the_last_line(tmp_path, log, words):
+def test_last_words_are_the_faults_or_the_exception_or_the_last_line(tmp_path, log, words):
     (tmp_path / "log").write_text(log, newline="")
     assert _last_words(tmp_path / "log").endswith(words)
+
+
+JOB = """RuleException:
+CalledProcessError in file "Snakefile", line 203:
+Command 'set -euo pipefail;  python -m x > {log} 2>&1' {end}
+[Tue Dec  1 06:30:42 2026]
+Error in rule fit:
+    message: {message}
+    jobid: 3
+    log: {log} (check log file(s) for error details)
+    shell:
+        python -m x > {log} 2>&1
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "message", "end", "words"),
+    [
+        ("", "Job submission failed with exception: No such file: 'sacct'For further error details see the log", "",
+         "none; Job submission failed with exception: No such file: 'sacct'"),
+        ("", "SLURM-job '7' failed, SLURM status is: 'OUT_OF_MEMORY'. For further error details see", "",
+         "none; SLURM-job '7' failed, SLURM status is: 'OUT_OF_MEMORY'"),
+        ("10 %\n", "None", "died with <Signals.SIGKILL: 9>.", "10 %; the system ended it (for memory, perhaps)"),
+        ("", "None", "returned non-zero exit status 137.", "none; the system ended it (for memory, perhaps)"),
+        ("", "None", "returned non-zero exit status 139.", "none; SIGSEGV ended it"),
+        ("KeyError: 'x'\n", "None", "returned non-zero exit status 1.", "KeyError: 'x'"),
+    ],
+)  # fmt: skip
+def test_a_failed_steps_cause_is_reported(tmp_path, capsys, written, message, end, words):
+    log = tmp_path / "it's.log"
+    log.write_text(written)
+    told = tmp_path / "snakemake.log"
+    quoted = JOB.replace("> {log}", f"> {shlex.quote(str(log))}").format(log=log, message=message, end=end)
+    told.write_text(f"Building DAG\n{quoted}{quoted}Exiting\n")
+    assert _failures(told, tmp_path) == [f"step failed; its last words: {words} (all of them: {log})"]
+    shown = capsys.readouterr().err
+    assert shown == (f"\n{log} ends with:\n    {written}" if written else "")
 
 
 @pytest.mark.parametrize("behind", ["", ", {out}/.snakemake/slurm_logs/rule_fit/7.log"])
@@ -222,7 +264,7 @@ def test_what_a_run_started_ends_with_it_and_frees_the_folder(run, told, on_clus
     """Snakemake, stood for by a process with a job, however the run ends; and the next run need not wait long."""
     code = (
         "import sys; from fracsurv.study.run import open_run\n"
-        "from fracsurv.pipeline.pipeline import _call, _last_words, _locked\n"
+        "from fracsurv.pipeline.pipeline import _call, _failures, _last_words, _locked\n"
         "from fracsurv.pipeline.progress import Progress\n"
         f"run = open_run({str(run.cohort.folder)!r}, {str(run.out)!r}, 'tiny')\n"
         "with _locked(run.out) as lock:\n"
@@ -291,7 +333,15 @@ def test_make_test_forgets_old_fits():
 
 
 def test_pipeline_on_a_cohort_without_images(monkeypatch, capsys, tmp_path):
-    """The Snakefile end to end, ages being unknown: notebooks, table, report; and a second call finds all done."""
+    """The Snakefile end to end, ages being unknown: notebooks, table, report; and a second call finds all done.
+
+    All that amid settings and modules of the user's own, and without a name or a home.
+    """
+    for name, value in foreign_settings(tmp_path / "user").items():
+        monkeypatch.setenv(name, value)
+    for name in ("HOME", "USER", "LOGNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path / "user" / "cwd")
     cohort, out = tmp_path / "it's #1: a" / "c", tmp_path / "it's #1: a" / 'the "run"'
     table = tabular(120)
     table.loc[::6, "age"] = np.nan

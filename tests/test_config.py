@@ -191,3 +191,5 @@ def test_broken_files_and_unknown_profiles(tmp_path):
         assert len(faults_of(load_profile, path)) == 1
     with pytest.raises(UserError, match=r"'huge'.*demo, paper"):
         load_profile("huge")
+    with pytest.raises(UserError, match=rf"unknown \(is {path} meant\?\)"):
+        load_profile(str(path.with_name("Twice.yml")))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lifelines import CoxPHFitter
 from safetensors.torch import load_file
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.metrics import concordance_index_censored
@@ -211,6 +212,56 @@ class TestCox:
         assert fitted.note(["a", "b", "c"]) == "constant, left out: c; penalised: a"
         assert np.isfinite(fitted.coefficients).all()
         assert fitted.coefficients[2] == 0
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda x: x * 1e7,
+            lambda x: x + 1e5,
+            lambda x: 1e-9 * x,
+            lambda x: 1e12 * x + 1e15,
+            lambda x: -3e4 * x - 7e6,
+        ],
+        ids=["times 1e7", "plus 1e5", "times 1e-9", "times 1e12 plus 1e15", "negative"],
+    )
+    @pytest.mark.parametrize("column", [0, 1, 2])
+    def test_origin_and_scale_of_a_covariate_change_its_own_coefficient_alone(self, column, change):
+        """Against lifelines on the covariates as they are; column 2 separates the events, and is penalised."""
+        rng = np.random.default_rng(0)
+        age, smoker = rng.normal(75, 8, 400), (rng.random(400) < 0.4).astype(float)
+        died, left = rng.exponential(2000 * np.exp(-0.0436 * (age - 75) - 0.3584 * smoker)), rng.uniform(1, 4000, 400)
+        event, time = died < left, np.minimum(died, left)
+        x = np.column_stack([age, smoker, np.where(event, 1.0, -rng.random(400))])
+        if column < 2:
+            x = x[:, :2]
+            table = pd.DataFrame(x).assign(time=time, event=event)
+            theirs = CoxPHFitter().fit(table, "time", "event", fit_options={"precision": 1e-12}).params_.to_numpy()
+            np.testing.assert_allclose(fit_cox(x, event, time).coefficients, theirs, rtol=1e-6)
+        before, changed = fit_cox(x, event, time), x.copy()
+        changed[:, column] = change(x[:, column])
+        after = fit_cox(changed, event, time)
+        factor = np.ptp(changed[:, column]) / np.ptp(x[:, column]) * (-1 if change(1.0) < change(0.0) else 1)
+        assert after.penalised == before.penalised == (() if column < 2 else (2,))
+        expected = before.coefficients / np.where(np.arange(x.shape[1]) == column, factor, 1.0)
+        np.testing.assert_allclose(after.coefficients, expected, rtol=1e-5)
+
+    def test_a_covariate_that_is_the_time_itself_alone_is_penalised(self):
+        rng = np.random.default_rng(2)
+        time, other = rng.uniform(1, 100, 300), rng.normal(size=300)
+        fitted = fit_cox(np.column_stack([other, -time]), rng.random(300) < 0.5, time)
+        assert fitted.penalised == (1,)
+        assert fitted.coefficients[1] > 0
+
+    def test_what_varies_by_rounding_errors_or_before_the_first_event_is_constant(self):
+        rng = np.random.default_rng(3)
+        x = np.column_stack(
+            [rng.normal(size=200), np.where(rng.random(200) < 0.5, 0.1 + 0.2, 0.3), np.arange(200) < 2]
+        )
+        event, time = np.arange(200) % 2 == 0, 1.0 + np.arange(200)
+        event[:2] = False
+        fitted = fit_cox(x, event, time)
+        assert (fitted.constant, fitted.penalised) == ((1, 2), ())
+        assert fitted.coefficients[0] == fit_cox(x[:, :1], event, time).coefficients[0]
 
     def test_one_carrier_without_an_event_is_tamed_and_the_rest_left_alone(self):
         rng = np.random.default_rng(1)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fracsurv import cli
-from tests.hostile import CASES, sound
+from tests.hostile_all import CASES, sound
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def called(monkeypatch, capsys, *arguments: object) -> tuple[int, str]:
 
 
 def test_the_corpus_is_large_and_its_sound_cohort_sound(template, monkeypatch, capsys):
-    assert len(CASES) >= 80
+    assert len(CASES) >= 200
     assert len({case.name for case in CASES}) == len(CASES)
     code, said = called(monkeypatch, capsys, "check", template)
     assert code == 0

@@ -52,6 +52,55 @@ def test_deepsurvs_files(tmp_path):
     assert run.splits["split"].tolist() == ["train"] * 40 + ["test"] * 20
 
 
+def hdf5(path, change):
+    """A file like DeepSurv's, with one array of its test group changed in place."""
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        for split in ("train", "test"):
+            arrays = {"x": rng.normal(size=(20, 2)), "t": rng.exponential(size=20) + 1, "e": np.arange(20.0) % 2}
+            if split == "test":
+                change(arrays)
+            for name, values in arrays.items():
+                file[f"{split}/{name}"] = values
+    return str(path)
+
+
+def test_times_and_events_that_are_none_are_all_refused(tmp_path):
+    def change(arrays):
+        arrays["t"][[3, 5, 6, 7]] = [-5, np.nan, np.inf, -5]
+        arrays["e"][[0, 1]] = [2, 0.5]
+        arrays["x"][4, 1] = -np.inf
+
+    with pytest.raises(UserError) as caught:
+        import_survival(hdf5(tmp_path / "f.h5", change), tmp_path / "out")
+    assert caught.value.faults == [
+        "f.h5, test/t rows 3, 7, -5; must be a time, 0 or above",
+        "f.h5, test/t row 5, nan; must be a time, 0 or above",
+        "f.h5, test/t row 6, inf; must be a time, 0 or above",
+        "f.h5, test/e row 0, 2; must be 1 (the event) or 0 (censored)",
+        "f.h5, test/e row 1, 0.5; must be 1 (the event) or 0 (censored)",
+        "f.h5, test/x, column 1 row 4, -inf; must be a number",
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_time_of_zero_is_half_the_least_above_it(tmp_path):
+    def change(arrays):
+        arrays["t"][:3] = [0.0, 0.5, 0.25]
+
+    import_survival(hdf5(tmp_path / "f.h5", change), tmp_path / "out")
+    assert read_cohort(tmp_path / "out").table["time"][20:23].tolist() == [0.125, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("name", ["t", "e", "x"])
+def test_arrays_of_other_lengths_are_refused(tmp_path, name):
+    def change(arrays):
+        arrays[name] = arrays[name][:-1]
+
+    with pytest.raises(UserError, match="not an HDF5 file with groups train and test"):
+        import_survival(hdf5(tmp_path / "f.h5", change), tmp_path / "out")
+
+
 def test_what_is_no_data_set(tmp_path):
     with pytest.raises(UserError, match="neither an HDF5 file nor one of flchain, whas500, gbsg2"):
         import_survival("aids", tmp_path / "out")

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from fracsurv.cohort.cohort import read_cohort
-from fracsurv.importers.yolo import FEATURES, import_yolo, rank_normal, relative_box
-from fracsurv.utils.errors import UserError
+from fracsurv.importers.yolo import FEATURES, import_yolo, rank_normal, read_yolo, relative_box
+from fracsurv.utils.errors import UserError, fold
 
 SHARED = Path(os.environ.get("FRACSURV_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 REAL = SHARED / "spine-region"
@@ -157,6 +157,192 @@ def test_label_rows(line, box):
     else:
         with pytest.raises(ValueError, match=box):
             relative_box(line)
+
+
+def corners(xc, yc, w, h):
+    """The corners of boxes, clockwise from the upper left one: x and y in turn, (n, 8)."""
+    left, right, top, bottom = xc - w / 2, xc + w / 2, yc - h / 2, yc + h / 2
+    return np.column_stack([left, top, right, top, right, bottom, left, bottom])
+
+
+def hexagon(xc, yc, w, h):
+    """Six corners that a box of this size encloses, (n, 12)."""
+    a = corners(xc, yc, w, h)
+    return np.column_stack([a[:, :2], xc, a[:, 1], a[:, 2:6], xc, a[:, 5], a[:, 6:]])
+
+
+def points(box, *shares, visible=None):
+    """Boxes and then keypoints at these shares of their sizes from the centre, with `visible` if given."""
+    xc, yc, w, h = box
+    found = [np.column_stack(box)]
+    for k, (across, down) in enumerate(shares):
+        found += [xc + across * w, yc + down * h] + ([np.full(len(xc), visible[k])] if visible else [])
+    return np.column_stack(found)
+
+
+FOUR = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
+ROWS = {  # from centres and sizes (n,) each: what stands behind the class
+    "box": lambda *box: np.column_stack(box),
+    "oriented box": corners,
+    "polygon": hexagon,
+    "polygon that ends where it began": lambda *box: np.column_stack([corners(*box), corners(*box)[:, :2]]),
+    "one keypoint": lambda *box: points(box, (0.1, 0.2)),
+    "two keypoints": lambda *box: points(box, (0, -0.5), (0, 0.5)),
+    "four keypoints": lambda *box: points(box, *FOUR),
+    "one keypoint, visible": lambda *box: points(box, (0.1, 0.2), visible=(2,)),
+    "two keypoints, one visible": lambda *box: points(box, (0, -0.5), (0, 0.5), visible=(1, 0)),
+    "four keypoints, all visible": lambda *box: points(box, *FOUR, visible=(1, 1, 1, 1)),
+    "box with confidence": lambda *box: np.column_stack([*box, np.full(len(box[0]), 0.87)]),
+    "box with angle": lambda *box: np.column_stack([*box, np.full(len(box[0]), -0.1)]),
+    "box with confidence and track": lambda *box: np.column_stack(
+        [*box, np.full(len(box[0]), 0.87), np.ones(len(box[0]))]),
+    "polygon with confidence": lambda *box: np.column_stack([hexagon(*box), np.full(len(box[0]), 0.87)]),
+    "polygon with confidence and track": lambda *box: np.column_stack(
+        [hexagon(*box), np.full(len(box[0]), 0.87), np.ones(len(box[0]))]),
+    "two corners": lambda *box: corners(*box)[:, [0, 1, 4, 5]],
+}  # fmt: skip
+
+
+def rewrite(src, how):
+    """Write every label row of a source anew, by the class and the numbers that `ROWS` gives for its box."""
+    for label in src.rglob("labels/*.txt"):
+        table = np.loadtxt(label, ndmin=2)
+        rows = np.column_stack([table[:, 0], ROWS[how](*table[:, 1:].T)])
+        label.write_text("\n".join(" ".join(f"{value:.7g}" for value in row) for row in rows) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("how", "data", "says"),
+    [
+        ("oriented box", "", ""),
+        ("oriented box", "task: obb", ""),
+        ("polygon", "", ""),
+        ("polygon", "names: [vertebra]\nnc: 1\n", ""),
+        ("polygon that ends where it began", "", ""),
+        ("one keypoint", "kpt_shape: [1, 2]", ""),
+        ("two keypoints", "kpt_shape: [2, 2]", ""),
+        ("four keypoints, all visible", "kpt_shape: [4, 3]\nflip_idx: [1, 0, 3, 2]\n", ""),
+        ("one keypoint, visible", "task: pose\nkpt_shape: [1, 3]", ""),
+        ("box", "kpt_shape: [4, 3]", ""),
+        ("one keypoint", "", "label rows of 7 numbers may be polygons, boxes with keypoints"),
+        ("two keypoints", "", "label rows of 9 numbers may be"),
+        ("four keypoints", "names: [vertebra]", "label rows of 13 numbers may be"),
+        ("two keypoints, one visible", "", "label rows of 11 numbers may be"),
+        ("four keypoints, all visible", "", "label rows of 17 numbers may be"),
+        ("box with confidence and track", "", "label rows of 7 numbers may be"),
+        ("polygon with confidence and track", "", "label rows of 15 numbers may be"),
+        ("two corners", "", "the last two follow the two before: corners?"),
+        ("four keypoints", "task: detect", "13 numbers; expected 5 (box)"),
+        ("four keypoints", "kpt_shape: [4, 3]", "13 numbers; with data.yaml's `kpt_shape` expected 5 or 17"),
+        ("one keypoint, visible", "", "8 numbers; expected 5 (box)"),
+        ("box with confidence", "", "6 numbers; expected 5 (box)"),
+        ("box with angle", "", "6 numbers; expected 5 (box)"),
+        ("polygon with confidence", "", "14 numbers; expected 5 (box)"),
+        ("box", "task: classify", "data.yaml, task: classify; such labels hold no boxes"),
+        ("four keypoints", "kpt_shape: 4", "data.yaml, kpt_shape: 4; must be [number of keypoints, 2 or 3]"),
+        ("four keypoints", "task: pose", "data.yaml, kpt_shape: None; must be"),
+        ("box", "nc: 1\nnc: 2", "data.yaml, 'nc': given twice"),
+    ],
+)
+def test_labels_of_every_kind_give_their_boxes_or_are_refused(source, tmp_path, how, data, says):
+    plain, _ = read_yolo(source)
+    rewrite(source, how)
+    if data:
+        (source / "data.yaml").write_text(data)
+    found, faults = read_yolo(source)
+    if not says:
+        assert faults == []
+        for mine, theirs in zip(found, plain, strict=True):
+            np.testing.assert_allclose(mine.boxes, theirs.boxes, atol=0.002)
+    else:
+        assert len(fold(faults)) == 1
+        assert says in faults[0]
+
+
+def test_one_polygon_among_boxes_is_one_and_keypoints_among_boxes_are_refused(source):
+    label = source / "train" / "labels" / "s01.txt"
+    lines = label.read_text().splitlines()
+    box = np.array(lines[3].split()[1:], dtype=float)[:, None]
+    for how, n_faults in (("polygon that ends where it began", 0), ("two keypoints, one visible", 1)):
+        row = "0 " + " ".join(map(str, ROWS[how](*box)[0]))
+        label.write_text("\n".join([*lines[:3], row, *lines[4:]]))
+        assert len(read_yolo(source)[1]) == n_faults
+
+
+def moved(src, out, move):
+    """A copy of a source with every file at another path, by `move(part, folder, name)`."""
+    for path in src.rglob("*.*"):
+        target = out / move(*path.relative_to(src).parts)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    return out
+
+
+LAYOUTS = {
+    "Ultralytics": lambda part, folder, name: f"{folder}/{part}/{name}",
+    "COCO's parts": lambda part, folder, name: f"{folder}/{part}2017/{name}",
+    "other parts": lambda part, folder, name: f"fold {part}/{folder}/{name}",
+    "capitals": lambda part, folder, name: f"{part}/{folder.title()}/{name}",
+    "labelImg": lambda part, folder, name: name,
+    "CVAT": lambda part, folder, name: f"obj_{part}_data/{name}",
+    "labels among images": lambda part, folder, name: f"images/{name}",
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_of_the_usual_programs_hold_the_same(source, tmp_path, layout):
+    plain, _ = read_yolo(source)
+    other = moved(source, tmp_path / "other", LAYOUTS[layout])
+    (other / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/valid\nnames: {0: vertebra}\n")
+    (other / "train.txt").write_text("images/train/s01.png\n")
+    for place in {path.parent for path in other.rglob("*.txt")}:
+        (place / "classes.txt").write_text("vertebra\n")
+    found, faults = read_yolo(other)
+    assert faults == []
+    assert [each.path.stem for each in found] == [each.path.stem for each in plain]
+    for mine, theirs in zip(found, plain, strict=True):
+        np.testing.assert_array_equal(mine.boxes, theirs.boxes)
+
+
+def test_what_systems_and_programs_leave_behind_is_left_aside(source, tmp_path):
+    plain, _ = read_yolo(source)
+    for place in (path for path in source.rglob("*") if path.is_dir()):
+        for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._s01.png", "._s01.txt", "._stray.txt", "train.cache"):
+            (place / name).write_bytes(b"\0\1")
+    for name in ("README.roboflow.txt", "README.dataset.txt", "classes.txt", "notes.json"):
+        (source / name).write_text("")
+    (source / "train" / "labels" / "classes.txt").write_text("vertebra\n")
+    (source / "train" / "labels.cache").write_bytes(b"\0")
+    (source / "train" / "images" / "s01.npy").write_bytes(b"\0")
+    (source / "__MACOSX" / "images").mkdir(parents=True)
+    (source / "__MACOSX" / "images" / "s01.png").write_bytes(b"\0")
+    label = source / "train" / "labels" / "s01.txt"
+    label.write_bytes(b"\xef\xbb\xbf" + label.read_bytes().replace(b"\n", b"\r\n"))
+    label.rename(label.with_suffix(".TXT"))
+    found, faults = read_yolo(source)
+    assert faults == []
+    assert [each.path for each in found] == [each.path for each in plain]
+    for mine, theirs in zip(found, plain, strict=True):
+        np.testing.assert_array_equal(mine.boxes, theirs.boxes)
+
+
+def test_a_stray_label_is_none_of_the_lists_and_stems_that_look_alike_are_one(source):
+    (source / "train" / "labels" / "test_07.txt").write_text("")
+    write_patient(source / "train", "S01", rng=np.random.default_rng(0))
+    twin, stray = read_yolo(source)[1]
+    assert "same stem as train/images/S01.png, or nearly" in twin
+    assert stray == "train/labels/test_07.txt: no image of that name"
+
+
+def test_pictures_without_any_label_and_a_file_for_a_folder_are_told_in_a_line(tmp_path):
+    for name in ("train/healthy/a.png", "train/fractured/b.png"):  # a classification's folders
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"")
+    (fault,) = read_yolo(tmp_path)[1]
+    assert "2 images, but no label file for any (train/fractured/b.txt, say)" in fault
+    (tmp_path / "data.yaml").write_text("nc: 1")
+    (fault,) = read_yolo(tmp_path / "data.yaml")[1]
+    assert fault.endswith("data.yaml: is a file; give the folder that holds it")
 
 
 def test_every_fault_at_once_and_nothing_written(source, tmp_path):

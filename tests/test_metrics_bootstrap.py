@@ -237,6 +237,18 @@ def test_an_interval_and_a_p_need_95_of_100_draws():
     assert paired_p(np.zeros(50)) == 1
 
 
+def test_draws_that_are_all_the_same_give_no_interval():
+    """A C-index of 1 in four patients is not known without error; two models that agree differ by 0."""
+    for value in (1.0, 0.0, 0.5):
+        assert np.isnan(percentile_interval(np.full(100, value))).all()
+    assert np.isnan(percentile_interval(np.r_[np.full(99, 1.0), 1 - 1e-15])).all()
+    assert percentile_interval(np.zeros(100), paired=True).tolist() == [0, 0]
+    assert np.isnan(percentile_interval(np.full(100, 0.5), paired=True)).all()
+    perfect = bootstrap([1, 1, 1, 1, 0], np.arange(5.0), {"a": -np.arange(5), "b": -np.arange(5)}, n_draws=200)
+    assert perfect.estimate[0, 0] == 1
+    assert perfect.difference("a")[1][1, 0].tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_holm_is_its_definition(seed):
     p = np.random.default_rng(seed).random(7).round(1)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lifelines import KaplanMeierFitter
+from sksurv.metrics import concordance_index_censored
 
 from fracsurv import metrics
 
@@ -187,3 +189,53 @@ C, UNO, AUC, THESIS, BRIER = (
 def test_refuses(metric, arguments, named):
     with pytest.raises(ValueError, match=named):
         metric(*arguments)
+
+
+def test_rounding_errors_of_a_type_are_no_probabilities_outside_0_and_1():
+    event, time, train = [1, 0, 1, 0], [1.0, 2.0, 3.0, 4.0], ([1, 0, 1, 0], [1.0, 2.0, 3.0, 5.0])
+    surv = np.array([0.2, 1.0, 0.5, np.nextafter(np.float32(1), np.float32(2))], np.float32)
+    assert surv[3] > 1
+    expected = metrics.brier_score(*train, event, time, surv.clip(0, 1), [2.5])
+    for form in (surv, surv[:, None], torch.tensor(surv), pd.Series(surv), pd.DataFrame(surv)):
+        assert metrics.brier_score(*train, event, time, form, [2.5]) == expected
+    below = metrics.calibration(event, time, 1 - surv, 2.5, n_groups=1)
+    assert below.intercept == metrics.calibration(event, time, (1 - surv).clip(0, 1), 2.5, n_groups=1).intercept
+    assert metrics.events_ratio(event, np.array([0.5, -1e-7, 1, 1], np.float32)).value == pytest.approx(2 / 2.5)
+    for wrong in (surv.astype(float), np.float32(1.00001) * surv):
+        with pytest.raises(ValueError, match=r"surv\[\d, 0\] = 1.0000"):
+            metrics.brier_score(*train, event, time, wrong, [2.5])
+
+
+@pytest.mark.parametrize(
+    "column", [lambda x: x[:, None], lambda x: pd.DataFrame(x), lambda x: torch.tensor(x)[:, None]]
+)
+def test_a_column_counts_as_one_value_a_patient(column):
+    event, time, risk = draw(3)
+    probability, at = 1 / (1 + np.exp(-risk)), 4.0
+    plain, given = (event, time, risk), [column(each) for each in (event, time, risk)]
+    assert metrics.evaluate(*given, *given, HORIZONS) == metrics.evaluate(*plain, *plain, HORIZONS)
+    assert metrics.concordance_index(*given) == metrics.concordance_index(*plain)
+    for times in ([4.0], HORIZONS):
+        both = (metrics.cumulative_dynamic_auc(*each[:2], *each, times)[0] for each in (plain, given))
+        np.testing.assert_array_equal(*both)
+    found = [
+        metrics.net_benefit(*each[:2], p, at, [0.4])
+        for each, p in ((plain, probability), (given, column(probability)))
+    ]
+    np.testing.assert_array_equal(*found)
+    drawn = (metrics.bootstrap(*each[:2], {"m": each[2]}, n_draws=20).draws for each in (plain, given))
+    np.testing.assert_array_equal(*drawn)
+
+
+def test_times_tie_where_they_are_exactly_equal():
+    """As in scikit-survival and lifelines; R's timefix would make one event time of 0.1 + 0.2 and 0.3."""
+    event, time = np.array([True, True, False]), np.array([0.1 + 0.2, 0.3, 1.0])
+    assert (
+        len(metrics.kaplan_meier(event, time)[0])
+        == len(KaplanMeierFitter().fit(time, event).survival_function_) - 1
+        == 3
+    )
+    assert metrics.concordance_counts(event, time, [1.0, 2.0, 0.0]).concordant == 3
+    assert concordance_index_censored(event, time, np.array([1.0, 2.0, 0.0]))[1] == 3
+    whole = metrics.concordance_counts(event, time.round(9), [1.0, 2.0, 0.0])
+    assert (whole.concordant, whole.tied_time) == (2, 0)

@@ -10,6 +10,8 @@ import pytest
 
 from fracsurv import metrics
 from fracsurv.metrics import breslow_baseline, cox_slope, events_ratio, validation_metrics
+from fracsurv.metrics.competing import event_share
+from fracsurv.metrics.net_benefit import exact_benefit
 from fracsurv.predict.recalibrate import Prediction, cross_fitted, recalibrate
 from tests import oracles
 
@@ -171,8 +173,7 @@ def test_what_cannot_be_told_is_nan_and_makes_no_recalibration():
     assert np.isnan(cox_slope(event, time, np.ones(50))).all()
     assert np.isnan(events_ratio(event, np.zeros(50))).all()
     none = events_ratio(np.zeros(50, bool), np.ones(50))
-    assert none.value == 0
-    assert np.isnan([none.low, none.high]).all()
+    assert none == pytest.approx((0, 0, -np.log(0.025) / 50))  # exact: R's poisson.test(0, 50)
     backwards = predicted(-risk * 5, time)
     assert recalibrate("slope", event, time, backwards) is None
     assert cross_fitted("slope", event, time, backwards, TIMES, 0) is None
@@ -216,3 +217,43 @@ def test_the_same_seed_gives_the_same_draws_and_no_horizon_is_no_error():
     )
     assert set(one) == {("m", "c_index", None, None), ("m", "c_index_ipcw", None, None)}
     np.testing.assert_array_equal(one["m", "c_index", None, None].draws, two["m", "c_index", None, None].draws)
+
+
+def small(n_events):
+    """24 patients followed beyond year 1, the first `n_events` of whom had the event in it; risk by year 1 5.55 %."""
+    time = np.linspace(1.2, 6, 24)
+    time[:n_events] = np.linspace(0.2, 0.9, n_events)
+    probability = np.linspace(0.0355, 0.0755, 24)
+    return (np.arange(24) < n_events) | (np.arange(24) % 2 == 0), time, probability
+
+
+def test_nobody_with_the_event_has_exact_bounds():
+    """Clopper and Pearson's: binom.test(0, 24) in R has the upper bound 0.1424736."""
+    event, time, probability = small(0)
+    surv, horizons = {"m": np.column_stack([1 - probability] * 2)}, [1.0, 4.0]
+    given = {"horizons": horizons, "grid": horizons, "thresholds": (0.05, 0.5), "n_draws": 200, "seed": 0}
+    found = validation_metrics(event, time, {"m": probability}, surv, horizons, **given)
+    assert found["kaplan_meier", "observed", 1.0, None].interval() == pytest.approx((0, 0.1424736), abs=1e-7)
+    ratio = found["m", "observed_to_expected", 1.0, None]
+    assert (ratio.value, *ratio.interval()) == pytest.approx((0, 0, 2.56709), abs=1e-5)
+    everyone = found["everyone", "net_benefit", 1.0, 0.05]
+    assert everyone.value == pytest.approx(-1 / 19)
+    assert everyone.interval() == pytest.approx((-1 / 19, 0.1424736 - 0.8575264 / 19), abs=1e-7)
+    low, high = found["m", "net_benefit", 1.0, 0.05].interval()
+    assert low < found["m", "net_benefit", 1.0, 0.05].value < 0 < high
+    assert np.isnan(found["m", "net_benefit", 1.0, 0.5].interval()).all()  # nobody is treated: nothing is known
+
+
+def test_everybody_with_the_event_has_exact_bounds():
+    """binom.test(24, 24) in R has the lower bound 0.8575264."""
+    event, time, _ = small(24)
+    assert event_share(event, time, 1.0) == pytest.approx((1, 0.8575264, 1), abs=1e-7)
+    incidence = metrics.cumulative_incidence(event, time, [1.0])
+    assert (incidence.low[0], incidence.high[0]) == pytest.approx((0.8575264, 1), abs=1e-7)
+    bounds = exact_benefit(event, time, np.ones(24), 1.0, 0.05)
+    assert bounds == pytest.approx((0.8575264 - 0.1424736 / 19, 1), abs=1e-7)
+
+
+def test_the_ratio_over_all_follow_up_is_exact_without_an_event():
+    """poisson.test(0, 1.332) in R: 0 to 2.769428."""
+    assert events_ratio(np.zeros(24), np.full(24, 0.0555)) == pytest.approx((0, 0, 2.769428), abs=1e-5)

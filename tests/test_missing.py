@@ -132,6 +132,18 @@ def test_an_indicator_that_is_constant_in_training_is_constant_everywhere(cohort
     torch.testing.assert_close(model(torch.from_numpy(found)).detach(), first)
 
 
+def test_a_continuous_covariate_that_is_constant_in_training_is_0_for_everybody(tmp_path):
+    """Nothing trains the weights of such an input; a value from elsewhere would move the risk at random."""
+    table = tabular().assign(fixed=5.0, nearly=np.where(np.arange(60) % 2, 0.1 + 0.2, 0.3))
+    table.loc[59, ["fixed", "nearly"]] = 25.0
+    kinds = {"age": "continuous", "smoker": "binary", "fixed": "continuous", "nearly": "continuous"}
+    cohort = read_cohort(write_cohort(tmp_path, table, covariates=kinds))
+    scaling = fit_scaling(cohort, np.arange(59))
+    assert scaling.constant == ["fixed", "nearly"]
+    assert (scaling(cohort)[:, [list(scaling.kinds).index(name) for name in scaling.constant]] == 0).all()
+    assert scaling(cohort)[:59, 0].std() == pytest.approx(1)
+
+
 def test_one_pattern_of_missing_values_is_one_covariate_to_cox(tmp_path):
     """As in R's coxph, a column that follows from those before it is left out, and no other changes."""
     table = incomplete().assign(smoker=lambda t: (t["smoker"] == 1).astype(int))

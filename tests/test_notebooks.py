@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from fracsurv.cli import app
 from fracsurv.config import ROOT
+from fracsurv.report.notebook import names_of, text_of, whole_of
 from fracsurv.study.prepare import prepare
+from fracsurv.utils.errors import UserError
 from tests.conftest import tabular, write_cohort
 from tests.made_up import execute, made_up_baselines, made_up_run, texts_of
 
@@ -55,6 +62,30 @@ def test_notebook_03_finds_the_studys_own_numbers_again(tmp_path, monkeypatch, d
     assert "smoker" in ratios
     assert "constant" not in ratios  # left out of every fold: absent, not 1
     assert "twice" not in ratios
+
+
+@pytest.mark.parametrize("case", ["one event a fold", "nobody predicted", "nothing varies"])
+def test_a_cohort_of_a_few_events_ends_in_a_report(tmp_path, monkeypatch, case):
+    """What `check` accepts: folds in which nobody can be ranked, nobody with an event, no covariates."""
+    table = tabular(n=80, seed=4).assign(rare=(np.arange(80) == 3).astype(int))
+    table["event"] = (np.arange(80) < 3).astype(int)
+    table["time_days"] = np.where(table["event"] == 1, 2000 + np.arange(80), 300 + 20 * np.arange(80))
+    kinds = {"age": "continuous", "smoker": "binary"}
+    if case == "nobody predicted":  # no event in training by the horizon of the answer, followed by one patient alone
+        table.loc[[0, 1, 2], "time_days"] = [2990, 2900, 2995]
+        table.loc[79, "time_days"] = 3000
+    if case == "nothing varies":
+        kinds = {"rare": "binary"}
+    table["split"] = np.where(np.arange(80) >= 50, "external", np.where(np.arange(80) % 10 == 9, "test", "train"))
+    folder = write_cohort(tmp_path / "c", table, covariates=kinds)
+    assert CliRunner().invoke(app, ["check", str(folder)]).exit_code == 0
+    profile = tmp_path / "few.yaml"
+    profile.write_text("base: tiny\nnote: few\nn_folds: 3\nepochs: {deepsurv: 2, deepsurv_vf: 2}\n", encoding="utf-8")
+    for stem in ("01_eda_kaplan_meier", "03_baselines", "05_ablation_tables", "06_explanations"):
+        texts = " ".join(texts_of(execute(stem, folder, tmp_path / "out", monkeypatch, profile=str(profile))))
+        assert not re.search(r"\bnan\b", texts, re.I)
+        if stem == "05_ablation_tables" and case == "one event a fold":
+            assert "No two validation patients can be ranked, so the last epoch was kept: DeepSurv, fold" in texts
 
 
 def test_notebook_02_escapes_hostile_patient_ids(simulated, tmp_path, monkeypatch):
@@ -104,3 +135,56 @@ def test_committed_notebooks_carry_no_paths_and_stay_small():
         for planted in (f"{Path.home()}/", str(ROOT), "site-packages", "Warning"):
             assert planted not in outputs
         assert "NBVAL" not in text  # tags, not comments
+
+
+def test_papermill_from_any_folder_with_any_kernel_and_names_that_are_numbers(tmp_path):
+    write_cohort(tmp_path / "2024", tabular(), covariates={"age": "continuous"})
+    kernel = tmp_path / "kernels" / "mine" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel.write_text(json.dumps({"argv": argv, "display_name": "Mine", "language": "python"}))
+    command = [sys.executable, "-m", "papermill", ROOT / "notebooks" / "01_eda_kaplan_meier.ipynb", "shown.ipynb"]
+    command += ["-p", "cohort", "2024", "-p", "out", "5", "--kernel", "mine", "--no-progress-bar"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "JUPYTER_PATH": str(tmp_path)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "5" / "tables" / "cohort.csv").exists()
+    assert "60 patients" in (tmp_path / "shown.ipynb").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("stem", "parameters", "words"),
+    [
+        ("01_eda_kaplan_meier", {"profile": 1}, "profile '1': unknown"),
+        ("02_crop_extraction", {"profile": 1.5}, r"profile '1\.5': unknown"),
+        ("03_baselines", {"cohort": 2024}, "2024: no such cohort folder"),
+        ("04_fusion_training", {"experiment": 5}, "experiment '5': unknown"),
+        ("05_ablation_tables", {"experiments": 5}, "experiment '5': unknown"),
+        ("05_ablation_tables", {"experiments": ["cox_ph", True]}, "experiment 'True': unknown"),
+        ("06_explanations", {"patients": "many"}, "parameter patients: 'many'; must be a whole number"),
+        ("07_external_validation", {"run": 5}, "5: no models to apply"),
+        ("07_external_validation", {"draws": 99.5}, "parameter draws: 99.5; must be a whole number"),
+    ],
+)
+def test_a_parameter_of_another_type_is_taken_as_text_or_refused_by_name(run, monkeypatch, stem, parameters, words):
+    about = {"cohort": str(run.cohort.folder), "out": str(run.out), **parameters}
+    with pytest.raises(UserError, match=words):
+        execute(stem, about.pop("cohort"), about.pop("out"), monkeypatch, **about)
+
+
+def test_parameters_as_text_names_and_whole_numbers():
+    assert [text_of(each) for each in (2024, 1.5, True, None, "a", Path("b"))] == [
+        "2024",
+        "1.5",
+        "True",
+        "",
+        "a",
+        "b",
+    ]
+    assert [names_of(each) for each in ("a, b,", 5, None, "", ["a", 1])] == [["a", "b"], ["5"], [], [], ["a", "1"]]
+    assert [whole_of("n", each) for each in (3, 1e3, "7", True)] == [3, 1000, 7, 1]
+    for odd in ("x", None, 0.5, float("inf"), float("nan"), []):
+        with pytest.raises(UserError, match="parameter n: "):
+            whole_of("n", odd)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from fracsurv.cli import app
 from fracsurv.cohort.boxes import BOX_COLUMNS
 from fracsurv.cohort.cohort import read_cohort
-from fracsurv.cohort.plausibility import implausible_values
+from fracsurv.cohort.plausibility import implausible_values, split_faults
 from fracsurv.images.plausibility import implausible_radiographs
 from fracsurv.images.radiographs import read_patient_radiograph, read_radiograph, resize, with_slots
 from fracsurv.images.store import ImageStore, build_store
@@ -266,6 +266,14 @@ def test_what_headers_say_is_told_without_their_text(hospital, values, told):
     assert not any(private in line for private in ("Berg", "1234"))
 
 
+def test_pixels_beyond_the_headers_bits_are_told(hospital):
+    folder, set_header = hospital
+    set_header([4, 9], BitsStored=11, HighBit=10)
+    (line,) = implausible_radiographs(read_cohort(folder))
+    assert line.startswith("column image, rows 6, 11: a pixel of ")
+    assert ", and at most 2,047 by its header; they are read as they are" in line
+
+
 def test_windowed_radiographs_are_read_as_displayed_wherever_they_are_read(hospital, tmp_path):
     folder, set_header = hospital
     set_header(range(30), WindowCenter="1500", WindowWidth="800")
@@ -309,6 +317,19 @@ def test_a_resolution_that_was_forgotten_is_told(has_image):
     ))  # fmt: skip
     (line,) = implausible_radiographs(read_cohort(has_image))
     assert line.startswith("cohort.yaml, resolution: 1 makes the radiographs ")
+
+
+@pytest.mark.parametrize("factor", [2 / 3, 1.5])
+def test_a_resolution_that_pixel_spacing_contradicts_is_told(hospital, factor):
+    folder, set_header = hospital
+    settings = (folder / "cohort.yaml").read_text()
+    assert "resolution: 0.125\n" in settings
+    (folder / "cohort.yaml").write_text(settings.replace("0.125", f"{0.125 * factor:.4g}"))
+    (line,) = implausible_radiographs(read_cohort(folder))
+    assert line.startswith(f"cohort.yaml, resolution: {0.125 * factor:.4g} but 2.6 mm a pixel by DICOM headers")
+    assert line.endswith("; 0.13?")
+    set_header(range(30), PixelSpacing=[f"{2.6 / factor:.3f}"] * 2)
+    assert implausible_radiographs(read_cohort(folder)) == []
 
 
 def test_boxes_beside_their_radiographs_are_faults_wherever_they_are_used(has_image, tmp_path):
@@ -358,3 +379,22 @@ def test_events_that_last_longer_than_the_rest_may_be_swapped(tmp_path):
     assert odd(tmp_path / "a", table) == []
     found = odd(tmp_path / "b", table.assign(event=1 - table["event"].astype(int)))
     assert found[-1].endswith("are 0 and 1 swapped? 1 = any fracture")
+
+
+@pytest.mark.parametrize("values", [lambda x: x * 1e7, lambda x: x + 1e5])
+def test_what_is_called_normalised_and_is_not_is_told(tmp_path, values):
+    table = sound().assign(ferritin=lambda table: values((table["ferritin"] - 60) / 30))
+    given = {**KINDS, "ferritin": "normalised"}
+    told = implausible_values(read_cohort(write_cohort(tmp_path, table, covariates=given)))
+    (line,) = [each for each in told if "`normalised`" in each]
+    assert "column ferritin: `normalised`, yet its mean is" in line
+    assert "Make it `continuous` in cohort.yaml" in line
+
+
+def test_too_few_events_for_a_run_are_refused_by_check(tmp_path):
+    folder = write_cohort(tmp_path, sound().assign(event=lambda table: np.arange(len(table)) < 2), covariates=KINDS)
+    why = "cohort: 2 training patients with an event; 3 folds need at least 3"
+    assert split_faults(read_cohort(folder)) == [why]
+    with pytest.raises(UserError, match="2 training patients with an event"):
+        CliRunner().invoke(app, ["check", str(folder)], catch_exceptions=False)
+    assert split_faults(read_cohort(write_cohort(tmp_path / "enough", sound(), covariates=KINDS))) == []

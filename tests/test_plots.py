@@ -3,9 +3,11 @@
 from itertools import combinations
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from lifelines import KaplanMeierFitter
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from fracsurv import metrics, plots
@@ -256,3 +258,27 @@ def test_the_same_figure_gives_the_same_bytes_and_dollar_signs_are_no_formulas()
         return plots.as_svg(figure)
 
     assert drawn() == drawn()
+
+
+def test_a_decision_curve_of_which_nothing_is_known_is_empty():
+    """Where follow-up ends before the horizon with somebody free of the event."""
+    unknown, thresholds = np.full(3, np.nan), np.array([0.1, 0.2, 0.3])
+    axes = plots.decision_curve(thresholds, {"a": unknown}, unknown, {"a": "A"}).axes[0]
+    assert axes.get_ylim() == pytest.approx((-0.12, 1.06))
+
+
+def test_a_kaplan_meier_band_has_its_width_where_nobody_or_everybody_had_the_event():
+    fitter = KaplanMeierFitter(label="all").fit([1, 2, 3, 4, 5], [0, 1, 0, 1, 1])
+    before = fitter.confidence_interval_.copy()
+    after = plots.exact_band(fitter).confidence_interval_
+    # R: binom.test(0, 5)$conf.int is 0 to 0.5218238, binom.test(3, 3)$conf.int is 0.2924018 to 1
+    np.testing.assert_allclose(after.iloc[:2].to_numpy(), [[1 - 0.5218238, 1]] * 2, atol=1e-7)
+    np.testing.assert_allclose(after.iloc[5].to_numpy(), [0, 1 - 0.2924018], atol=1e-7)
+    pd.testing.assert_frame_equal(after.iloc[2:5], before.iloc[2:5])
+    figure, axes = plt.subplots()
+    fitter.plot_cumulative_density(ax=axes)
+    shaded = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert any(np.isclose(shaded, 0.5218238))
+    plt.close(figure)
+    never = plots.exact_band(KaplanMeierFitter().fit([1, 2], [0, 0])).confidence_interval_
+    np.testing.assert_allclose(never.iloc[:, 0], [0.025**0.5, 0.025**0.5, 0.025])

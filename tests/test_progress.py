@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from fracsurv.pipeline.pipeline import _forget_lost
-from fracsurv.pipeline.progress import Progress, outdated, time_left_text
+from fracsurv.pipeline.progress import Progress, fitted_besides, outdated, time_left_text
 from fracsurv.study.experiments import fit_fold
 from fracsurv.study.prepare import prepare
 from fracsurv.training.monitor import Board
@@ -167,3 +167,19 @@ def test_a_missing_tensorboard_is_reported(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match="pip install tensorboard"):
         Board(tmp_path)
+
+
+def test_rows_that_are_fitted_besides_are_named_with_why(run):
+    assert fitted_besides(run, ["cds_crops"]) == [
+        f"{name} is fitted too: notebook 04 compares cds_crops with it"
+        for name in ("true_risk", "cox_ph", "deepsurv")
+    ]
+    told = fitted_besides(run, ["cds_crops_lf", "cox_ph_vf", "deepsurv_vf", "true_risk"])
+    assert "deepsurv is fitted too: cds_crops_lf takes it over" in told
+    assert "cds_crops is fitted too: cds_crops_lf takes it over" in told
+    assert len(told) == 3  # and Cox regression
+    assert fitted_besides(run, ["true_risk"]) == []
+    assert fitted_besides(run, run.runnable()) == []
+    told = fitted_besides(run, ["cox_ph"])
+    assert told == [f"{name} is fitted too: notebook 03 compares all rows without an image" for name in
+                    ("true_risk", *(name for name in run.tabular() if name != "cox_ph"))]  # fmt: skip

@@ -1,12 +1,15 @@
 """Radiograph files in every format and bit depth, and what must be refused."""
 
+import struct
 import warnings
+import zlib
 
 import imagecodecs
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from pydicom import uid
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -237,6 +240,98 @@ def test_full_image_shape_is_the_protocols():
     assert full_image_shape(0.25) == ((256, 128), (280, 189))
 
 
+# Pictures that lie on their side, or upside down
+
+UPRIGHT = {
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.T,
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels.T, 2),
+    8: np.rot90,
+}
+"""What EXIF's orientations ask for: 6, the first row is the right side; 8, the first row is the left side."""
+XMP = '<rdf:Description tiff:Orientation="{}"/>'
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[274] = orientation
+    return tags.tobytes()
+
+
+def behind_the_pixels(path, kind, data):
+    """Add a chunk to the end of a PNG."""
+    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-12] + chunk + whole[-12:])
+
+
+def in_text(path, pixels, turn, key, value):
+    text = PngInfo()
+    text.add_itxt(key, value)
+    Image.fromarray(pixels).save(path, pnginfo=text)
+
+
+TURNED = {
+    "EXIF.png": lambda path, pixels, turn: Image.fromarray(pixels).save(path, exif=exif(turn)),
+    "XMP.png": lambda path, pixels, turn: in_text(path, pixels, turn, "XML:com.adobe.xmp", XMP.format(turn)),
+    "late EXIF.png": lambda path, pixels, turn: (
+        Image.fromarray(pixels).save(path), behind_the_pixels(path, b"eXIf", exif(turn)[6:])
+    ),
+    "late XMP.png": lambda path, pixels, turn: (
+        Image.fromarray(pixels).save(path),
+        behind_the_pixels(path, b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP.format(turn).encode()),
+    ),
+    **{
+        f"{name}.tif": lambda path, pixels, turn, how=how: Image.fromarray(pixels).save(
+            path, tiffinfo={274: turn}, compression=how
+        )
+        for name, how in (("uncompressed", None), ("LZW", "tiff_lzw"), ("PackBits", "packbits"))
+    },
+    "XMP.tif": lambda path, pixels, turn: Image.fromarray(pixels).save(
+        path, tiffinfo={700: XMP.format(turn).encode()}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("turn", UPRIGHT)
+@pytest.mark.parametrize("name", TURNED)
+@pytest.mark.parametrize("pixels", [EIGHT, SIXTEEN], ids=["8", "16"])
+def test_pictures_are_read_upright(tmp_path, name, pixels, turn):
+    TURNED[name](tmp_path / name, pixels, turn)
+    read = read_radiograph(tmp_path / name)
+    assert (read.dtype, read.shape) == source_kind(tmp_path / name)
+    np.testing.assert_array_equal(read, UPRIGHT[turn](pixels))
+
+
+@pytest.mark.parametrize("turn", UPRIGHT)
+@pytest.mark.parametrize("how", ["exif", "xmp"])
+def test_jpegs_are_read_upright(tmp_path, how, turn):
+    smooth = np.add.outer(np.arange(40), np.arange(0, 180, 3)).astype(np.uint8)
+    mark = exif(turn) if how == "exif" else XMP.format(turn).encode()
+    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95, **{how: mark})
+    read = read_radiograph(tmp_path / "a.jpg")
+    assert (read.dtype, read.shape) == source_kind(tmp_path / "a.jpg")
+    np.testing.assert_allclose(read.astype(int), UPRIGHT[turn](smooth), atol=3)
+
+
+@pytest.mark.parametrize("odd", [b"Exif\0\0junk", b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\2\0\0\0\4abcd"])
+def test_odd_exif_is_no_fault(tmp_path, odd):
+    Image.fromarray(EIGHT).save(tmp_path / "a.jpg", exif=odd)
+    Image.fromarray(EIGHT).save(tmp_path / "a.tif", tiffinfo={274: 9})  # there are eight
+    for name in ("a.jpg", "a.tif"):
+        assert read_radiograph(tmp_path / name).shape == source_kind(tmp_path / name)[1] == EIGHT.shape
+
+
+def test_signed_bytes_are_refused(tmp_path):
+    Image.fromarray(EIGHT).save(tmp_path / "a.tif", tiffinfo={339: 2})
+    with pytest.raises(UserError, match=r"^a\.tif: signed 8-bit pixels"):
+        read_radiograph(tmp_path / "a.tif")
+
+
 # DICOM as hospitals have it
 
 
@@ -276,6 +371,155 @@ def test_lossless_compressions_give_the_same_pixels(tmp_path, syntax, pixels, st
     found = read_radiograph(path)
     assert (found.dtype, found.shape) == source_kind(path)
     np.testing.assert_array_equal(found, pixels if photometric == "MONOCHROME2" else 2**stored - 1 - pixels)
+
+
+WIDE = {name: (syntax, lambda pixels, _, how=how: how(pixels, 16)) for name, (syntax, how) in SYNTAXES.items()}
+"""The same with 16 bits, whatever the header says."""
+WIDE |= {"RLE": (uid.RLELossless, None), "native": (ExplicitVRLittleEndian, None)}
+
+
+def write_wide(path, name, pixels, **extra):
+    """A DICOM file whose pixels have 16 bits and its header fewer."""
+    syntax, encode = WIDE[name]
+    if encode:
+        return compressed(path, pixels, extra.pop("stored"), syntax, encode, **extra)
+    write_dicom(path, pixels, **extra)
+    if name == "RLE":
+        header = pydicom.dcmread(path)
+        header.compress(syntax)
+        header.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize(("name", "stored"), [*((name, 12) for name in WIDE), ("JPEG-LS", 8), ("native", 8)])
+def test_pixels_of_more_bits_than_the_header_says_are_kept(tmp_path, name, stored, photometric):
+    path = write_wide(tmp_path / "a.dcm", name, SIXTEEN, stored=stored, photometric=photometric)
+    if name == "JPEG 2000":  # the only one of them that pydicom alone decodes and leaves as it is
+        np.testing.assert_array_equal(pydicom.dcmread(path).pixel_array, SIXTEEN)
+    read = read_radiograph(path)
+    assert (read.dtype, read.shape) == source_kind(path)
+    np.testing.assert_array_equal(read, SIXTEEN if photometric == "MONOCHROME2" else 65535 - SIXTEEN)
+
+
+@pytest.mark.parametrize("name", SYNTAXES)
+def test_a_header_of_eight_bits_over_sixteen_and_the_other_way_round(tmp_path, name):
+    syntax, encode = SYNTAXES[name]
+    for pixels, stream in ((EIGHT, SIXTEEN), (TWELVE, EIGHT)):
+        bits = stream.dtype.itemsize * 8
+        stored = 8 if pixels is EIGHT else 12
+        path = compressed(tmp_path / "a.dcm", pixels, stored, syntax, lambda *_, s=stream, b=bits: encode(s, b))
+        read = read_radiograph(path)
+        assert (read.dtype, read.shape) == source_kind(path) == (np.uint16, stream.shape)
+        np.testing.assert_array_equal(read, stream)
+
+
+@pytest.mark.parametrize("name", ["native", "JPEG-LS", "JPEG Lossless"])
+def test_signed_pixels_of_more_bits_keep_their_sign(tmp_path, name):
+    signed = (SIXTEEN.astype(int) - 32768).astype(np.int16)
+    rescale = {"RescaleSlope": "1", "RescaleIntercept": "32768"}
+    encode = None if name == "native" else lambda pixels, _: SYNTAXES[name][1](pixels.view(np.uint16), 16)
+    if encode:
+        path = compressed(tmp_path / "a.dcm", signed, 12, SYNTAXES[name][0], encode, signed=True, **rescale)
+    else:
+        path = write_dicom(tmp_path / "a.dcm", signed, stored=12, signed=True, **rescale)
+    np.testing.assert_array_equal(read_radiograph(path), SIXTEEN)
+
+
+def test_overlays_and_padding_above_the_stored_bits_are_no_pixels(tmp_path):
+    overlaid = TWELVE.copy()
+    overlaid[3:9] |= np.uint16(0x8000)
+    overlaid[5:7] |= np.uint16(0x4000)
+    header = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", overlaid, stored=12))
+    for group, bit in ((0x6000, 15), (0x6002, 14)):
+        header.add_new((group, 0x0100), "US", 16)
+        header.add_new((group, 0x0102), "US", bit)
+    header.save_as(tmp_path / "a.dcm")
+    np.testing.assert_array_equal(read_radiograph(tmp_path / "a.dcm"), TWELVE)
+    padded = TWELVE.clip(7, 4000)
+    padded[:3] = 65535
+    extra = {"photometric": "MONOCHROME1", "PixelPaddingValue": 65535}
+    found = read_radiograph(write_dicom(tmp_path / "b.dcm", padded, stored=12, **extra))
+    np.testing.assert_array_equal(found[3:], 4095 - padded[3:])
+    assert (found[:3] == found[3:].min()).all()
+
+
+def with_restarts(strip, bits, n):
+    """JPEG Lossless with a restart after every `strip`, of which there are `n`."""
+    stream = imagecodecs.ljpeg_encode(strip, bitspersample=bits)
+    frame, scan = stream.index(b"\xff\xc3"), stream.index(b"\xff\xda")
+    pixels = scan + 2 + int.from_bytes(stream[scan + 2 : scan + 4], "big")
+    height = (n * len(strip)).to_bytes(2, "big")
+    interval = b"\xff\xdd\0\4" + strip.size.to_bytes(2, "big")
+    marked = [stream[pixels:-2] + bytes([0xFF, 0xD0 + k % 8]) for k in range(n)]
+    return stream[: frame + 5] + height + stream[frame + 7 : scan] + interval + stream[scan:pixels] + (
+        b"".join(marked)[:-2] + b"\xff\xd9"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("strip", "bits"), [(EIGHT[:2], 8), (TWELVE[:1], 12), (SIXTEEN[:3], 16)])
+def test_jpeg_lossless_with_restart_intervals(tmp_path, strip, bits):
+    pixels = np.tile(strip, (11, 1))
+    stream = with_restarts(strip, bits, 11)
+
+    def read(cut):
+        return read_radiograph(compressed(tmp_path / "a.dcm", pixels, bits, uid.JPEGLosslessSV1, lambda *_: cut))
+
+    np.testing.assert_array_equal(read(stream), pixels)
+    third = stream.index(b"\xff\xd2")
+    for cut in (stream[:-2], stream[: len(stream) // 2], stream[:third] + stream[stream.index(b"\xff\xd5") :]):
+        with pytest.raises(UserError, match=r"^a\.dcm: cannot be read as a radiograph"):
+            read(cut)
+
+
+def test_jpeg_of_twelve_bits_is_read(tmp_path):
+    smooth = np.add.outer(np.arange(23) * 90, np.arange(17) * 50).astype(np.uint16)
+    path = compressed(
+        tmp_path / "a.dcm", smooth, 12, uid.JPEGExtended12Bit,
+        lambda pixels, stored: imagecodecs.jpeg8_encode(pixels, level=100, bitspersample=stored),
+    )  # fmt: skip
+    np.testing.assert_allclose(read_radiograph(path).astype(int), smooth, atol=3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "photometric", "turned"),
+    [
+        ("INVERSE", "MONOCHROME2", True),
+        ("INVERSE", "MONOCHROME1", True),
+        ("IDENTITY", "MONOCHROME2", False),
+        ("IDENTITY", "MONOCHROME1", True),
+    ],
+)
+@pytest.mark.parametrize("windowed", [False, True])
+def test_an_inverse_presentation_is_turned_over_once(tmp_path, shape, photometric, turned, windowed):
+    extra = {"WindowCenter": "2048", "WindowWidth": "4096"} if windowed else {}
+    plain = write_dicom(tmp_path / "a.dcm", TWELVE, stored=12, **extra)
+    path = write_dicom(
+        tmp_path / "b.dcm", TWELVE, stored=12, photometric=photometric, PresentationLUTShape=shape, **extra
+    )
+    dark, found = (read_radiograph(each, windowed=windowed).astype(int) for each in (plain, path))
+    np.testing.assert_allclose(found, (65535 if windowed else 4095) - dark if turned else dark, atol=windowed)
+
+
+@pytest.mark.parametrize(
+    ("extra", "ratio"),
+    [
+        ({"PixelSpacing": ["0.2", "0.1"]}, "2"),
+        ({"ImagerPixelSpacing": ["0.1", "0.2"]}, "0.5"),
+        ({"NominalScannedPixelSpacing": ["0.3", "0.2"]}, "1.5"),
+        ({"PixelAspectRatio": ["2", "1"]}, "2"),
+        ({"PixelSpacing": ["0.171", "0.175"]}, None),
+        ({"PixelSpacing": ["0.1", "0.1"], "PixelAspectRatio": ["2", "1"]}, None),  # of which the first counts
+        ({"PixelSpacing": "0.2", "PixelAspectRatio": ["0", "0"]}, None),
+    ],
+)
+def test_pixels_that_are_not_square_are_refused(tmp_path, extra, ratio):
+    path = write_dicom(tmp_path / "a.dcm", TWELVE, stored=12, **extra)
+    if ratio is None:
+        np.testing.assert_array_equal(read_radiograph(path), TWELVE)
+    else:
+        with pytest.raises(UserError, match=rf"^a\.dcm: its pixels are {ratio} times as high as wide; resample"):
+            read_radiograph(path)
 
 
 def test_run_length_encoding_is_read(tmp_path):

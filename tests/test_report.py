@@ -20,7 +20,7 @@ from fracsurv.report import report
 from fracsurv.report.tables_export import as_text, to_html, write_table
 from fracsurv.study.ablation import ablation, read_ablation, way_to_true_risk
 from fracsurv.study.prepare import prepare
-from fracsurv.study.protocol import evaluated_split, fit_records, headline_horizon
+from fracsurv.study.protocol import evaluated_split, fit_records, headline_horizon, split_counts
 from fracsurv.study.provenance import commit
 from fracsurv.study.results import write_predictions
 from fracsurv.study.thesis_results import in_thesis_order, published, published_summary, thesis_order
@@ -286,7 +286,13 @@ def test_what_is_not_known_is_never_printed_as_nan(tmp_path, n_test, monkeypatch
         write_json(made.folder("cox_ph", fold) / "fit.json", {"key": made.key("cox_ph", fold, None)})
     for text in texts_of(execute("05_ablation_tables", folder, made.out, monkeypatch)):
         assert not re.search(r"\bnan\b", text, re.I), text
-    assert "nan" not in format_table(read_ablation(made)[0], "made up").lower()
+    printed = format_table(read_ablation(made)[0], "made up", split_counts(made))
+    assert "nan" not in printed.lower()
+    lines = {words[0]: words[1:] for words in map(str.split, printed.splitlines())}
+    n_events = int(table["event"][:n_test].sum())
+    assert lines["patients"][-1] == str(n_test)
+    assert lines["events"][-1] == str(n_events)
+    assert f"test: {n_events} event, fewer than 30: too few to tell models apart" in printed
 
 
 def test_kaplan_meier_reference_of_the_brier_score(run):

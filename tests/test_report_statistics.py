@@ -17,7 +17,7 @@ from fracsurv.metrics import draw_counts
 from fracsurv.study.ablation import best_unimodal, write_ablation
 from fracsurv.study.leakage import minimal_detectable_difference
 from fracsurv.study.prepare import prepare
-from fracsurv.study.subgroups import subgroup_table, subgroups
+from fracsurv.study.subgroups import _ratio, subgroup_table, subgroups
 from tests.conftest import tabular, write_cohort
 from tests.made_up import execute, made_up_run
 
@@ -258,3 +258,12 @@ def test_the_least_visible_difference_is_seen_four_times_in_five():
     effect = minimal_detectable_difference(se)
     seen = np.abs(rng.normal(effect, se, 20_000) / se) > 1.959964
     assert seen.mean() == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.parametrize(("event", "exact"), [(0, (0, 0.1424736)), (1, (0.8575264, 1))])
+def test_a_group_in_which_nobody_or_everybody_had_the_event_has_exact_bounds(event, exact):
+    """binom.test in R, 0 and 24 of 24."""
+    found = _ratio(np.full(24, event), np.linspace(1, 2, 24) + 3 * (not event), np.full(24, 0.25), 3.0, 100, 0)
+    assert list(found.values()) == pytest.approx([4 * event, 4 * exact[0], 4 * exact[1]], abs=1e-6)
+    none = _ratio(np.full(24, event), np.linspace(1, 2, 24) + 3, np.zeros(24), 3.0, 100, 0)
+    assert np.isnan(list(none.values())).all()

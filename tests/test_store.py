@@ -24,6 +24,7 @@ from fracsurv.utils.errors import UserError
 from fracsurv.utils.workers import mapped
 from fracsurv.vertebrae.slots import slots
 from tests.killing import left_by_the_dead
+from tests.test_radiographs import write_dicom
 
 RESOLUTION = 0.25
 SCALE = 0.2
@@ -227,6 +228,37 @@ def test_bit_depth_is_the_sources(tmp_path, depths, dtype):
         np.testing.assert_array_equal(store.full[0], resize(image, FULL))
 
 
+@pytest.mark.parametrize("suffix", ["tif", "png"])
+def test_pictures_that_lie_on_their_side_stand_upright_in_the_store(tmp_path, suffix):
+    upright = make_cohort(tmp_path / "upright")
+    lying = make_cohort(tmp_path / "lying")
+    exif = Image.Exif()
+    exif[274] = 6  # the first row is the right side
+    names = {}
+    for name in lying.table["image"]:
+        pixels = np.rot90(np.array(Image.open(lying.folder / name)))
+        (lying.folder / name).unlink()
+        names[name] = name.replace("png", suffix)
+        extra = {"tiffinfo": {274: 6}} if suffix == "tif" else {"exif": exif}
+        Image.fromarray(np.ascontiguousarray(pixels)).save(lying.folder / names[name], **extra)
+    lying = replace(lying, table=lying.table.replace({"image": names}))
+    wanted, found = build(upright, tmp_path / "a"), build(lying, tmp_path / "b")
+    np.testing.assert_array_equal(found.crops, wanted.crops)
+    np.testing.assert_array_equal(found.full, wanted.full)
+
+
+def test_dicom_of_more_bits_than_its_header_says_does_not_wrap_in_the_store(tmp_path):
+    cohort = make_cohort(tmp_path / "cohort", n=2)
+    wanted = build(cohort, tmp_path / "a")
+    names = {}
+    for name in cohort.table["image"]:
+        names[name] = name.replace("png", "dcm")
+        write_dicom(cohort.folder / names[name], np.array(Image.open(cohort.folder / name)), stored=8)
+    found = build(replace(cohort, table=cohort.table.replace({"image": names})), tmp_path / "b")
+    assert found.full.dtype == np.uint16
+    np.testing.assert_array_equal(found.crops, wanted.crops)
+
+
 def test_without_boxes_the_full_image_alone(cohort, tmp_path):
     bare = replace(cohort, vertebrae=None)
     store = build(bare, tmp_path / "store")
@@ -327,8 +359,8 @@ def test_foreign_folders_and_wrong_arguments_are_refused(cohort, tmp_path):
 
 
 def test_an_older_format_is_not_read(cohort, tmp_path, monkeypatch):
-    build(cohort, tmp_path / "store")
+    version = build(cohort, tmp_path / "store").meta["version"]
     monkeypatch.setattr(store_module, "VERSION", 99)
-    with pytest.raises(UserError, match="version 3, not 99"):
+    with pytest.raises(UserError, match=f"version {version}, not 99"):
         ImageStore.open(tmp_path / "store")
     assert build(cohort, tmp_path / "store").meta["version"] == 99

@@ -53,6 +53,18 @@ def run(data, folder, recipe=RECIPE, key="k"):
     return fitted, predict(network, np.arange(N)), model
 
 
+def test_the_last_epoch_is_kept_where_no_validation_patients_can_be_ranked(data, tmp_path):
+    x, event, time = data
+    event = event & (np.arange(N) < 150)
+    fitted, _, _ = run((x, event, time), tmp_path)
+    assert (fitted.best_epoch, np.isnan(fitted.best_c_index)) == (RECIPE.epochs, True)
+    last = load_file(tmp_path / "last.safetensors")
+    for name, value in load_file(tmp_path / "best.safetensors").items():
+        torch.testing.assert_close(value, last[name])
+    history = [{"epoch": 1, "validation_c_index": np.nan}, {"epoch": 2}]
+    assert checkpoint.best_epoch(history) == 1
+
+
 def small_fit(network, folder, recipe, event, time):
     """A fit of 60 patients, the last 20 for validation."""
     return fit(network, Patients(event, time, np.arange(40), np.arange(40, 60)), folder, recipe, progress=False)

@@ -19,6 +19,7 @@ from fracsurv.cohort.cohort import read_cohort
 from fracsurv.config import load_profile
 from fracsurv.metrics import Estimate, kaplan_meier
 from fracsurv.predict.predict import read_models
+from fracsurv.predict.shift import other_units, values_beyond_training
 from fracsurv.predict.train_overlap import without_training_patients
 from fracsurv.predict.validate import COLUMNS, outcome_faults, validate_experiment
 from fracsurv.predict.validation_files import Admitted, admit, write_files
@@ -290,7 +291,7 @@ def test_events_after_the_trainings_follow_up_are_none_within_it(made, notebook,
     _, shown = notebook(made.out, cohort, tmp_path / "o")
     row = found(pd.read_csv(tmp_path / "o" / "validation.csv"), "ensemble", "observed_to_expected")
     assert row.value == 0
-    assert np.isnan([row.low, row.high]).all()
+    assert row.low == 0 < row.high < 1  # exact: far fewer than the model expects
     assert not re.search(r"\b(nan|inf)\b", shown)
     warned = (tmp_path / "o" / "warnings.txt").read_text()
     assert "20 events within the models' training follow-up; there: 0" in warned
@@ -417,6 +418,45 @@ class TestRefuses:
         told = self.told(made, cohort, tmp_path / "o")
         assert [message for message in messages if message not in told] == []
         assert list(tmp_path.iterdir()) == [tmp_path / "c"]
+
+    @pytest.mark.parametrize(
+        ("column", "factor", "says"),
+        [
+            ("age", 12, "column ALTER: 60 of 60 patients beyond the training's range, 7"),
+            ("age", -1, "; in another unit? If they are right, add --beyond-training"),
+            ("time_days", 1 / 365.25, " days, in training 2999; are these years?"),
+            ("time_days", 1 / 30.4, " days, in training 2999; are these months?"),
+            ("time_days", 24, " days, in training 2999; are these in another unit?"),
+        ],
+    )
+    def test_values_in_another_unit_unless_one_insists(self, made, tmp_path, column, factor, says):
+        table = patients(60, 8, called="Q")
+        table = table.assign(**{column: table[column] * factor}).rename(columns={"age": "ALTER"})
+        cohort = write_cohort(tmp_path / "c", table, **SETTINGS, columns={"age": "ALTER"})
+        assert says in self.told(made, cohort, tmp_path / "o")
+        admitted = admit(made.out, cohort, [], "refuse")  # as the notebook does, which names it among the cautions
+        lines = values_beyond_training(admitted.models["cox_ph"], admitted.cohort, named_rows=False)
+        assert lines[0].startswith("column ALTER: 60 of 60" if column == "age" else "column time_days: the longest")
+        # for `predict`, which reads no times
+        arguments = ["predict", str(made.out), str(cohort), "--out", str(tmp_path / "p")]
+        if column == "age":
+            assert says in str(CliRunner().invoke(app, arguments).exception)
+            arguments.append("--beyond-training")
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        assert len(pd.read_csv(tmp_path / "p" / "predictions.csv")) == 60
+
+    def test_a_few_patients_a_little_beyond_the_training_are_no_other_unit(self, made, tmp_path):
+        models = read_models(made.out, "cox_ph")
+        high = max(model.about["ranges"]["age"][1] for model in models)
+        for n, age, refused in ((3, high + 4, False), (3, high * 12, True), (30, high + 4, True)):
+            table = patients(n, 8, called="Q").assign(age=age)
+            cohort = read_cohort(write_cohort(tmp_path / f"{n} {age}", table, **SETTINGS), outcome=False)
+            assert bool(other_units(models, cohort)) == refused
+        # factors of 0 and 1 have no unit
+        model = replace(models[0], about=models[0].about | {"ranges": {"smoker": [0.0, 0.0]}})
+        table = patients(30, 8, called="Q").assign(smoker=1)
+        assert other_units([model], read_cohort(write_cohort(tmp_path / "s", table, **SETTINGS), outcome=False)) == []
 
     def test_places_that_are_taken_and_experiments_that_are_not_there(self, made, others, tmp_path):
         (tmp_path / "full").mkdir()

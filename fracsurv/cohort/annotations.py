@@ -11,8 +11,9 @@ import pandas as pd
 
 from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS, SCALE_COLUMNS, overlapping_pairs
 from fracsurv.cohort.tables import decimal_mark, numbers, read_text_table
-from fracsurv.utils.errors import row_faults
+from fracsurv.utils.errors import row_faults, shorten
 from fracsurv.utils.files import read_json
+from fracsurv.utils.names import canonical, same_but_for_writing
 
 
 def read_vertebrae(
@@ -31,7 +32,7 @@ def read_vertebrae(
     given), and of none `without_image`. With `none_allowed` four empty fields are sound: the patient has no vertebra.
     """
     path = folder / file
-    read = read_text_table(path, faults) if path.exists() else None
+    read = read_text_table(path, faults, ("patient_id", *BOX_COLUMNS)) if path.exists() else None
     if read is None:
         return None
     raw = read.frame
@@ -42,6 +43,10 @@ def read_vertebrae(
     if raw.empty and not none_allowed:
         faults.append(f"{file}: no boxes; delete it, and fracsurv's own finder looks for the vertebrae")
         return None
+    optional = ["level", "score", *KEYPOINT_COLUMNS, *SCALE_COLUMNS]
+    for column in (column for column in raw if column not in ("patient_id", *BOX_COLUMNS, *optional)):
+        if meant := same_but_for_writing(column, optional):
+            faults.append(f"{file}: column {shorten(column)} is not read; call it {meant}")
     table = pd.DataFrame({"patient_id": raw["patient_id"].str.strip()})
     table["level"] = raw.get("level", "")
     measured = [*BOX_COLUMNS, "score", *KEYPOINT_COLUMNS, *SCALE_COLUMNS]
@@ -65,11 +70,12 @@ def _box_faults(
     empty = (raw[BOX_COLUMNS].apply(lambda column: column.str.strip()) == "").all(axis=1) & none_allowed
     sound = np.isfinite(box).all(axis=1) & (box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])
     need = "a box needs four numbers, x_min < x_max and y_min < y_max"
+    written = {canonical(name): f" (is {name!a} meant?)" for name in patients or ()}
     return [
-        (row, f"column patient_id: {table['patient_id'][row]!r}; not a patient of the cohort")
+        (row, f"column patient_id: {name!r}; not a patient of the cohort{written.get(canonical(name), '')}")
         if unknown[row]
         else (row, f"{', '.join(raw.loc[row, BOX_COLUMNS])}; {need}")
-        for row in table.index[unknown | ~(sound | empty)]
+        for row, name in table.loc[unknown | ~(sound | empty), "patient_id"].items()
     ]
 
 
@@ -81,10 +87,10 @@ def _check_optional(raw: pd.DataFrame, table: pd.DataFrame, file: str, faults: l
         broken = (raw[name].str.strip() != "") & ~np.isfinite(table[name])
         negative = (table[name] < 0) & (name in SCALE_COLUMNS)
         rule = "a number, 0 or above" if name in SCALE_COLUMNS else "a number"
-        faults += [
-            f"{file} row {row}, column {name}: {raw[name][row]!r}; must be {rule}, or empty"
-            for row in table.index[broken | negative]
-        ]
+        wrong = table.index[broken | negative]
+        faults += row_faults(
+            file, ((row, f"column {name}: {raw[name][row]!r}; must be {rule}, or empty") for row in wrong)
+        )
     n_known = table[KEYPOINT_COLUMNS].notna().sum(axis=1)
     faults += [
         f"{file} row {row}: {n_known[row]} of the 12 keypoint columns are filled; give all or none"

@@ -19,15 +19,17 @@ from numpy.typing import NDArray
 from fracsurv.cohort.annotations import read_truth, read_vertebrae, with_keypoints, written_by
 from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS, LEVELS
 from fracsurv.cohort.covariates import MISSING
+from fracsurv.cohort.file_names import misnamed_files
 from fracsurv.cohort.read import read_patients
 from fracsurv.cohort.settings import read_settings
+from fracsurv.cohort.tables import TABLES
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.formatting import DAYS_A_YEAR, HORIZONS_YEARS
 
 CORRECTIONS = "vertebrae_corrections.csv"
 FROM_SETTINGS = (
     "provenance", "resolution", "labels", "outcome", "horizons", "description", "time_unit", "competing_event",
-    "outcome_includes_death",
+    "outcome_includes_death", "columns",
 )  # fmt: skip
 """Entries of `cohort.yaml` that a `Cohort` has by the same name."""
 MIN_SHARE_MEASURED = 0.8
@@ -76,6 +78,8 @@ class Cohort:
         How the table's file was read, where it is not plain CSV: 'separated by semicolons, decimal commas'.
     unread_columns : tuple of str
         Columns of the file that are not used, where the covariates were found by their names (no `covariates` set).
+    columns : dict of str to str
+        Our name of a column to the file's, where it differs.
     file_rows : tuple of int
         Each patient's row of the file as a spreadsheet numbers it, for messages.
     """
@@ -102,10 +106,15 @@ class Cohort:
     windowed: bool = False
     read_as: str = ""
     unread_columns: tuple[str, ...] = ()
+    columns: dict[str, str] = field(default_factory=dict)
     file_rows: tuple[int, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def column(self, name: str) -> str:
+        """A column for messages, by the file's name."""
+        return f"column {self.columns.get(name, name)}"
 
     @property
     def has_images(self) -> bool:
@@ -223,7 +232,7 @@ class Cohort:
 
     def image_fingerprint(self) -> str:
         """SHA-256 of every radiograph's name, size and time of change: quick, and different when one is replaced."""
-        digest = hashlib.sha256(b"windowed" * self.windowed)
+        digest = hashlib.sha256(b"upright" + b"windowed" * self.windowed)  # another word wherever reading changes
         for name in self.table.loc[self.has_image, "image"] if self.has_images else ():
             stat = (self.folder / name).stat()
             digest.update(repr((name, stat.st_size, stat.st_mtime_ns)).encode())
@@ -257,9 +266,11 @@ def read_cohort(folder: str | Path, *, outcome: bool = True, learnt: bool = True
         the value and what was expected.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; give the cohort's folder, {folder.parent}")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such cohort folder; `fracsurv simulate {folder}` makes one")
-    faults: list[str] = []
+    faults = misnamed_files(folder, TABLES)
     settings = read_settings(folder, faults)
     read = read_patients(folder, settings, faults, outcome=outcome, learnt=learnt)
     if read is None or "patient_id" not in read.table:

@@ -14,8 +14,10 @@ import pandas as pd
 from fracsurv.cohort.cohort import Cohort, horizons
 from fracsurv.cohort.covariates import PROTOCOL_COVARIATES
 from fracsurv.metrics import concordance_index, mean_weight
-from fracsurv.utils.errors import closest, format_rows
+from fracsurv.utils.errors import UserError, closest, format_rows
 
+ENOUGH = 10
+"""Patients with, and without, an event that are always enough for a test set and three folds."""
 MOST_ROWS = 3
 """Rows named in one warning; the others are counted."""
 CODES = (-1, -8, -9, -88, -99, -888, -999, -9999, 88, 99, 888, 999, 9999)
@@ -26,6 +28,8 @@ FAR = 6
 """Interquartile ranges beyond the quartiles from which a value is reported."""
 TOO_HEAVY = 0.01
 """How far weights' mean may be from 1."""
+LATE = 20
+"""Times the last of one's own horizons that follow-up may last without a question."""
 SWAPPED, MOST, SEPARATES = 0.8, 0.5, 0.97
 IDENTIFYING = re.compile(r"\d{6}(\d{2})?[-+ ]?\d{4}|[^\W\d_]{2,}[ ,]+[^\W\d_]{2,}.*")
 """A personal number (a date of birth and four digits), or two words as in a name."""
@@ -58,7 +62,8 @@ def implausible_values(cohort: Cohort, *, outcome: bool = True) -> list[str]:
     checks: list[Iterator[str]] = [_ids(cohort), _unread(cohort), _covariates(cohort, outcome=outcome)]
     if outcome:
         coarse = coarse_times_warning(cohort)
-        checks += [_times(cohort), iter([f"column time_days: {coarse}"] * bool(coarse)), _events(cohort)]
+        coarse = [f"{cohort.column('time_days')}: {coarse}"] * bool(coarse)
+        checks += [_times(cohort), iter(coarse), _events(cohort)]
         checks += [_separating(cohort), _alike(cohort)]
     return list(chain.from_iterable(checks))
 
@@ -94,7 +99,7 @@ def _ids(cohort: Cohort) -> Iterator[str]:
     personal = ids[ids.map(lambda text: IDENTIFYING.fullmatch(text) is not None)]
     if len(personal):
         yield (
-            f"column patient_id: {len(personal):,} look like a name or a personal number, row "
+            f"{cohort.column('patient_id')}: {len(personal):,} look like a name or a personal number, row "
             f"{personal.index[0]} first; use study ids, for these stand in every file of a run"
         )
 
@@ -117,14 +122,20 @@ def _covariates(cohort: Cohort, *, outcome: bool) -> Iterator[str]:
     for name, kind in cohort.covariates.items():
         values = cohort.table[name].dropna()
         if (missing := 1 - len(values) / len(cohort)) > MUCH_MISSING:
-            yield f"column {name}: not known of {100 * missing:.0f} % of the patients"
+            yield f"{cohort.column(name)}: not known of {100 * missing:.0f} % of the patients"
         if outcome and values.nunique() < 2:
-            yield f"column {name}: the same for everybody, so that models learn nothing from it"
+            yield f"{cohort.column(name)}: the same for everybody, so that models learn nothing from it"
         if kind != "binary" and len(values):
-            yield from _numbers(name, values)
+            yield from _numbers(name, cohort.column(name), values)
+        mean, sd = values.mean(), values.std()
+        if kind == "normalised" and sd > 0 and not (abs(mean) < 10 and 0.01 < sd < 10):
+            yield (
+                f"{cohort.column(name)}: `normalised`, yet its mean is {mean:g} and its SD {sd:g}; networks "
+                "take it as it is. Make it `continuous` in cohort.yaml, and it is standardised"
+            )
 
 
-def _numbers(name: str, values: pd.Series) -> Iterator[str]:
+def _numbers(name: str, column: str, values: pd.Series) -> Iterator[str]:
     low, high, unit, others = PLAUSIBLE.get(name, (np.nan, np.nan, "", ()))
     if name in PLAUSIBLE:
         outside = values[(values < low) | (values > high)]
@@ -137,17 +148,17 @@ def _numbers(name: str, values: pd.Series) -> Iterator[str]:
     code = values.isin(CODES)
     coded = values[code & ((values < 0) & (values[~code] >= 0).all() | values.index.isin(outside.index))]
     if len(coded):
-        yield (f"column {name}, {_where(coded)}; {expected}; a code for a missing value? Leave such a field empty")
+        yield f"{column}, {_where(coded)}; {expected}; a code for a missing value? Leave such a field empty"
     rest = outside.drop(coded.index, errors="ignore")
     for words, factor in others:
         fits = rest[(rest * factor).between(low, high)]
         if len(fits):
-            yield f"column {name}, {_where(fits)}; {expected}; {words} ({fits.iloc[0] * factor:.4g})?"
+            yield f"{column}, {_where(fits)}; {expected}; {words} ({fits.iloc[0] * factor:.4g})?"
         rest = rest.drop(fits.index)
     if len(rest):
-        yield f"column {name}, {_where(rest)}; {expected}"
+        yield f"{column}, {_where(rest)}; {expected}"
     if name == "t_score" and (values > 0).mean() > 0.9 and values.median() > 1:
-        yield "column t_score: nearly all above 0, half above 1; was the minus lost?"
+        yield f"{column}: nearly all above 0, half above 1; was the minus lost?"
 
 
 def _times(cohort: Cohort) -> Iterator[str]:
@@ -156,40 +167,59 @@ def _times(cohort: Cohort) -> Iterator[str]:
     if longest < first:
         unit = "years" if longest < 40 else "months"
         yield (
-            f"column time_days: the longest follow-up is {longest:g}, which does not reach the first horizon "
-            f"({first:g} {cohort.time_unit}); are these {unit}? Give days, or set `time_unit` and `horizons`"
+            f"{cohort.column('time_days')}: the longest follow-up is {longest:g}, which does not reach the first "
+            f"horizon ({first:g} {cohort.time_unit}); are these {unit}? Give days, or set `time_unit` and `horizons`"
         )
     elif cohort.time_unit == "days" and longest > 100 * 365.25:
-        yield f"column time_days: the longest follow-up is {longest:g} days, over 100 years; in hours?"
+        yield f"{cohort.column('time_days')}: the longest follow-up is {longest:g} days, over 100 years; in hours?"
+    if cohort.horizons and longest > LATE * cohort.horizons[-1]:
+        yield (
+            f"cohort.yaml, horizons: the last is {cohort.horizons[-1]:g} {cohort.time_unit}, and the longest "
+            f"follow-up {longest:g}; are the horizons in months or years?"
+        )
     if (~event).any():
         end = time[~event].max()
         late = time[event & (time > 1.1 * end)]
         if len(late):
             yield (
-                f"column time_days, {_where(late)}; events, though nobody without one was followed beyond {end:g}: "
-                "after the end of the study?"
+                f"{cohort.column('time_days')}, {_where(late)}; events, though nobody without one was followed "
+                f"beyond {end:g}: after the end of the study?"
             )
 
 
 def _events(cohort: Cohort) -> Iterator[str]:
-    event, time = cohort.table["event"], cohort.table["time"]
+    event, time, column = cohort.table["event"], cohort.table["time"], cohort.column("event")
     if cohort.competing_event and not cohort.has_competing:
-        yield f"column event: no 2, though `competing_event` says what it means ({cohort.competing_event})"
+        yield f"{column}: no 2, though `competing_event` says what it means ({cohort.competing_event})"
     elif cohort.has_competing and (event | cohort.table["competing"]).all():
-        yield "column event: 1 and 2 alone, so that nobody is censored; were 0 and 1 meant?"
+        yield f"{column}: 1 and 2 alone, so that nobody is censored; were 0 and 1 meant?"
     if event.mean() > SWAPPED:
-        yield f"column event: {100 * event.mean():.0f} % are 1; are 0 and 1 swapped? 1 = {cohort.outcome}"
+        yield f"{column}: {100 * event.mean():.0f} % are 1; are 0 and 1 swapped? 1 = {cohort.outcome}"
     elif event.mean() > MOST and time[event].median() > time[~event].median():
         yield (
-            f"column event: {100 * event.mean():.0f} % are 1, and half of these were followed beyond "
+            f"{column}: {100 * event.mean():.0f} % are 1, and half of these were followed beyond "
             f"{time[event].median():g}, of the others {time[~event].median():g}; are 0 and 1 swapped? 1 = "
             f"{cohort.outcome}"
         )
     if event.sum() < 10 * len(cohort.covariates):
         yield (
-            f"column event: {event.sum():,} events for {len(cohort.covariates)} covariates; under ten a covariate, "
+            f"{column}: {event.sum():,} events for {len(cohort.covariates)} covariates; under ten a covariate, "
             "coefficients are unsure"
         )
+
+
+def split_faults(cohort: Cohort) -> list[str]:
+    """Why `fracsurv run` could not divide the patients into a test set and three folds; empty if it can."""
+    event = cohort.table["event"]
+    if min(event.sum(), (~event).sum()) >= ENOUGH and "split" not in cohort.table:
+        return []
+    from fracsurv.cohort.splits import make_splits  # scikit-learn takes a second
+
+    try:
+        make_splits(cohort)
+    except UserError as error:
+        return error.faults
+    return []
 
 
 def _separating(cohort: Cohort) -> Iterator[str]:
@@ -202,15 +232,15 @@ def _separating(cohort: Cohort) -> Iterator[str]:
             counts = values[event].value_counts()
             if len(counts) == 1 and values.nunique() == 2:
                 yield (
-                    f"column {name}: every patient with an event has {counts.index[0]:g}; its hazard ratio has no "
-                    "bound. Was it recorded after the outcome?"
+                    f"{cohort.column(name)}: every patient with an event has {counts.index[0]:g}; its hazard ratio "
+                    "has no bound. Was it recorded after the outcome?"
                 )
         elif values.nunique() > 1:
             ranked = concordance_index(event, time, values.to_numpy())
             if not SEPARATES > ranked > 1 - SEPARATES:
                 yield (
-                    f"column {name}: ranks the times almost perfectly by itself (C-index {ranked:.3f}); was it made "
-                    "from the outcome?"
+                    f"{cohort.column(name)}: ranks the times almost perfectly by itself (C-index {ranked:.3f}); was "
+                    "it made from the outcome?"
                 )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,14 +11,33 @@ import numpy as np
 import pandas as pd
 
 from fracsurv.cohort.checks import Columns, check_images, check_values, has_image_entry
+from fracsurv.cohort.codes import coded
 from fracsurv.cohort.covariates import PROTOCOL_COVARIATES, label_of
-from fracsurv.cohort.settings import COLUMNS, CohortSettings
-from fracsurv.cohort.tables import TextTable, decimal_mark, numbers, read_table
-from fracsurv.utils.errors import closest
+from fracsurv.cohort.dates import is_date, with_times
+from fracsurv.cohort.settings import COLUMNS, DATES, CohortSettings
+from fracsurv.cohort.tables import TextTable, decimal_mark, event_codes, numbers, read_table
+from fracsurv.utils.errors import closest, format_rows, nearest, shorten
+from fracsurv.utils.formatting import counted
+from fracsurv.utils.names import same_but_for_writing
 
-DATES = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period")  # as pandas infers them
-EVENTS = {"1": 1.0, "0": 0.0, "true": 1.0, "false": 0.0, "1.0": 1.0, "0.0": 0.0}
-COMPETING = {"2": 2.0, "2.0": 2.0}
+NO_NUMBERS = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period")  # as pandas infers them
+ENTRY = re.compile(
+    r"(delayed|late|left|study|risk|interval|time|days|t)?(at|to|of)?(entry|enter|start|begin|trunc|truncation)"
+    r"(time|t|days|months|years)?|t0|time0"
+)
+"""Names of a column, without capitals and underscores, that holds when patients come under observation."""
+NO_ENTRY = (
+    "Delayed entry (left truncation) is not supported: everybody must be observed from the radiograph on. Leave out "
+    "who is not"
+)
+FROM_DATES = f". Times are made from dates in columns {', '.join(DATES)}"
+MUST_BE = {"time_days": f"days, above 0{FROM_DATES}", "event": f"0 or 1{FROM_DATES}"}
+MANY = 0.1
+"""Share of the patients with several rows from which that is no slip."""
+NEAR = 0.4
+"""How alike (difflib's ratio) the nearest column must be to one that is missing, to be named."""
+MOST_NAMED = 20
+"""Columns of a file that a message lists."""
 
 
 class Patients(NamedTuple):
@@ -37,7 +57,8 @@ def read_patients(
     folder: Path, settings: CohortSettings, faults: list[str], *, outcome: bool, learnt: bool
 ) -> Patients | None:
     """The patients, typed and checked; None where no table can be read. Faults are appended to `faults`."""
-    raw = read_table(folder, faults)
+    ours = Columns("", settings.columns, settings.covariates or PROTOCOL_COVARIATES)
+    raw = read_table(folder, faults, [ours.theirs(name) for name in (*COLUMNS, *DATES, *ours.covariates)])
     if raw is None:
         return None
     columns = Columns(raw.file, settings.columns, _covariates(raw, settings, faults))
@@ -45,18 +66,26 @@ def read_patients(
     frame = raw.frame
     if not outcome:
         frame = frame.drop(
-            columns=[columns.theirs(name) for name in ("time_days", "event", "split")], errors="ignore"
+            columns=[columns.theirs(name) for name in ("time_days", "event", "split", *DATES)], errors="ignore"
         )
-    table = _without_dates(_our_columns(frame, columns, faults, outcome=outcome), columns, faults)
+    table = _our_columns(frame, columns, faults, outcome=outcome)
+    used = {columns.theirs(name) for name in table}
+    if outcome:
+        table = _without_entry_times(table, frame.drop(columns=list(used)), columns, faults)
+    table, words = coded(_without_dates(table, columns, faults), columns, settings, faults)
+    table, dates = with_times(table, columns, settings, faults)
+    n_faults = len(faults)
     decimal = decimal_mark(table, ["time_days", *columns.covariates], columns.place, faults)
-    values = _typed(table, columns, decimal, competing=bool(settings.competing_event))
+    # where the mark is in doubt one fault says so, and either is read meanwhile
+    plain = table if len(faults) == n_faults else table.replace(r"^(\s*[-+]?\d+),(\d+\s*)$", r"\1.\2", regex=True)
+    decimal = decimal if plain is table else "."
+    values = _typed(plain, columns, decimal, competing=bool(settings.competing_event))
     kept = pd.Series(True, table.index)
     if settings.missing_images == "exclude" and "image" in table and has_image_entry(table).any():
         kept = has_image_entry(table)
     check_values(table, values, columns, settings, kept, decimal, faults)
     check_images(folder, values, columns, settings, faults, learnt=learnt and outcome)
-    how = [words for words in (raw.read_as, "decimal commas" if decimal == "," else "") if words]
-    used = {columns.theirs(name) for name in (*COLUMNS, *columns.covariates)}
+    how = [each for each in (raw.read_as, "decimal commas" if decimal == "," else "", *words, dates) if each]
     return Patients(
         _as_cohort(values, kept, settings, outcome=outcome),
         kept,
@@ -70,7 +99,7 @@ def _covariates(raw: TextTable, settings: CohortSettings, faults: list[str]) -> 
     """Name to kind of the covariates: those of `settings`, or the protocol's for which there is a column."""
     if settings.covariates:
         return dict(settings.covariates)
-    names = {*settings.columns, *raw.frame.columns}
+    names = {*map(str, settings.columns), *raw.frame.columns}
     found = {name: kind for name, kind in PROTOCOL_COVARIATES.items() if name in names}
     if not found:
         faults.append(f"{raw.file}: none of the protocol's covariates; name yours in cohort.yaml under `covariates`")
@@ -91,10 +120,10 @@ def _check_labels(covariates: Iterable[str], labels: Mapping[str, str], faults: 
 
 def _our_columns(table: pd.DataFrame, columns: Columns, faults: list[str], *, outcome: bool) -> pd.DataFrame:
     """The columns that are read, by our names; missing and ambiguous ones are faults."""
-    known = list(dict.fromkeys([*COLUMNS, *columns.covariates]))
+    known = list(dict.fromkeys([*COLUMNS, *DATES, *columns.covariates]))
     faults += [
         f"cohort.yaml, columns: unknown name {name!r}{closest(str(name), known)}; it must be a covariate, or one of "
-        f"{', '.join(COLUMNS)}"
+        f"{', '.join((*COLUMNS, *DATES))}{f'. {NO_ENTRY}' if _is_entry(name) else ''}"
         for name in columns.renamed if name not in known
     ]  # fmt: skip
     ours: dict[str, list[str]] = {}
@@ -104,29 +133,101 @@ def _our_columns(table: pd.DataFrame, columns: Columns, faults: list[str], *, ou
         f"cohort.yaml, columns: {' and '.join(names)} are all column {column!r}; each needs a column of its own"
         for column, names in ours.items() if len(names) > 1
     ]  # fmt: skip
-    required = ["patient_id", *(["time_days", "event"] if outcome else []), *columns.covariates]
-    has = ", ".join(map(str, table.columns))
-    faults += [
-        f"{columns.file}: no column {columns.theirs(name)!r} (for {name}); it has {has}"
-        for name in required if columns.theirs(name) not in table.columns
+    wanted = _outcome_columns(table, columns, faults) if outcome else []
+    free = [column for column in map(str, table.columns) if column not in ours]
+    lacking = [
+        f"{columns.file}: no column {columns.theirs(name)!r}{f' (for {name})' if name in columns.renamed else ''}"
+        f"{closest(columns.theirs(name), free, NEAR)}; give your name of it in cohort.yaml, `columns: {{{name}: "
+        f"{nearest(columns.theirs(name), free, NEAR) or '…'}}}`"
+        for name in ["patient_id", *wanted, *columns.covariates] if columns.theirs(name) not in table.columns
     ]  # fmt: skip
+    if lacking:
+        has = ", ".join(map(str, table.columns[:MOST_NAMED])) + ", …" * (table.shape[1] > MOST_NAMED)
+        faults += [f"{lacking[0]}; there are {has}", *lacking[1:]]
+    unread = DATES if "time_days" in wanted else ()
+    faults += _nearly_named(table, columns, ["image", *(["split"] if outcome else [])])
     chosen = {column: names[-1] for column, names in ours.items() if column in table.columns}
+    chosen = {column: name for column, name in chosen.items() if name not in unread}
     return table[list(chosen)].rename(columns=chosen)
 
 
-def _without_dates(table: pd.DataFrame, columns: Columns, faults: list[str]) -> pd.DataFrame:
-    """The table without columns of a Parquet file that hold dates, durations or lists: each is a fault.
+def _nearly_named(table: pd.DataFrame, columns: Columns, optional: Iterable[str]) -> Iterator[str]:
+    """Faults of columns that may be left out, but are mapped to none or nearly there: they would not be read."""
+    for name in optional:
+        theirs = columns.theirs(name)
+        near = same_but_for_writing(theirs, map(str, table.columns))
+        if theirs not in table.columns and (near or name in columns.renamed):
+            fix = f"; is {near!r} meant? Call it {theirs}" if near else "; take it out of `columns` in cohort.yaml"
+            yield f"{columns.file}: no column {theirs!r} (for {name}){fix}"
 
-    Dates and durations would be read as nanoseconds.
+
+def _outcome_columns(table: pd.DataFrame, columns: Columns, faults: list[str]) -> list[str]:
+    """The columns that tell of the outcome and must be there: times, or else dates."""
+    there = [name for name in ("time_days", "event", *DATES) if columns.theirs(name) in table]
+    mapped = [name for name in DATES if name in columns.renamed]
+    if "time_days" in there and mapped:
+        faults.append(f"cohort.yaml, columns: time_days and {', '.join(mapped)}; give the times, or the dates")
+    if "time_days" not in there and "baseline_date" in [*there, *mapped]:
+        return ["baseline_date", "last_seen_date", "event" if "event" in there else "event_date"]
+    return ["time_days", "event"]
+
+
+def _is_entry(name: object) -> bool:
+    return ENTRY.fullmatch(re.sub(r"[\W_]", "", str(name)).lower()) is not None
+
+
+def _without_entry_times(
+    table: pd.DataFrame, others: pd.DataFrame, columns: Columns, faults: list[str]
+) -> pd.DataFrame:
+    """The table with the first row of each patient; a fault where rows are intervals, or patients enter late.
+
+    `others` are the columns that are not read. Of times that are all 0 nothing is said: nobody entered late.
     """
-    wrong = []
-    for name in ("time_days", *columns.covariates):
+    named = [name for name in others if _is_entry(name)]
+    late = [name for name in named if (numbers(others[name], ",").fillna(numbers(others[name])) > 0).any()]
+    faults += [
+        f"{columns.file}, column {name}: looks like the time from which a patient is observed. {NO_ENTRY}; if the "
+        "column is something else, rename or delete it"
+        for name in late
+    ]
+    if "patient_id" not in table:
+        return table
+    ids = table["patient_id"].fillna("").astype(str).str.strip()
+    rows = ids[ids != ""].value_counts()
+    several = rows[rows > 1]
+    if len(several) < 2 or (len(several) < MANY * len(rows) and not late):
+        return table
+    faults.append(
+        f"{columns.place('patient_id')}: {counted(len(several), 'patient')} have several rows, as visits or "
+        f"intervals (start, stop) have, {shorten(several.index[0])} first; fracsurv takes one row a patient, "
+        "as she was at the radiograph, and the time from there"
+    )
+    return table[~ids.duplicated() | (ids == "")]
+
+
+def _without_dates(table: pd.DataFrame, columns: Columns, faults: list[str]) -> pd.DataFrame:
+    """The table without dates, durations and lists where numbers are wanted: they are one fault a column.
+
+    In a Parquet file dates and durations would be read as nanoseconds. A text that is a date becomes a 1, so that
+    nothing else is said of it.
+    """
+    wrong, table = [], table.copy()
+    for name in ("time_days", "event", *columns.covariates):
         kind = pd.api.types.infer_dtype(table[name], skipna=True) if name in table else ""
         if kind.startswith("mixed") and table[name].map(pd.api.types.is_list_like).any():
             kind = "lists of"
-        if kind in (*DATES, "lists of"):
+        if kind in (*NO_NUMBERS, "lists of"):
             faults.append(f"{columns.place(name)}: holds {kind} values; must be plain numbers, no dates or durations")
             wrong.append(name)
+        elif name in table and (dates := is_date(table[name])).any():
+            must, first = MUST_BE.get(name, "a number"), table.loc[dates, name]
+            faults.append(
+                f"{columns.file} {format_rows(first.index)}, column {columns.theirs(name)}: "
+                f"{shorten(str(first.iloc[0]))}; a date, must be {must}"
+            )
+            if name == "event":  # where there was none, the field is empty
+                dates |= table[name].isna() | (table[name].astype(str).str.strip() == "")
+            table[name] = table[name].astype(object).where(~dates, "1")
     return table.drop(columns=wrong)
 
 
@@ -137,8 +238,8 @@ def _typed(table: pd.DataFrame, columns: Columns, decimal: str, *, competing: bo
         if name in values:
             values[name] = values[name].fillna("").astype(str).str.strip()
     if "event" in values:
-        codes = EVENTS | (COMPETING if competing else {})
-        values["event"] = values["event"].astype(str).str.strip().str.lower().map(codes)
+        code = event_codes(values["event"])
+        values["event"] = code.where(code.isin([0, 1, 2] if competing else [0, 1]))
     for name in ("time_days", *columns.covariates):
         if name in values:
             values[name] = numbers(values[name], decimal)

@@ -13,7 +13,9 @@ from fracsurv.utils.yaml_files import read_yaml, validation_faults
 
 COLUMNS = ("patient_id", "time_days", "event", "image", "split")
 """Of a cohort's table, besides the covariates."""
-RESERVED = (*COLUMNS, "time", "competing")  # ours, never covariates
+DATES = ("baseline_date", "event_date", "last_seen_date")
+"""From which the times come where there is no column of them."""
+RESERVED = (*COLUMNS, *DATES, "time", "competing")  # ours, never covariates
 TOO_LARGE = 1e15  # a covariate of that size is none, and its square is no number of single precision
 LONGEST_UNIT = 30  # characters; it stands on axes
 DEATH = re.compile(r"\b(death|dead|died|decease|mortality)", re.IGNORECASE)
@@ -29,6 +31,12 @@ def _unit(text: str) -> str:
     if len(text) > LONGEST_UNIT or "\n" in text:
         raise ValueError(f"must be text such as days or months, at most {LONGEST_UNIT} characters")
     return text
+
+
+def _whole_path(path: str) -> str:
+    if path and (not Path(path).is_absolute() or Path(path).resolve() == Path(Path(path).anchor)):
+        raise ValueError("must be the whole path of a folder, such as /archive/radiographs")
+    return path
 
 
 def _free_name(name: str) -> str:
@@ -56,6 +64,7 @@ class CohortSettings(BaseModel):
     provenance: Literal["real", "simulated", "semi-synthetic"] = "real"
     covariates: dict[Annotated[Text, AfterValidator(_free_name)], Kind] = {}
     columns: dict[Any, Text] = {}
+    values: dict[Any, dict[Any, float | None]] = {}
     resolution: Annotated[float, Field(gt=0, le=10)] = 1.0
     labels: dict[Any, Text] = {}
     outcome: Text = "any fracture"
@@ -66,6 +75,7 @@ class CohortSettings(BaseModel):
     dicom_values: Literal["stored", "windowed"] = "stored"
     missing_covariates: Literal["refuse", "impute"] = "refuse"
     missing_images: Literal["refuse", "exclude", "mask"] = "refuse"
+    image_archive: Annotated[str, AfterValidator(_whole_path)] = ""
     description: str = ""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS
 from fracsurv.cohort.cohort import Cohort, read_cohort
+from fracsurv.cohort.file_names import OTHERS
 from fracsurv.cohort.tables import TABLES
 from fracsurv.images.plausibility import corrections_off_radiographs
 from fracsurv.images.radiographs import read_radiograph
@@ -38,8 +39,8 @@ class Labelled:
 def read_labelled(src: str | Path) -> tuple[list[Labelled], str]:
     """Radiographs with boxes, and their provenance: 'real' for a YOLO folder, else the cohort's.
 
-    A folder with a cohort's table is a cohort; boxes over the protocol's maximum height hold several vertebrae and
-    are left out. Anything else is read as a YOLO folder.
+    A folder with a cohort's table, or another file of one, is a cohort; boxes over the protocol's maximum height
+    hold several vertebrae and are left out. Anything else is read as a YOLO folder.
 
     Raises
     ------
@@ -47,7 +48,7 @@ def read_labelled(src: str | Path) -> tuple[list[Labelled], str]:
         For every fault of the source, a cohort without radiographs or boxes, and fewer than 20 radiographs.
     """
     src = Path(src)
-    if any((src / name).exists() for name in TABLES):
+    if any((src / name).exists() for name in (*TABLES, *OTHERS)):
         cohort = read_cohort(src)
         if faults := corrections_off_radiographs(cohort):
             raise UserError(faults)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
@@ -16,20 +17,18 @@ import pydicom
 from pydicom import Dataset, uid
 from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_windowing
+from pydicom.pixels.utils import get_j2k_parameters
 
 from fracsurv.utils.errors import UserError
 
 MAX_PIXELS = 100_000_000
 """A larger picture is taken for a decompression bomb: real whole-spine radiographs have under 20 million."""
-DECODERS: dict[str, Callable[[bytes], np.ndarray]] = {
-    uid.JPEGLossless: imagecodecs.jpegsof3_decode,
-    uid.JPEGLosslessSV1: imagecodecs.jpegsof3_decode,
-    uid.JPEGLSLossless: imagecodecs.jpegls_decode,
-    uid.JPEGLSNearLossless: imagecodecs.jpegls_decode,
-}
-"""Compressions that pydicom cannot decode with Pillow alone."""
+UNSQUARE = 1.05
+"""How many times as high as wide, or as wide as high, pixels may be."""
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 NO_FRAME_HEADERS = (0xC4, 0xC8, 0xCC)
 """Markers among JPEG's frame headers (C0 to CF) that are none."""
+RESTART_INTERVAL, SCAN = 0xDD, 0xDA
 
 
 def is_dicom(path: Path, name: str) -> bool:
@@ -51,13 +50,13 @@ def read_dicom(path: Path, name: str, *, windowed: bool = False) -> np.ndarray:
     with _quiet():
         header = pydicom.dcmread(path)
         _check(header, name)
-        stored = _kept_bits(header, _decoded(header, name))  # old files have overlays in the others
-        padding = _is_padding(header, stored)
+        stored, padding = _stored(header, name)
         if windowed:
             values, low, high = _windowed(header, stored, name)
         else:
             values, low, high = _modality(header, stored)
-    if header.PhotometricInterpretation == "MONOCHROME1":
+    # a header that says both means one inversion: the standard asks for INVERSE with MONOCHROME1
+    if header.PhotometricInterpretation == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE":
         values = low + high - values
     if padding.any() and not padding.all():
         values = np.where(padding, values[~padding].min(), values)
@@ -69,10 +68,13 @@ def read_dicom(path: Path, name: str, *, windowed: bool = False) -> np.ndarray:
 
 
 def dicom_kind(path: Path, name: str, *, windowed: bool = False) -> tuple[np.dtype, tuple[int, int]]:
-    """The dtype and the shape (H, W) of what `read_dicom` would give, from the header alone."""
+    """The dtype and the shape (H, W) of what `read_dicom` would give, from the header where that can tell it."""
     with _quiet():
         header = pydicom.dcmread(path, stop_before_pixels=True)
         dtype = np.dtype(np.uint16) if windowed else _dtype(header)
+        deep = header.file_meta.TransferSyntaxUID in (*DECODERS, *uid.JPEG2000TransferSyntaxes)
+        if dtype == np.uint8 and (header.BitsAllocated > 8 or deep):
+            dtype = read_dicom(path, name).dtype  # there may be more bits than the header says
         return dtype, (int(header.Rows), int(header.Columns))
 
 
@@ -85,32 +87,38 @@ class HeaderFacts(NamedTuple):
     """Text is burnt into the picture."""
     spacing: float | None
     """Of rows, mm a pixel."""
+    highest: float
+    """What a pixel may be at most by BitsStored and the rescaling; infinite where that does not tell it."""
     person: str
     """A hash of the patient's number, name and date of birth; '' where there are none."""
 
 
-def header_facts(path: Path, name: str) -> HeaderFacts | None:
+def header_facts(path: Path, name: str, *, windowed: bool = False) -> HeaderFacts | None:
     """The facts of a DICOM file; None of any other."""
     if not is_dicom(path, name):
         return None
     with _quiet():
         header = pydicom.dcmread(path, stop_before_pixels=True)
         who = [str(header.get(name, "")).strip() for name in ("PatientID", "PatientName", "PatientBirthDate")]
+        highest = math.inf
+        with suppress(TypeError, ValueError, AttributeError):  # refused when it is read
+            highest = math.inf if windowed or header.get("ModalityLUTSequence") else _possible(header)[1]
         return HeaderFacts(
             str(header.get("ViewPosition", "")).strip().upper() in ("AP", "PA"),
             str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES",
-            _spacing(header),
+            (_height_and_width(header, *SPACINGS) or (None,))[0],
+            highest,
             hashlib.sha256(repr(who).encode()).hexdigest() if any(who) else "",
         )
 
 
-def _spacing(header: Any) -> float | None:
-    """Of rows, mm a pixel; None where the header has no such number."""
-    for name in ("PixelSpacing", "ImagerPixelSpacing"):
-        with suppress(TypeError, ValueError, IndexError, AttributeError):  # whatever else stands there
-            first = float(header[name].value[0]) if name in header else 0.0
-            if 0 < first < math.inf:
-                return first
+def _height_and_width(header: Any, *names: str) -> tuple[float, float] | None:
+    """Of a pixel, by the first of these elements that holds two positive numbers."""
+    for name in names:
+        with suppress(TypeError, ValueError, AttributeError):  # whatever else stands there
+            height, width = (float(each) for each in header[name].value) if name in header else (0.0, 0.0)
+            if 0 < height < math.inf and 0 < width < math.inf:
+                return height, width
     return None
 
 
@@ -135,15 +143,25 @@ def _check(header: Any, name: str) -> None:
         raise UserError(f"{name}: {header.Columns}×{header.Rows} pixels; at most {MAX_PIXELS:,} are read")
     if (high := header.get("HighBit", header.BitsStored - 1)) != header.BitsStored - 1:
         raise UserError(f"{name}: the highest bit is {high} of {header.BitsStored}; export it again")
+    height, width = _height_and_width(header, *SPACINGS, "PixelAspectRatio") or (1, 1)
+    if not 1 / UNSQUARE <= height / width <= UNSQUARE:
+        raise UserError(
+            f"{name}: its pixels are {height / width:.3g} times as high as wide; resample it to square pixels, and "
+            "give boxes in those"
+        )
 
 
 def _decoded(header: Any, name: str) -> np.ndarray:
     """Stored values, (H, W)."""
-    decode = DECODERS.get(header.file_meta.TransferSyntaxUID)
+    syntax = header.file_meta.TransferSyntaxUID
+    decode = DECODERS.get(syntax)
+    frame = next(generate_frames(header.PixelData, number_of_frames=1)) if syntax.is_encapsulated else b""
     if decode is None:
+        if syntax in uid.JPEG2000TransferSyntaxes and get_j2k_parameters(frame).get("precision", 0) > 8:
+            header.BitsAllocated = 16  # whatever it says
+        header.pixel_array_options(correct_unused_bits=False)
         stored = header.pixel_array
     else:
-        frame = next(generate_frames(header.PixelData, number_of_frames=1))
         if _frame_shape(frame) != (header.Rows, header.Columns):  # before room is made for it
             raise UserError(f"{name}: its header and its compressed picture are not of the same size")
         stored = decode(frame)
@@ -154,21 +172,82 @@ def _decoded(header: Any, name: str) -> np.ndarray:
     return stored
 
 
+def _segments(frame: bytes) -> dict[int, bytes]:
+    """What stands before the pixels of a JPEG or JPEG-LS stream, by marker."""
+    at, found = 2, {}
+    while at + 4 <= len(frame) and frame[at] == 0xFF and SCAN not in found:
+        marker, length = frame[at + 1], int.from_bytes(frame[at + 2 : at + 4], "big")
+        if marker == 0xFF:  # may be repeated before a marker
+            at += 1
+        else:
+            found[marker] = frame[at + 4 : at + 2 + length]
+            at += 2 + length
+    return found
+
+
 def _frame_shape(frame: bytes) -> tuple[int, int] | None:
     """Height and width that a JPEG or JPEG-LS stream says it has."""
-    at = 2
-    while at + 9 <= len(frame) and frame[at] == 0xFF:
-        marker, length = frame[at + 1], int.from_bytes(frame[at + 2 : at + 4], "big")
+    for marker, data in _segments(frame).items():
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in NO_FRAME_HEADERS):
-            return tuple(int.from_bytes(frame[at + k : at + k + 2], "big") for k in (5, 7))
-        at += 1 if marker == 0xFF else 2 + length  # 0xFF may be repeated before a marker
+            return int.from_bytes(data[1:3], "big"), int.from_bytes(data[3:5], "big")
     return None
+
+
+def _whole_jpeg(frame: bytes) -> np.ndarray:
+    """By libjpeg-turbo, which would make up what a stream that is cut off lacks."""
+    if b"\xff\xd9" not in frame[-16:]:
+        raise ValueError("no end")
+    return imagecodecs.jpeg8_decode(frame)
+
+
+def _lossless_jpeg(frame: bytes) -> np.ndarray:
+    """By the decoder that sees damage best; by the other where the stream has restarts, unknown to that one."""
+    interval = int.from_bytes(_segments(frame).get(RESTART_INTERVAL, b""), "big")
+    if not interval:
+        return imagecodecs.jpegsof3_decode(frame)
+    if len(re.findall(rb"\xff[\xd0-\xd7]", frame)) + 1 < math.prod(_frame_shape(frame)) / interval:
+        raise ValueError("a part is missing")
+    return _whole_jpeg(frame)
+
+
+DECODERS: dict[str, Callable[[bytes], np.ndarray]] = {
+    uid.JPEGExtended12Bit: _whole_jpeg,
+    uid.JPEGLossless: _lossless_jpeg,
+    uid.JPEGLosslessSV1: _lossless_jpeg,
+    uid.JPEGLSLossless: imagecodecs.jpegls_decode,
+    uid.JPEGLSNearLossless: imagecodecs.jpegls_decode,
+}
+"""Compressions that pydicom cannot decode with Pillow alone."""
+
+
+def _stored(header: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Stored values (H, W), and which of them are padding, bool.
+
+    Where they have more bits than `header` says, its BitsStored is corrected.
+    """
+    decoded = _decoded(header, name)
+    stored = _kept_bits(header, decoded)
+    padding = _is_padding(header, stored)
+    beyond = (decoded != stored) & ~padding
+    if beyond.any() and _have_more_bits(header, decoded[~padding]):
+        header.BitsStored = decoded.dtype.itemsize * 8
+        return decoded, _is_padding(header, decoded)
+    return stored, padding
 
 
 def _kept_bits(header: Any, stored: np.ndarray) -> np.ndarray:
     """The bits that the header calls stored; for signed values, the sign is taken along."""
     spare = stored.dtype.itemsize * 8 - int(header.BitsStored)
-    return (stored << spare) >> spare if spare else stored
+    return (stored << spare) >> spare if spare > 0 else stored
+
+
+def _have_more_bits(header: Any, decoded: np.ndarray) -> bool:
+    """Whether bits above those that the header calls stored are part of the values: no overlays, not all alike."""
+    overlays = (header.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2))  # of old files, each in one bit
+    if any(each is not None and (each.value or 0) >= header.BitsStored for each in overlays):
+        return False
+    above = decoded >> int(header.BitsStored)
+    return not 0 <= above.min() == above.max()
 
 
 def _is_padding(header: Any, stored: np.ndarray) -> np.ndarray:
@@ -188,10 +267,17 @@ def _modality(header: Any, stored: np.ndarray) -> tuple[np.ndarray, float, float
     if header.get("ModalityLUTSequence"):
         return _looked_up(header, header.ModalityLUTSequence[0], stored)
     slope, intercept = _rescale(header)
+    values = stored if (slope, intercept) == (1.0, 0.0) else stored * slope + intercept
+    return values, *_possible(header)
+
+
+def _possible(header: Any) -> tuple[float, float]:
+    """The least and the greatest value that BitsStored and the rescaling allow."""
+    slope, intercept = _rescale(header)
     signed = bool(header.PixelRepresentation)
     top = 2 ** (header.BitsStored - signed)
-    ends = sorted(float(end * slope + intercept) for end in (-top * signed, top - 1))
-    return stored if (slope, intercept) == (1.0, 0.0) else stored * slope + intercept, *ends
+    low, high = sorted(float(end * slope + intercept) for end in (-top * signed, top - 1))
+    return low, high
 
 
 def _windowed(header: Any, stored: np.ndarray, name: str) -> tuple[np.ndarray, float, float]:
@@ -226,7 +312,7 @@ def _as_integers(header: Any, values: np.ndarray, possible: tuple[float, float],
         raise UserError(
             f"{name}: rescale slope {_rescale(header)[0]:g} leaves fewer than 256 grey levels; export it with slope 1"
         )
-    return np.rint(values).clip(0, 65535).astype(np.uint16)
+    return np.rint(values, dtype=np.result_type(values, np.float32)).clip(0, 65535).astype(np.uint16)
 
 
 def _looked_up(header: Any, table: Any, values: np.ndarray) -> tuple[np.ndarray, float, float]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fracsurv.cohort.annotations import read_vertebrae
 from fracsurv.cohort.boxes import BOX_COLUMNS, off_the_picture
-from fracsurv.cohort.checks import is_inside
+from fracsurv.cohort.checks import Columns, is_inside
 from fracsurv.cohort.cohort import CORRECTIONS, Cohort
 from fracsurv.cohort.plausibility import MOST_ROWS
 from fracsurv.cohort.settings import read_settings
@@ -35,6 +35,9 @@ ASPECT = 2.0
 SPACING = 1.5
 USUAL_HEIGHT, MUCH, MEASURED = 1400, 2.0, 25
 """Pixels of the protocol's radiographs; how many times that is odd; how many radiographs are measured for it."""
+USUAL_SPACING, APART = 0.33, 1.3
+"""Millimetres of the protocol's pixels, of which 1,400 show some 46 cm; by what factor others may differ, which
+leaves room for magnification, of about 1.2."""
 FEW_WITHOUT = 0.1
 """Share of patients without boxes from which it is reported."""
 BRIGHTER = 4.0
@@ -87,37 +90,47 @@ def implausible_radiographs(cohort: Cohort, *, workers: int = 1, progress: bool 
     return [
         *resolution_warnings(cohort),
         *_patients_without_boxes(cohort),
-        *(f"column image, {format_rows(rows[list(which)], MOST_ROWS)}: {what}" for which, what in odd),
+        *(f"{cohort.column('image')}, {format_rows(rows[list(which)], MOST_ROWS)}: {what}" for which, what in odd),
     ]
 
 
 def unreadable(folder: Path, *, workers: int = 1, progress: bool = False) -> list[str]:
     """Why radiographs that a cohort's table names cannot be read, whatever else is wrong with the cohort."""
     settings = read_settings(folder, [])
-    column = settings.columns.get("image", "image")
-    read = read_table(folder, [])
+    column = Columns("", settings.columns, {}).theirs("image")
+    read = read_table(folder, [], [column])
     if read is None or column not in read.frame:
         return []
     names = [name for name in read.frame[column].fillna("").astype(str) if name.strip()]
-    names = [name for name in dict.fromkeys(names) if is_inside(folder, name) and (folder / name).is_file()]
+    archive = settings.image_archive
+    names = [name for name in dict.fromkeys(names) if is_inside(folder, name, archive) and (folder / name).is_file()]
     found = _looked_at(folder, names, settings.dicom_values == "windowed", workers, progress)
     return [*(each for each in found if isinstance(each, str)), *corrections_beside_faults(folder)]
 
 
 def resolution_warnings(cohort: Cohort) -> list[str]:
-    """Whether the cohort's `resolution` makes its radiographs far smaller or larger than the protocol's, by a few."""
+    """Whether `resolution` fits how tall radiographs are, and how large their pixels by DICOM headers; by a few."""
     names = list(cohort.table.loc[cohort.has_image, "image"]) if cohort.has_images else []
-    heights = []
+    heights, spacings = [], []
     for name in names[:: -(-len(names) // MEASURED)] if names else ():
         with suppress(UserError):  # reported when it is read
             heights.append(source_kind(cohort.folder / name, name=name, windowed=cohort.windowed)[1][0])
+            facts = header_facts(cohort.folder / name, name)
+            spacings += [facts.spacing] if facts and facts.spacing else []
     usual = float(np.median(heights)) / cohort.resolution if heights else USUAL_HEIGHT
-    if USUAL_HEIGHT / MUCH < usual < USUAL_HEIGHT * MUCH:
+    most = len(spacings) > len(heights) / 2
+    spacing = float(np.median(spacings)) if most else USUAL_SPACING / cohort.resolution
+    if not USUAL_HEIGHT / MUCH < usual < USUAL_HEIGHT * MUCH:
+        wrong = f"makes the radiographs {usual:,.0f} pixels tall where the protocol's are 1,200 to 1,600"
+        advice = f"{np.median(heights) / USUAL_HEIGHT:.2g}, if they show as much of the spine?"
+    elif not 1 / APART < spacing * cohort.resolution / USUAL_SPACING < APART:
+        wrong = f"but {spacing:.2g} mm a pixel by DICOM headers where the protocol's have about {USUAL_SPACING:g}"
+        advice = f"{USUAL_SPACING / spacing:.2g}?"
+    else:
         return []
     return [
-        f"cohort.yaml, resolution: {cohort.resolution:g} makes the radiographs {usual:,.0f} pixels tall where the "
-        "protocol's are 1,200 to 1,600, so crops would come out of another size than the models are made for; "
-        f"{np.median(heights) / USUAL_HEIGHT:.2g}, if they show as much of the spine?"
+        f"cohort.yaml, resolution: {cohort.resolution:g} {wrong}, so crops would come out of another size than the "
+        f"models are made for; {advice}"
     ]
 
 
@@ -135,13 +148,15 @@ def corrections_off_radiographs(cohort: Cohort) -> list[str]:
 def corrections_beside_faults(folder: Path) -> list[str]:
     """The same faults in a cohort that has other ones too, for patients and radiographs that are clear."""
     settings = read_settings(folder, [])
-    read, corrections = read_table(folder, []), read_vertebrae(folder, None, [], file=CORRECTIONS, none_allowed=True)
-    column, patient = (settings.columns.get(name, name) for name in ("image", "patient_id"))
+    column, patient = (Columns("", settings.columns, {}).theirs(name) for name in ("image", "patient_id"))
+    read = read_table(folder, [], [column, patient])
+    corrections = read_vertebrae(folder, None, [], file=CORRECTIONS, none_allowed=True)
     if read is None or corrections is None or not {column, patient} <= set(read.frame):
         return []
     images = read.frame[[patient, column]].fillna("").astype(str).drop_duplicates(patient, keep=False)
     images = images.assign(**{patient: images[patient].str.strip()}).set_index(patient)[column]
-    images = images[[is_inside(folder, name) and (folder / name).is_file() for name in images]]
+    archive = settings.image_archive
+    images = images[[is_inside(folder, name, archive) and (folder / name).is_file() for name in images]]
     boxes = corrections[BOX_COLUMNS].to_numpy(float)
     sound = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     corrections = corrections[sound & corrections["patient_id"].isin(images.index)]
@@ -216,7 +231,7 @@ def _look(folder: Path, names: Sequence[str], windowed: bool) -> list[Seen | str
             continue
         digest = hashlib.sha256(repr((image.shape, image.dtype.str)).encode() + image.tobytes()).hexdigest()
         small = resize(image, THUMBNAIL).astype(np.float32)
-        header = header_facts(folder / name, name)
+        header = header_facts(folder / name, name, windowed=windowed)
         found.append(Seen(image.shape, digest, small, header, int(image.max()), image.dtype))
     return found
 
@@ -254,6 +269,13 @@ def _headers(seen: Sequence[Seen]) -> Oddities:
         yield frontal, "a frontal view by its header; lateral ones are expected"
     if burnt_in := [row for row, header in known.items() if header.burnt_in]:
         yield burnt_in, "text is burnt into the picture by its header; a name would be shown in the report"
+    if beyond := [row for row, header in known.items() if seen[row].brightest > header.highest + 0.5]:
+        brightest, highest = seen[beyond[0]].brightest, known[beyond[0]].highest
+        yield (
+            beyond,
+            f"a pixel of {brightest:,.0f}, and at most {highest:,.0f} by its header; they are read as they are: are "
+            "overlays or a border among them?",
+        )
     spacing = {row: header.spacing for row, header in known.items() if header.spacing}
     usual = float(np.median(list(spacing.values()))) if spacing else 0.0
     if other := [row for row, size in spacing.items() if not usual / SPACING < size < usual * SPACING]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import mmap
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from fracsurv.cohort.cohort import Cohort
 from fracsurv.images.dicom import MAX_PIXELS, dicom_kind, is_dicom, read_dicom
@@ -44,14 +46,16 @@ def read_radiograph(path: str | Path, *, name: str | None = None, windowed: bool
     ndarray (H, W), uint8 or uint16
         Brighter = denser, as in MONOCHROME2. 8-bit files give uint8, all others uint16 with the values of the file
         (12 bits in 16 stay 0 to 4095). DICOM: unused bits are cleared, the modality's table or rescale slope and
-        intercept applied, MONOCHROME1 turned over within the range that this can give, and padding set to the least
-        value of the picture. Colour PNG, TIFF and JPEG are taken for greyscale copies and reduced to their luma.
+        intercept applied, MONOCHROME1 or a presentation LUT shape INVERSE turned over within the range that this can
+        give, and padding set to the least value of the picture. PNG, TIFF and JPEG: turned upright by their EXIF, XMP
+        or TIFF orientation; colour is taken for a greyscale copy and reduced to its luma.
 
     Raises
     ------
     UserError
-        Missing, unreadable or truncated file; several frames; colour DICOM; 16-bit colour, 32-bit or floating
-        point pixels; values outside 0 to 65535; over 100 million pixels. Never quotes a DICOM header.
+        Missing, unreadable or truncated file; several frames; DICOM in colour or with pixels that are not square;
+        16-bit colour, signed 8-bit, 32-bit or floating point pixels; values outside 0 to 65535; over 100 million
+        pixels. Never quotes a DICOM header.
     """
     path = Path(path)
     name = name or path.name
@@ -77,15 +81,20 @@ def read_patient_radiograph(cohort: Cohort, name: str) -> np.ndarray:
 def source_kind(
     path: str | Path, *, name: str | None = None, windowed: bool = False
 ) -> tuple[np.dtype, tuple[int, int]]:
-    """The dtype and the shape (H, W) of what `read_radiograph` would give, from the file's header alone."""
+    """The dtype and the shape (H, W) that `read_radiograph` would give, from the file's header if that tells it."""
     path = Path(path)
     name = name or path.name
     dicom = is_dicom(path, name)
     try:
         if dicom:
             return dicom_kind(path, name, windowed=windowed)
-        with _open_picture(path, name) as picture:
-            return np.dtype(np.uint16 if picture.mode.startswith("I") else np.uint8), picture.size[::-1]
+        with _opened(path, name) as picture:
+            if picture.format == "PNG" and _has_text_behind(picture):
+                picture.load()
+            tags = getattr(picture, "tag_v2", {})
+            width, height = tags.get(256, picture.width), tags.get(257, picture.height)  # as they lie in the file
+            shape = (width, height) if _orientation(picture) > 4 else (height, width)
+            return np.dtype(np.uint16 if picture.mode.startswith("I") else np.uint8), shape
     except UserError:
         raise
     except Exception as error:
@@ -154,23 +163,46 @@ def full_image_shape(scale: float) -> tuple[tuple[int, int], tuple[int, int]]:
     return (h, w), (max(h, int(h * cos + w * sin)), max(w, int(w * cos + h * sin)))
 
 
-def _open_picture(path: Path, name: str) -> Image.Image:
-    with warnings.catch_warnings():
-        # Pillow warns at its own limit; ours is checked below, before any pixel is decoded.
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[Image.Image]:
+    with warnings.catch_warnings(), path.open("rb") as file:
+        # Pillow warns at its own limit; ours is checked below, before any pixel is decoded. Odd EXIF is no fault.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", message=r".*EXIF")
         try:
-            picture = Image.open(path)
+            # not by its path: Pillow scrambles uncompressed TIFFs of orientation 5 to 8 where it may map the file
+            picture = Image.open(file)
         except Image.DecompressionBombError:
             raise UserError(f"{name}: more than {MAX_PIXELS:,} pixels; not read") from None
-    if picture.width * picture.height > MAX_PIXELS:
-        size = f"{picture.width}×{picture.height}"
-        picture.close()
-        raise UserError(f"{name}: {size} pixels; at most {MAX_PIXELS:,} are read")
-    return picture
+        if picture.width * picture.height > MAX_PIXELS:
+            size = f"{picture.width}×{picture.height}"
+            raise UserError(f"{name}: {size} pixels; at most {MAX_PIXELS:,} are read")
+        yield picture
+
+
+def _orientation(picture: Image.Image) -> int:
+    """How the picture lies in its file, by EXIF or XMP: 1 is upright; above 4 its rows are columns."""
+    found = 1
+    with suppress(Exception):  # odd EXIF is no fault
+        found = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)  # a PNG's own would unpack the pixels
+    return found if found in range(1, 9) else 1
+
+
+def _has_text_behind(picture: Image.Image) -> bool:
+    """Whether EXIF or text stands behind a PNG's pixels: Pillow knows it once these are unpacked."""
+    with mmap.mmap(picture.fp.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        behind = data[data.rfind(b"IDAT") :]
+    return any(kind in behind for kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"))
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    pixels = pixels.T if orientation > 4 else pixels
+    pixels = pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
+    return np.ascontiguousarray(pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels)
 
 
 def _read_picture(path: Path, name: str) -> np.ndarray:
-    with _open_picture(path, name) as picture:
+    with _opened(path, name) as picture:
         frames = getattr(picture, "n_frames", 1)
         if frames > 1:
             raise UserError(f"{name}: {frames} frames; expected a single radiograph: export one frame")
@@ -183,8 +215,13 @@ def _read_picture(path: Path, name: str) -> np.ndarray:
         top = 2 ** min(16, tags.get(258, (16,))[0]) - 1
         if deep_colour:
             raise UserError(f"{name}: 16-bit colour; expected one channel: save it as 16-bit greyscale")
+        if picture.mode in _GREY_MODES and 2 in tags.get(339, ()):  # Pillow would take them for unsigned ones
+            raise UserError(f"{name}: signed 8-bit pixels; expected unsigned ones: save it as 16-bit greyscale")
+        picture.load()
+        orientation = 1 if picture.format == "TIFF" else _orientation(picture)  # TIFFs are turned by Pillow
         if picture.mode in _GREY_MODES:
-            return np.array(picture if picture.mode == "L" else picture.convert("RGB").convert("L"))
+            grey = picture if picture.mode == "L" else picture.convert("RGB").convert("L")
+            return _upright(np.array(grey), orientation)
         if not picture.mode.startswith("I"):
             raise UserError(f"{name}: pixel type {picture.mode}; expected 8- or 16-bit greyscale")
         values = np.array(picture)
@@ -192,4 +229,4 @@ def _read_picture(path: Path, name: str) -> np.ndarray:
     if low < 0 or high > 65535:
         raise UserError(f"{name}: pixel values run from {low} to {high}; expected 0 to 65535")
     values = values.astype(np.uint16)
-    return np.uint16(top) - values if white_is_zero else values
+    return _upright(np.uint16(top) - values if white_is_zero else values, orientation)

@@ -31,7 +31,7 @@ from fracsurv.utils.files import atomic_folder, atomic_path, locked, read_json, 
 from fracsurv.utils.workers import mapped
 
 FORMAT = "fracsurv image store"
-VERSION = 3
+VERSION = 4
 """Raised whenever the same cohort would give other pixels."""
 INPUTS = ("crops", "full")
 RANGES = ["crops_min", "crops_max", "full_min", "full_max"]

@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 from sksurv.datasets import load_flchain, load_gbsg2, load_whas500
 
-from fracsurv.utils.errors import UserError
+from fracsurv.utils.errors import UserError, row_faults
 from fracsurv.utils.files import atomic_folder
 
 LOADERS = {"flchain": load_flchain, "whas500": load_whas500, "gbsg2": load_gbsg2}
@@ -62,7 +62,7 @@ def _from_sksurv(name: str) -> tuple[pd.DataFrame, dict[str, str], dict]:
     x = pd.get_dummies(x, drop_first=True, dtype=float).astype(float)
     x.columns = [column.replace(".", "_") for column in x.columns]
     table = pd.DataFrame({"patient_id": _ids(len(x)), "time_days": y[time], "event": y[event].astype(int)})
-    table["time_days"] = table["time_days"].clip(lower=0.5)  # flchain has deaths on day 0: half a day
+    table["time_days"] = table["time_days"].replace(0, 0.5)  # flchain has deaths on day 0: half a day
     about = {
         "provenance": "real",
         "outcome": OUTCOMES[name],
@@ -77,19 +77,29 @@ def _from_sksurv(name: str) -> tuple[pd.DataFrame, dict[str, str], dict]:
 def _from_hdf5(path: Path) -> tuple[pd.DataFrame, dict[str, str], dict]:
     import h5py  # only these files need it
 
-    parts = []
+    parts, faults = [], []
     try:
         with h5py.File(path) as file:
             for split in ("train", "test"):
                 x, time, event = (np.asarray(file[split][key], dtype=float) for key in "xte")
+                time, event = time.ravel(), event.ravel()
+                if not (x.ndim == 2 and len(time) == len(event) == len(x)):
+                    raise ValueError
+                faults += _faults(f"{path.name}, {split}", x, time, event)
                 part = pd.DataFrame(x, columns=[f"x{i + 1}" for i in range(x.shape[1])])
                 part.insert(0, "split", split)
-                part.insert(0, "event", event.astype(int))
+                part.insert(0, "event", event)
                 part.insert(0, "time_days", time)
                 parts.append(part)
-    except (KeyError, OSError, ValueError):
-        raise UserError(f"{path.name}: not an HDF5 file with groups train and test of x, t and e") from None
-    table = pd.concat(parts, ignore_index=True)
+    except (KeyError, OSError, ValueError, TypeError, AttributeError):
+        raise UserError(
+            f"{path.name}: not an HDF5 file with groups train and test of x (patients by covariates), t and e"
+        ) from None
+    if not faults and not any((part["event"] * part["time_days"]).any() for part in parts):
+        faults.append(f"{path.name}: no event at a time above 0")
+    if faults:
+        raise UserError(faults)
+    table = pd.concat(parts, ignore_index=True).astype({"event": int})
     table.insert(0, "patient_id", _ids(len(table)))
     # Whatever the file's unit is stands in the column for days; horizons follow its own event times. A time of
     # zero is put at half the least positive one: the cohort format has none.
@@ -105,6 +115,22 @@ def _from_hdf5(path: Path) -> tuple[pd.DataFrame, dict[str, str], dict]:
         "description": f"{path.name}, of DeepSurv's repository; times are in the file's own unit, not days",
     }
     return table, _kinds(covariates), about
+
+
+def _faults(where: str, x: np.ndarray, time: np.ndarray, event: np.ndarray) -> list[str]:
+    """Times and events that are none, and infinite covariates; rows are counted from 0."""
+    rules = {
+        "t": (time, np.isfinite(time) & (time >= 0), "must be a time, 0 or above"),
+        "e": (event, np.isin(event, [0, 1]), "must be 1 (the event) or 0 (censored)"),
+    }
+    rules |= {f"x, column {k}": (x[:, k], ~np.isinf(x[:, k]), "must be a number") for k in range(x.shape[1])}
+    return [
+        fault
+        for name, (values, sound, rule) in rules.items()
+        for fault in row_faults(
+            f"{where}/{name}", ((int(i), f"{values[i]:g}; {rule}") for i in np.flatnonzero(~sound))
+        )
+    ]
 
 
 def _ids(n: int) -> list[str]:

@@ -6,9 +6,13 @@ is measured in each radiograph; the cohort's provenance is `semi-synthetic`.
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,12 +24,19 @@ from fracsurv.cohort.covariates import PROTOCOL_COVARIATES
 from fracsurv.images.crops import CROP_SHAPE
 from fracsurv.images.radiographs import read_radiograph
 from fracsurv.simulate import DEFAULT, calibrated_scale, clinical_log_hazard, simulate_clinical, simulate_outcome
-from fracsurv.utils.errors import UserError
+from fracsurv.utils.errors import UserError, shorten
 from fracsurv.utils.files import atomic_folder
+from fracsurv.utils.names import canonical
+from fracsurv.utils.yaml_files import read_yaml
 from fracsurv.vertebrae.slots import MAX_HEIGHT, slots
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".dcm")
-PARTS = ("train", "valid", "val", "test")
+LITTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon", "__macosx", "@eadir", "$recycle.bin")
+"""What operating systems and network drives leave in folders, besides names with a point at the start."""
+LISTS = re.compile(r"((predefined_)?classes|obj|train|valid|val|test|autosplit_\w+|readme.*)\.txt", re.IGNORECASE)
+"""Text files that programs put beside labels: names of classes, lists of images, a README."""
+MOST_ROWS, FEWEST_ROWS = 0.5, 5
+"""Share of the rows that decides of which kind all are; rows from which on it shows whether numbers follow others."""
 _EDGE = 1e-3
 MIN_BOXES = 3
 """A vertebra's height is compared with both neighbours', so fewer boxes measure nothing."""
@@ -173,49 +184,130 @@ class YoloRadiograph:
     shape: tuple[int, int]
 
 
+class LabelKind(NamedTuple):
+    """What label rows of more than five numbers are: 'polygon', or 'pose' (a box and so many numbers in all)."""
+
+    name: Literal["box", "polygon", "pose"]
+    count: int = 0
+
+
+POLYGON = LabelKind("polygon")
+
+
 def read_yolo(src: str | Path, *, min_boxes: int = 0) -> tuple[list[YoloRadiograph], list[str]]:
     """All radiographs of a YOLO folder, ordered by stem, and every fault.
 
     Parameters
     ----------
     src : path
-        Holds `images/` and `labels/`, or `train/`, `valid/` (`val/`), `test/` holding them. Stems are unique over all
+        Holds `images/` and `labels/`, each with or without parts (`images/train`, `labels/train`), or parts that hold
+        them (`train/images`, `train/labels`), or images with their labels beside them. Stems are unique over all
         parts. A label row is `class x_centre y_centre width height`, relative to the image, or a polygon
-        `class x1 y1 x2 y2 …`, of which the enclosing box is taken. Every class counts as a vertebra.
+        `class x1 y1 x2 y2 …`, of which the enclosing box is taken (oriented boxes are polygons of four corners). With
+        `kpt_shape` in data.yaml keypoints follow the box, and are not read; `task` there (detect, segment, obb,
+        pose) says what rows are where their numbers leave it open. Every class counts as a vertebra.
     min_boxes : int
         Fewer boxes than this in a radiograph are a fault.
     """
     src = Path(src)
     if not src.is_dir():
-        return [], [f"{src}: no such folder"]
-    places = [src, *(src / part for part in PARTS)]
-    places = [place for place in places if (place / "images").is_dir()]
-    if not places:
-        return [], [f"{src}: holds neither images/ nor train/images/, valid/images/ or test/images/"]
-    found, faults, seen = [], [], {}
-    for place in places:
-        used = set()
-        for path in sorted((place / "images").iterdir()):
-            if path.name.startswith("."):
-                continue
-            name = path.relative_to(src).as_posix()
-            label = place / "labels" / f"{path.stem}.txt"
-            used.add(label.name)
-            fault = _file_fault(src, path, label, seen)
-            if fault:
-                faults.append(f"{name}: {fault}")
-                continue
-            seen[path.stem] = name
-            radiograph, wrong = _read_one(src, path, label, name, min_boxes)
-            faults += wrong
-            if radiograph is not None:
-                found.append(radiograph)
-        labels = sorted((place / "labels").glob("*.txt")) if (place / "labels").is_dir() else []
-        faults += [f"{label.relative_to(src).as_posix()}: no image of that name" for label in labels
-                   if label.name not in used]  # fmt: skip
-    if not found and not faults:
-        faults = [f"{src}: images/ is empty"]
+        return [], [f"{src}: {'is a file; give the folder that holds it' if src.is_file() else 'no such folder'}"]
+    faults: list[str] = []
+    kind = _told_kind(src, faults)
+    is_told = bool(kind or faults)
+    pairs = _pairs(src, faults)
+    rows = {path: _label_rows(label, label.relative_to(src).as_posix(), faults) for path, label in pairs.items()}
+    if not is_told:
+        try:
+            kind = label_kind([numbers for each in rows.values() for _, numbers in each or ()])
+        except ValueError as error:
+            faults.append(f"{src}: {error}")
+    found = []
+    for path, label in pairs.items():
+        radiograph, wrong = _read_one(src, path, label, rows[path], kind, min_boxes)
+        faults += wrong
+        if radiograph is not None:
+            found.append(radiograph)
     return sorted(found, key=lambda radiograph: radiograph.path.stem), faults
+
+
+def _told_kind(src: Path, faults: list[str]) -> LabelKind | None:
+    """What the YAML files of a YOLO folder say of its labels."""
+    for path in sorted(each for each in src.iterdir() if each.suffix.lower() in (".yaml", ".yml")):
+        content = {} if _is_litter(path.name) else read_yaml(path, faults) or {}
+        task, shape = content.get("task"), content.get("kpt_shape")
+        if task == "classify":
+            faults.append(f"{path.name}, task: classify; such labels hold no boxes")
+        if task in ("detect", "segment", "obb"):
+            return LabelKind("box" if task == "detect" else "polygon")
+        if shape is not None or task == "pose":
+            is_shape = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and n > 0 for n in shape)
+            if is_shape and shape[1] in (2, 3):
+                return LabelKind("pose", 5 + shape[0] * shape[1])
+            faults.append(f"{path.name}, kpt_shape: {shorten(shape)}; must be [number of keypoints, 2 or 3]")
+    return None
+
+
+def _is_litter(name: str) -> bool:
+    """Whether a file or folder comes from an operating system or is another program's cache."""
+    return name.startswith(".") or name.lower().strip() in LITTER or name.lower().endswith((".cache", ".npy"))
+
+
+def _below(folder: Path) -> list[Path]:
+    """All files below a folder, in order, without litter; a link to a folder counts as a file."""
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(path for path in paths if not any(map(_is_litter, path.relative_to(folder).parts)))
+
+
+def _places(src: Path) -> list[tuple[Path, Path]]:
+    """The folders that hold a source's images and labels; the same folder where they lie side by side."""
+    places = []
+    for place in [src, *sorted(path for path in src.iterdir() if path.is_dir() and not _is_litter(path.name))]:
+        inner = {path.name.lower(): path for path in sorted(place.iterdir()) if path.is_dir()}
+        if images := inner.get("images"):
+            beside = "labels" not in inner and any(path.suffix.lower() == ".txt" for path in _below(images))
+            places.append((images, images if beside else inner.get("labels", place / "labels")))
+    return places or [(src, src)]
+
+
+def _pairs(src: Path, faults: list[str]) -> dict[Path, Path]:
+    """Each image's label file; faults of images and label files without the other are appended."""
+    pairs: dict[Path, Path] = {}
+    wrong, unused, seen, n_images = [], [], {}, 0
+    places = _places(src)
+    for images, folder in places:
+        labels: dict[str, list[Path]] = {}
+        for label in _below(folder) if folder.is_dir() else ():
+            if label.suffix.lower() == ".txt":
+                labels.setdefault(canonical(label.relative_to(folder).with_suffix("").as_posix()), []).append(label)
+        for path in _below(images):
+            is_image = path.suffix.lower() in SUFFIXES
+            if not is_image and (
+                images == folder or path.suffix.lower() in (".xml", ".json") or LISTS.fullmatch(path.name)
+            ):
+                continue
+            n_images += is_image
+            name = path.relative_to(images).with_suffix("")
+            there, label = labels.get(canonical(name.as_posix()), []), folder / f"{name.as_posix()}.txt"
+            label = label if label in there or len(there) != 1 else there[0]
+            if label in there:
+                there.remove(label)
+            if fault := _file_fault(src, path, label, seen):
+                wrong.append(f"{path.relative_to(src).as_posix()}: {fault}")
+            else:
+                pairs[path] = label
+            seen.setdefault(canonical(path.stem), path.relative_to(src).as_posix())
+        unused += [label for each in labels.values() for label in each if not LISTS.fullmatch(label.name)]
+    if n_images > 1 and not pairs and not unused and all("no label file" in fault for fault in wrong):
+        wrong = [
+            f"{src}: {n_images:,} images, but no label file for any ({wrong[0].split('no label file ')[1]}, say)"
+        ]
+    elif not n_images and not wrong:
+        none = "holds neither images/ nor train/images/, nor images beside their labels"
+        wrong = [f"{src}: {none if places == [(src, src)] else 'images/ is empty'}"]
+    faults += wrong
+    faults += [f"{label.relative_to(src).as_posix()}: no image of that name" for label in unused]
+    return pairs
 
 
 def _file_fault(src: Path, path: Path, label: Path, seen: dict[str, str]) -> str | None:
@@ -223,8 +315,8 @@ def _file_fault(src: Path, path: Path, label: Path, seen: dict[str, str]) -> str
         return f"not a radiograph file; expected {', '.join(SUFFIXES)}"
     if not all(file.resolve().is_relative_to(src.resolve()) for file in (path, label)):
         return "the file or its label is a link out of the folder"
-    if path.stem in seen:
-        return f"same stem as {seen[path.stem]}; stems are patient ids and must be unique"
+    if other := seen.get(canonical(path.stem)):
+        return f"same stem as {other}, or nearly; stems are patient ids and must be unique"
     if path.stem != path.stem.strip() or not path.stem.isprintable():
         return "its stem is no patient id: blanks at the ends or characters that cannot be printed"
     if not label.is_file():
@@ -232,57 +324,146 @@ def _file_fault(src: Path, path: Path, label: Path, seen: dict[str, str]) -> str
     return None
 
 
-def _read_one(
-    src: Path, path: Path, label: Path, name: str, min_boxes: int
-) -> tuple[YoloRadiograph | None, list[str]]:
-    faults = []
-    rows = []
-    where = label.relative_to(src).as_posix()
+def _label_rows(label: Path, where: str, faults: list[str]) -> list[tuple[str, np.ndarray]] | None:
+    """Where each row of a label file stands, and its numbers; None, with faults appended, if it cannot be read."""
     try:
-        text = label.read_text(encoding="utf-8")
+        lines = label.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
-        return None, [f"{where}: not readable as text"]
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
+        faults.append(f"{where}: not readable as text; it must be UTF-8")
+        return None
+    rows, n = [], len(faults)
+    for number, line in enumerate(lines, start=1):
         try:
-            rows.append(relative_box(line))
+            rows += [(f"{where} line {number}", _numbers(line))] if line.strip() else []
         except ValueError as error:
             faults.append(f"{where} line {number}: {error}")
-    if not faults and len(rows) < min_boxes:
+    return rows if len(faults) == n else None
+
+
+def _read_one(
+    src: Path,
+    path: Path,
+    label: Path,
+    rows: list[tuple[str, np.ndarray]] | None,
+    kind: LabelKind | None,
+    min_boxes: int,
+) -> tuple[YoloRadiograph | None, list[str]]:
+    faults: list[str] = []
+    found = []
+    for where, numbers in rows or () if kind else ():
+        try:
+            found.append(_box(numbers, kind))
+        except ValueError as error:
+            faults.append(f"{where}: {error}")
+    if kind and rows is not None and not faults and len(rows) < min_boxes:
+        where = label.relative_to(src).as_posix()
         faults.append(f"{where}: {len(rows)} boxes; at least {min_boxes} vertebrae are needed")
     try:
-        shape = read_radiograph(path, name=name).shape
+        shape = read_radiograph(path, name=path.relative_to(src).as_posix()).shape
     except UserError as error:
         faults += error.faults
-    if faults:
+    if faults or kind is None or rows is None:
         return None, faults
     # As they are written to vertebrae.csv: 37.0000001 would take in one more row of pixels than 37.
-    boxes = (np.array(rows).reshape(-1, 4) * np.array([shape[1], shape[0]] * 2)).round(3)
+    boxes = (np.array(found).reshape(-1, 4) * np.array([shape[1], shape[0]] * 2)).round(3)
     return YoloRadiograph(path, boxes, shape), []
 
 
-def relative_box(line: str) -> tuple[float, float, float, float]:
-    """A YOLO label row to x_min, y_min, x_max, y_max relative to the image.
-
-    Five numbers are a box, seven or more (an odd count) a polygon. ValueError for anything else, for values
-    outside [0, 1] by more than 0.001 (rounding of the exporter) and for a box without width or height.
-    """
+def _numbers(line: str) -> np.ndarray:
+    """The numbers of a label row; ValueError where there is something else, or no class first."""
     try:
         values = np.array([float(word) for word in line.split()])
     except ValueError:
         raise ValueError(f"{line.strip()[:60]!r} holds something that is no number") from None
-    if len(values) != 5 and (len(values) < 7 or len(values) % 2 == 0):
-        raise ValueError(f"{len(values)} numbers; expected 5 (box) or 1 + 2 a corner (polygon)")
     if not np.isfinite(values).all() or values[0] < 0 or values[0] != int(values[0]):
         raise ValueError("expected a class number 0, 1, 2 … and finite coordinates")
-    if len(values) == 5:
-        centre, half = values[1:3], values[3:5] / 2
-        low, high = centre - half, centre + half
+    return values
+
+
+def label_kind(rows: Sequence[np.ndarray]) -> LabelKind:
+    """What the label rows of a folder are by their numbers; ValueError where these may be of several kinds.
+
+    A polygon's second corner lies near its first, so it follows it over a folder's rows; the size of a box follows
+    nothing. Rows of too few polygons to show this are held against the boxes there, or must at least not be boxes
+    within the image. A whole number at the end is a track's.
+    """
+    boxes = [row for row in rows if len(row) == 5]
+    longer = [row for row in rows if len(row) >= 7 and len(row) % 2]
+    if _follows(boxes):
+        raise ValueError(
+            "label rows of 5 numbers in which the last two follow the two before: corners? YOLO's rows are "
+            "class, centre and size; export them so"
+        )
+    if not longer:
+        return LabelKind("box")
+    whole = np.mean([row[-1] == int(row[-1]) for row in longer]) > MOST_ROWS
+    if whole or not (_follows(longer) or _unlike_boxes(longer, boxes)):
+        n = Counter(map(len, longer)).most_common(1)[0][0]
+        raise ValueError(
+            f"label rows of {n} numbers may be polygons, boxes with keypoints, or with a confidence and a track's "
+            "number. Put `task: segment` (or obb) or `kpt_shape: [number of keypoints, 2 or 3]` into data.yaml, or "
+            "keep the first 5 numbers of boxes alone"
+        )
+    return POLYGON
+
+
+def _follows(rows: Sequence[np.ndarray]) -> bool:
+    """Whether the second pair of numbers after the class goes along with the first, as a point with its neighbour."""
+    if len(rows) < FEWEST_ROWS:
+        return False
+    first, second = np.array([row[2] for row in rows]), np.array([row[4] for row in rows])
+    if np.ptp(first) < 0.1 or np.ptp(second) == 0:
+        return False
+    return bool(np.corrcoef(first, second)[0, 1] > 0.9 and 0.5 < np.polyfit(first, second, 1)[0] < 2)
+
+
+def _unlike_boxes(longer: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> bool:
+    """Whether longer rows, taken for polygons, are nearer the boxes' size than taken for boxes; or are no boxes."""
+    if len(boxes) < FEWEST_ROWS:
+        return bool(np.mean([_is_on_image(*_corners(row[1:5])) for row in longer]) < 1 - MOST_ROWS)
+    usual = np.median([row[3:5] for row in boxes], axis=0)
+    extents = [np.ptp(row[1:].reshape(-1, 2), axis=0) for row in longer]
+    nearer = [
+        np.abs(extent - usual).sum() < np.abs(row[3:5] - usual).sum()
+        for extent, row in zip(extents, longer, strict=True)
+    ]
+    return bool(np.mean(nearer) > MOST_ROWS)
+
+
+def _corners(box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Upper left and lower right corner of a centre and a size."""
+    return box[:2] - box[2:] / 2, box[:2] + box[2:] / 2
+
+
+def _is_on_image(low: np.ndarray, high: np.ndarray) -> bool:
+    return bool((low >= -_EDGE).all() and (high <= 1 + _EDGE).all())
+
+
+def relative_box(line: str, kind: LabelKind = POLYGON) -> tuple[float, float, float, float]:
+    """A YOLO label row to x_min, y_min, x_max, y_max relative to the image.
+
+    Five numbers are a box; more are what `kind` says: a polygon (an odd count from seven on), or a box with
+    keypoints. ValueError for anything else, for values outside [0, 1] by more than 0.001 (rounding of the
+    exporter) and for a box without width or height.
+    """
+    return _box(_numbers(line), kind)
+
+
+def _box(values: np.ndarray, kind: LabelKind) -> tuple[float, float, float, float]:
+    n = len(values)
+    if kind.name == "pose" and n not in (5, kind.count):
+        raise ValueError(f"{n} numbers; with data.yaml's `kpt_shape` expected 5 or {kind.count}")
+    if n != 5 and kind.name != "pose" and (kind.name == "box" or n < 7 or n % 2 == 0):
+        raise ValueError(
+            f"{n} numbers; expected 5 (box) or 1 + 2 a corner (polygon). For keypoints put `kpt_shape` into "
+            "data.yaml; a confidence, an angle or a track's number take out"
+        )
+    if n == 5 or kind.name == "pose":
+        low, high = _corners(values[1:5])
     else:
         corners = values[1:].reshape(-1, 2)
         low, high = corners.min(axis=0), corners.max(axis=0)
-    if (low < -_EDGE).any() or (high > 1 + _EDGE).any():
+    if not _is_on_image(low, high):
         raise ValueError("box leaves the image; coordinates must be relative to it, 0 to 1")
     low, high = low.clip(0, 1), high.clip(0, 1)
     if (high <= low).any():

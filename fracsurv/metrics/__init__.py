@@ -9,8 +9,10 @@ evaluate on.
 - `time`, (n,): plain numbers >= 0, in any one unit, that of `times`, `horizons`, `at` and `tau` too. float32 stays as
   it is: 0.7 in float32 is a little less than the horizon 0.7.
 - `risk`, (n,): a log hazard or any score, higher = riskier.
+- Any of these may be a column, (n, 1).
 - `times` and `horizons`, (n_times,): strictly increasing.
 - `surv`, (n, n_times): probabilities of no event by each of `times`. `probability`, (n,): of the event by `at`.
+  Rounding errors beyond 0 or 1, of the type in which they are given (float32: 1.0000001), are clipped.
 
 "Weighted" metrics weight patients by 1 / G, the inverse of the training fold's probability to be still uncensored. A
 metric without an answer is NaN, never an error. Every function raises ValueError, naming the argument, for unequal

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+ROUNDING = 8  # last digits by which a probability may be off: float32 sums and products give 1.0000001
+
 
 def survival(event: ArrayLike, time: ArrayLike, suffix: str = "") -> tuple[NDArray, NDArray]:
     """Event as bool, and time; a time of 0 is accepted, a negative one is not."""
@@ -16,7 +18,7 @@ def outcome(
     event: ArrayLike, time: ArrayLike, suffix: str = "", codes: tuple[int, ...] = (0, 1, 2)
 ) -> tuple[NDArray, NDArray]:
     """As `survival`, event as int8: 0 censored, 1 the event, 2 a competing event."""
-    event, time = _plain(event, f"event{suffix}"), finite(time, f"time{suffix}")
+    event, time = _flat(_plain(event, f"event{suffix}")), _flat(finite(time, f"time{suffix}"))
     if time.ndim != 1 or event.shape != time.shape or len(time) == 0:
         raise ValueError(
             f"event{suffix} and time{suffix} must hold one value a patient, for at least one patient; "
@@ -31,8 +33,8 @@ def outcome(
 
 
 def risk(risk: ArrayLike, n: int, name: str = "risk") -> NDArray:
-    """Finite values, one a patient."""
-    risk = finite(risk, name)
+    """Finite values, one a patient: (n,), or (n, 1) as a network gives them."""
+    risk = _flat(finite(risk, name))
     if risk.shape != (n,):
         raise ValueError(f"{name} must have one value a patient: shape ({n},) wanted, got {risk.shape}")
     return risk
@@ -41,7 +43,7 @@ def risk(risk: ArrayLike, n: int, name: str = "risk") -> NDArray:
 def risk_by_time(values: ArrayLike, n: int, n_times: int) -> NDArray:
     """As `risk`, or one value a patient and time; there a column may be NaN."""
     values = _numbers(values, "risk")
-    if values.ndim != 2:
+    if values.ndim != 2 or values.shape == (n, 1) != (n, n_times):
         return risk(values, n)
     if values.shape != (n, n_times):
         raise ValueError(f"risk must have shape ({n},) or ({n}, {n_times}), got {values.shape}")
@@ -51,14 +53,14 @@ def risk_by_time(values: ArrayLike, n: int, n_times: int) -> NDArray:
 
 def probability(values: ArrayLike, n: int) -> NDArray:
     """One value in [0, 1] a patient."""
-    values = risk(values, n, "probability")
+    values = without_noise(values, risk(values, n, "probability"), 1.0)
     _refuse((values < 0) | (values > 1), values, "probability", "in [0, 1]")
     return values
 
 
 def surv(surv: ArrayLike, n: int, usable: NDArray, name: str = "surv") -> NDArray:
     """Probabilities (n, n_times); columns that are not `usable` (n_times,) are not checked."""
-    surv = np.asarray(surv, dtype=np.float64)
+    surv = without_noise(surv, _numbers(surv, name), 1.0)
     if surv.ndim == 1 and len(usable) == 1:
         surv = surv[:, None]
     if surv.shape != (n, len(usable)):
@@ -67,6 +69,13 @@ def surv(surv: ArrayLike, n: int, usable: NDArray, name: str = "surv") -> NDArra
         )
     _refuse(usable & ~((surv >= 0) & (surv <= 1)), surv, name, "in [0, 1]")
     return surv
+
+
+def without_noise(given: ArrayLike, values: NDArray, high: float = np.inf) -> NDArray:
+    """`values` clipped to [0, high] where they lie outside by rounding errors of the type that was given."""
+    kind = np.asarray(given).dtype
+    noise = ROUNDING * np.finfo(kind).eps if kind.kind == "f" else 0.0
+    return np.where((values >= -noise) & (values <= high + noise), values.clip(0, high), values)
 
 
 def times(times: ArrayLike, name: str = "times") -> NDArray:
@@ -105,6 +114,11 @@ def _numbers(values: ArrayLike, name: str) -> NDArray:
         return values.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be numbers: {error}") from None
+
+
+def _flat(values: NDArray) -> NDArray:
+    """One column, (n, 1), as (n,)."""
+    return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
 
 
 def _plain(values: ArrayLike, name: str) -> NDArray:

@@ -16,6 +16,7 @@ from fracsurv.metrics.evaluate import Key, ModelMetrics, Outcome, fold_metrics
 
 _CHUNK_ELEMENTS = 4_194_304  # of the largest arrays, (patients × draws) of a chunk of the draws: 32 MiB each
 MIN_SHARE_OF_DRAWS = 0.95  # of the bootstrap draws, that must have an answer for an interval to be given
+SAME = 1e-12  # draws that differ by no more differ by rounding errors
 PLAIN = ("c_index", "c_index_ipcw")
 AT_A_TIME = ("auc", "auc_thesis", "brier")
 WEIGHTED = ("c_index_ipcw", "auc", "brier")
@@ -55,15 +56,19 @@ def resampled(statistic: Callable[[NDArray], ArrayLike], n: int, n_draws: int, s
     return np.array([statistic(np.repeat(rows, counts)) for counts in draw_counts(n, n_draws, seed).T], float)
 
 
-def percentile_interval(drawn: NDArray, level: float = 0.95) -> NDArray:
+def percentile_interval(drawn: NDArray, level: float = 0.95, *, paired: bool = False) -> NDArray:
     """Percentile interval over the draws, the first axis: shape (…, 2).
 
     NaN where under 95 % of the draws have an answer. Draws without one are no random part of all: leaving many out
-    would narrow and shift the interval.
+    would narrow and shift the interval. NaN too where all draws have the same: they do not say how far other patients
+    would move it. `paired` differences of 0 in every draw stay 0: the two models agree.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     known = np.isfinite(drawn).mean(axis=0) >= MIN_SHARE_OF_DRAWS
+    low, high = (bound(drawn, axis=0, where=np.isfinite(drawn), initial=start)
+                 for bound, start in ((np.min, np.inf), (np.max, -np.inf)))  # fmt: skip
+    known &= (high - low > SAME) | (paired & (low == 0) & (high == 0))
     result = np.full((*drawn.shape[1:], 2), np.nan)
     if known.any():
         bounds = np.nanpercentile(drawn[:, known], [50 * (1 - level), 50 * (1 + level)], axis=0)
@@ -134,7 +139,7 @@ class Bootstrap:
             raise ValueError(f"reference {reference!r} is not one of the models: {', '.join(self.models)}")
         at = self.models.index(reference)
         paired = self.draws - self.draws[:, [at]]
-        return self.estimate - self.estimate[at], percentile_interval(paired, level), paired_p(paired)
+        return self.estimate - self.estimate[at], percentile_interval(paired, level, paired=True), paired_p(paired)
 
 
 def bootstrap(

@@ -31,9 +31,14 @@ class Calibration:
     low: NDArray  # of the 95 % interval of `observed`
     high: NDArray
     mean_predicted: float  # over all patients
-    mean_observed: float  # over the predicted mean, it is 1 for a model that is right on average
+    mean_observed: float
     intercept: float  # log odds to add to every prediction; 0 = right, above 0 = predictions too low
     slope: float  # factor for the predictions' log odds; 1 = right, below 1 = too extreme (over-fitted)
+
+    @property
+    def ratio(self) -> float:
+        """Observed over expected, 1 for a model that is right on average; NaN where nothing was expected."""
+        return self.mean_observed / self.mean_predicted if self.mean_predicted else np.nan
 
 
 def calibration(
@@ -202,12 +207,13 @@ def events_ratio(event: ArrayLike, expected: ArrayLike) -> Estimate:
     1 = right, above 1 = the model expects too few: calibration in the large without a horizon. `expected` (n,) is
     each patient's predicted cumulative hazard until the end of the own follow-up, >= 0. The interval is that of a
     Poisson regression with the expected number as its offset, :math:`\exp(\log(O/E) \pm 1.96/\sqrt O)` (Crowson et
-    al. 2016). NaN without an expected event; the interval also without an observed one.
+    al. 2016), without an observed event the exact one, from 0 to :math:`-\log(0.025) / E`. NaN without an expected
+    event.
 
     >>> [round(float(each), 3) for each in events_ratio([1, 1, 0, 0], [0.5, 0.25, 0.25, 1.0])]
     [1.0, 0.25, 3.998]
     """
-    expected = check.finite(expected, "expected")
+    expected = check.without_noise(expected, check.finite(expected, "expected"))
     event, _ = check.survival(event, np.ones(len(expected)))
     if (expected < 0).any():
         raise ValueError(f"expected must be >= 0, got {expected.min()}")
@@ -215,7 +221,7 @@ def events_ratio(event: ArrayLike, expected: ArrayLike) -> Estimate:
     if total == 0:
         return NO_ESTIMATE
     if n == 0:
-        return Estimate(0.0, np.nan, np.nan)
+        return Estimate(0.0, 0.0, float(-np.log(0.025) / total))
     width = np.exp(NORMAL_97_5 / np.sqrt(n))
     return Estimate(n / total, n / total / width, n / total * width)
 

@@ -61,6 +61,7 @@ def cumulative_incidence(
     until = np.searchsorted(distinct, times, side="right")
     known = (times <= distinct[-1]) | (free[-1] == 0)
     incidence = np.concatenate([[0.0], curve])[until]
+    incidence[incidence > 1 - 1e-12] = 1.0  # but for rounding errors
     variance = _variance(curve, free, before, d1, d2, at_risk, until)
     low, high = _interval(incidence, variance)
     for k in np.flatnonzero(known & (incidence == 0)):

@@ -43,6 +43,18 @@ def net_benefit(
     return result
 
 
+def exact_benefit(
+    event: NDArray, time: NDArray, probability: NDArray, at: float, threshold: float
+) -> tuple[float, float]:
+    """Bounds of `net_benefit` where none, or all, of the treated had the event, as in every draw; NaN elsewhere."""
+    treated = probability >= threshold
+    share, *bounds = event_share(event[treated], time[treated], at) if treated.any() else [np.nan] * 3
+    if share not in (0, 1):
+        return np.nan, np.nan
+    low, high = (treated.mean() * (each - (1 - each) * threshold / (1 - threshold)) for each in bounds)
+    return float(low), float(high)
+
+
 def benefit_of_draws(
     event: NDArray, time: NDArray, probability: NDArray, at: float, threshold: float, counts: NDArray
 ) -> NDArray:

@@ -10,21 +10,33 @@ from numpy.typing import ArrayLike, NDArray
 
 from fracsurv.metrics import _checks as check
 from fracsurv.metrics.auc import mean_auc_of_draws
-from fracsurv.metrics.bootstrap import in_bootstrap
+from fracsurv.metrics.bootstrap import in_bootstrap, percentile_interval
 from fracsurv.metrics.brier import integrate
+from fracsurv.metrics.calibration import NO_ESTIMATE
 from fracsurv.metrics.censoring import inverse_censoring_weights, reaches, survival_of_draws
+from fracsurv.metrics.competing import event_share
 from fracsurv.metrics.evaluate import Key, ModelMetrics
-from fracsurv.metrics.net_benefit import benefit_of_draws, net_benefit
+from fracsurv.metrics.net_benefit import benefit_of_draws, exact_benefit, net_benefit
 
 ValidationKey = tuple[str, str, float | None, float | None]
 """Model, metric, horizon, threshold."""
 
 
 class Drawn(NamedTuple):
-    """A value and the same in every bootstrap draw, shape (n_draws,)."""
+    """A value and the same in every bootstrap draw, shape (n_draws,).
+
+    Where nobody, or everybody, had the event, all draws agree on that: `low` and `high` are then exact bounds.
+    """
 
     value: float
     draws: NDArray
+    low: float = np.nan
+    high: float = np.nan
+
+    def interval(self) -> tuple[float, float]:
+        """95 % interval: that of the draws, as far as the exact bounds at least."""
+        bounds = np.array([percentile_interval(self.draws), (self.low, self.high)])
+        return float(np.fmin(*bounds[:, 0])), float(np.fmax(*bounds[:, 1]))
 
 
 def validation_metrics(
@@ -91,7 +103,20 @@ def validation_metrics(
         for (name, _), part in parts.items()
         for (metric, horizon), values in part.items()
     }
-    return result | curves.benefits(reference)
+    return _with_exact(result, event, time, horizons) | curves.benefits(reference)
+
+
+def _with_exact(
+    result: dict[ValidationKey, Drawn], event: NDArray, time: NDArray, horizons: Sequence[float]
+) -> dict[ValidationKey, Drawn]:
+    """Exact bounds, by `event_share`, of what says how many had the event, where nobody or everybody had."""
+    bounds = {day: event_share(event, time, day) for day in horizons}
+    for (name, metric, day, _), each in list(result.items()):
+        share, low, high = bounds.get(day, NO_ESTIMATE)
+        if share in (0, 1) and metric in ("observed", "observed_to_expected"):
+            by = result[name, "expected", day, None].value if metric != "observed" else 1.0
+            result[name, metric, day, None] = each._replace(low=low / by, high=high / by) if by else each
+    return result
 
 
 def _discrimination(values, reference, times, horizons, at, on_grid) -> dict[Key, NDArray]:
@@ -158,5 +183,6 @@ class _Curves:
             values = net_benefit(self.event, self.time, probability, horizon, self.thresholds)
             for threshold, value in zip(self.thresholds, values, strict=True):
                 draws = drawn["benefit", name, horizon, threshold][1:]
-                result[name, "net_benefit", horizon, threshold] = Drawn(float(value), draws)
+                exact = exact_benefit(self.event, self.time, probability, horizon, threshold)
+                result[name, "net_benefit", horizon, threshold] = Drawn(float(value), draws, *exact)
         return result

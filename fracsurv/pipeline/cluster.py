@@ -7,9 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fracsurv.utils.errors import UserError
+from fracsurv.utils.yaml_files import read_yaml
 
 
 def read_profile(file: Path) -> dict[str, Any]:
@@ -20,14 +19,12 @@ def read_profile(file: Path) -> dict[str, Any]:
     UserError
         Where there is none, it is not a YAML mapping, or its executor's plugin or Slurm's commands are missing here.
     """
-    try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"--profile-dir {file.parent}: has no {file.name}; configs/slurm is one to copy") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read as YAML ({str(error).splitlines()[0]})") from None
-    if not isinstance(settings, dict):
-        raise UserError(f"{file}: must be a mapping of Snakemake's options, as in configs/slurm/config.yaml")
+    if not file.is_file():
+        raise UserError(f"--profile-dir {file.parent}: has no {file.name}; configs/slurm is one to copy")
+    faults: list[str] = []
+    settings = read_yaml(file, faults)
+    if settings is None or faults:
+        raise UserError([f"{file.parent}: {fault}" for fault in faults])
     executor = settings.get("executor", "local")
     if executor != "local" and find_spec(f"snakemake_executor_plugin_{str(executor).replace('-', '_')}") is None:
         raise UserError(

@@ -12,10 +12,21 @@ from typing import Annotated
 
 import papermill
 import typer
+from ipykernel.kernelspec import make_ipkernel_cmd
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
+from nbclient.exceptions import DeadKernelError
 
 from fracsurv.config import ROOT
+from fracsurv.utils.environment import isolation
 from fracsurv.utils.errors import FULL_DISK, UserError, run_command
 from fracsurv.utils.files import write_text
+
+
+class ThisPython(AsyncKernelManager):
+    """A notebook's kernel: this Python, whatever Jupyter knows as `python3` here."""
+
+    kernel_spec = KernelSpec(argv=make_ipkernel_cmd(), language="python")
 
 
 def execute(
@@ -33,6 +44,7 @@ def execute(
     execute_notebook(source, output, parameters, folders)
 
 
+@isolation()
 def execute_notebook(
     source: Path,
     output: Path,
@@ -63,13 +75,15 @@ def execute_notebook(
     hidden = [*folders, output.parent, source.parent, ROOT, Path(sys.prefix), Path(sys.base_prefix), Path.home()]
     try:
         papermill.execute_notebook(
-            source, output, dict(parameters), cwd=str(place), progress_bar=False,
+            source, output, dict(parameters), cwd=str(place), progress_bar=False, kernel_manager_class=ThisPython,
             extra_arguments=["--log-level=ERROR"],  # a kernel warns that it is reached by TCP
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         if error.ename == UserError.__name__:
             raise UserError(error.evalue.split("\n")) from None
         raise (_full_disk(error) or error) from None
+    except DeadKernelError:
+        raise UserError(f"{source.name}: the system ended its kernel (for memory, perhaps)") from None
     finally:
         if output.exists():
             write_text(output, without_paths(output.read_text(encoding="utf-8"), hidden))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -23,20 +24,27 @@ from fracsurv.images.plausibility import resolution_warnings
 from fracsurv.images.store import INPUTS
 from fracsurv.pipeline.cluster import jobs_at_once, read_profile
 from fracsurv.pipeline.process_group import GRACE_SECONDS
-from fracsurv.pipeline.progress import Progress, notebook_of, outdated, time_left_text
+from fracsurv.pipeline.progress import Progress, fitted_besides, notebook_of, outdated, time_left_text
 from fracsurv.study.ablation import metric_cell
 from fracsurv.study.labels import masked_summary, stamp
 from fracsurv.study.leakage import grey_scale_warning
 from fracsurv.study.own_models import read_risks
 from fracsurv.study.prepare import prepare
+from fracsurv.study.protocol import FEW_EVENTS, split_counts
 from fracsurv.study.run import RUN_LOCK, Run
+from fracsurv.utils.environment import isolated
 from fracsurv.utils.errors import UserError, closest
 from fracsurv.utils.files import check_outside, is_alive, read_json, remove_leftovers, write_json
-from fracsurv.utils.formatting import MISSING
+from fracsurv.utils.formatting import MISSING, counted
 
 SNAKEFILE = ROOT / "Snakefile"
 MOST_FAULTS = 5
 """Of a failed step that are shown; the others stand in its log."""
+MOST_LINES = 12
+"""Of a failed step's log that are shown."""
+EXCEPTION = re.compile(r"(\w+\.)*\w*(Error|Exception|Interrupt|Exit|Expired|Pool)(:.*| in .*)?")
+"""The line of a traceback that names the exception."""
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
 QUIET_SECONDS = 60
 """Between two lines of the progress bar in a file, where no model was fitted meanwhile."""
 BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # tqdm's own time left takes all fits as equally long
@@ -102,10 +110,12 @@ def run_pipeline(
         })  # fmt: skip
         progress = Progress(run, experiments or run.runnable(), at_once)
         _forget_lost(run, out, progress)
+        for line in fitted_besides(run, experiments) if experiments else ():
+            print(line, file=sys.stderr)
         _call(command, run, progress, lock, on_cluster=cluster is not None)
     if warning := grey_scale_warning(run):
         print(f"warning: {warning}", file=sys.stderr)
-    print(format_table(pd.read_csv(out / "ablation.csv"), stamp(run)))
+    print(format_table(pd.read_csv(out / "ablation.csv"), stamp(run), split_counts(run)))
     print(f"\nreport: {out / 'index.html'}")
 
 
@@ -158,7 +168,7 @@ def _snakemake(out: Path, where: list[str], settings: dict[str, Any]) -> list[st
     write_json(file, settings)
     return [
         sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out), *where,
-        "--nolock", "--rerun-incomplete", "--keep-going", "--configfile", str(file),
+        "--workflow-profile", "none", "--nolock", "--rerun-incomplete", "--keep-going", "--configfile", str(file),
     ]  # fmt: skip
 
 
@@ -186,17 +196,7 @@ def _call(command: list[str], run: Run, progress: Progress, lock: IO[str], on_cl
         bar.update(progress.update() - bar.n if missing else progress.total - bar.n)
         bar.set_postfix_str("")
     if process.returncode:
-        slurms = f", {run.out.resolve() / '.snakemake'}"  # the cluster's own log of a job stands behind the step's
-        failed = re.findall(
-            r"^\s+log: (.+) \(check log file\(s\)", log.read_text(encoding="utf-8"), flags=re.MULTILINE
-        )
-        raise UserError(
-            [
-                f"step failed; its last words: {_last_words(Path(path))} (all of them: {path})"
-                for path in dict.fromkeys(logs.partition(slurms)[0] for logs in failed)
-            ]
-            or [f"the pipeline failed; its last words: {_last_words(log)} (all of them: {log})"]
-        )
+        raise UserError(_failures(log, run.out.resolve() / ".snakemake"))
     if missing:
         raise UserError([f"{run.folder(*fit)}: missing, though every step ended well; see {log}" for fit in missing])
 
@@ -211,7 +211,7 @@ def _stopped_with_us(
     """
     guard = [sys.executable, "-m", "fracsurv.pipeline.process_group", *(["--interrupt"] if on_cluster else [])]
     # one thread a job: two busy single-threaded jobs beat one job with two threads
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = {**isolated(), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [*guard, *command], env=environment, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
         pass_fds=(lock.fileno(),), process_group=0,
@@ -272,25 +272,83 @@ def _at_work(out: Path) -> dict[str, Any]:
     return {**other, "orphaned": other["host"] == socket.gethostname() and not is_alive(other["caller"])}
 
 
-def _last_words(path: Path) -> str:
-    """The faults that a step's log ends with, a few of them, or else its last line."""
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.exists() else []
-    if not lines:
-        return "none, so the system ended it (for memory, perhaps)"
+def _failures(log: Path, slurms: Path) -> list[str]:
+    """What each failed step says, from its log and Snakemake's; the last lines of a log go to standard error.
+
+    `slurms`: where the cluster's own log of a job lies, which stands behind the step's.
+    """
+    told = log.read_text(encoding="utf-8", errors="replace")
+    failed = re.findall(
+        r"(?:^    message: (.*)\n(?:    .*\n)*?)?^\s+log: (.+) \(check log file\(s\)", told, flags=re.MULTILINE
+    )
+    steps = {Path(logs.partition(f", {slurms}")[0]): message for message, logs in failed}
+    faults = []
+    for step, message in steps.items():
+        why = "" if message == "None" else message.partition("For further error details")[0].rstrip(". ")
+        ended = rf"{re.escape(shlex.quote(str(step)))} 2>&1' (?:died with <Signals\.(\w+)|returned .* status (\d+))"
+        if not why and (ends := re.findall(ended, told)):
+            why = _signal_name(*ends[-1])
+        faults.append(f"step failed; its last words: {_last_words(step, why)} (all of them: {step})")
+    for path in list(steps) or [log]:
+        if (lines := _lines(path)) and not _closing_faults(lines):
+            print(f"\n{path} ends with:", *lines[-MOST_LINES:], sep="\n    ", file=sys.stderr)
+    return faults or [f"the pipeline failed; its last words: {_last_words(log)} (all of them: {log})"]
+
+
+def _signal_name(name: str, status: str) -> str:
+    """What ended a step, where it was a signal, by its name or by the shell's exit status; or ''."""
+    name = name or next((each.name for each in signal.Signals if each + 128 == int(status)), "")
+    return "the system ended it (for memory, perhaps)" if name == "SIGKILL" else name and f"{name} ended it"
+
+
+def _lines(path: Path) -> list[str]:
+    """A log's lines, without colours, blank lines and what a progress bar overwrote."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    lines = (COLOUR.sub("", line).rstrip().rpartition("\r")[2] for line in text.split("\n"))
+    return [line for line in lines if line]
+
+
+def _closing_faults(lines: list[str]) -> list[str]:
+    """The faults that a log ends with."""
     faults = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    if not faults or not (lines[-1].startswith("error: ") or lines[-1].endswith(" faults")):
-        return lines[-1]
-    more = f"; and {len(faults) - MOST_FAULTS:,} more" if len(faults) > MOST_FAULTS else ""
-    return "; ".join(faults[:MOST_FAULTS]) + more
+    return faults if faults and (lines[-1].startswith("error: ") or lines[-1].endswith(" faults")) else []
 
 
-def format_table(table: pd.DataFrame, stamped: str) -> str:
+def _last_words(path: Path, why: str = "") -> str:
+    """The faults that a step's log ends with, a few of them, or its exception, or else its last line.
+
+    `why` is what is known of the step's end besides.
+    """
+    lines = _lines(path)
+    if not lines:
+        return f"none; {why}" if why else "none, so the system ended it (for memory, perhaps)"
+    if faults := _closing_faults(lines):
+        more = f"; and {len(faults) - MOST_FAULTS:,} more" if len(faults) > MOST_FAULTS else ""
+        return "; ".join(faults[:MOST_FAULTS]) + more
+    raised = [number for number, line in enumerate(lines) if EXCEPTION.fullmatch(line)]
+    words = "; ".join(line.strip() for line in lines[raised[-1] :][:MOST_FAULTS]) if raised else lines[-1]
+    # a kernel's own, say, before the one of who waited for it
+    first = next((lines[number] for number in raised if ": " in lines[number]), words)
+    return words + (f" (after {first})" if not words.startswith(first) else "") + (f"; {why}" if why else "")
+
+
+def format_table(table: pd.DataFrame, stamped: str, counts: pd.DataFrame) -> str:
     """The ablation's C-index in plain text: a row an experiment, a column a split, mean ± SD [95 % interval].
 
-    `stamped` says what it was made from.
+    Below stand the patients and events of each split (`split_counts`), and which have too few. `stamped` says what it
+    was made from.
     """
+    counts = counts.replace({"split": {"train": "validation"}}).set_index("split")  # each of them validates once
     c_index = table[table["metric"] == "c_index"].copy()
     c_index["text"] = [metric_cell(row, " ") for row in c_index.to_dict("records")]
     wide = c_index.pivot(index="experiment", columns="split", values="text")
-    wide = wide.loc[c_index["experiment"].unique(), [s for s in ("validation", "test", "external") if s in wide]]
-    return f"C-index, mean ± SD over folds [95 % bootstrap interval]; {stamped}\n" + wide.fillna(MISSING).to_string()
+    wide = wide.reindex(index=table["experiment"].unique(), columns=counts.index).fillna(MISSING)
+    for what in ("patients", "events"):
+        wide.loc[what] = counts[what].map("{:,}".format)
+    few = [
+        f"{split}: {counted(row.events, 'event')}, fewer than {FEW_EVENTS}: too few to tell models apart"
+        for split, row in counts.iterrows()
+        if row.events < FEW_EVENTS
+    ]
+    title = f"C-index, mean ± SD over folds [95 % bootstrap interval]; {stamped}"
+    return "\n".join([title, wide.to_string(), *few])

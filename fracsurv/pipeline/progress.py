@@ -8,7 +8,8 @@ from contextlib import suppress
 from statistics import median
 
 from fracsurv.config import TRUE_RISK
-from fracsurv.study.results import evaluated_alpha, is_evaluated, is_fitted
+from fracsurv.study.protocol import CLINICAL
+from fracsurv.study.results import evaluated_alpha, finished, is_evaluated, is_fitted
 from fracsurv.study.run import Run
 from fracsurv.utils.files import read_json
 
@@ -93,6 +94,22 @@ class Progress:
 def notebook_of(run: Run, name: str) -> str:
     """The notebook that fits, or shows, an experiment; relative to the run's folder."""
     return f"notebooks/{'03_baselines' if name in run.tabular() else f'04_fusion_training_{name}'}.ipynb"
+
+
+def fitted_besides(run: Run, asked: Iterable[str]) -> list[str]:
+    """The rows that will be fitted though nobody asked for them, and why, one line each."""
+    asked, why = list(asked), {}
+    names = run.with_parts(asked)
+    networks = [name for name in names if name not in (TRUE_RISK, *run.tabular())]
+    for name in networks:
+        why |= dict.fromkeys(run.experiments[name].pretrained.values(), f"{name} takes it over")
+    if set(names) & set(run.tabular()):
+        told = "notebook 03 compares all rows without an image"
+        why = dict.fromkeys((TRUE_RISK, *run.tabular()), told) | why
+    if networks:
+        why = dict.fromkeys((TRUE_RISK, *CLINICAL), f"notebook 04 compares {networks[0]} with it") | why
+    new = set(run.runnable()) - set(asked) - set(finished(run))
+    return [f"{name} is fitted too: {reason}" for name, reason in why.items() if name in new]
 
 
 def outdated(run: Run) -> list[str]:

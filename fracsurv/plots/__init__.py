@@ -11,7 +11,7 @@ figure that leaves its page still says what its numbers were made from.
 from fracsurv.cohort.boxes import LEVELS
 from fracsurv.plots.ablation import forest, subgroups
 from fracsurv.plots.calibration import CalibrationPanel, calibration, decision_curve
-from fracsurv.plots.covariates import coefficient_forest
+from fracsurv.plots.covariates import coefficient_forest, exact_band
 from fracsurv.plots.explanation import contributions, heat_maps
 from fracsurv.plots.images import (
     augmentation_samples,

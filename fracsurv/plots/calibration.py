@@ -96,8 +96,8 @@ def decision_curve(
     drawn = {name: (1000 * values, "#000000" if name == "true_risk" else next(palette), "-", labels[name])
              for name, values in curves.items()}  # fmt: skip
     drawn["everyone"] = (1000 * np.asarray(everyone), GREY, "--", "acting on everyone")
-    top = max(float(np.nanmax(each[0])) for each in drawn.values())
-    lowest = min(float(np.nanmin(each[0])) for each in drawn.values())
+    known = np.concatenate([each[0][np.isfinite(each[0])] for each in drawn.values()])
+    top, lowest = float(max(known, default=1.0)), float(min(known, default=0.0))
     for values, colour, line, _ in drawn.values():
         axes.plot(percent, values, line, color=colour, linewidth=1.5)
     axes.axhline(0, color=GREY, linewidth=1, linestyle=":")

@@ -1,8 +1,9 @@
-"""Clinical factors: their distribution by outcome, and what a Cox model made of them."""
+"""Clinical factors: the curves of their groups, and what a Cox model made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fracsurv.plots.style import COLOURS, GREY, name_rows, new_figure
+
+if TYPE_CHECKING:
+    from lifelines import KaplanMeierFitter
 
 SHOWN_RATIOS = (0.05, 20.0)
 
@@ -45,3 +49,18 @@ def coefficient_forest(ratios: pd.DataFrame, labels: Mapping[str, str], *, prove
     axes.xaxis.set_minor_formatter(NullFormatter())
     figure.legend(loc="outside lower center", ncols=6)
     return figure
+
+
+def exact_band(fitter: KaplanMeierFitter) -> KaplanMeierFitter:
+    """The same Kaplan–Meier estimate, its 95 % band as wide as it should be where nobody or everybody had the event.
+
+    lifelines' band has no width there. The bounds are those of `metrics.calibration`: Clopper and Pearson's, for as
+    many as are still at risk, or as have had the event.
+    """
+    alive, band = fitter.survival_function_.iloc[:, 0].to_numpy(), fitter.confidence_interval_.to_numpy(copy=True)
+    band[alive == 1, 0] = 0.025 ** (1 / fitter.event_table["at_risk"].to_numpy()[alive == 1])
+    band[alive == 0, 1] = 1 - 0.025 ** (1 / max(1, fitter.event_table["observed"].sum()))
+    fitter.confidence_interval_.iloc[:, :] = band
+    fitter.confidence_interval_survival_function_ = fitter.confidence_interval_
+    fitter.confidence_interval_cumulative_density_.iloc[:, :] = 1 - band[:, ::-1]
+    return fitter

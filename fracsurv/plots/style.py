@@ -25,6 +25,7 @@ CHARACTER = 0.56
 
 def set_style() -> None:
     """Set the one style of all figures, for this process: DejaVu (comes with matplotlib), no top or right spine."""
+    mpl.rcdefaults()  # a matplotlibrc of the user's has no say
     sns.set_theme(
         context="notebook",
         style="ticks",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,12 @@ BEYOND_BRIGHTEST = 1.5
 """How many times the training's brightest pixel a radiograph's may be without a warning."""
 BEYOND = 0.1
 """Share of the training patients' range that a value may lie outside it without a warning."""
+MOSTLY = 0.5
+"""Share of the patients beyond the training's range from which a covariate is taken for one in another unit."""
+FEW = 5
+"""Patients who may well be beyond it, if no further than its own width."""
+OTHER_UNIT = 20
+"""Times that the longest follow-up may be shorter or longer than the training's, or else it is in another unit."""
 
 
 def shift_warnings(models: Sequence[ModelBundle], cohort: Cohort, work: Path, *, named_rows: bool) -> list[str]:
@@ -37,7 +43,7 @@ def shift_warnings(models: Sequence[ModelBundle], cohort: Cohort, work: Path, *,
     lines = values_beyond_training(models, cohort, named_rows=named_rows) + missing_value_warnings(models, cohort)
     if models[0].masked and (n := int((~cohort.has_image).sum())):
         lines.append(
-            f"column image: no radiograph in {n:,} of {counted(len(cohort), 'patient')}; in its place "
+            f"{cohort.column('image')}: no radiograph in {n:,} of {counted(len(cohort), 'patient')}; in its place "
             f"{models[0].experiment.name} takes the mean features of its training patients"
         )
     lines += finder_warnings(models, cohort, work) + grey_scale_warnings(models, work)
@@ -45,8 +51,9 @@ def shift_warnings(models: Sequence[ModelBundle], cohort: Cohort, work: Path, *,
     seen = seen_in_training(models[0].run, cohort)
     if seen is not None and seen.any():
         lines.append(
-            f"column patient_id: {int(seen.sum()):,} of {counted(len(cohort), 'patient')} with the id of a patient "
-            "in the models' training; if they are the same people, this does not show what the models do in others"
+            f"{cohort.column('patient_id')}: {int(seen.sum()):,} of {counted(len(cohort), 'patient')} with the id of "
+            "a patient in the models' training; if they are the same people, this does not show what the models do "
+            "in others"
         )
     return lines
 
@@ -57,13 +64,14 @@ def missing_value_warnings(models: Sequence[ModelBundle], cohort: Cohort) -> lis
     if n := cohort.n_excluded:
         everybody = counted(len(cohort) + n, "patient")
         lines.append(
-            f"column image: left out, without a radiograph: {n:,} of {everybody} (`missing_images: exclude`)"
+            f"{cohort.column('image')}: left out, without a radiograph: {n:,} of {everybody} "
+            "(`missing_images: exclude`)"
         )
     used = [] if models[0].experiment.image_alone else models[0].scaling.kinds
     missing = cohort.table[[covariate for covariate in used if covariate in cohort.covariates]].isna().sum()
     return lines + [
-        f"column {covariate}: missing in {n:,} of {counted(len(cohort), 'patient')}; in its place the models take "
-        "the median of their training patients (binary: the most frequent value)"
+        f"{cohort.column(covariate)}: missing in {n:,} of {counted(len(cohort), 'patient')}; in its place the models "
+        "take the median of their training patients (binary: the most frequent value)"
         for covariate, n in missing[missing > 0].items()
     ]
 
@@ -108,24 +116,62 @@ def grey_scale_warnings(models: Sequence[ModelBundle], work: Path) -> list[str]:
     ]
 
 
+def other_units(models: Sequence[ModelBundle], cohort: Cohort) -> list[str]:
+    """What seems to be in another unit than in training, one line each: most values of a covariate, or the times."""
+    ranges = [] if models[0].experiment.image_alone else _ranges(models, cohort)
+    lines = _other_time_unit(models, cohort)
+    kinds = models[0].scaling.kinds
+    for covariate, low, high, outside in ranges:
+        if kinds.get(covariate, "binary") == "binary" or low == high:  # not taken, or in no unit
+            continue
+        known, values = int(cohort.table[covariate].notna().sum()), cohort.table[covariate].iloc[outside]
+        far = not values.between(2 * low - high, 2 * high - low).any()
+        if len(outside) > MOSTLY * known and (far or len(outside) >= FEW):
+            lines.append(
+                f"{cohort.column(covariate)}: {len(outside):,} of {counted(known, 'patient')} beyond the training's "
+                f"range, {low:g} to {high:g}; in another unit?"
+            )
+    return [f"{line} If they are right, add --beyond-training" for line in lines]
+
+
+def _other_time_unit(models: Sequence[ModelBundle], cohort: Cohort) -> list[str]:
+    """A question where follow-up is of another size than the training's; without outcomes it is NaN."""
+    longest, last = float(cohort.table["time"].max()), max(model.baseline.last for model in models)
+    if not (longest * OTHER_UNIT < last or longest > last * OTHER_UNIT):
+        return []
+    what = "in another unit"
+    if cohort.time_unit == "days" and longest < last:
+        what = "years" if longest * 100 < last else "months"
+    return [
+        f"{cohort.column('time_days')}: the longest follow-up is {longest:g} {cohort.time_unit}, in training "
+        f"{last:g}; are these {what}?"
+    ]
+
+
+def _ranges(models: Sequence[ModelBundle], cohort: Cohort) -> Iterator[tuple[str, float, float, np.ndarray]]:
+    """Each covariate with its minimum and maximum in training, and the rows of the patients beyond them."""
+    ranges = [model.about["ranges"] for model in models]
+    for covariate in (each for each in cohort.covariates if all(each in fold for fold in ranges)):
+        low, high = min(fold[covariate][0] for fold in ranges), max(fold[covariate][1] for fold in ranges)
+        values, reach = cohort.table[covariate], BEYOND * (high - low)
+        yield covariate, low, high, np.flatnonzero((values < low - reach) | (values > high + reach))
+
+
 def values_beyond_training(models: Sequence[ModelBundle], cohort: Cohort, *, named_rows: bool) -> list[str]:
-    """Values beyond those of the training patients, and a `resolution` that does not fit.
+    """Values beyond those of the training patients, times of another size, and a `resolution` that does not fit.
 
     Parameters
     ----------
     named_rows : bool
         Whether rows and a patient's value are named: for the terminal, not for what is passed on.
     """
-    ranges = [model.about["ranges"] for model in models]
-    lines = resolution_warnings(cohort)
-    for covariate in (each for each in cohort.covariates if all(each in fold for fold in ranges)):
-        low, high = min(fold[covariate][0] for fold in ranges), max(fold[covariate][1] for fold in ranges)
-        values, reach = cohort.table[covariate], BEYOND * (high - low)
-        outside = np.flatnonzero((values < low - reach) | (values > high + reach))
+    lines = resolution_warnings(cohort) + _other_time_unit(models, cohort)
+    for covariate, low, high, outside in _ranges(models, cohort):
         if not len(outside):
             continue
         where = f": {len(outside):,} of {counted(len(cohort), 'patient')}"
         if named_rows:
-            where = f", {format_rows([cohort.file_rows[row] for row in outside])}: first {values[outside[0]]:g}"
-        lines.append(f"column {covariate}{where} beyond the training's range, {low:g} to {high:g}")
+            first = cohort.table[covariate][outside[0]]
+            where = f", {format_rows([cohort.file_rows[row] for row in outside])}: first {first:g}"
+        lines.append(f"{cohort.column(covariate)}{where} beyond the training's range, {low:g} to {high:g}")
     return lines

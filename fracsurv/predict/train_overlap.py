@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 from fracsurv.cohort.cohort import Cohort
 from fracsurv.utils.errors import UserError
 from fracsurv.utils.formatting import counted
+from fracsurv.utils.names import canonical
 
 
 def seen_in_training(run: Path, cohort: Cohort) -> NDArray | None:
-    """Which patients (n,) have the id of one whom the models were fitted or chosen on; None if it is not known."""
+    """Which patients (n,) have the id of one whom the models were fitted or chosen on; None if it is not known.
+
+    Capitals, accents' composition, blanks, dashes and invisible characters make no other id.
+    """
     known: set[str] = set()
     if (run / "splits.csv").exists():
         # a patient may be called NA
@@ -23,7 +27,8 @@ def seen_in_training(run: Path, cohort: Cohort) -> NDArray | None:
     for path in sorted(run.glob("experiments/*/fold-0/predictions.parquet"))[:1] if not known else ():
         predictions = pd.read_parquet(path)
         known = set(predictions.loc[predictions["split"].isin(["train", "validation"]), "patient_id"])
-    return cohort.table["patient_id"].isin(known).to_numpy() if known else None
+    alike = {canonical(name) for name in known}
+    return cohort.table["patient_id"].map(canonical).isin(alike).to_numpy() if known else None
 
 
 def id_fault(seen: NDArray) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 from fracsurv.cohort.cohort import Cohort, read_cohort
 from fracsurv.predict.predict import experiments_of, read_models, training_mismatches
 from fracsurv.predict.recalibrate import METHODS
+from fracsurv.predict.shift import other_units
 from fracsurv.predict.train_overlap import id_fault, seen_in_training, without_training_patients
 from fracsurv.predict.validate import Validated, outcome_faults, predictions_table
 from fracsurv.study.model_bundle import ModelBundle
@@ -46,7 +47,7 @@ class Admitted:
     warnings: list[str]
 
 
-def admit(run: Path, folder: Path, names: Sequence[str], overlap: str) -> Admitted:
+def admit(run: Path, folder: Path, names: Sequence[str], overlap: str, *, beyond_training: bool = True) -> Admitted:
     """Fold models of these experiments, and the patients of a cohort whom they may be evaluated on.
 
     Parameters
@@ -57,6 +58,8 @@ def admit(run: Path, folder: Path, names: Sequence[str], overlap: str) -> Admitt
         Experiments; all of the run if empty.
     overlap : {'refuse', 'exclude', 'keep'}
         What to do with patients who have the id of a training patient.
+    beyond_training : bool
+        Whether values may be as `shift.other_units` asks about; cautions name them then.
 
     Raises
     ------
@@ -73,7 +76,8 @@ def admit(run: Path, folder: Path, names: Sequence[str], overlap: str) -> Admitt
     leaves_out = overlap == "exclude" and met is not None and not met.all()
     others = cohort.of_rows(np.flatnonzero(~met)) if leaves_out else cohort
     for each in models.values():
-        faults += [fault for fault in training_mismatches(each, others) if fault not in faults]
+        found = training_mismatches(each, others) + ([] if beyond_training else other_units(each, others))
+        faults += [fault for fault in found if fault not in faults]
     if faults:
         named = overlap == "refuse" and met is not None and met.any()
         raise UserError([*faults, id_fault(met)] if named else faults)

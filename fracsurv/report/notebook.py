@@ -18,6 +18,7 @@ from fracsurv.study.prepare import prepare, prepare_store
 from fracsurv.study.results import evaluated_alpha, is_complete
 from fracsurv.study.run import Run
 from fracsurv.utils.devices import keep_freed_memory
+from fracsurv.utils.errors import UserError, shorten
 from fracsurv.utils.files import atomic_path, locked
 from fracsurv.utils.formatting import plain
 
@@ -29,21 +30,46 @@ SHORT = {
 }
 
 
-def open_notebook(cohort: str = "", profile: str = "tiny", out: str = "", *, kinds: Iterable[str] = ()) -> Run:
+def text_of(parameter: object) -> str:
+    """A notebook's parameter as text, empty for None: papermill makes a number of `-p cohort 2024`."""
+    return "" if parameter is None else str(parameter)
+
+
+def names_of(parameter: object) -> list[str]:
+    """The names of a notebook's parameter: a list, or text with commas."""
+    given = parameter if isinstance(parameter, list | tuple) else text_of(parameter).split(",")
+    return [name for name in (text_of(each).strip() for each in given) if name]
+
+
+def whole_of(name: str, parameter: object) -> int:
+    """A notebook's parameter as a whole number; papermill may have made text of it, or 1000.0 of 1e3."""
+    try:
+        if float(parameter) == int(float(parameter)):
+            return int(float(parameter))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise UserError(f"parameter {name}: {shorten(parameter)}; must be a whole number")
+
+
+def open_notebook(
+    cohort: object = "", profile: object = "tiny", out: object = "", *, kinds: Iterable[str] = ()
+) -> Run:
     """The run of a notebook's parameters, prepared; sets the figures' style.
 
     Parameters
     ----------
-    cohort : str
+    cohort : str, path or number
         Cohort folder. Empty: the profile's own simulated cohort, `data/PROFILE`, made if it is not there.
-    out : str
+    profile : str, path or number
+        Name, or YAML file.
+    out : str, path or number
         Folder of results. Empty: `reports/PROFILE` for the profile's own cohort, `reports/COHORT-PROFILE` else.
     kinds : iterable of 'crops' and 'full'
         The images that the notebook looks at.
     """
-    settings = load_profile(profile)
-    folder = Path(cohort) if cohort else WORKPLACE / "data" / settings.name
-    if not cohort:
+    settings = load_profile(text_of(profile))
+    folder = Path(text_of(cohort) or WORKPLACE / "data" / settings.name)
+    if not text_of(cohort):
         with locked(folder.with_name(f".{folder.name}.lock")):  # two notebooks may be opened at once
             if not folder.exists():
                 from fracsurv.simulate import simulate_cohort
@@ -52,7 +78,7 @@ def open_notebook(cohort: str = "", profile: str = "tiny", out: str = "", *, kin
     own = folder.resolve() == (WORKPLACE / "data" / settings.name).resolve()
     name = settings.name if own else f"{folder.resolve().name}-{settings.name}"
     set_style()
-    return prepare(folder, out or WORKPLACE / "reports" / name, settings, kinds=kinds)
+    return prepare(folder, text_of(out) or WORKPLACE / "reports" / name, settings, kinds=kinds)
 
 
 def ensure(run: Run, names: Iterable[str]) -> None:

@@ -28,6 +28,7 @@ def write_validation(
     n_draws: int,
     seed: int,
     workers: int = 1,
+    beyond_training: bool = False,
 ) -> list[str]:
     """Execute notebook 07 on a run's models and a cohort, and write the new folder `out`.
 
@@ -36,7 +37,7 @@ def write_validation(
 
     Parameters
     ----------
-    run, folder, names, overlap
+    run, folder, names, overlap, beyond_training
         As for `validation_files.admit`.
 
     Returns
@@ -52,7 +53,7 @@ def write_validation(
     check_outside(out, folder)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: is there already and not empty; give a new folder")
-    admitted = admit(run, folder, names, overlap)
+    admitted = admit(run, folder, names, overlap, beyond_training=beyond_training)
     first = next(iter(admitted.models.values()))
     both_real = first[0].about["provenance"] == admitted.cohort.provenance == "real"
     parameters = {"run": str(run.resolve()), "cohort": str(folder.resolve()), "out": "."}  # the notebook's own folder

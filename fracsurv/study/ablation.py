@@ -33,7 +33,7 @@ DIFFERENCE_COLUMNS = [
     "difference", "ci_low", "ci_high", "se", "p", "p_holm",
 ]  # fmt: skip
 FAMILY = ["reference", "split", "metric", "horizon_days"]
-TABLES_VERSION = 2
+TABLES_VERSION = 3
 """Raised whenever the same fold models would give other tables, or tables with other columns."""
 Draws = dict[tuple[str, str, float], np.ndarray]
 
@@ -205,7 +205,7 @@ def _differences(table: pd.DataFrame, draws: dict[str, Draws], references: Itera
             if name == reference or (reference, *key) not in means:
                 continue
             paired = draws[name][split, metric, horizon] - draws[reference][split, metric, horizon]
-            low, high = percentile_interval(paired)
+            low, high = percentile_interval(paired, paired=True)
             if np.isnan(low):
                 continue
             days = np.nan if horizon < 0 else horizon

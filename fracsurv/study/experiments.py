@@ -90,8 +90,8 @@ def evaluate_best_alpha(run: Run, name: str) -> float:
             record = read_json(run.folder(name, fold, alpha) / "fit.json")
             result = {column: record[column] for column in ("validation_c_index", "best_epoch", "seconds")}
             rows.append({"alpha": alpha, "fold": fold, **result})
-    sweep = pd.DataFrame(rows)
-    best = float(sweep.groupby("alpha")["validation_c_index"].mean().idxmax())
+    sweep = pd.DataFrame(rows).astype({"validation_c_index": float})
+    best = float(sweep.groupby("alpha")["validation_c_index"].mean().fillna(0).idxmax())
     sweep["selected"] = sweep["alpha"] == best
     with atomic_path(run.folder(name) / "sweep.csv") as temporary:
         sweep.to_csv(temporary, index=False)
@@ -151,7 +151,7 @@ def _fit_record(run: Run, model: nn.Module, recipe: Recipe, fitted: Fit) -> dict
     """What `fit.json` says of a network's fit."""
     return {
         "best_epoch": fitted.best_epoch,
-        "validation_c_index": fitted.best_c_index,
+        "validation_c_index": None if np.isnan(fitted.best_c_index) else fitted.best_c_index,
         "parameters": count_parameters(model),
         "trainable_parameters": count_parameters(model, trainable=True),
         "seed": recipe.seed,

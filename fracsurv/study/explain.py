@@ -162,7 +162,7 @@ def _explain(run: Run, name: str, split: str, patients: int, progress: bool) -> 
 
 
 def _with_interval(factors: list[tuple[pd.DataFrame, np.ndarray]]) -> pd.DataFrame:
-    low, high = percentile_interval(np.mean([drawn for _, drawn in factors], axis=0)).T
+    low, high = percentile_interval(np.mean([drawn for _, drawn in factors], axis=0), paired=True).T
     return pd.concat([losses.assign(ci_low=low, ci_high=high) for losses, _ in factors], ignore_index=True)
 
 

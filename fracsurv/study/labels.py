@@ -9,7 +9,7 @@ from fracsurv.cohort.summary import missing_summary
 from fracsurv.config import TRUE_RISK, Experiment
 from fracsurv.detection.locate import boxes_line, of_finder
 from fracsurv.study.leakage import grey_scale_warning
-from fracsurv.study.protocol import PROVENANCE, chosen_alpha
+from fracsurv.study.protocol import PROVENANCE, chosen_alpha, fit_records
 from fracsurv.study.run import Run
 from fracsurv.utils.files import read_json
 
@@ -66,6 +66,9 @@ def run_notes(run: Run, names: Iterable[str]) -> list[tuple[str, str]]:
     elsewhere = [run.experiments[name].title for name in rows if run.experiments[name].model == "predictions"]
     same = run.cohort.provenance == "simulated" and "external" in set(run.splits["split"])
     draws = run.profile.bootstrap_draws
+    unranked = [fit for fit in fit_records(run, rows) if fit.get("validation_c_index", 0) is None]
+    last = [f"{run.experiments[fit['experiment']].title}, fold {fit['fold'] + 1}" for fit in unranked]
+    last = f"No two validation patients can be ranked, so the last epoch was kept: {', '.join(dict.fromkeys(last))}."
     notes = [
         ("cohort", run.cohort.description),
         ("profile", profile_line(run) or f"Profile {run.profile.name}."),
@@ -75,6 +78,7 @@ def run_notes(run: Run, names: Iterable[str]) -> list[tuple[str, str]]:
         ("radiographs", masked_summary(run)),
         ("covariates", missing_summary(run.cohort, run.trained_on())),
         ("Cox regression", "; ".join(cox)),
+        ("epochs", last * bool(unranked)),
         ("from elsewhere", f"{', '.join(elsewhere)}: may have met these patients in training" * bool(elsewhere)),
         ("grey scale", grey_scale_warning(run)),
         ("times", coarse_times_warning(run.cohort)),

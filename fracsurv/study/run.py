@@ -27,7 +27,7 @@ from fracsurv.vertebrae.slots import read_slots
 if TYPE_CHECKING:
     import torch
 
-FIT_VERSION = 3
+FIT_VERSION = 4
 """Raised whenever the same cohort and settings would give other fits."""
 EVALUATION_VERSION = 4
 """Raised whenever the same fits would give other predictions, metrics, `model.json` or explanations."""

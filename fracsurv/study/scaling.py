@@ -27,7 +27,7 @@ class Scaling:
     indicators : list of str
         Columns of 0 and 1 that follow, which say where a covariate is not known.
     constant : list of str
-        Those of them that were constant in the training patients: 0 for everybody.
+        Indicators and continuous covariates that were constant in the training patients: 0 for everybody.
     block_mean, block_sd : list of float
         Of the vertebral covariates that follow those; empty for a model without them.
     """
@@ -51,7 +51,7 @@ class Scaling:
         values = cohort.table[list(self.kinds)].to_numpy(float)
         unknown = np.isnan(values)
         values = np.where(unknown, self.fill_values, values)
-        values = (values - self.mean) / self.sd
+        values = (values - self.mean) / self.sd * ~np.isin(list(self.kinds), self.constant)
         indicated = [list(self.kinds).index(name.removesuffix(MISSING)) for name in self.indicators]
         values = np.hstack([values, unknown[:, indicated] & np.isin(self.indicators, self.informative)])
         if self.block_mean:
@@ -78,6 +78,7 @@ def fit_scaling(cohort: Cohort, train: np.ndarray, *, morphometry: bool = False)
     values = np.where(np.isnan(values), fill_values, values)
     continuous = np.array([kind == "continuous" for kind in kinds.values()])
     scaler = StandardScaler().fit(values)
+    constant = continuous & (scaler.scale_ == 1) & (scaler.var_ != 1)  # but for rounding errors
     block = StandardScaler().fit(vertebral_covariates(cohort)[train]) if morphometry else None
     return Scaling(
         kinds,
@@ -85,7 +86,10 @@ def fit_scaling(cohort: Cohort, train: np.ndarray, *, morphometry: bool = False)
         np.where(continuous, scaler.mean_, 0.0).tolist(),
         np.where(continuous, scaler.scale_, 1.0).tolist(),
         cohort.indicators,
-        constant_indicators(cohort.table.iloc[train], cohort.indicators),
+        [
+            *constant_indicators(cohort.table.iloc[train], cohort.indicators),
+            *np.array(list(kinds))[constant].tolist(),
+        ],
         block.mean_.tolist() if block else [],
         block.scale_.tolist() if block else [],
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fracsurv.cohort.summary import label
 from fracsurv.config import derive_seed
 from fracsurv.metrics import bootstrap, percentile_interval, resampled
+from fracsurv.metrics.competing import event_share as metrics_share
 from fracsurv.study.ablation import bootstrap_seed
 from fracsurv.study.protocol import FEW_EVENTS, FEWEST_EVENTS, FEWEST_PATIENTS
 from fracsurv.study.results import by_split, read_predictions, risk_of
@@ -138,20 +139,27 @@ def _c_index(
         if first is None:
             first, low, high = (value, draws), np.nan, np.nan
         else:
-            low, high = percentile_interval(draws - first[1])
+            low, high = percentile_interval(draws - first[1], paired=True)
         result[name] |= {"difference": value - first[0], "difference_low": low, "difference_high": high}
     return result
 
 
 def _ratio(event, time, probability, horizon: float, n_draws: int, seed: int) -> dict[str, float]:
-    """Observed over expected risk by the horizon; NaN where follow-up ends before it or nobody has an event by it."""
+    """Observed over expected risk by the horizon; NaN where follow-up ends before it, or none was expected.
+
+    Where nobody, or everybody, had the event, all draws agree on that: the bounds are then exact.
+    """
 
     def ratio(rows) -> float:
         return event_share(event[rows], time[rows], horizon) / probability[rows].mean()
 
-    if not (event & (time <= horizon)).any():  # 0 in every resample too, as if it were known without error
+    share, *exact = metrics_share(event, time, horizon)
+    if not probability.any():
         return {"ratio": np.nan, "ratio_low": np.nan, "ratio_high": np.nan}
-    low, high = percentile_interval(resampled(ratio, len(time), n_draws, seed))
+    if share in (0, 1):
+        low, high = np.array(exact) / probability.mean()
+    else:
+        low, high = percentile_interval(resampled(ratio, len(time), n_draws, seed))
     return {"ratio": ratio(slice(None)), "ratio_low": float(low), "ratio_high": float(high)}
 
 

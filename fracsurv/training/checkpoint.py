@@ -5,6 +5,7 @@ All are safetensors with JSON in their header, or CSV, and appear whole or not a
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,14 @@ Rows = list[dict[str, float]]
 
 
 def best_epoch(history: Rows) -> int:
-    """The epoch with the highest validation C-index, the earlier one of equals; 0 before the first validation."""
-    found = [(row["validation_c_index"], -row["epoch"]) for row in history if "validation_c_index" in row]
-    return -max(found)[1] if found else 0
+    """The epoch with the highest validation C-index, the earlier one of equals; 0 before the first validation.
+
+    The last one where no two validation patients can be ranked, so that C is NaN.
+    """
+    known = [(row["epoch"], row["validation_c_index"]) for row in history if "validation_c_index" in row]
+    if all(math.isnan(c_index) for _, c_index in known):
+        return known[-1][0] if known else 0
+    return max(known, key=lambda each: (each[1], -each[0]))[0]
 
 
 class Checkpoint:

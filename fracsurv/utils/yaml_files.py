@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from fracsurv.utils.errors import closest, shorten
+from fracsurv.utils.errors import LONGEST_SHOWN, closest, shorten
+from fracsurv.utils.names import plain
 
 EXPECTED = {
     "bool_type": "must be true or false",
@@ -30,17 +30,23 @@ PLAINER = (
 
 
 class _Loader(yaml.SafeLoader):
-    """Notes keys that occur twice in one mapping; YAML would silently keep the last."""
+    """Notes keys that occur twice in one mapping, however they are written; YAML would silently keep the last."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.repeated: list[tuple[str, int]] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        counts = Counter(key.value for key in keys)
-        last = {key.value: key.start_mark.line + 1 for key in keys}
-        self.repeated += [(name, last[name]) for name, n in counts.items() if n > 1]
+        first: dict[Any, str] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            text = plain(key.value)
+            # yes and true are one key, and so are 1 and 1.0
+            value = text if key.tag.endswith((":str", ":merge", ":value")) else self.construct_object(key)
+            earlier = first.get(text, first.get(value))
+            if earlier is not None:
+                other = "" if earlier == key.value else f", also written {ascii(earlier)[:LONGEST_SHOWN]}"
+                self.repeated.append((f"{shorten(key.value)}{other}", key.start_mark.line + 1))
+            first |= {text: key.value, value: key.value}
         return super().construct_mapping(node, deep)
 
 
@@ -54,7 +60,7 @@ def read_yaml(path: Path, faults: list[str]) -> dict[Any, Any] | None:
         where = " (must be UTF-8)" if isinstance(error, UnicodeDecodeError) else ""
         faults.append(f"{path.name}: not readable as YAML{where if line is None else f' (line {line + 1})'}")
         return None
-    faults += [f"{path.name}, {shorten(name)}: given twice (line {line}); keep one" for name, line in loader.repeated]
+    faults += [f"{path.name}, {name}: given twice (line {line}); keep one" for name, line in loader.repeated]
     if content is None or isinstance(content, dict):
         return content or {}
     faults.append(f"{path.name}: {EXPECTED['dict_type']}")
