@@ -104,11 +104,14 @@ def check(
         except UserError as error:  # the radiographs are read all the same
             faults = [*error.faults, *unreadable(cohort, workers=workers, progress=True)]
             raise UserError(list(dict.fromkeys(faults))) from None
-        if outcome and (faults := split_faults(checked)):
+        faults = split_faults(checked) if outcome else []
+        try:
+            odd = implausible_radiographs(checked, workers=workers, progress=True)
+        except UserError as error:
+            faults += error.faults
+        if faults:
             raise UserError(faults)
-        odd = implausible_values(checked, outcome=outcome) + implausible_radiographs(
-            checked, workers=workers, progress=True
-        )
+        odd = implausible_values(checked, outcome=outcome) + odd
     except UserError as error:
         if not summary:
             raise

@@ -350,7 +350,7 @@ BOXES = [
     Case("a truth that is text", table_bytes(b"hello", "truth.parquet"), "truth.parquet: not readable"),
 ]  # fmt: skip
 ODD = [
-    Case("one event", column("event", lambda t: (np.arange(N) == 5).astype(int)), "1 events for 2 covariates", 0),
+    Case("one event", column("event", lambda t: (np.arange(N) == 5).astype(int)), "cohort: 1 training patients with an event"),
     Case("all events at one time", column("time_days", lambda t: np.where(t["event"] == 1, 500, t["time_days"])), "no faults", 0),
     Case("a constant covariate", column("age", lambda t: 70), "column age: the same for everybody", 0),
     Case("a covariate that separates", column("smoker", lambda t: t["event"]), "every patient with an event has 1", 0),

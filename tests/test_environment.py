@@ -173,3 +173,12 @@ def test_check_in_any_locale_from_any_folder(tmp_path, locale):
     assert b"no faults; real; radiographs: none" in done.stdout
     assert f" {table['t_score'].mean():.1f} ".encode() in done.stdout  # with a hyphen in the minus sign's place
     assert b"T-score, ?" in done.stdout
+
+
+def test_weights_that_were_fetched_before_are_found_again(monkeypatch, tmp_path):
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "torch").mkdir()
+    assert isolated()["TORCH_HOME"] == str(tmp_path / "torch")
+    monkeypatch.setenv("TORCH_HOME", "/elsewhere")
+    assert isolated()["TORCH_HOME"] == "/elsewhere"

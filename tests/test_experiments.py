@@ -245,6 +245,17 @@ class TestCox:
         expected = before.coefficients / np.where(np.arange(x.shape[1]) == column, factor, 1.0)
         np.testing.assert_allclose(after.coefficients, expected, rtol=1e-5)
 
+    @pytest.mark.parametrize("seed", range(58, 62))  # an intermediate step overflows in one of them
+    def test_a_rare_factor_coded_the_other_way_changes_its_sign_alone(self, seed):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(40, 4))
+        x[:, 3] = rng.random(40) < 0.08
+        time = np.ceil(rng.exponential(10, size=40) * np.exp(-x[:, 0] * 0.7))
+        event = rng.random(40) < 0.3
+        plain, turned = fit_cox(x, event, time), fit_cox(np.column_stack([x[:, :3], 1 - x[:, 3]]), event, time)
+        assert turned.penalised == plain.penalised
+        np.testing.assert_allclose(turned.coefficients, plain.coefficients * [1, 1, 1, -1], atol=1e-6)
+
     def test_a_covariate_that_is_the_time_itself_alone_is_penalised(self):
         rng = np.random.default_rng(2)
         time, other = rng.uniform(1, 100, 300), rng.normal(size=300)

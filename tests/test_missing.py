@@ -144,6 +144,15 @@ def test_a_continuous_covariate_that_is_constant_in_training_is_0_for_everybody(
     assert scaling(cohort)[:59, 0].std() == pytest.approx(1)
 
 
+def test_a_covariate_standardised_before_is_not_constant(tmp_path):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        values = rng.normal(size=60)
+        table = tabular().assign(z=(values - values.mean()) / values.std())
+        cohort = read_cohort(write_cohort(tmp_path, table, covariates={"z": "continuous"}))
+        assert fit_scaling(cohort, np.arange(60)).constant == []
+
+
 def test_one_pattern_of_missing_values_is_one_covariate_to_cox(tmp_path):
     """As in R's coxph, a column that follows from those before it is left out, and no other changes."""
     table = incomplete().assign(smoker=lambda t: (t["smoker"] == 1).astype(int))

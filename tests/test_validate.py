@@ -18,10 +18,11 @@ from fracsurv.cli import app
 from fracsurv.cohort.cohort import read_cohort
 from fracsurv.config import load_profile
 from fracsurv.metrics import Estimate, kaplan_meier
+from fracsurv.metrics.validation import Drawn
 from fracsurv.predict.predict import read_models
 from fracsurv.predict.shift import other_units, values_beyond_training
 from fracsurv.predict.train_overlap import without_training_patients
-from fracsurv.predict.validate import COLUMNS, outcome_faults, validate_experiment
+from fracsurv.predict.validate import COLUMNS, _over_folds, outcome_faults, validate_experiment
 from fracsurv.predict.validation_files import Admitted, admit, write_files
 from fracsurv.study.experiments import run_experiment
 from fracsurv.study.model_bundle import read_bundle
@@ -469,3 +470,12 @@ class TestRefuses:
         result = CliRunner().invoke(app, ["validate", str(others), str(others), "--out", str(tmp_path / "o")])
         assert "no models to apply" in str(result.exception)
         assert (tmp_path / "full" / "note.txt").read_text() == "mine"
+
+
+def test_exact_bounds_of_one_fold_model_widen_the_interval_of_their_mean():
+    draws = np.random.default_rng(0).normal(0.01, 0.001, 400)
+    key = ("net_benefit", 365.0, 0.1)
+    exact, plain = Drawn(0.0, np.zeros(400), -0.06, 0.09), Drawn(0.01, draws)
+    (row,) = _over_folds({("0", *key): exact, ("1", *key): plain}, ["0", "1"])
+    low, high = np.percentile(draws, [2.5, 97.5])
+    assert (row["low"], row["high"]) == pytest.approx(((-0.06 + low) / 2, (0.09 + high) / 2))

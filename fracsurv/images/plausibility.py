@@ -147,6 +147,8 @@ def corrections_off_radiographs(cohort: Cohort) -> list[str]:
 
 def corrections_beside_faults(folder: Path) -> list[str]:
     """The same faults in a cohort that has other ones too, for patients and radiographs that are clear."""
+    if not folder.is_dir():
+        return []
     settings = read_settings(folder, [])
     column, patient = (Columns("", settings.columns, {}).theirs(name) for name in ("image", "patient_id"))
     read = read_table(folder, [], [column, patient])

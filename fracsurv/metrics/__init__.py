@@ -12,7 +12,7 @@ evaluate on.
 - Any of these may be a column, (n, 1).
 - `times` and `horizons`, (n_times,): strictly increasing.
 - `surv`, (n, n_times): probabilities of no event by each of `times`. `probability`, (n,): of the event by `at`.
-  Rounding errors beyond 0 or 1, of the type in which they are given (float32: 1.0000001), are clipped.
+  Rounding errors beyond 0 or 1 (float32 gives 1.0000001), up to 1e-6, are clipped.
 
 "Weighted" metrics weight patients by 1 / G, the inverse of the training fold's probability to be still uncensored. A
 metric without an answer is NaN, never an error. Every function raises ValueError, naming the argument, for unequal

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-ROUNDING = 8  # last digits by which a probability may be off: float32 sums and products give 1.0000001
+ROUNDING = 1e-6  # by which a probability may lie outside of 0 to 1: sums and products in float32 give 1.0000001
 
 
 def survival(event: ArrayLike, time: ArrayLike, suffix: str = "") -> tuple[NDArray, NDArray]:
@@ -53,14 +53,14 @@ def risk_by_time(values: ArrayLike, n: int, n_times: int) -> NDArray:
 
 def probability(values: ArrayLike, n: int) -> NDArray:
     """One value in [0, 1] a patient."""
-    values = without_noise(values, risk(values, n, "probability"), 1.0)
+    values = without_noise(risk(values, n, "probability"), 1.0)
     _refuse((values < 0) | (values > 1), values, "probability", "in [0, 1]")
     return values
 
 
 def surv(surv: ArrayLike, n: int, usable: NDArray, name: str = "surv") -> NDArray:
     """Probabilities (n, n_times); columns that are not `usable` (n_times,) are not checked."""
-    surv = without_noise(surv, _numbers(surv, name), 1.0)
+    surv = without_noise(_numbers(surv, name), 1.0)
     if surv.ndim == 1 and len(usable) == 1:
         surv = surv[:, None]
     if surv.shape != (n, len(usable)):
@@ -71,11 +71,9 @@ def surv(surv: ArrayLike, n: int, usable: NDArray, name: str = "surv") -> NDArra
     return surv
 
 
-def without_noise(given: ArrayLike, values: NDArray, high: float = np.inf) -> NDArray:
-    """`values` clipped to [0, high] where they lie outside by rounding errors of the type that was given."""
-    kind = np.asarray(given).dtype
-    noise = ROUNDING * np.finfo(kind).eps if kind.kind == "f" else 0.0
-    return np.where((values >= -noise) & (values <= high + noise), values.clip(0, high), values)
+def without_noise(values: NDArray, high: float = np.inf) -> NDArray:
+    """`values` clipped to [0, high] where they lie outside by rounding errors."""
+    return np.where((values >= -ROUNDING) & (values <= high + ROUNDING), values.clip(0, high), values)
 
 
 def times(times: ArrayLike, name: str = "times") -> NDArray:

@@ -213,7 +213,7 @@ def events_ratio(event: ArrayLike, expected: ArrayLike) -> Estimate:
     >>> [round(float(each), 3) for each in events_ratio([1, 1, 0, 0], [0.5, 0.25, 0.25, 1.0])]
     [1.0, 0.25, 3.998]
     """
-    expected = check.without_noise(expected, check.finite(expected, "expected"))
+    expected = check.without_noise(check.finite(expected, "expected"))
     event, _ = check.survival(event, np.ones(len(expected)))
     if (expected < 0).any():
         raise ValueError(f"expected must be >= 0, got {expected.min()}")

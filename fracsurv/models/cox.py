@@ -44,7 +44,7 @@ class CoxFit:
 
 
 def fit_cox(tabular: np.ndarray, event: np.ndarray, time: np.ndarray) -> CoxFit:
-    """Fit Cox PH (Efron ties) to covariates (n, p), without a penalty wherever the likelihood has a maximum.
+    """Fit Cox PH (Efron ties) to covariates (n, p), without a penalty unless a coefficient runs away (`RUNAWAY`).
 
     A covariate that is constant, or a linear combination of earlier ones, among those at risk at the first event is
     left out (coefficient 0), as R's `coxph` does. One that separates the events (a rare factor whose few carriers all
@@ -117,7 +117,9 @@ def _newton(values: np.ndarray, outcome: np.ndarray, penalty: np.ndarray) -> np.
     """Coefficients of scikit-survival's fit; where it breaks down, infinite."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "overflow")  # of a step that is halved
         try:
-            return CoxPHSurvivalAnalysis(ties="efron", alpha=penalty).fit(values, outcome).coef_
+            found = CoxPHSurvivalAnalysis(ties="efron", alpha=penalty).fit(values, outcome).coef_
+            return found if np.isfinite(found).all() else np.full(values.shape[1], np.inf)
         except (ValueError, ArithmeticError, RuntimeWarning, UserWarning, np.linalg.LinAlgError):
             return np.full(values.shape[1], np.inf)

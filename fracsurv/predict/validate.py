@@ -195,8 +195,10 @@ def _over_folds(drawn: dict[metrics.ValidationKey, Drawn], folds: list[str]) -> 
     for model, metric, horizon, threshold in wanted:
         of = [drawn[one, metric, horizon, threshold] for one in (folds if model == FOLD_MEAN else [model])]
         values = [each.value for each in of]
-        mean = Drawn(float(np.mean(values)), *(np.mean([getattr(each, what) for each in of], axis=0)
-                                               for what in ("draws", "low", "high")))  # fmt: skip
+        # a fold model without exact bounds goes into their mean with its own interval
+        exact = any(np.isfinite(each.low) for each in of)
+        low, high = np.mean([each.interval() for each in of], axis=0) if exact else (np.nan, np.nan)
+        mean = Drawn(float(np.mean(values)), np.mean([each.draws for each in of], axis=0), low, high)
         sd = _sd(values) if model == FOLD_MEAN else np.nan
         rows.append(_row(model, metric, horizon, Estimate(mean.value, *mean.interval()), sd, threshold))
     return rows

@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fracsurv.cohort.cohort import Cohort
 from fracsurv.cohort.covariates import MISSING, constant_indicators
+from fracsurv.models.cox import is_constant
 from fracsurv.vertebrae.covariates import vertebral_covariates
 
 
@@ -78,7 +79,7 @@ def fit_scaling(cohort: Cohort, train: np.ndarray, *, morphometry: bool = False)
     values = np.where(np.isnan(values), fill_values, values)
     continuous = np.array([kind == "continuous" for kind in kinds.values()])
     scaler = StandardScaler().fit(values)
-    constant = continuous & (scaler.scale_ == 1) & (scaler.var_ != 1)  # but for rounding errors
+    constant = continuous & is_constant(values)
     block = StandardScaler().fit(vertebral_covariates(cohort)[train]) if morphometry else None
     return Scaling(
         kinds,

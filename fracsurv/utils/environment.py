@@ -49,9 +49,12 @@ def isolated() -> dict[str, str]:
     except (KeyError, OSError):
         environment["LOGNAME"] = f"user-{os.getuid()}"
     try:
-        Path.home()
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
-        environment["HOME"] = str(own)
+        environment["HOME"], caches = str(own), own
+    for name, folder in (("TORCH_HOME", "torch"), ("HF_HOME", "huggingface")):  # weights that were fetched before
+        if (caches / folder).is_dir():
+            environment.setdefault(name, str(caches / folder))
     return environment
 
 
