@@ -266,12 +266,18 @@ def test_what_headers_say_is_told_without_their_text(hospital, values, told):
     assert not any(private in line for private in ("Berg", "1234"))
 
 
-def test_pixels_beyond_the_headers_bits_are_told(hospital):
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_pixels_beyond_the_headers_bits_are_told_as_they_are_in_the_file(hospital, photometric):
     folder, set_header = hospital
+    set_header(range(30), PhotometricInterpretation=photometric)
     set_header([4, 9], BitsStored=11, HighBit=10)
+    inside = pydicom.dcmread(folder / pd.read_csv(folder / "cohort.csv")["image"][4])
+    inside = np.frombuffer(inside.PixelData, "<u2")  # pydicom's own array is cut to the header's bits
     (line,) = implausible_radiographs(read_cohort(folder))
-    assert line.startswith("column image, rows 6, 11: a pixel of ")
-    assert ", and at most 2,047 by its header; they are read as they are" in line
+    assert line.startswith(
+        f"column image, rows 6, 11: a pixel of {inside.max():,}, and at most 2,047 by its header; "
+    )
+    assert "; they are read as they are" in line
 
 
 def test_windowed_radiographs_are_read_as_displayed_wherever_they_are_read(hospital, tmp_path):

@@ -59,6 +59,8 @@ class Seen(NamedTuple):
     header: HeaderFacts | None
     brightest: int
     dtype: np.dtype
+    beyond: list[tuple[int, int]]
+    """See `read_radiograph`."""
 
 
 Oddities = Iterator[tuple[Sequence[int], str]]
@@ -224,15 +226,16 @@ def _looked_at(folder: Path, names: Sequence[str], windowed: bool, workers: int,
 def _look(folder: Path, names: Sequence[str], windowed: bool) -> list[Seen | str]:
     found: list[Seen | str] = []
     for name in names:
+        beyond: list[tuple[int, int]] = []
         try:
-            image = read_radiograph(folder / name, name=name, windowed=windowed)
+            image = read_radiograph(folder / name, name=name, windowed=windowed, beyond=beyond)
         except UserError as error:
             found.append("; ".join(error.faults))
             continue
         digest = hashlib.sha256(repr((image.shape, image.dtype.str)).encode() + image.tobytes()).hexdigest()
         small = resize(image, THUMBNAIL).astype(np.float32)
-        header = header_facts(folder / name, name, windowed=windowed)
-        found.append(Seen(image.shape, digest, small, header, int(image.max()), image.dtype))
+        header = header_facts(folder / name, name)
+        found.append(Seen(image.shape, digest, small, header, int(image.max()), image.dtype, beyond))
     return found
 
 
@@ -269,12 +272,12 @@ def _headers(seen: Sequence[Seen]) -> Oddities:
         yield frontal, "a frontal view by its header; lateral ones are expected"
     if burnt_in := [row for row, header in known.items() if header.burnt_in]:
         yield burnt_in, "text is burnt into the picture by its header; a name would be shown in the report"
-    if beyond := [row for row, header in known.items() if seen[row].brightest > header.highest + 0.5]:
-        brightest, highest = seen[beyond[0]].brightest, known[beyond[0]].highest
+    if beyond := [row for row, each in enumerate(seen) if each.beyond]:
+        value, last = seen[beyond[0]].beyond[0]
         yield (
             beyond,
-            f"a pixel of {brightest:,.0f}, and at most {highest:,.0f} by its header; they are read as they are: are "
-            "overlays or a border among them?",
+            f"a pixel of {value:,}, and at {'most' if value > last else 'least'} {last:,} by its header; they are "
+            "read as they are, where they fit in 16 bits: are overlays or a border among them?",
         )
     spacing = {row: header.spacing for row, header in known.items() if header.spacing}
     usual = float(np.median(list(spacing.values()))) if spacing else 0.0

@@ -28,7 +28,13 @@ EIGHT_TO_SIXTEEN = 257
 _GREY_MODES = ("L", "LA", "RGB", "RGBA", "P", "PA", "1", "CMYK", "YCbCr")
 
 
-def read_radiograph(path: str | Path, *, name: str | None = None, windowed: bool = False) -> np.ndarray:
+def read_radiograph(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    windowed: bool = False,
+    beyond: list[tuple[int, int]] | None = None,
+) -> np.ndarray:
     """Read a DICOM, PNG, TIFF or JPEG radiograph.
 
     Parameters
@@ -40,6 +46,9 @@ def read_radiograph(path: str | Path, *, name: str | None = None, windowed: bool
     windowed : bool
         DICOM as it is displayed: the first VOI table or window of the header is applied, and what it can give is
         stretched over 0 to 65535. Otherwise the values before that. Other formats are read as they are.
+    beyond : list, optional
+        Gets, of a DICOM file whose pixels have more bits than its header says, the stored value furthest beyond, and
+        the last one that the header allows.
 
     Returns
     -------
@@ -61,7 +70,7 @@ def read_radiograph(path: str | Path, *, name: str | None = None, windowed: bool
     name = name or path.name
     dicom = is_dicom(path, name)
     try:
-        return read_dicom(path, name, windowed=windowed) if dicom else _read_picture(path, name)
+        return read_dicom(path, name, windowed=windowed, beyond=beyond) if dicom else _read_picture(path, name)
     except UserError:
         raise
     except Exception as error:  # decoders raise nearly any type on damaged data
