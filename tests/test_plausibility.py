@@ -193,6 +193,22 @@ def test_a_turned_or_lost_radiograph_is_told(has_image, how, told):
     assert all("rows 6, 11, 13 and 1 more" in line for line in lines)  # and nobody else
 
 
+def test_pictures_with_boxes_that_are_turned_upright_are_told(has_image):
+    for row, turn in ((4, 3), (9, 4), (11, 1)):
+        path = image_of(has_image, row)
+        pixels = np.array(Image.open(path))
+        exif = Image.Exif()
+        exif[274] = turn
+        lying = {1: pixels, 3: pixels[::-1, ::-1], 4: pixels[::-1]}[turn]
+        Image.fromarray(np.ascontiguousarray(lying)).save(path, exif=exif)
+    assert implausible_radiographs(read_cohort(has_image)) == [
+        "2 radiographs are turned upright by their EXIF orientation; boxes in vertebrae.csv must be in the upright "
+        "picture's pixels"
+    ]
+    (has_image / "vertebrae.csv").unlink()
+    assert implausible_radiographs(read_cohort(has_image)) == []
+
+
 def test_another_grey_scale_is_told_by_check_and_report(has_image, tmp_path):
     """Eight bits among twelve in sixteen, as two hospitals send them."""
     run = prepare(has_image, tmp_path / "before", "tiny", kinds=["full"])

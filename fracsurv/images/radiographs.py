@@ -98,16 +98,23 @@ def source_kind(
         if dicom:
             return dicom_kind(path, name, windowed=windowed)
         with _opened(path, name) as picture:
-            if picture.format == "PNG" and _has_text_behind(picture):
-                picture.load()
+            turned = _orientation_in_file(picture) > 4
             tags = getattr(picture, "tag_v2", {})
             width, height = tags.get(256, picture.width), tags.get(257, picture.height)  # as they lie in the file
-            shape = (width, height) if _orientation(picture) > 4 else (height, width)
+            shape = (width, height) if turned else (height, width)
             return np.dtype(np.uint16 if picture.mode.startswith("I") else np.uint8), shape
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"{name}: cannot be read as a radiograph ({type(error).__name__})") from None
+
+
+def is_turned(path: Path, name: str) -> bool:
+    """Whether `read_radiograph` turns the picture of a file that it can read upright."""
+    if is_dicom(path, name):
+        return False
+    with _opened(path, name) as picture:
+        return _orientation_in_file(picture) > 1
 
 
 def radiograph_heights(cohort: Cohort) -> NDArray:
@@ -195,6 +202,13 @@ def _orientation(picture: Image.Image) -> int:
     with suppress(Exception):  # odd EXIF is no fault
         found = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)  # a PNG's own would unpack the pixels
     return found if found in range(1, 9) else 1
+
+
+def _orientation_in_file(picture: Image.Image) -> int:
+    """The same of a picture that is not unpacked yet, which a PNG is where it has to be."""
+    if picture.format == "PNG" and _has_text_behind(picture):
+        picture.load()
+    return _orientation(picture)
 
 
 def _has_text_behind(picture: Image.Image) -> bool:
