@@ -399,8 +399,8 @@ def label_kind(rows: Sequence[np.ndarray]) -> LabelKind:
     n = Counter(map(len, longer)).most_common(1)[0][0]
     raise ValueError(
         f"label rows of {n} numbers may be polygons, boxes with keypoints, or with a confidence, an angle or a "
-        "track's number. Put `task: segment` (or obb), or `task: pose` with `kpt_shape: [number of keypoints, 2 or 3]`, into "
-        "data.yaml, or keep the first 5 numbers of boxes alone"
+        "track's number. Put `task: segment` (or obb), or `task: pose` with `kpt_shape: [number of keypoints, 2 or "
+        "3]`, into data.yaml, or keep the first 5 numbers of boxes alone"
     )
 
 
