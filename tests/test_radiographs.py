@@ -431,6 +431,31 @@ def test_a_few_pixels_of_more_bits_do_not_leave_sixteen_bits_by_their_slope(tmp_
         read_radiograph(write_dicom(tmp_path / "a.dcm", SIXTEEN, **extra))
 
 
+@pytest.mark.parametrize(
+    ("slope", "intercept", "signed", "photometric", "stored", "wanted"),
+    [
+        (8, 0, False, "MONOCHROME2", 4096, 8 * 4096),
+        (8, 0, False, "MONOCHROME1", 4096, 8 * 4095),
+        (-1, 4095, False, "MONOCHROME2", 4096, 0),
+        (1, 2048, True, "MONOCHROME2", 2048, 4096),
+        (1, 2048, True, "MONOCHROME1", 2048, 0),
+        (1, 4096, True, "MONOCHROME2", -2049, 2047),
+    ],
+)
+def test_one_pixel_of_more_bits_is_cut_off_only_where_it_does_not_fit(
+    tmp_path, slope, intercept, signed, photometric, stored, wanted
+):
+    pixels = TWELVE.astype(int) - 2048 * signed
+    pixels[5, 5] = stored
+    path = write_dicom(
+        tmp_path / "a.dcm", pixels.astype(np.int16 if signed else np.uint16), stored=12, signed=signed,
+        photometric=photometric, RescaleSlope=str(slope), RescaleIntercept=str(intercept),
+    )  # fmt: skip
+    beyond = []
+    assert read_radiograph(path, beyond=beyond)[5, 5] == wanted
+    assert [value for value, _ in beyond] == [stored]
+
+
 @pytest.mark.parametrize(("padding", "wanted"), [(65535, 5), (4095, 5), (0, 5)])
 def test_padding_is_compared_with_the_values_in_the_file(tmp_path, padding, wanted):
     pixels = TWELVE.clip(5, 4094)

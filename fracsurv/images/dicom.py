@@ -59,8 +59,7 @@ def read_dicom(
             values, low, high = _windowed(header, stored, name)
         else:
             values, low, high = _modality(header, stored)
-    # a header that says both means one inversion: the standard asks for INVERSE with MONOCHROME1
-    if header.PhotometricInterpretation == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE":
+    if _is_inverted(header):
         values = low + high - values
     if padding.any() and not padding.all():
         values = np.where(padding, values[~padding].min(), values)
@@ -69,6 +68,11 @@ def read_dicom(
             raise UserError(f"{name}: the VOI table of its header gives one value alone; export it again")
         return np.rint((values - low) * (65535 / (high - low))).astype(np.uint16)
     return _as_integers(header, values, (low, high), name)
+
+
+def _is_inverted(header: Any) -> bool:
+    """A header that says both means one inversion: the standard asks for INVERSE with MONOCHROME1."""
+    return header.PhotometricInterpretation == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE"
 
 
 def dicom_kind(path: Path, name: str, *, windowed: bool = False) -> tuple[np.dtype, tuple[int, int]]:
@@ -222,8 +226,8 @@ def _stored(header: Any, name: str, told: list[tuple[int, int]]) -> tuple[np.nda
     """Stored values (H, W), and which of them are padding, bool.
 
     Where they have more bits than `header` says, its BitsStored becomes the fewest that hold them, and `told` gets
-    the value furthest beyond and the last one that the header allows. A few such pixels become that one where the
-    rescaled values would not fit in 16 bits otherwise.
+    the value furthest beyond and the last one that the header allows. A few such pixels become that one where what
+    is read would not fit in 16 bits otherwise.
     """
     decoded = _decoded(header, name)
     stored = _kept_bits(header, decoded)
@@ -237,19 +241,22 @@ def _stored(header: Any, name: str, told: list[tuple[int, int]]) -> tuple[np.nda
     said, low, high = header.BitsStored, int(decoded[~padding].min()), int(decoded[~padding].max())
     bottom, top = -signed * 2 ** (said - 1), 2 ** (said - signed) - 1
     told.append((high, top) if high > top else (low, bottom))
-    fitted = _fits(header)
+    fitted = _fits(header, bottom, top)
     header.BitsStored = max(high, ~low).bit_length() + signed
     padding = _is_padding(header, decoded)
-    if fitted and not _fits(header) and beyond.mean() <= FEW_BEYOND:
+    if fitted and not _fits(header, low, high) and beyond.mean() <= FEW_BEYOND:
         header.BitsStored = said
         return decoded.clip(bottom, top), padding
     return decoded, padding
 
 
-def _fits(header: Any) -> bool:
-    """Whether all values that the header allows fit in 16 bits."""
-    low, high = _possible(header)
-    return low >= -0.5 and high < 65535.5
+def _fits(header: Any, *stored: int) -> bool:
+    """Whether stored values fit in 16 bits once they are rescaled and turned over."""
+    slope, intercept = _rescale(header)
+    ends = [end * slope + intercept for end in stored]
+    if _is_inverted(header):
+        ends = [sum(_possible(header)) - end for end in ends]
+    return min(ends) >= -0.5 and max(ends) < 65535.5
 
 
 def _kept_bits(header: Any, stored: np.ndarray) -> np.ndarray:

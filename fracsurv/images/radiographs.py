@@ -56,7 +56,9 @@ def read_radiograph(
         Brighter = denser, as in MONOCHROME2. 8-bit files give uint8, all others uint16 with the values of the file
         (12 bits in 16 stay 0 to 4095). DICOM: unused bits are cleared, the modality's table or rescale slope and
         intercept applied, MONOCHROME1 or a presentation LUT shape INVERSE turned over within the range that this can
-        give, and padding set to the least value of the picture. PNG, TIFF and JPEG: turned upright by their EXIF, XMP
+        give, and padding set to the least value of the picture. Where pixels have more bits than the header says,
+        that range is of the fewest bits that hold them; a few that would not fit in 16 bits so are cut off.
+        PNG, TIFF and JPEG: turned upright by their EXIF, XMP
         or TIFF orientation; colour is taken for a greyscale copy and reduced to its luma.
 
     Raises
