@@ -128,6 +128,9 @@ def test_flat_folders_and_polygons(tmp_path):
     label = src / "labels" / "s0.txt"
     rest = label.read_text().splitlines()[1:]
     label.write_text("\n".join(["3 0.3 0.05 0.7 0.03 0.6 0.08 0.35 0.09", *rest]))
+    with pytest.raises(UserError, match=r"label rows of 9 numbers may be .* Put `task: segment`"):
+        import_yolo(src, tmp_path / "out")
+    (src / "data.yaml").write_text("task: segment")
     import_yolo(src, tmp_path / "out")
     first = read_cohort(tmp_path / "out").vertebrae.iloc[0]
     assert first[["x_min", "y_min", "x_max", "y_max"]].tolist() == pytest.approx([24, 12, 56, 36])
@@ -214,11 +217,13 @@ def rewrite(src, how):
 @pytest.mark.parametrize(
     ("how", "data", "says"),
     [
-        ("oriented box", "", ""),
+        ("oriented box", "", "label rows of 9 numbers may be"),
         ("oriented box", "task: obb", ""),
-        ("polygon", "", ""),
-        ("polygon", "names: [vertebra]\nnc: 1\n", ""),
-        ("polygon that ends where it began", "", ""),
+        ("polygon", "", "label rows of 13 numbers may be"),
+        ("polygon", "names: [vertebra]\nnc: 1\n", "Put `task: segment` (or obb), or `task: pose` with `kpt_shape"),
+        ("polygon", "task: segment", ""),
+        ("polygon that ends where it began", "", "label rows of 11 numbers may be"),
+        ("polygon that ends where it began", "task: segment", ""),
         ("one keypoint", "kpt_shape: [1, 2]", ""),
         ("two keypoints", "kpt_shape: [2, 2]", ""),
         ("four keypoints, all visible", "kpt_shape: [4, 3]\nflip_idx: [1, 0, 3, 2]\n", ""),
@@ -231,13 +236,17 @@ def rewrite(src, how):
         ("four keypoints, all visible", "", "label rows of 17 numbers may be"),
         ("box with confidence and track", "", "label rows of 7 numbers may be"),
         ("polygon with confidence and track", "", "label rows of 15 numbers may be"),
-        ("two corners", "", "the last two follow the two before: corners?"),
+        ("two corners", "", "box leaves the image; expected class, centre and size (not two corners)"),
         ("four keypoints", "task: detect", "13 numbers; expected 5 (box)"),
         ("four keypoints", "kpt_shape: [4, 3]", "13 numbers; with data.yaml's `kpt_shape` expected 5 or 17"),
-        ("one keypoint, visible", "", "8 numbers; expected 5 (box)"),
-        ("box with confidence", "", "6 numbers; expected 5 (box)"),
-        ("box with angle", "", "6 numbers; expected 5 (box)"),
-        ("polygon with confidence", "", "14 numbers; expected 5 (box)"),
+        ("one keypoint, visible", "", "label rows of 8 numbers may be"),
+        ("box with confidence", "", "label rows of 6 numbers may be"),
+        ("box with angle", "", "label rows of 6 numbers may be"),
+        ("polygon with confidence", "", "label rows of 14 numbers may be"),
+        ("one keypoint, visible", "task: detect", "8 numbers; expected 5 (box)"),
+        ("polygon", "task: obb", "13 numbers; with data.yaml's `task: obb` expected 5 or 9"),
+        ("box with confidence", "task: segment", "6 numbers; expected 5 (box)"),
+        ("polygon with confidence", "task: segment", "14 numbers; expected 5 (box)"),
         ("box", "task: classify", "data.yaml, task: classify; such labels hold no boxes"),
         ("four keypoints", "kpt_shape: 4", "data.yaml, kpt_shape: 4; must be [number of keypoints, 2 or 3]"),
         ("four keypoints", "task: pose", "data.yaml, kpt_shape: None; must be"),
@@ -259,14 +268,50 @@ def test_labels_of_every_kind_give_their_boxes_or_are_refused(source, tmp_path, 
         assert says in faults[0]
 
 
-def test_one_polygon_among_boxes_is_one_and_keypoints_among_boxes_are_refused(source):
+@pytest.mark.parametrize(
+    ("how", "data", "says"),
+    [
+        ("polygon that ends where it began", "", ""),
+        ("polygon that ends where it began", "task: detect", "11 numbers; expected 5 (box)"),
+        ("polygon", "", "label rows of 13 numbers may be"),
+        ("polygon", "task: segment", ""),
+        ("two keypoints, one visible", "", "label rows of 11 numbers may be"),
+        ("box with confidence", "", "label rows of 6 numbers may be"),
+    ],
+)
+def test_one_longer_row_among_boxes_is_a_polygon_where_it_ends_as_it_began(source, how, data, says):
+    plain, _ = read_yolo(source)
     label = source / "train" / "labels" / "s01.txt"
     lines = label.read_text().splitlines()
     box = np.array(lines[3].split()[1:], dtype=float)[:, None]
-    for how, n_faults in (("polygon that ends where it began", 0), ("two keypoints, one visible", 1)):
-        row = "0 " + " ".join(map(str, ROWS[how](*box)[0]))
-        label.write_text("\n".join([*lines[:3], row, *lines[4:]]))
-        assert len(read_yolo(source)[1]) == n_faults
+    label.write_text("\n".join([*lines[:3], "0 " + " ".join(map(str, ROWS[how](*box)[0])), *lines[4:]]))
+    (source / "data.yaml").write_text(data)
+    found, faults = read_yolo(source)
+    if says:
+        assert len(faults) == 1
+        assert says in faults[0]
+    else:
+        assert faults == []
+        for mine, theirs in zip(found, plain, strict=True):
+            np.testing.assert_allclose(mine.boxes, theirs.boxes, atol=0.002)
+
+
+@pytest.mark.parametrize("how", ["box", "two keypoints", "box with confidence and track"])
+def test_rows_that_touch_the_top_edge_are_not_taken_for_others(source, how):
+    """Each box as high as it lies deep: its size goes along with its place, as one corner does with the next."""
+    for label in source.rglob("labels/*.txt"):
+        table = np.loadtxt(label, ndmin=2)
+        table = np.column_stack([table[:, :2], table[:, [4, 3, 4]] / [2, 1, 1]])
+        table[:, 2], table[:, 4] = np.linspace(0.05, 0.4, len(table)), np.linspace(0.1, 0.8, len(table))
+        np.savetxt(label, table)
+    rewrite(source, how)
+    found, faults = read_yolo(source)
+    if how == "box":
+        assert faults == []
+        assert all((each.boxes[:, 1] == 0).all() for each in found)
+    else:
+        (fault,) = faults
+        assert "may be polygons, boxes with keypoints" in fault
 
 
 def moved(src, out, move):

@@ -193,6 +193,22 @@ def test_a_turned_or_lost_radiograph_is_told(has_image, how, told):
     assert all("rows 6, 11, 13 and 1 more" in line for line in lines)  # and nobody else
 
 
+def test_pictures_with_boxes_that_are_turned_upright_are_told(has_image):
+    for row, turn in ((4, 3), (9, 4), (11, 1)):
+        path = image_of(has_image, row)
+        pixels = np.array(Image.open(path))
+        exif = Image.Exif()
+        exif[274] = turn
+        lying = {1: pixels, 3: pixels[::-1, ::-1], 4: pixels[::-1]}[turn]
+        Image.fromarray(np.ascontiguousarray(lying)).save(path, exif=exif)
+    assert implausible_radiographs(read_cohort(has_image)) == [
+        "2 radiographs are turned upright by their EXIF orientation; boxes in vertebrae.csv must be in the upright "
+        "picture's pixels"
+    ]
+    (has_image / "vertebrae.csv").unlink()
+    assert implausible_radiographs(read_cohort(has_image)) == []
+
+
 def test_another_grey_scale_is_told_by_check_and_report(has_image, tmp_path):
     """Eight bits among twelve in sixteen, as two hospitals send them."""
     run = prepare(has_image, tmp_path / "before", "tiny", kinds=["full"])
@@ -266,12 +282,18 @@ def test_what_headers_say_is_told_without_their_text(hospital, values, told):
     assert not any(private in line for private in ("Berg", "1234"))
 
 
-def test_pixels_beyond_the_headers_bits_are_told(hospital):
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_pixels_beyond_the_headers_bits_are_told_as_they_are_in_the_file(hospital, photometric):
     folder, set_header = hospital
+    set_header(range(30), PhotometricInterpretation=photometric)
     set_header([4, 9], BitsStored=11, HighBit=10)
+    inside = pydicom.dcmread(folder / pd.read_csv(folder / "cohort.csv")["image"][4])
+    inside = np.frombuffer(inside.PixelData, "<u2")  # pydicom's own array is cut to the header's bits
     (line,) = implausible_radiographs(read_cohort(folder))
-    assert line.startswith("column image, rows 6, 11: a pixel of ")
-    assert ", and at most 2,047 by its header; they are read as they are" in line
+    assert line.startswith(
+        f"column image, rows 6, 11: a pixel of {inside.max():,}, and at most 2,047 by its header; "
+    )
+    assert "; they are read as they are" in line
 
 
 def test_windowed_radiographs_are_read_as_displayed_wherever_they_are_read(hospital, tmp_path):

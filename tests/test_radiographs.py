@@ -402,6 +402,75 @@ def test_pixels_of_more_bits_than_the_header_says_are_kept(tmp_path, name, store
     np.testing.assert_array_equal(read, SIXTEEN if photometric == "MONOCHROME2" else 65535 - SIXTEEN)
 
 
+@pytest.mark.parametrize(("name", "bits"), [("native", 13), *((name, 14) for name in SYNTAXES)])
+def test_pixels_of_more_bits_are_turned_over_within_the_fewest_that_hold_them(tmp_path, name, bits):
+    pixels = TWELVE if bits == 13 else SIXTEEN >> 2
+    pixels = np.where(np.arange(pixels.size).reshape(pixels.shape) == 9, 2 ** (bits - 1), pixels).astype(np.uint16)
+    extra = {"stored": 12, "photometric": "MONOCHROME1"}
+    if name == "native":
+        write_dicom(tmp_path / "a.dcm", pixels, **extra)
+    else:
+        syntax, encode = SYNTAXES[name]
+        compressed(tmp_path / "a.dcm", pixels, 12, syntax, lambda *_: encode(pixels, bits), photometric="MONOCHROME1")
+    beyond = []
+    np.testing.assert_array_equal(read_radiograph(tmp_path / "a.dcm", beyond=beyond), 2**bits - 1 - pixels)
+    assert beyond == [(pixels.max(), 4095)]
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_a_few_pixels_of_more_bits_do_not_leave_sixteen_bits_by_their_slope(tmp_path, photometric):
+    extra = {"stored": 12, "photometric": photometric, "RescaleSlope": "16", "RescaleIntercept": "0"}
+    pixels = TWELVE.copy()
+    pixels[5, 5] = 4096
+    beyond = []
+    found = read_radiograph(write_dicom(tmp_path / "a.dcm", pixels, **extra), beyond=beyond)
+    pixels[5, 5] = 4095
+    np.testing.assert_array_equal(found, 16 * (pixels if photometric == "MONOCHROME2" else 4095 - pixels))
+    assert beyond == [(4096, 4095)]
+    with pytest.raises(UserError, match="rescaled pixel values run from"):  # many: the header is wrong
+        read_radiograph(write_dicom(tmp_path / "a.dcm", SIXTEEN, **extra))
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "signed", "photometric", "stored", "wanted"),
+    [
+        (8, 0, False, "MONOCHROME2", 4096, 8 * 4096),
+        (8, 0, False, "MONOCHROME1", 4096, 8 * 4095),
+        (-1, 4095, False, "MONOCHROME2", 4096, 0),
+        (1, 2048, True, "MONOCHROME2", 2048, 4096),
+        (1, 2048, True, "MONOCHROME1", 2048, 0),
+        (1, 4096, True, "MONOCHROME2", -2049, 2047),
+    ],
+)
+def test_one_pixel_of_more_bits_is_cut_off_only_where_it_does_not_fit(
+    tmp_path, slope, intercept, signed, photometric, stored, wanted
+):
+    pixels = TWELVE.astype(int) - 2048 * signed
+    pixels[5, 5] = stored
+    path = write_dicom(
+        tmp_path / "a.dcm", pixels.astype(np.int16 if signed else np.uint16), stored=12, signed=signed,
+        photometric=photometric, RescaleSlope=str(slope), RescaleIntercept=str(intercept),
+    )  # fmt: skip
+    beyond = []
+    assert read_radiograph(path, beyond=beyond)[5, 5] == wanted
+    assert [value for value, _ in beyond] == [stored]
+
+
+@pytest.mark.parametrize(("padding", "wanted"), [(65535, 5), (4095, 5), (0, 5)])
+def test_padding_is_compared_with_the_values_in_the_file(tmp_path, padding, wanted):
+    pixels = TWELVE.clip(5, 4094)
+    pixels[5, 5], pixels[:3] = 5, padding
+    saturated = 4095 if padding == 65535 else 4094
+    pixels[8:12] = saturated
+    found = read_radiograph(write_dicom(tmp_path / "a.dcm", pixels, stored=12, PixelPaddingValue=padding))
+    assert (found[:3] == wanted).all()
+    np.testing.assert_array_equal(found[3:], pixels[3:])
+    if padding == 0:  # no padding, though its lower bits are
+        pixels[9, 9] = 4096
+        found = read_radiograph(write_dicom(tmp_path / "a.dcm", pixels, stored=12, PixelPaddingValue=padding))
+        np.testing.assert_array_equal(found[3:], pixels[3:])
+
+
 @pytest.mark.parametrize("name", SYNTAXES)
 def test_a_header_of_eight_bits_over_sixteen_and_the_other_way_round(tmp_path, name):
     syntax, encode = SYNTAXES[name]

@@ -23,6 +23,8 @@ from fracsurv.utils.errors import UserError
 
 MAX_PIXELS = 100_000_000
 """A larger picture is taken for a decompression bomb: real whole-spine radiographs have under 20 million."""
+FEW_BEYOND = 0.01
+"""Share of the pixels up to which values beyond the header's bits may be cut off where they would not fit."""
 UNSQUARE = 1.05
 """How many times as high as wide, or as wide as high, pixels may be."""
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
@@ -45,18 +47,19 @@ def is_dicom(path: Path, name: str) -> bool:
     return start[128:132] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
 
 
-def read_dicom(path: Path, name: str, *, windowed: bool = False) -> np.ndarray:
+def read_dicom(
+    path: Path, name: str, *, windowed: bool = False, beyond: list[tuple[int, int]] | None = None
+) -> np.ndarray:
     """A single greyscale frame, uint8 or uint16 (H, W), brighter = denser; see `radiographs.read_radiograph`."""
     with _quiet():
         header = pydicom.dcmread(path)
         _check(header, name)
-        stored, padding = _stored(header, name)
+        stored, padding = _stored(header, name, [] if beyond is None else beyond)
         if windowed:
             values, low, high = _windowed(header, stored, name)
         else:
             values, low, high = _modality(header, stored)
-    # a header that says both means one inversion: the standard asks for INVERSE with MONOCHROME1
-    if header.PhotometricInterpretation == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE":
+    if _is_inverted(header):
         values = low + high - values
     if padding.any() and not padding.all():
         values = np.where(padding, values[~padding].min(), values)
@@ -65,6 +68,11 @@ def read_dicom(path: Path, name: str, *, windowed: bool = False) -> np.ndarray:
             raise UserError(f"{name}: the VOI table of its header gives one value alone; export it again")
         return np.rint((values - low) * (65535 / (high - low))).astype(np.uint16)
     return _as_integers(header, values, (low, high), name)
+
+
+def _is_inverted(header: Any) -> bool:
+    """A header that says both means one inversion: the standard asks for INVERSE with MONOCHROME1."""
+    return header.PhotometricInterpretation == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE"
 
 
 def dicom_kind(path: Path, name: str, *, windowed: bool = False) -> tuple[np.dtype, tuple[int, int]]:
@@ -87,27 +95,21 @@ class HeaderFacts(NamedTuple):
     """Text is burnt into the picture."""
     spacing: float | None
     """Of rows, mm a pixel."""
-    highest: float
-    """What a pixel may be at most by BitsStored and the rescaling; infinite where that does not tell it."""
     person: str
     """A hash of the patient's number, name and date of birth; '' where there are none."""
 
 
-def header_facts(path: Path, name: str, *, windowed: bool = False) -> HeaderFacts | None:
+def header_facts(path: Path, name: str) -> HeaderFacts | None:
     """The facts of a DICOM file; None of any other."""
     if not is_dicom(path, name):
         return None
     with _quiet():
         header = pydicom.dcmread(path, stop_before_pixels=True)
         who = [str(header.get(name, "")).strip() for name in ("PatientID", "PatientName", "PatientBirthDate")]
-        highest = math.inf
-        with suppress(TypeError, ValueError, AttributeError):  # refused when it is read
-            highest = math.inf if windowed or header.get("ModalityLUTSequence") else _possible(header)[1]
         return HeaderFacts(
             str(header.get("ViewPosition", "")).strip().upper() in ("AP", "PA"),
             str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES",
             (_height_and_width(header, *SPACINGS) or (None,))[0],
-            highest,
             hashlib.sha256(repr(who).encode()).hexdigest() if any(who) else "",
         )
 
@@ -220,19 +222,41 @@ DECODERS: dict[str, Callable[[bytes], np.ndarray]] = {
 """Compressions that pydicom cannot decode with Pillow alone."""
 
 
-def _stored(header: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _stored(header: Any, name: str, told: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     """Stored values (H, W), and which of them are padding, bool.
 
-    Where they have more bits than `header` says, its BitsStored is corrected.
+    Where they have more bits than `header` says, its BitsStored becomes the fewest that hold them, and `told` gets
+    the value furthest beyond and the last one that the header allows. A few such pixels become that one where what
+    is read would not fit in 16 bits otherwise.
     """
     decoded = _decoded(header, name)
     stored = _kept_bits(header, decoded)
-    padding = _is_padding(header, stored)
+    signed = bool(header.PixelRepresentation)
+    padding = _is_padding(header, decoded)
+    if signed:  # which may lie in the file without their sign carried on
+        padding |= _is_padding(header, stored)
     beyond = (decoded != stored) & ~padding
-    if beyond.any() and _have_more_bits(header, decoded[~padding]):
-        header.BitsStored = decoded.dtype.itemsize * 8
-        return decoded, _is_padding(header, decoded)
-    return stored, padding
+    if not beyond.any() or not _have_more_bits(header, decoded[~padding]):
+        return stored, padding | _is_padding(header, stored)
+    said, low, high = header.BitsStored, int(decoded[~padding].min()), int(decoded[~padding].max())
+    bottom, top = -signed * 2 ** (said - 1), 2 ** (said - signed) - 1
+    told.append((high, top) if high > top else (low, bottom))
+    fitted = _fits(header, bottom, top)
+    header.BitsStored = max(high, ~low).bit_length() + signed
+    padding = _is_padding(header, decoded)
+    if fitted and not _fits(header, low, high) and beyond.mean() <= FEW_BEYOND:
+        header.BitsStored = said
+        return decoded.clip(bottom, top), padding
+    return decoded, padding
+
+
+def _fits(header: Any, *stored: int) -> bool:
+    """Whether stored values fit in 16 bits once they are rescaled and turned over."""
+    slope, intercept = _rescale(header)
+    ends = [end * slope + intercept for end in stored]
+    if _is_inverted(header):
+        ends = [sum(_possible(header)) - end for end in ends]
+    return min(ends) >= -0.5 and max(ends) < 65535.5
 
 
 def _kept_bits(header: Any, stored: np.ndarray) -> np.ndarray:
@@ -256,9 +280,11 @@ def _is_padding(header: Any, stored: np.ndarray) -> np.ndarray:
     if value is None:
         return np.zeros(stored.shape, bool)
     limit = header.get("PixelPaddingRangeLimit")
-    # the header may have them unsigned where pixels are signed, and in bits that pixels do not have
+    # the header may have them unsigned where pixels are signed; of more bits than pixels have, they are kept apart
     ends = np.array([value, value if limit is None else limit], dtype=np.int64).astype(stored.dtype)
-    low, high = sorted(_kept_bits(header, ends).tolist())
+    kept = _kept_bits(header, ends)
+    within = (ends == kept) | ((ends >= 0) & (ends < 2 ** int(header.BitsStored)))
+    low, high = sorted(np.where(within, kept, ends).tolist())
     return (stored >= low) & (stored <= high)
 
 

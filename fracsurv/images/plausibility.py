@@ -21,7 +21,7 @@ from fracsurv.cohort.plausibility import MOST_ROWS
 from fracsurv.cohort.settings import read_settings
 from fracsurv.cohort.tables import read_table
 from fracsurv.images.dicom import HeaderFacts, header_facts
-from fracsurv.images.radiographs import EIGHT_TO_SIXTEEN, read_radiograph, resize, source_kind
+from fracsurv.images.radiographs import EIGHT_TO_SIXTEEN, is_turned, read_radiograph, resize, source_kind
 from fracsurv.utils.errors import UserError, format_rows
 from fracsurv.utils.workers import mapped
 
@@ -59,6 +59,10 @@ class Seen(NamedTuple):
     header: HeaderFacts | None
     brightest: int
     dtype: np.dtype
+    beyond: list[tuple[int, int]]
+    """See `read_radiograph`."""
+    turned: bool
+    """Upright by the file's orientation, and not as its pixels lie there."""
 
 
 Oddities = Iterator[tuple[Sequence[int], str]]
@@ -70,7 +74,8 @@ def implausible_radiographs(cohort: Cohort, *, workers: int = 1, progress: bool 
 
     Odd are: the same pixels under several ids, one value in all pixels, very small or unusually shaped pictures, some
     that fit the others better mirrored, upside down or inverted (none if all are), far brighter or darker ones than
-    usual, a `resolution` that does not fit, and patients without boxes where others have them.
+    usual, a `resolution` that does not fit, patients without boxes where others have them, and boxes on pictures that
+    are turned upright.
 
     Raises
     ------
@@ -90,6 +95,7 @@ def implausible_radiographs(cohort: Cohort, *, workers: int = 1, progress: bool 
     return [
         *resolution_warnings(cohort),
         *_patients_without_boxes(cohort),
+        *_turned_upright(cohort, seen),
         *(f"{cohort.column('image')}, {format_rows(rows[list(which)], MOST_ROWS)}: {what}" for which, what in odd),
     ]
 
@@ -212,6 +218,17 @@ def _patients_without_boxes(cohort: Cohort) -> Iterator[str]:
         )
 
 
+def _turned_upright(cohort: Cohort, seen: Sequence[Seen]) -> Iterator[str]:
+    if cohort.vertebrae is None:
+        return
+    boxed = cohort.table["patient_id"].isin(cohort.vertebrae["patient_id"])
+    if n := sum(each.turned and has for each, has in zip(seen, boxed, strict=True)):
+        yield (
+            f"{n:,} radiograph{' is' if n == 1 else 's are'} turned upright by {'its' if n == 1 else 'their'} EXIF "
+            "orientation; boxes in vertebrae.csv must be in the upright picture's pixels"
+        )
+
+
 def _looked_at(folder: Path, names: Sequence[str], windowed: bool, workers: int, progress: bool) -> list[Seen | str]:
     """What is kept of each radiograph, or why it cannot be read."""
     chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
@@ -226,15 +243,17 @@ def _looked_at(folder: Path, names: Sequence[str], windowed: bool, workers: int,
 def _look(folder: Path, names: Sequence[str], windowed: bool) -> list[Seen | str]:
     found: list[Seen | str] = []
     for name in names:
+        beyond: list[tuple[int, int]] = []
         try:
-            image = read_radiograph(folder / name, name=name, windowed=windowed)
+            image = read_radiograph(folder / name, name=name, windowed=windowed, beyond=beyond)
         except UserError as error:
             found.append("; ".join(error.faults))
             continue
         digest = hashlib.sha256(repr((image.shape, image.dtype.str)).encode() + image.tobytes()).hexdigest()
         small = resize(image, THUMBNAIL).astype(np.float32)
-        header = header_facts(folder / name, name, windowed=windowed)
-        found.append(Seen(image.shape, digest, small, header, int(image.max()), image.dtype))
+        header = header_facts(folder / name, name)
+        turned = is_turned(folder / name, name)
+        found.append(Seen(image.shape, digest, small, header, int(image.max()), image.dtype, beyond, turned))
     return found
 
 
@@ -271,12 +290,12 @@ def _headers(seen: Sequence[Seen]) -> Oddities:
         yield frontal, "a frontal view by its header; lateral ones are expected"
     if burnt_in := [row for row, header in known.items() if header.burnt_in]:
         yield burnt_in, "text is burnt into the picture by its header; a name would be shown in the report"
-    if beyond := [row for row, header in known.items() if seen[row].brightest > header.highest + 0.5]:
-        brightest, highest = seen[beyond[0]].brightest, known[beyond[0]].highest
+    if beyond := [row for row, each in enumerate(seen) if each.beyond]:
+        value, last = seen[beyond[0]].beyond[0]
         yield (
             beyond,
-            f"a pixel of {brightest:,.0f}, and at most {highest:,.0f} by its header; they are read as they are: are "
-            "overlays or a border among them?",
+            f"a pixel of {value:,}, and at {'most' if value > last else 'least'} {last:,} by its header; they are "
+            "read as they are, where they fit in 16 bits: are overlays or a border among them?",
         )
     spacing = {row: header.spacing for row, header in known.items() if header.spacing}
     usual = float(np.median(list(spacing.values()))) if spacing else 0.0

@@ -28,7 +28,13 @@ EIGHT_TO_SIXTEEN = 257
 _GREY_MODES = ("L", "LA", "RGB", "RGBA", "P", "PA", "1", "CMYK", "YCbCr")
 
 
-def read_radiograph(path: str | Path, *, name: str | None = None, windowed: bool = False) -> np.ndarray:
+def read_radiograph(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    windowed: bool = False,
+    beyond: list[tuple[int, int]] | None = None,
+) -> np.ndarray:
     """Read a DICOM, PNG, TIFF or JPEG radiograph.
 
     Parameters
@@ -40,6 +46,9 @@ def read_radiograph(path: str | Path, *, name: str | None = None, windowed: bool
     windowed : bool
         DICOM as it is displayed: the first VOI table or window of the header is applied, and what it can give is
         stretched over 0 to 65535. Otherwise the values before that. Other formats are read as they are.
+    beyond : list, optional
+        Gets, of a DICOM file whose pixels have more bits than its header says, the stored value furthest beyond, and
+        the last one that the header allows.
 
     Returns
     -------
@@ -47,7 +56,9 @@ def read_radiograph(path: str | Path, *, name: str | None = None, windowed: bool
         Brighter = denser, as in MONOCHROME2. 8-bit files give uint8, all others uint16 with the values of the file
         (12 bits in 16 stay 0 to 4095). DICOM: unused bits are cleared, the modality's table or rescale slope and
         intercept applied, MONOCHROME1 or a presentation LUT shape INVERSE turned over within the range that this can
-        give, and padding set to the least value of the picture. PNG, TIFF and JPEG: turned upright by their EXIF, XMP
+        give, and padding set to the least value of the picture. Where pixels have more bits than the header says,
+        that range is of the fewest bits that hold them; a few that would not fit in 16 bits so are cut off.
+        PNG, TIFF and JPEG: turned upright by their EXIF, XMP
         or TIFF orientation; colour is taken for a greyscale copy and reduced to its luma.
 
     Raises
@@ -61,7 +72,7 @@ def read_radiograph(path: str | Path, *, name: str | None = None, windowed: bool
     name = name or path.name
     dicom = is_dicom(path, name)
     try:
-        return read_dicom(path, name, windowed=windowed) if dicom else _read_picture(path, name)
+        return read_dicom(path, name, windowed=windowed, beyond=beyond) if dicom else _read_picture(path, name)
     except UserError:
         raise
     except Exception as error:  # decoders raise nearly any type on damaged data
@@ -89,16 +100,23 @@ def source_kind(
         if dicom:
             return dicom_kind(path, name, windowed=windowed)
         with _opened(path, name) as picture:
-            if picture.format == "PNG" and _has_text_behind(picture):
-                picture.load()
+            turned = _orientation_in_file(picture) > 4
             tags = getattr(picture, "tag_v2", {})
             width, height = tags.get(256, picture.width), tags.get(257, picture.height)  # as they lie in the file
-            shape = (width, height) if _orientation(picture) > 4 else (height, width)
+            shape = (width, height) if turned else (height, width)
             return np.dtype(np.uint16 if picture.mode.startswith("I") else np.uint8), shape
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"{name}: cannot be read as a radiograph ({type(error).__name__})") from None
+
+
+def is_turned(path: Path, name: str) -> bool:
+    """Whether `read_radiograph` turns the picture of a file that it can read upright."""
+    if is_dicom(path, name):
+        return False
+    with _opened(path, name) as picture:
+        return _orientation_in_file(picture) > 1
 
 
 def radiograph_heights(cohort: Cohort) -> NDArray:
@@ -186,6 +204,13 @@ def _orientation(picture: Image.Image) -> int:
     with suppress(Exception):  # odd EXIF is no fault
         found = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)  # a PNG's own would unpack the pixels
     return found if found in range(1, 9) else 1
+
+
+def _orientation_in_file(picture: Image.Image) -> int:
+    """The same of a picture that is not unpacked yet, which a PNG is where it has to be."""
+    if picture.format == "PNG" and _has_text_behind(picture):
+        picture.load()
+    return _orientation(picture)
 
 
 def _has_text_behind(picture: Image.Image) -> bool:

@@ -35,8 +35,8 @@ LITTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon", "__macosx", "@eadir
 """What operating systems and network drives leave in folders, besides names with a point at the start."""
 LISTS = re.compile(r"((predefined_)?classes|obj|train|valid|val|test|autosplit_\w+|readme.*)\.txt", re.IGNORECASE)
 """Text files that programs put beside labels: names of classes, lists of images, a README."""
-MOST_ROWS, FEWEST_ROWS = 0.5, 5
-"""Share of the rows that decides of which kind all are; rows from which on it shows whether numbers follow others."""
+FEW_ROWS = 0.1
+"""Share of the rows below which longer ones are an exception among boxes."""
 _EDGE = 1e-3
 MIN_BOXES = 3
 """A vertebra's height is compared with both neighbours', so fewer boxes measure nothing."""
@@ -185,13 +185,18 @@ class YoloRadiograph:
 
 
 class LabelKind(NamedTuple):
-    """What label rows of more than five numbers are: 'polygon', or 'pose' (a box and so many numbers in all)."""
+    """What label rows of more than five numbers are, and how many numbers they have, 0 if that is open.
+
+    'polygon', 'pose' (a box and keypoints), or 'box': there are none.
+    """
 
     name: Literal["box", "polygon", "pose"]
     count: int = 0
 
 
 POLYGON = LabelKind("polygon")
+OBB = 9
+"""Numbers of an oriented box's row: a class and four corners."""
 
 
 def read_yolo(src: str | Path, *, min_boxes: int = 0) -> tuple[list[YoloRadiograph], list[str]]:
@@ -202,10 +207,10 @@ def read_yolo(src: str | Path, *, min_boxes: int = 0) -> tuple[list[YoloRadiogra
     src : path
         Holds `images/` and `labels/`, each with or without parts (`images/train`, `labels/train`), or parts that hold
         them (`train/images`, `train/labels`), or images with their labels beside them. Stems are unique over all
-        parts. A label row is `class x_centre y_centre width height`, relative to the image, or a polygon
-        `class x1 y1 x2 y2 …`, of which the enclosing box is taken (oriented boxes are polygons of four corners). With
-        `kpt_shape` in data.yaml keypoints follow the box, and are not read; `task` there (detect, segment, obb,
-        pose) says what rows are where their numbers leave it open. Every class counts as a vertebra.
+        parts. A label row is `class x_centre y_centre width height`, relative to the image. Longer rows are what
+        data.yaml says: with `task: segment` or `obb` a polygon `class x1 y1 x2 y2 …`, of which the enclosing box is
+        taken; with `kpt_shape` a box and keypoints, which are not read. Without either they are refused, but for a
+        few polygons among boxes, each of which ends with its first corner. Every class counts as a vertebra.
     min_boxes : int
         Fewer boxes than this in a radiograph are a fault.
     """
@@ -239,7 +244,7 @@ def _told_kind(src: Path, faults: list[str]) -> LabelKind | None:
         if task == "classify":
             faults.append(f"{path.name}, task: classify; such labels hold no boxes")
         if task in ("detect", "segment", "obb"):
-            return LabelKind("box" if task == "detect" else "polygon")
+            return LabelKind("box" if task == "detect" else "polygon", OBB if task == "obb" else 0)
         if shape is not None or task == "pose":
             is_shape = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and n > 0 for n in shape)
             if is_shape and shape[1] in (2, 3):
@@ -381,53 +386,27 @@ def _numbers(line: str) -> np.ndarray:
 
 
 def label_kind(rows: Sequence[np.ndarray]) -> LabelKind:
-    """What the label rows of a folder are by their numbers; ValueError where these may be of several kinds.
+    """What the label rows of a folder are, where no YAML file says it; ValueError where they may be of several kinds.
 
-    A polygon's second corner lies near its first, so it follows it over a folder's rows; the size of a box follows
-    nothing. Rows of too few polygons to show this are held against the boxes there, or must at least not be boxes
-    within the image. A whole number at the end is a track's.
+    Rows of five numbers are boxes. Among them, fewer longer rows are polygons if each ends with the corner that it
+    began with, as closed outlines do: an export with keypoints or confidences has them in all rows.
     """
-    boxes = [row for row in rows if len(row) == 5]
-    longer = [row for row in rows if len(row) >= 7 and len(row) % 2]
-    if _follows(boxes):
-        raise ValueError(
-            "label rows of 5 numbers in which the last two follow the two before: corners? YOLO's rows are "
-            "class, centre and size; export them so"
-        )
+    longer = [row for row in rows if len(row) > 5]
     if not longer:
         return LabelKind("box")
-    whole = np.mean([row[-1] == int(row[-1]) for row in longer]) > MOST_ROWS
-    if whole or not (_follows(longer) or _unlike_boxes(longer, boxes)):
-        n = Counter(map(len, longer)).most_common(1)[0][0]
-        raise ValueError(
-            f"label rows of {n} numbers may be polygons, boxes with keypoints, or with a confidence and a track's "
-            "number. Put `task: segment` (or obb) or `kpt_shape: [number of keypoints, 2 or 3]` into data.yaml, or "
-            "keep the first 5 numbers of boxes alone"
-        )
-    return POLYGON
+    if len(longer) < FEW_ROWS * len(rows) and all(map(_is_closed, longer)):
+        return POLYGON
+    n = Counter(map(len, longer)).most_common(1)[0][0]
+    raise ValueError(
+        f"label rows of {n} numbers may be polygons, boxes with keypoints, or with a confidence, an angle or a "
+        "track's number. Put `task: segment` (or obb), or `task: pose` with `kpt_shape: [number of keypoints, 2 or "
+        "3]`, into data.yaml, or keep the first 5 numbers of boxes alone"
+    )
 
 
-def _follows(rows: Sequence[np.ndarray]) -> bool:
-    """Whether the second pair of numbers after the class goes along with the first, as a point with its neighbour."""
-    if len(rows) < FEWEST_ROWS:
-        return False
-    first, second = np.array([row[2] for row in rows]), np.array([row[4] for row in rows])
-    if np.ptp(first) < 0.1 or np.ptp(second) == 0:
-        return False
-    return bool(np.corrcoef(first, second)[0, 1] > 0.9 and 0.5 < np.polyfit(first, second, 1)[0] < 2)
-
-
-def _unlike_boxes(longer: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> bool:
-    """Whether longer rows, taken for polygons, are nearer the boxes' size than taken for boxes; or are no boxes."""
-    if len(boxes) < FEWEST_ROWS:
-        return bool(np.mean([_is_on_image(*_corners(row[1:5])) for row in longer]) < 1 - MOST_ROWS)
-    usual = np.median([row[3:5] for row in boxes], axis=0)
-    extents = [np.ptp(row[1:].reshape(-1, 2), axis=0) for row in longer]
-    nearer = [
-        np.abs(extent - usual).sum() < np.abs(row[3:5] - usual).sum()
-        for extent, row in zip(extents, longer, strict=True)
-    ]
-    return bool(np.mean(nearer) > MOST_ROWS)
+def _is_closed(row: np.ndarray) -> bool:
+    """Whether a row is an outline of three corners or more that ends where it began."""
+    return len(row) >= 9 and len(row) % 2 == 1 and bool((row[1:3] == row[-2:]).all())
 
 
 def _corners(box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -451,8 +430,9 @@ def relative_box(line: str, kind: LabelKind = POLYGON) -> tuple[float, float, fl
 
 def _box(values: np.ndarray, kind: LabelKind) -> tuple[float, float, float, float]:
     n = len(values)
-    if kind.name == "pose" and n not in (5, kind.count):
-        raise ValueError(f"{n} numbers; with data.yaml's `kpt_shape` expected 5 or {kind.count}")
+    if kind.count and n not in (5, kind.count):
+        key = "kpt_shape" if kind.name == "pose" else "task: obb"
+        raise ValueError(f"{n} numbers; with data.yaml's `{key}` expected 5 or {kind.count}")
     if n != 5 and kind.name != "pose" and (kind.name == "box" or n < 7 or n % 2 == 0):
         raise ValueError(
             f"{n} numbers; expected 5 (box) or 1 + 2 a corner (polygon). For keypoints put `kpt_shape` into "
@@ -464,7 +444,9 @@ def _box(values: np.ndarray, kind: LabelKind) -> tuple[float, float, float, floa
         corners = values[1:].reshape(-1, 2)
         low, high = corners.min(axis=0), corners.max(axis=0)
     if not _is_on_image(low, high):
-        raise ValueError("box leaves the image; coordinates must be relative to it, 0 to 1")
+        raise ValueError(
+            "box leaves the image; expected class, centre and size (not two corners), relative to it, 0 to 1"
+        )
     low, high = low.clip(0, 1), high.clip(0, 1)
     if (high <= low).any():
         raise ValueError("box without width or height")
