@@ -280,14 +280,25 @@ class TestDates:
         names = {"baseline_date": "Aufnahme", "event_date": "Fraktur", "last_seen_date": "Zuletzt"}
         columns = names | {"event": "FX"}
         read(cohort(tmp_path, csv(table.rename(columns=names)), columns=columns))
-        # without dates of events, last seen is when it happened
-        alone = table.assign(last_seen_date=table["last_seen_date"].where(table["FX"] == 0, table["event_date"]))
-        read(cohort(tmp_path, csv(alone.drop(columns="event_date")), columns={"event": "FX"}))
         swapped = table.rename(columns=names).assign(FX=1 - table["FX"])
         told = faults(cohort(tmp_path, csv(swapped), columns=columns))
         assert [fault.partition("column ")[2] for fault in told] == [
             "Fraktur: empty, but FX is not 0", "Fraktur: filled, but FX is 0"
         ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "name", ["Event_Date", "event date", "eventdate", "date_of_event", "fracture_date", "died_on", None]
+    )
+    def test_an_event_has_a_date_under_its_own_name(self, tmp_path, name):
+        table = dated().assign(event=TABLE["event"], last_seen_date="2020-12-31")
+        table = table.rename(columns={"event_date": name}) if name else table.drop(columns="event_date")
+        (fault,) = faults(cohort(tmp_path, csv(table)))
+        assert fault.startswith("cohort.csv: no column 'event_date'")
+        assert name in (None, "died_on") or f"(is {name} meant?)" in fault
+
+    def test_a_column_of_events_nearly_named_right_is_a_fault(self, tmp_path):
+        (fault,) = faults(cohort(tmp_path, csv(dated().assign(Event=TABLE["event"]))))
+        assert fault == "cohort.csv: no column 'event' (for event); is 'Event' meant? Call it event"
 
     def test_every_fault_of_a_date_is_listed(self, tmp_path):
         table = dated()

@@ -39,12 +39,11 @@ def with_times(
 ) -> tuple[pd.DataFrame, str]:
     """The table with `time_days`, and with `event` if it has none, from its dates; and how they are written.
 
-    Time runs from `baseline_date` to `event_date`, or where that is empty (or not there, and `event` is 0) to
-    `last_seen_date`. Of a table without `baseline_date` nothing is changed. Where dates are at fault the time is 1,
-    so that nothing else is said of it.
+    Time runs from `baseline_date` to `event_date`, or where that is empty to `last_seen_date`. Of a table without
+    these three nothing is made. Where dates are at fault the time is 1, so that nothing else is said of it.
     """
     given = {name: table[name] for name in DATES if name in table}
-    if "baseline_date" not in given or not {"event_date", "event"} & set(table) or "last_seen_date" not in given:
+    if len(given) < len(DATES):
         return table.drop(columns=list(given)), ""
     if settings.time_unit != "days":
         faults.append(f"cohort.yaml, time_unit: {settings.time_unit}; times made from dates are in days")
@@ -53,9 +52,8 @@ def with_times(
     if len(faults) > doubts:
         faults += row_faults(columns.file, sorted(wrong))
         return table.drop(columns=list(given)).assign(time_days=1.0, event=1.0), ""
-    start, seen = dates["baseline_date"], dates["last_seen_date"]
-    at = dates.get("event_date", pd.Series(pd.NaT, table.index))
-    filled = _filled(given["event_date"]) if "event_date" in given else pd.Series(False, table.index)
+    start, at, seen = (dates[name] for name in DATES)
+    filled = _filled(given["event_date"])
     end = at.where(filled, seen)
     ours = {name: columns.theirs(name) for name in (*DATES, "event")}
     found = {
@@ -63,7 +61,7 @@ def with_times(
         f"{ours['last_seen_date']} and the date of an event: both empty; give one": ~filled
         & ~_filled(given["last_seen_date"]),
     }
-    if "event_date" in given and "event" in table:
+    if "event" in table:
         code = event_codes(table["event"])
         found[f"column {ours['event_date']}: filled, but {ours['event']} is 0"] = filled & (code == 0)
         found[f"column {ours['event_date']}: empty, but {ours['event']} is not 0"] = ~filled & (code > 0)

@@ -145,7 +145,8 @@ def _our_columns(table: pd.DataFrame, columns: Columns, faults: list[str], *, ou
         has = ", ".join(map(str, table.columns[:MOST_NAMED])) + ", …" * (table.shape[1] > MOST_NAMED)
         faults += [f"{lacking[0]}; there are {has}", *lacking[1:]]
     unread = DATES if "time_days" in wanted else ()
-    faults += _nearly_named(table, columns, ["image", *(["split"] if outcome else [])])
+    optional = ["image", *(["split", "event"] if outcome else [])]
+    faults += _nearly_named(table, columns, [name for name in optional if name not in wanted])
     chosen = {column: names[-1] for column, names in ours.items() if column in table.columns}
     chosen = {column: name for column, name in chosen.items() if name not in unread}
     return table[list(chosen)].rename(columns=chosen)
@@ -168,7 +169,7 @@ def _outcome_columns(table: pd.DataFrame, columns: Columns, faults: list[str]) -
     if "time_days" in there and mapped:
         faults.append(f"cohort.yaml, columns: time_days and {', '.join(mapped)}; give the times, or the dates")
     if "time_days" not in there and "baseline_date" in [*there, *mapped]:
-        return ["baseline_date", "last_seen_date", "event" if "event" in there else "event_date"]
+        return list(DATES)
     return ["time_days", "event"]
 
 
