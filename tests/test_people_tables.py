@@ -76,6 +76,22 @@ class TestFiles:
         (fault,) = faults(cohort(tmp_path, "sep=,\n" + csv(table)))  # Excel does not show that line
         assert fault.startswith("cohort.csv row 2, column age: 'old'")
 
+    @pytest.mark.parametrize("columns", [[*TABLE], ["patient_id", "age"], [*TABLE, "sex", "image", "split"]])
+    def test_a_second_block_of_patients_is_refused(self, tmp_path, columns):
+        block = csv(TABLE.assign(sex=1, image="", split="train")[columns])
+        for between in ("", "\n", "Centre B\n"):
+            (fault,) = faults(cohort(tmp_path, "Centre A\n" + csv() + between + block.replace("age", " Age")))
+            row = 43 + bool(between)
+            assert fault == f"cohort.csv row {row}: a header again, as in row 2; put all patients under one header"
+
+    def test_a_second_block_of_boxes_is_refused(self, tmp_path):
+        cohort(tmp_path, csv())
+        boxes = "patient_id,x_min,y_min,x_max,y_max\nP000,1,1,5,9\n"
+        (tmp_path / "vertebrae.csv").write_text(
+            boxes + boxes.replace("max\n", "max,level\n").replace("9\n", "9,T4\n")
+        )
+        assert faults(tmp_path)[0].startswith("vertebrae.csv row 3: a header again, as in row 1")
+
     @pytest.mark.parametrize(("encoding", "end", "said"), [("mac_roman", "\r", "Mac Roman"), ("utf-8", "\n", "")])
     def test_letters_of_a_header_are_the_same_however_they_are_written(self, tmp_path, encoding, end, said):
         name = "Größe" if said else "Gro\u0308ße"  # one letter, or two that a screen shows as one

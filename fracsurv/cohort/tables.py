@@ -59,7 +59,9 @@ class TextTable(NamedTuple):
 
 def clean_name(name: object) -> str:
     """A column's name without spaces around it, with single plain ones inside, and composed letters."""
-    text = re.sub("[\u200b\u2060\ufeff]", "", unicodedata.normalize("NFC", str(name)))
+    text = str(name)
+    if not text.isascii():
+        text = re.sub("[\u200b\u2060\ufeff]", "", unicodedata.normalize("NFC", text))
     return " ".join(text.split())
 
 
@@ -95,13 +97,13 @@ def read_table(folder: Path, faults: list[str], names: Collection[str] = ()) -> 
 def read_text_table(path: Path, faults: list[str], names: Collection[str] = ()) -> TextTable | None:
     """A CSV file or an Excel workbook; None, with faults appended, where it cannot be read.
 
-    The header is the row with most of the `names`, as `clean_name` gives them, or else the first of several fields;
-    rows above it are left out. CSV: separated as a line `sep=` says, or by commas, semicolons, tabs or vertical bars,
-    whichever gives the header most names and fields; UTF-8, UTF-16, or else Mac Roman (with the line ends of old
-    Macs) or Windows-1252. A row may end early: spreadsheets leave out the empty fields at its end. It may not
-    hold more fields than the header, even empty ones, for then it is not known which field belongs to which column. A
-    quotation mark at the start of a field must be closed at its end, or rows would vanish into one field. Rows of
-    empty fields and columns without a name are left out.
+    The header is the first row with several of the `names`, as `clean_name` gives them, or else the first of
+    several fields; rows above it are left out, and there may be no other below. CSV: separated as a line `sep=`
+    says, or by commas, semicolons, tabs or vertical bars, whichever gives the header most names and fields; UTF-8,
+    UTF-16, or else Mac Roman (with the line ends of old Macs) or Windows-1252. A row may end early: spreadsheets
+    leave out the empty fields at its end. It may not hold more fields than the header, even empty ones, for then it
+    is not known which field belongs to which column. A quotation mark at the start of a field must be closed at its
+    end, or rows would vanish into one field. Rows of empty fields and columns without a name are left out.
     """
     is_workbook = path.suffix.lower() == ".xlsx"
     try:
@@ -232,22 +234,31 @@ def _delimiter(text: str, names: Collection[str]) -> str:
         with suppress(csv.Error):
             rows.extend(csv.reader(lines, delimiter=mark))
         at = _header(rows, names)
-        return (_n_known(rows[at], names), -at, len(rows[at])) if rows else (0, 0, 0)
+        return (len(_known(rows, names)[at]), -at, len(rows[at])) if rows else (0, 0, 0)
 
     return max(DELIMITERS, key=found)
 
 
-def _n_known(row: Sequence[str], names: Collection[str]) -> int:
-    """How many fields are `names`; a single one may be a word in a patient's row."""
+def _known(rows: Sequence[Sequence[str]], names: Collection[str]) -> list[set[str]]:
+    """Which `names` are fields of each row; a single one may be a word in a patient's row."""
     known = {name.casefold() for name in names}
-    n = sum(clean_name(field).casefold() in known for field in row)
-    return n if n >= min(2, len(known)) else 0
+    found = [known.intersection(clean_name(field).casefold() for field in row) for row in rows]
+    return [each if len(each) >= min(2, len(known)) else set() for each in found]
 
 
 def _header(rows: Sequence[Sequence[str]], names: Collection[str]) -> int:
-    """Index of the row with most of the `names`, or else of the first with several filled fields, or any."""
-    first = [(_n_known(row, names), min(sum(bool(f.strip()) for f in row), 2)) for row in rows[:HEADER_WITHIN]]
-    return first.index(max(first, default=(0, 0))) if first else 0
+    """Index of the first row with `names`, or else of the first with several filled fields, or any.
+
+    Where the row right below holds other names, as below merged cells, that is the header.
+    """
+    known = _known(rows[:HEADER_WITHIN], names)
+    if not any(known):
+        filled = [min(sum(bool(field.strip()) for field in row), 2) for row in rows[:HEADER_WITHIN]]
+        return filled.index(max(filled)) if filled else 0
+    at = next(k for k, found in enumerate(known) if found)
+    while any(known[at + 1 : at + 2]) and known[at].isdisjoint(known[at + 1]):
+        at += 1
+    return at
 
 
 def _decode(data: bytes) -> tuple[str, str]:
@@ -320,6 +331,10 @@ def _frame(
                 header += [""] * (k + 1 - len(header))
                 header[k] = name
     n = len(header)
+    if again := [at + 2 + k for k, found in enumerate(_known(rows[at + 1 :], names)) if len(found) > 1]:
+        raise UserError(
+            f"{file} {format_rows(again)}: a header again, as in row {at + 1}; put all patients under one header"
+        )
     faults = [
         f"{file} {format_rows(list(group))}: {count} fields, but the header has {n}; look for a {separators[:-1]} "
         "too many, or for a column without a name"
