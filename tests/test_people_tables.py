@@ -383,8 +383,12 @@ class TestDates:
 class TestDelayedEntry:
     @pytest.mark.parametrize(
         "name",
-        ["entry", "start", "entry_days", "tstart", "Delayed_Entry", "start time", "t.start", "left_truncation", "t0"],
-    )
+        [
+            "entry", "start", "entry_days", "tstart", "Delayed_Entry", "start time", "t.start", "left_truncation",
+            "t0", "entry_time_days", "start_time_days", "entry_day", "start_day", "age_at_entry", "enrolment_days",
+            "inclusion_days", "observation_start", "time_in", "days_to_enrollment", "months at study entry",
+        ],
+    )  # fmt: skip
     def test_is_refused_by_name(self, tmp_path, name):
         table = TABLE.rename(columns={"time_days": "stop", "event": "status"}).assign(**{name: np.arange(N) + 0.5})
         for mark in ".,":
@@ -393,10 +397,31 @@ class TestDelayedEntry:
             assert fault.startswith(f"cohort.csv, column {name}: looks like the time from which")
 
     @pytest.mark.parametrize(
-        ("name", "value"), [("start", 0), ("start", "clinic"), ("start_date", 5), ("restart", 5)]
-    )
+        ("name", "value"),
+        [
+            ("start", 0), ("start", "clinic"), ("start_date", 5), ("restart", 5), ("start_date", "2019-12-31"),
+            ("baseline_days", 5), ("baseline_age", 70), ("entry_year", 2015), ("study_start_year", "2015"),
+            ("entry_date", "2015-01-31"), ("entry_date", "43861"), ("entry", "20150131"), ("time_in_days", 5),
+            ("treatment_start_days", 5), ("age_in_years", 70), ("inclusion", 1),
+        ],
+    )  # fmt: skip
     def test_other_columns_are_left_alone(self, tmp_path, name, value):
         assert read(cohort(tmp_path, csv(TABLE.assign(**{name: value})))) == ""
+
+    @pytest.mark.parametrize("name", ["entry", "entry_date", "Enrolment date", "date_of_inclusion"])
+    @pytest.mark.parametrize("how", ["%Y-%m-%d", "%d/%m/%Y", "%Y%m%d"])
+    @pytest.mark.parametrize("times", [True, False])
+    def test_dates_after_the_baseline_are_refused(self, tmp_path, name, how, times):
+        table = dated(how).assign(**TABLE[["time_days", "event"]]) if times else dated(how)
+        start = pd.to_datetime(dated()["baseline_date"])
+        for days in (0, -9):  # before the radiograph
+            read(cohort(tmp_path, csv(table.assign(**{name: (start + pd.Timedelta(days, "D")).dt.strftime(how)}))))
+        late = (start + pd.to_timedelta(np.arange(N), "D")).dt.strftime(how)
+        (fault,) = faults(cohort(tmp_path, csv(table.assign(**{name: late}))))
+        assert fault.startswith(f"cohort.csv, column {name}: looks like the time from which")
+
+    def test_a_start_date_is_no_entry(self, tmp_path):
+        read(cohort(tmp_path, csv(dated().assign(start_date="2019-12-31", enrolled_by="2019-12-31"))))
 
     def test_under_a_name_of_ones_own(self, tmp_path):
         (fault,) = faults(cohort(tmp_path, csv(TABLE.assign(Eintritt=5)), columns={"entry_days": "Eintritt"}))

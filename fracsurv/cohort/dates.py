@@ -34,6 +34,12 @@ def is_date(values: pd.Series) -> pd.Series:
     return dates
 
 
+def is_later(values: pd.Series, baseline: pd.Series, columns: Columns) -> pd.Series:
+    """Which fields are dates after the baseline's."""
+    dates, _, _ = _read({"": values, "baseline_date": baseline}, columns, [])
+    return dates[""] > dates["baseline_date"]
+
+
 def with_times(
     table: pd.DataFrame, columns: Columns, settings: CohortSettings, faults: list[str]
 ) -> tuple[pd.DataFrame, str]:
