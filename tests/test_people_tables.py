@@ -352,6 +352,31 @@ class TestDates:
         (fault,) = faults(cohort(tmp_path, csv(table)))
         assert "31/01/2010 has the day first, 01/31/2010 the month" in fault
 
+    @pytest.mark.parametrize("column", DATES)
+    @pytest.mark.parametrize(
+        ("one", "other"), [("%Y-%m-%d", "%d/%m/%Y"), ("%d.%m.%Y", "%m/%d/%Y"), ("%d %b %Y", "%m-%d-%Y")]
+    )
+    def test_two_ways_of_writing_in_a_column_are_refused(self, tmp_path, column, one, other):
+        table = dated(one)
+        filled = np.flatnonzero(table[column] != "")
+        table.loc[filled[1::2], column] = dated(other)[column][filled[1::2]]
+        (fault,) = faults(cohort(tmp_path, csv(table)))
+        first = " and ".join(table[column][filled[:2]])
+        assert fault.startswith(f"cohort.csv, column {column}: {first} are written in different ways")
+        read(cohort(tmp_path, csv(dated(one).assign(**{column: dated(other)[column]}))))  # each column in its own
+
+    def test_dates_that_excel_left_as_text_are_refused(self, tmp_path):
+        table = dated("%d/%m/%Y").astype(object)
+        for name in DATES:
+            cells = pd.to_datetime(table[name], format="%m/%d/%Y", errors="coerce")
+            table[name] = [text if pd.isna(cell) else cell for cell, text in zip(cells, table[name], strict=True)]
+        cohort(tmp_path, csv())
+        (tmp_path / "cohort.csv").unlink()
+        table.to_excel(tmp_path / "cohort.xlsx", index=False)
+        told = faults(tmp_path)
+        assert len(told) == 3
+        assert all("are written in different ways" in fault for fault in told)
+
     def test_the_same_fault_in_every_row_is_one_line(self, tmp_path):
         told = faults(cohort(tmp_path, csv(dated("%d.%m.%y"))))
         assert len(told) == 3

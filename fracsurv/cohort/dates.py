@@ -106,8 +106,9 @@ def _read(
 ) -> tuple[dict[str, pd.Series], list[tuple[int, str]], str]:
     """The dates, NaT where a field is none; those rows and their faults; how they are written, where that is no rule.
 
-    Whether 3/4 is in March or April is decided by days above 12 in any column; without one it is a fault. Fields of a
-    column with the same fault share it.
+    Whether 3/4 is in March or April is decided by days above 12 in any column; without one it is a fault. So are
+    dates of one column with other marks, or with the year first in some: a spreadsheet that took 3/4/2015 for another
+    day left 13/4/2015 as it was. Fields of a column with the same fault share it.
     """
     texts = {name: _day(values) for name, values in given.items()}
     parts = {name: text.str.extract(f"^(?:{PATTERN.pattern})$", flags=re.IGNORECASE) for name, text in texts.items()}
@@ -115,10 +116,19 @@ def _read(
     day_first, month_first = (slashed[each].astype(float) > 12 for each in ("a", "b"))
     where = f"{columns.file}, columns {', '.join(columns.theirs(name) for name in given)}"
     doubts = len(faults)
-    if day_first.any() and month_first.any():
+    for name, part in parts.items():
+        sound = part[["iso", "parts", "named"]].notna().any(axis=1) & (part["y2"].str.len() != 2)
+        marks = part.loc[sound, "t"].fillna("").drop_duplicates()
+        if len(marks) > 1:
+            faults.append(
+                f"{columns.file}, column {columns.theirs(name)}: {' and '.join(texts[name][marks.index])} are "
+                "written in different ways, so that day and month may be mixed up; write them as 2020-12-31"
+            )
+    clear = len(faults) > doubts or slashed.empty or day_first.any() != month_first.any()
+    if not clear and day_first.any():
         first = [slashed["parts"][which].iloc[0] for which in (day_first, month_first)]
         faults.append(f"{where}: {first[0]} has the day first, {first[1]} the month; write them as 2020-12-31")
-    elif len(slashed) and not day_first.any() and not month_first.any():
+    elif not clear:
         faults.append(
             f"{where}: does {slashed['parts'].iloc[0]} begin with the day or the month? No date tells; write them as "
             "2020-12-31"
