@@ -50,7 +50,7 @@ def read_vertebrae(
     table = pd.DataFrame({"patient_id": raw["patient_id"].str.strip()})
     table["level"] = raw.get("level", "")
     measured = [*BOX_COLUMNS, "score", *KEYPOINT_COLUMNS, *SCALE_COLUMNS]
-    decimal = decimal_mark(raw, measured, lambda name: f"{file}, column {name}", faults)
+    decimal = decimal_mark(raw, measured, read.delimiter, lambda name: f"{file}, column {name}", faults)
     for name in measured:
         table[name] = numbers(raw[name], decimal) if name in raw else np.nan
     _check_optional(raw, table, file, faults)

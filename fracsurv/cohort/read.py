@@ -78,7 +78,7 @@ def read_patients(
     table, words = coded(_without_dates(table, columns, faults), columns, settings, faults)
     table, dates = with_times(table, columns, settings, faults)
     n_faults = len(faults)
-    decimal = decimal_mark(table, ["time_days", *columns.covariates], columns.place, faults)
+    decimal = decimal_mark(table, ["time_days", *columns.covariates], raw.delimiter, columns.place, faults)
     # where the mark is in doubt one fault says so, and either is read meanwhile
     plain = table if len(faults) == n_faults else table.replace(r"^(\s*[-+]?\d+),(\d+\s*)$", r"\1.\2", regex=True)
     decimal = decimal if plain is table else "."

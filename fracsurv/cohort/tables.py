@@ -49,12 +49,13 @@ class TextTable(NamedTuple):
     """A table as its file holds it: every field is text, except in Parquet.
 
     The frame's index is the row of the file as a spreadsheet numbers it; blank rows are left out, but counted.
-    `read_as` says in words how the file was read.
+    `read_as` says in words how the file was read; `delimiter` is what parts its fields, '' where it is no CSV.
     """
 
     frame: pd.DataFrame
     file: str
     read_as: str
+    delimiter: str = ""
 
 
 def clean_name(name: object) -> str:
@@ -123,12 +124,15 @@ def read_text_table(path: Path, faults: list[str], names: Collection[str] = ()) 
     return None
 
 
-def decimal_mark(table: pd.DataFrame, names: Sequence[str], place: Callable[[str], str], faults: list[str]) -> str:
+def decimal_mark(
+    table: pd.DataFrame, names: Sequence[str], delimiter: str, place: Callable[[str], str], faults: list[str]
+) -> str:
     """The decimal mark, '.' or ',', of the columns `names` that are text; doubt about it is a fault.
 
     Doubt: some numbers of a column have a comma, some a point; or a mark may part thousands, as in 1,100. That is so
-    where three digits follow every mark of a column, and it is the times, or its numbers without a mark are of
-    another size altogether (their median `APART` times the other's). `place` names a column for messages.
+    where three digits follow every mark of a column, and it is the times, or a comma between fields that commas part,
+    or its numbers without a mark are of another size altogether (their median `APART` times the other's). `place`
+    names a column for messages.
     """
     mark = "."
     for name in names:
@@ -140,7 +144,9 @@ def decimal_mark(table: pd.DataFrame, names: Sequence[str], place: Callable[[str
         mark = "," if commas else mark
         if commas and points:
             faults.append(f"{place(name)}: some numbers have a decimal comma, some a decimal point; use one of them")
-        elif (marked := commas or points) and _may_part_thousands(name, marked, values):
+        elif (marked := commas or points) and _may_part_thousands(
+            marked, values, surely=name == "time_days" or (bool(commas) and delimiter == ",")
+        ):
             faults.append(
                 f"{place(name)}: is {marked[0].strip()[:20]!r} over a thousand, or has it three decimals? Every "
                 "number with a mark could be either; write thousands without a mark, or other than three decimals"
@@ -182,10 +188,10 @@ def _plain_numbers(values: pd.Series) -> pd.Series:
     return text
 
 
-def _may_part_thousands(name: str, marked: Sequence[str], values: np.ndarray) -> bool:
+def _may_part_thousands(marked: Sequence[str], values: np.ndarray, *, surely: bool) -> bool:
     if not all(THOUSANDS.fullmatch(value) for value in marked):
         return False
-    if name == "time_days":
+    if surely:
         return True
     whole = pd.to_numeric(pd.Series([value for value in values if value.strip().isdigit()]), errors="coerce")
     as_read = pd.to_numeric(pd.Series(marked).str.replace(",", "."))
@@ -222,7 +228,7 @@ def _read_csv(file: str, data: bytes, names: Collection[str]) -> TextTable:
     words += [f"taken for {encoding}"] if encoding != "UTF-8" else []
     words += [above] if above else []
     words += [f"with line breaks inside {format_rows(several_lines)}"] if several_lines else []
-    return TextTable(frame, file, ", ".join(words))
+    return TextTable(frame, file, ", ".join(words), delimiter)
 
 
 def _delimiter(text: str, names: Collection[str]) -> str:
