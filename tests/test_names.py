@@ -177,6 +177,7 @@ def test_keys_of_other_mappings_and_other_keys_are_none(tmp_path, text):
     ("column", "settings", "says"),
     [
         ("Image", {}, "no column 'image' (for image); is 'Image' meant? Call it image"),
+        ("images", {}, "no column 'image' (for image); is 'images' meant? Call it image"),
         ("FOTO", {"columns": {"image": "Foto"}}, "no column 'Foto' (for image); is 'FOTO' meant?"),
         ("Röntgen", {"columns": {"image": "Foto"}}, "no column 'Foto' (for image); take it out of `columns`"),
     ],
@@ -189,6 +190,9 @@ def test_an_optional_column_nearly_named_right_is_a_fault(cohort, column, settin
 
 
 def test_split_and_keypoint_columns_nearly_named_right_are_faults(tmp_path):
+    for name in ("splits", "_split", "Splits"):
+        (fault,) = faults_of(write_cohort(tmp_path / name, tabular().assign(**{name: "test"}), covariates=KINDS))
+        assert fault == f"cohort.csv: no column 'split' (for split); is {name!r} meant? Call it split"
     folder = write_cohort(tmp_path, tabular().assign(Split="train"), covariates=KINDS)
     (folder / "vertebrae.csv").write_text(BOXES.replace("\n", ",Score,X1\n", 1).replace("9\n", "9,1,2\n"))
     split, score, keypoint = faults_of(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +16,8 @@ from fracsurv.cohort.covariates import PROTOCOL_COVARIATES, label_of
 from fracsurv.cohort.dates import is_date, is_later, with_times
 from fracsurv.cohort.settings import COLUMNS, DATES, CohortSettings
 from fracsurv.cohort.tables import TextTable, decimal_mark, event_codes, numbers, read_table
-from fracsurv.utils.errors import closest, format_rows, nearest, shorten
+from fracsurv.utils.errors import SLIP, closest, format_rows, nearest, shorten
 from fracsurv.utils.formatting import counted
-from fracsurv.utils.names import same_but_for_writing
 
 NO_NUMBERS = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period")  # as pandas infers them
 _ENTRY = "entry|enter|entrance|start|begin|trunc|truncation|enroll?|enroll?ment|inclusion|recruitment|accrual"
@@ -149,17 +148,22 @@ def _our_columns(table: pd.DataFrame, columns: Columns, faults: list[str], *, ou
         faults += [f"{lacking[0]}; there are {has}", *lacking[1:]]
     unread = DATES if "time_days" in wanted else ()
     optional = ["image", *(["split", "event"] if outcome else [])]
-    faults += _nearly_named(table, columns, [name for name in optional if name not in wanted])
+    faults += _nearly_named(table, free, columns, [name for name in optional if name not in wanted])
     chosen = {column: names[-1] for column, names in ours.items() if column in table.columns}
     chosen = {column: name for column, name in chosen.items() if name not in unread}
     return table[list(chosen)].rename(columns=chosen)
 
 
-def _nearly_named(table: pd.DataFrame, columns: Columns, optional: Iterable[str]) -> Iterator[str]:
-    """Faults of columns that may be left out, but are mapped to none or nearly there: they would not be read."""
+def _nearly_named(
+    table: pd.DataFrame, free: Sequence[str], columns: Columns, optional: Iterable[str]
+) -> Iterator[str]:
+    """Faults of columns that may be left out, but are mapped to none or nearly there: they would not be read.
+
+    `free` are those that are not read.
+    """
     for name in optional:
         theirs = columns.theirs(name)
-        near = same_but_for_writing(theirs, map(str, table.columns))
+        near = nearest(theirs, free, SLIP)
         if theirs not in table.columns and (near or name in columns.renamed):
             fix = f"; is {near!r} meant? Call it {theirs}" if near else "; take it out of `columns` in cohort.yaml"
             yield f"{columns.file}: no column {theirs!r} (for {name}){fix}"
