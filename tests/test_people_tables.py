@@ -237,6 +237,13 @@ class TestCodes:
         assert fault.startswith("cohort.csv, column smoker: holds m and w; code them as 0 and 1")
         assert "`values: {smoker: {m: 0, w: 1}}`" in fault
 
+    @pytest.mark.parametrize("word", ["Yes", "TRUE", "checked"])
+    def test_a_word_beside_a_2_is_told_as_it_stands(self, tmp_path, word):
+        table = TABLE.assign(smoker=np.where(TABLE["smoker"] == 1, word, "2"))
+        (fault,) = faults(cohort(tmp_path, csv(table)))
+        assert fault.startswith(f"cohort.csv, column smoker: holds 2 and {word.lower()}; code them as 0 and 1")
+        assert read(cohort(tmp_path, csv(table), values={"smoker": {2: 0, word: 1}})) == ""
+
     @pytest.mark.parametrize(("one", "zero"), [("1,0", "0,00"), ("1.00", "0.0"), ("TRUE", "False")])
     def test_events(self, tmp_path, one, zero):
         table = TABLE.assign(event=np.where(TABLE["event"] == 1, one, zero))

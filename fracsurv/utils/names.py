@@ -18,8 +18,8 @@ def plain(name: str) -> str:
 
 
 def canonical(name: str) -> str:
-    """The same text for names that a reader would take for one: plain, and whatever the capitals or letter forms."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", plain(name)).casefold())
+    """The same text for names that a reader would take for one: plain, and whatever the capitals."""
+    return unicodedata.normalize("NFC", plain(name).casefold())
 
 
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
