@@ -72,6 +72,11 @@ def test_of_two_files_of_one_name_one_is_kept_and_others_do_no_harm(cohort):
         "vertebrae_before.csv",
         "notes.txt",
         "vertebrae.json",
+        "cohort.csv.bak",
+        "Cohort.CSV.old",
+        "vertebrae.csv.orig",
+        "cohort.yaml.bak",
+        "cohort.csv~",
         "._cohort.yml",
         "~$cohort.xlsx",
     ):
@@ -104,7 +109,7 @@ def test_a_folder_without_a_table_says_where_one_may_be(tmp_path, cohort):
     [
         ("Q001", "q001"), ("café", "cafe\u0301"), ("Å1", "A\u030a1"), ("Q001", "Q001\u200b"), ("Q001", "Q\u00ad001"),
         ("Q001", "\ufeffQ001"), ("Q 001", "Q\u00a0001"), ("Q 1", "Q  1"), ("Q-1", "Q\u20131"), ("Q-1", "Q\u22121"),
-        ("Q1", "Ｑ１"), ("Q1\ufe0f", "Q1"), ("STRASSE", "straße"), ("Q1", "Q1\x7f"),
+        ("Q1\ufe0f", "Q1"), ("STRASSE", "straße"), ("Q1", "Q1\x7f"),
     ],
 )  # fmt: skip
 def test_ids_that_look_alike_are_one_patient_or_a_fault(tmp_path, one, other):
@@ -118,8 +123,8 @@ def test_ids_that_look_alike_are_one_patient_or_a_fault(tmp_path, one, other):
 
 def test_other_ids_are_other_patients(tmp_path):
     table = tabular()
-    table.loc[:5, "patient_id"] = ["P1", "P01", "P1a", "P-1", "P_1", "é"]
-    assert look_alikes(table["patient_id"]) == []
+    table.loc[:5, "patient_id"] = ["A²", "A2", "P1a", "P-1", "P_1", "é"]
+    assert look_alikes([*table["patient_id"], "P1", "P01", "½", "1⁄2", "ﬁ", "Ｑ１", "Q1", "①", "1"]) == []
     assert len(read_cohort(write_cohort(tmp_path, table, covariates=KINDS))) == 60
     table.loc[6, "patient_id"] = "\u200b\u2060"  # there is nothing to see
     (fault,) = faults_of(write_cohort(tmp_path, table, covariates=KINDS))
@@ -177,6 +182,7 @@ def test_keys_of_other_mappings_and_other_keys_are_none(tmp_path, text):
     ("column", "settings", "says"),
     [
         ("Image", {}, "no column 'image' (for image); is 'Image' meant? Call it image"),
+        ("images", {}, "no column 'image' (for image); is 'images' meant? Call it image"),
         ("FOTO", {"columns": {"image": "Foto"}}, "no column 'Foto' (for image); is 'FOTO' meant?"),
         ("Röntgen", {"columns": {"image": "Foto"}}, "no column 'Foto' (for image); take it out of `columns`"),
     ],
@@ -189,6 +195,9 @@ def test_an_optional_column_nearly_named_right_is_a_fault(cohort, column, settin
 
 
 def test_split_and_keypoint_columns_nearly_named_right_are_faults(tmp_path):
+    for name in ("splits", "_split", "Splits"):
+        (fault,) = faults_of(write_cohort(tmp_path / name, tabular().assign(**{name: "test"}), covariates=KINDS))
+        assert fault == f"cohort.csv: no column 'split' (for split); is {name!r} meant? Call it split"
     folder = write_cohort(tmp_path, tabular().assign(Split="train"), covariates=KINDS)
     (folder / "vertebrae.csv").write_text(BOXES.replace("\n", ",Score,X1\n", 1).replace("9\n", "9,1,2\n"))
     split, score, keypoint = faults_of(folder)

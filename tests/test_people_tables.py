@@ -76,6 +76,22 @@ class TestFiles:
         (fault,) = faults(cohort(tmp_path, "sep=,\n" + csv(table)))  # Excel does not show that line
         assert fault.startswith("cohort.csv row 2, column age: 'old'")
 
+    @pytest.mark.parametrize("columns", [[*TABLE], ["patient_id", "age"], [*TABLE, "sex", "image", "split"]])
+    def test_a_second_block_of_patients_is_refused(self, tmp_path, columns):
+        block = csv(TABLE.assign(sex=1, image="", split="train")[columns])
+        for between in ("", "\n", "Centre B\n"):
+            (fault,) = faults(cohort(tmp_path, "Centre A\n" + csv() + between + block.replace("age", " Age")))
+            row = 43 + bool(between)
+            assert fault == f"cohort.csv row {row}: a header again, as in row 2; put all patients under one header"
+
+    def test_a_second_block_of_boxes_is_refused(self, tmp_path):
+        cohort(tmp_path, csv())
+        boxes = "patient_id,x_min,y_min,x_max,y_max\nP000,1,1,5,9\n"
+        (tmp_path / "vertebrae.csv").write_text(
+            boxes + boxes.replace("max\n", "max,level\n").replace("9\n", "9,T4\n")
+        )
+        assert faults(tmp_path)[0].startswith("vertebrae.csv row 3: a header again, as in row 1")
+
     @pytest.mark.parametrize(("encoding", "end", "said"), [("mac_roman", "\r", "Mac Roman"), ("utf-8", "\n", "")])
     def test_letters_of_a_header_are_the_same_however_they_are_written(self, tmp_path, encoding, end, said):
         name = "Größe" if said else "Gro\u0308ße"  # one letter, or two that a screen shows as one
@@ -221,6 +237,13 @@ class TestCodes:
         assert fault.startswith("cohort.csv, column smoker: holds m and w; code them as 0 and 1")
         assert "`values: {smoker: {m: 0, w: 1}}`" in fault
 
+    @pytest.mark.parametrize("word", ["Yes", "TRUE", "checked"])
+    def test_a_word_beside_a_2_is_told_as_it_stands(self, tmp_path, word):
+        table = TABLE.assign(smoker=np.where(TABLE["smoker"] == 1, word, "2"))
+        (fault,) = faults(cohort(tmp_path, csv(table)))
+        assert fault.startswith(f"cohort.csv, column smoker: holds 2 and {word.lower()}; code them as 0 and 1")
+        assert read(cohort(tmp_path, csv(table), values={"smoker": {2: 0, word: 1}})) == ""
+
     @pytest.mark.parametrize(("one", "zero"), [("1,0", "0,00"), ("1.00", "0.0"), ("TRUE", "False")])
     def test_events(self, tmp_path, one, zero):
         table = TABLE.assign(event=np.where(TABLE["event"] == 1, one, zero))
@@ -280,14 +303,25 @@ class TestDates:
         names = {"baseline_date": "Aufnahme", "event_date": "Fraktur", "last_seen_date": "Zuletzt"}
         columns = names | {"event": "FX"}
         read(cohort(tmp_path, csv(table.rename(columns=names)), columns=columns))
-        # without dates of events, last seen is when it happened
-        alone = table.assign(last_seen_date=table["last_seen_date"].where(table["FX"] == 0, table["event_date"]))
-        read(cohort(tmp_path, csv(alone.drop(columns="event_date")), columns={"event": "FX"}))
         swapped = table.rename(columns=names).assign(FX=1 - table["FX"])
         told = faults(cohort(tmp_path, csv(swapped), columns=columns))
         assert [fault.partition("column ")[2] for fault in told] == [
             "Fraktur: empty, but FX is not 0", "Fraktur: filled, but FX is 0"
         ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "name", ["Event_Date", "event date", "eventdate", "date_of_event", "fracture_date", "died_on", None]
+    )
+    def test_an_event_has_a_date_under_its_own_name(self, tmp_path, name):
+        table = dated().assign(event=TABLE["event"], last_seen_date="2020-12-31")
+        table = table.rename(columns={"event_date": name}) if name else table.drop(columns="event_date")
+        (fault,) = faults(cohort(tmp_path, csv(table)))
+        assert fault.startswith("cohort.csv: no column 'event_date'")
+        assert name in (None, "died_on") or f"(is {name} meant?)" in fault
+
+    def test_a_column_of_events_nearly_named_right_is_a_fault(self, tmp_path):
+        (fault,) = faults(cohort(tmp_path, csv(dated().assign(Event=TABLE["event"]))))
+        assert fault == "cohort.csv: no column 'event' (for event); is 'Event' meant? Call it event"
 
     def test_every_fault_of_a_date_is_listed(self, tmp_path):
         table = dated()
@@ -325,6 +359,31 @@ class TestDates:
         (fault,) = faults(cohort(tmp_path, csv(table)))
         assert "31/01/2010 has the day first, 01/31/2010 the month" in fault
 
+    @pytest.mark.parametrize("column", DATES)
+    @pytest.mark.parametrize(
+        ("one", "other"), [("%Y-%m-%d", "%d/%m/%Y"), ("%d.%m.%Y", "%m/%d/%Y"), ("%d %b %Y", "%m-%d-%Y")]
+    )
+    def test_two_ways_of_writing_in_a_column_are_refused(self, tmp_path, column, one, other):
+        table = dated(one)
+        filled = np.flatnonzero(table[column] != "")
+        table.loc[filled[1::2], column] = dated(other)[column][filled[1::2]]
+        (fault,) = faults(cohort(tmp_path, csv(table)))
+        first = " and ".join(table[column][filled[:2]])
+        assert fault.startswith(f"cohort.csv, column {column}: {first} are written in different ways")
+        read(cohort(tmp_path, csv(dated(one).assign(**{column: dated(other)[column]}))))  # each column in its own
+
+    def test_dates_that_excel_left_as_text_are_refused(self, tmp_path):
+        table = dated("%d/%m/%Y").astype(object)
+        for name in DATES:
+            cells = pd.to_datetime(table[name], format="%m/%d/%Y", errors="coerce")
+            table[name] = [text if pd.isna(cell) else cell for cell, text in zip(cells, table[name], strict=True)]
+        cohort(tmp_path, csv())
+        (tmp_path / "cohort.csv").unlink()
+        table.to_excel(tmp_path / "cohort.xlsx", index=False)
+        told = faults(tmp_path)
+        assert len(told) == 3
+        assert all("are written in different ways" in fault for fault in told)
+
     def test_the_same_fault_in_every_row_is_one_line(self, tmp_path):
         told = faults(cohort(tmp_path, csv(dated("%d.%m.%y"))))
         assert len(told) == 3
@@ -356,8 +415,12 @@ class TestDates:
 class TestDelayedEntry:
     @pytest.mark.parametrize(
         "name",
-        ["entry", "start", "entry_days", "tstart", "Delayed_Entry", "start time", "t.start", "left_truncation", "t0"],
-    )
+        [
+            "entry", "start", "entry_days", "tstart", "Delayed_Entry", "start time", "t.start", "left_truncation",
+            "t0", "entry_time_days", "start_time_days", "entry_day", "start_day", "age_at_entry", "enrolment_days",
+            "inclusion_days", "observation_start", "time_in", "days_to_enrollment", "months at study entry",
+        ],
+    )  # fmt: skip
     def test_is_refused_by_name(self, tmp_path, name):
         table = TABLE.rename(columns={"time_days": "stop", "event": "status"}).assign(**{name: np.arange(N) + 0.5})
         for mark in ".,":
@@ -366,10 +429,31 @@ class TestDelayedEntry:
             assert fault.startswith(f"cohort.csv, column {name}: looks like the time from which")
 
     @pytest.mark.parametrize(
-        ("name", "value"), [("start", 0), ("start", "clinic"), ("start_date", 5), ("restart", 5)]
-    )
+        ("name", "value"),
+        [
+            ("start", 0), ("start", "clinic"), ("start_date", 5), ("restart", 5), ("start_date", "2019-12-31"),
+            ("baseline_days", 5), ("baseline_age", 70), ("entry_year", 2015), ("study_start_year", "2015"),
+            ("entry_date", "2015-01-31"), ("entry_date", "43861"), ("entry", "20150131"), ("time_in_days", 5),
+            ("treatment_start_days", 5), ("age_in_years", 70), ("inclusion", 1),
+        ],
+    )  # fmt: skip
     def test_other_columns_are_left_alone(self, tmp_path, name, value):
         assert read(cohort(tmp_path, csv(TABLE.assign(**{name: value})))) == ""
+
+    @pytest.mark.parametrize("name", ["entry", "entry_date", "Enrolment date", "date_of_inclusion"])
+    @pytest.mark.parametrize("how", ["%Y-%m-%d", "%d/%m/%Y", "%Y%m%d"])
+    @pytest.mark.parametrize("times", [True, False])
+    def test_dates_after_the_baseline_are_refused(self, tmp_path, name, how, times):
+        table = dated(how).assign(**TABLE[["time_days", "event"]]) if times else dated(how)
+        start = pd.to_datetime(dated()["baseline_date"])
+        for days in (0, -9):  # before the radiograph
+            read(cohort(tmp_path, csv(table.assign(**{name: (start + pd.Timedelta(days, "D")).dt.strftime(how)}))))
+        late = (start + pd.to_timedelta(np.arange(N), "D")).dt.strftime(how)
+        (fault,) = faults(cohort(tmp_path, csv(table.assign(**{name: late}))))
+        assert fault.startswith(f"cohort.csv, column {name}: looks like the time from which")
+
+    def test_a_start_date_is_no_entry(self, tmp_path):
+        read(cohort(tmp_path, csv(dated().assign(start_date="2019-12-31", enrolled_by="2019-12-31"))))
 
     def test_under_a_name_of_ones_own(self, tmp_path):
         (fault,) = faults(cohort(tmp_path, csv(TABLE.assign(Eintritt=5)), columns={"entry_days": "Eintritt"}))

@@ -454,6 +454,12 @@ class TestRefuses:
             table = patients(n, 8, called="Q").assign(age=age)
             cohort = read_cohort(write_cohort(tmp_path / f"{n} {age}", table, **SETTINGS), outcome=False)
             assert bool(other_units(models, cohort)) == refused
+        for n_known in (0, 6):  # of six ages three are in months
+            ages = np.where(np.arange(6) < 3, 12.0, 1) * (high - 1)
+            table = patients(6, 8, called="Q").assign(age=np.where(np.arange(6) < n_known, ages, np.nan))
+            unknown = SETTINGS | {"missing_covariates": "impute"}
+            cohort = read_cohort(write_cohort(tmp_path / f"half {n_known}", table, **unknown), outcome=False)
+            assert bool(other_units(models, cohort)) == (n_known == 6)
         # factors of 0 and 1 have no unit
         model = replace(models[0], about=models[0].about | {"ranges": {"smoker": [0.0, 0.0]}})
         table = patients(30, 8, called="Q").assign(smoker=1)

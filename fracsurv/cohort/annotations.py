@@ -11,9 +11,9 @@ import pandas as pd
 
 from fracsurv.cohort.boxes import BOX_COLUMNS, KEYPOINT_COLUMNS, SCALE_COLUMNS, overlapping_pairs
 from fracsurv.cohort.tables import decimal_mark, numbers, read_text_table
-from fracsurv.utils.errors import row_faults, shorten
+from fracsurv.utils.errors import SLIP, nearest, row_faults, shorten
 from fracsurv.utils.files import read_json
-from fracsurv.utils.names import canonical, same_but_for_writing
+from fracsurv.utils.names import canonical
 
 
 def read_vertebrae(
@@ -45,12 +45,12 @@ def read_vertebrae(
         return None
     optional = ["level", "score", *KEYPOINT_COLUMNS, *SCALE_COLUMNS]
     for column in (column for column in raw if column not in ("patient_id", *BOX_COLUMNS, *optional)):
-        if meant := same_but_for_writing(column, optional):
+        if meant := nearest(column, optional, SLIP):
             faults.append(f"{file}: column {shorten(column)} is not read; call it {meant}")
     table = pd.DataFrame({"patient_id": raw["patient_id"].str.strip()})
     table["level"] = raw.get("level", "")
     measured = [*BOX_COLUMNS, "score", *KEYPOINT_COLUMNS, *SCALE_COLUMNS]
-    decimal = decimal_mark(raw, measured, lambda name: f"{file}, column {name}", faults)
+    decimal = decimal_mark(raw, measured, read.delimiter, lambda name: f"{file}, column {name}", faults)
     for name in measured:
         table[name] = numbers(raw[name], decimal) if name in raw else np.nan
     _check_optional(raw, table, file, faults)

@@ -146,7 +146,8 @@ def _check_coding(table: pd.DataFrame, columns: Columns, settings: CohortSetting
         if name not in table or pd.api.types.is_bool_dtype(table[name]):
             continue
         held = set(table[name].dropna().astype(str).str.strip().str.lower().str.removesuffix(".0")) - {""}
-        words = sorted(held) if len(held) == 2 and all(map(str.isalpha, held)) and not held & set(UNKNOWN) else []
+        is_code = len(held) == 2 and any(map(str.isalpha, held)) and not held & {*UNKNOWN, "0", "1"}
+        words = sorted(held) if is_code else []
         for no, yes in [pair for pair in NO_YES if held == set(pair)] or [words] * bool(words):
             coded.add(name)
             faults.append(

@@ -40,7 +40,8 @@ def coded(
         table[name] = table[name].astype(object)
         text = _all_plain(table[name])
         pairs = [pair for pair in WORDS if text.isin(pair).any()]
-        if len(pairs) == 1 and not (name == "event" and pairs[0] != WORDS[1]):
+        alone = {*text} - {""} != {*pairs[0][1:], "2"} if pairs else False  # the word for 1 and 2 are other codes
+        if len(pairs) == 1 and alone and not (name == "event" and pairs[0] != WORDS[1]):
             table[name] = table[name].where(~text.isin(pairs[0]), text.map(dict(zip(pairs[0], "01", strict=True))))
             found.setdefault(pairs[0], []).append(columns.theirs(name))
     return table, [f"{yes} = 1 and {no} = 0 in {', '.join(names)}" for (no, yes), names in found.items()]

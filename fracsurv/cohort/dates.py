@@ -34,17 +34,22 @@ def is_date(values: pd.Series) -> pd.Series:
     return dates
 
 
+def is_later(values: pd.Series, baseline: pd.Series, columns: Columns) -> pd.Series:
+    """Which fields are dates after the baseline's."""
+    dates, _, _ = _read({"": values, "baseline_date": baseline}, columns, [])
+    return dates[""] > dates["baseline_date"]
+
+
 def with_times(
     table: pd.DataFrame, columns: Columns, settings: CohortSettings, faults: list[str]
 ) -> tuple[pd.DataFrame, str]:
     """The table with `time_days`, and with `event` if it has none, from its dates; and how they are written.
 
-    Time runs from `baseline_date` to `event_date`, or where that is empty (or not there, and `event` is 0) to
-    `last_seen_date`. Of a table without `baseline_date` nothing is changed. Where dates are at fault the time is 1,
-    so that nothing else is said of it.
+    Time runs from `baseline_date` to `event_date`, or where that is empty to `last_seen_date`. Of a table without
+    these three nothing is made. Where dates are at fault the time is 1, so that nothing else is said of it.
     """
     given = {name: table[name] for name in DATES if name in table}
-    if "baseline_date" not in given or not {"event_date", "event"} & set(table) or "last_seen_date" not in given:
+    if len(given) < len(DATES):
         return table.drop(columns=list(given)), ""
     if settings.time_unit != "days":
         faults.append(f"cohort.yaml, time_unit: {settings.time_unit}; times made from dates are in days")
@@ -53,9 +58,8 @@ def with_times(
     if len(faults) > doubts:
         faults += row_faults(columns.file, sorted(wrong))
         return table.drop(columns=list(given)).assign(time_days=1.0, event=1.0), ""
-    start, seen = dates["baseline_date"], dates["last_seen_date"]
-    at = dates.get("event_date", pd.Series(pd.NaT, table.index))
-    filled = _filled(given["event_date"]) if "event_date" in given else pd.Series(False, table.index)
+    start, at, seen = (dates[name] for name in DATES)
+    filled = _filled(given["event_date"])
     end = at.where(filled, seen)
     ours = {name: columns.theirs(name) for name in (*DATES, "event")}
     found = {
@@ -63,7 +67,7 @@ def with_times(
         f"{ours['last_seen_date']} and the date of an event: both empty; give one": ~filled
         & ~_filled(given["last_seen_date"]),
     }
-    if "event_date" in given and "event" in table:
+    if "event" in table:
         code = event_codes(table["event"])
         found[f"column {ours['event_date']}: filled, but {ours['event']} is 0"] = filled & (code == 0)
         found[f"column {ours['event_date']}: empty, but {ours['event']} is not 0"] = ~filled & (code > 0)
@@ -102,8 +106,9 @@ def _read(
 ) -> tuple[dict[str, pd.Series], list[tuple[int, str]], str]:
     """The dates, NaT where a field is none; those rows and their faults; how they are written, where that is no rule.
 
-    Whether 3/4 is in March or April is decided by days above 12 in any column; without one it is a fault. Fields of a
-    column with the same fault share it.
+    Whether 3/4 is in March or April is decided by days above 12 in any column; without one it is a fault. So are
+    dates of one column with other marks, or with the year first in some: a spreadsheet that took 3/4/2015 for another
+    day left 13/4/2015 as it was. Fields of a column with the same fault share it.
     """
     texts = {name: _day(values) for name, values in given.items()}
     parts = {name: text.str.extract(f"^(?:{PATTERN.pattern})$", flags=re.IGNORECASE) for name, text in texts.items()}
@@ -111,10 +116,19 @@ def _read(
     day_first, month_first = (slashed[each].astype(float) > 12 for each in ("a", "b"))
     where = f"{columns.file}, columns {', '.join(columns.theirs(name) for name in given)}"
     doubts = len(faults)
-    if day_first.any() and month_first.any():
+    for name, part in parts.items():
+        sound = part[["iso", "parts", "named"]].notna().any(axis=1) & (part["y2"].str.len() != 2)
+        marks = part.loc[sound, "t"].fillna("").drop_duplicates()
+        if len(marks) > 1:
+            faults.append(
+                f"{columns.file}, column {columns.theirs(name)}: {' and '.join(texts[name][marks.index])} are "
+                "written in different ways, so that day and month may be mixed up; write them as 2020-12-31"
+            )
+    clear = len(faults) > doubts or slashed.empty or day_first.any() != month_first.any()
+    if not clear and day_first.any():
         first = [slashed["parts"][which].iloc[0] for which in (day_first, month_first)]
         faults.append(f"{where}: {first[0]} has the day first, {first[1]} the month; write them as 2020-12-31")
-    elif len(slashed) and not day_first.any() and not month_first.any():
+    elif not clear:
         faults.append(
             f"{where}: does {slashed['parts'].iloc[0]} begin with the day or the month? No date tells; write them as "
             "2020-12-31"

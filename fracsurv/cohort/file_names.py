@@ -32,7 +32,7 @@ def misnamed_files(folder: Path, tables: Sequence[str]) -> list[str]:
         right = [name for name in (tables if meant in tables else [meant]) if meant and (folder / name).exists()]
         if not meant or path.name in (*tables, *OTHERS) or any(path.samefile(folder / name) for name in right):
             continue
-        if right and exactly and _parts(path.name)[1] in (*USUAL, *SETTINGS):
+        if right and exactly and canonical(path.suffix)[1:] in (*USUAL, *SETTINGS, "txt"):
             faults.append(f"{path.name}: lies beside {right[0]}, which would be read; keep one")
         elif not right and meant not in tables:
             faults.append(f"{path.name}: not read under this name; {_advice(path.name, meant)}, or take it away")

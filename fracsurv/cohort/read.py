@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,19 +13,21 @@ import pandas as pd
 from fracsurv.cohort.checks import Columns, check_images, check_values, has_image_entry
 from fracsurv.cohort.codes import coded
 from fracsurv.cohort.covariates import PROTOCOL_COVARIATES, label_of
-from fracsurv.cohort.dates import is_date, with_times
+from fracsurv.cohort.dates import is_date, is_later, with_times
 from fracsurv.cohort.settings import COLUMNS, DATES, CohortSettings
 from fracsurv.cohort.tables import TextTable, decimal_mark, event_codes, numbers, read_table
-from fracsurv.utils.errors import closest, format_rows, nearest, shorten
+from fracsurv.utils.errors import SLIP, closest, format_rows, nearest, shorten
 from fracsurv.utils.formatting import counted
-from fracsurv.utils.names import same_but_for_writing
 
 NO_NUMBERS = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period")  # as pandas infers them
+_ENTRY = "entry|enter|entrance|start|begin|trunc|truncation|enroll?|enroll?ment|inclusion|recruitment|accrual"
 ENTRY = re.compile(
-    r"(delayed|late|left|study|risk|interval|time|days|t)?(at|to|of)?(entry|enter|start|begin|trunc|truncation)"
-    r"(time|t|days|months|years)?|t0|time0"
+    rf"(?!(?=.*date).*(start|begin))(?=.*({_ENTRY}))({_ENTRY}|delayed|late|left|study|cohort|risk|interval|observation"
+    "|followup|time|date|age|at|to|of|on|in|t|(day|week|month|year|yr)s?)+|t0|time0|timein"
 )
 """Names of a column, without capitals and underscores, that holds when patients come under observation."""
+CALENDAR = (1900, 2100)
+"""Years; numbers that all lie there are no times."""
 NO_ENTRY = (
     "Delayed entry (left truncation) is not supported: everybody must be observed from the radiograph on. Leave out "
     "who is not"
@@ -71,11 +73,11 @@ def read_patients(
     table = _our_columns(frame, columns, faults, outcome=outcome)
     used = {columns.theirs(name) for name in table}
     if outcome:
-        table = _without_entry_times(table, frame.drop(columns=list(used)), columns, faults)
+        table = _without_entry_times(table, frame, columns, faults)
     table, words = coded(_without_dates(table, columns, faults), columns, settings, faults)
     table, dates = with_times(table, columns, settings, faults)
     n_faults = len(faults)
-    decimal = decimal_mark(table, ["time_days", *columns.covariates], columns.place, faults)
+    decimal = decimal_mark(table, ["time_days", *columns.covariates], raw.delimiter, columns.place, faults)
     # where the mark is in doubt one fault says so, and either is read meanwhile
     plain = table if len(faults) == n_faults else table.replace(r"^(\s*[-+]?\d+),(\d+\s*)$", r"\1.\2", regex=True)
     decimal = decimal if plain is table else "."
@@ -145,17 +147,23 @@ def _our_columns(table: pd.DataFrame, columns: Columns, faults: list[str], *, ou
         has = ", ".join(map(str, table.columns[:MOST_NAMED])) + ", …" * (table.shape[1] > MOST_NAMED)
         faults += [f"{lacking[0]}; there are {has}", *lacking[1:]]
     unread = DATES if "time_days" in wanted else ()
-    faults += _nearly_named(table, columns, ["image", *(["split"] if outcome else [])])
+    optional = ["image", *(["split", "event"] if outcome else [])]
+    faults += _nearly_named(table, free, columns, [name for name in optional if name not in wanted])
     chosen = {column: names[-1] for column, names in ours.items() if column in table.columns}
     chosen = {column: name for column, name in chosen.items() if name not in unread}
     return table[list(chosen)].rename(columns=chosen)
 
 
-def _nearly_named(table: pd.DataFrame, columns: Columns, optional: Iterable[str]) -> Iterator[str]:
-    """Faults of columns that may be left out, but are mapped to none or nearly there: they would not be read."""
+def _nearly_named(
+    table: pd.DataFrame, free: Sequence[str], columns: Columns, optional: Iterable[str]
+) -> Iterator[str]:
+    """Faults of columns that may be left out, but are mapped to none or nearly there: they would not be read.
+
+    `free` are those that are not read.
+    """
     for name in optional:
         theirs = columns.theirs(name)
-        near = same_but_for_writing(theirs, map(str, table.columns))
+        near = nearest(theirs, free, SLIP)
         if theirs not in table.columns and (near or name in columns.renamed):
             fix = f"; is {near!r} meant? Call it {theirs}" if near else "; take it out of `columns` in cohort.yaml"
             yield f"{columns.file}: no column {theirs!r} (for {name}){fix}"
@@ -168,7 +176,7 @@ def _outcome_columns(table: pd.DataFrame, columns: Columns, faults: list[str]) -
     if "time_days" in there and mapped:
         faults.append(f"cohort.yaml, columns: time_days and {', '.join(mapped)}; give the times, or the dates")
     if "time_days" not in there and "baseline_date" in [*there, *mapped]:
-        return ["baseline_date", "last_seen_date", "event" if "event" in there else "event_date"]
+        return list(DATES)
     return ["time_days", "event"]
 
 
@@ -176,15 +184,26 @@ def _is_entry(name: object) -> bool:
     return ENTRY.fullmatch(re.sub(r"[\W_]", "", str(name)).lower()) is not None
 
 
+def _some_late(entry: pd.Series, baseline: pd.Series | None, columns: Columns) -> bool:
+    """Whether there are times above 0, or dates after the baseline's; years, flags and other dates tell nothing."""
+    if baseline is not None and is_later(entry, baseline, columns).any():
+        return True
+    time = numbers(entry, ",").fillna(numbers(entry)).dropna()
+    other = is_date(entry).any() or "date" in str(entry.name).lower() or time.between(*CALENDAR).all()
+    return bool((time > 0).any() and not other and not time.isin([0, 1]).all())
+
+
 def _without_entry_times(
-    table: pd.DataFrame, others: pd.DataFrame, columns: Columns, faults: list[str]
+    table: pd.DataFrame, frame: pd.DataFrame, columns: Columns, faults: list[str]
 ) -> pd.DataFrame:
     """The table with the first row of each patient; a fault where rows are intervals, or patients enter late.
 
-    `others` are the columns that are not read. Of times that are all 0 nothing is said: nobody entered late.
+    Entry times are sought in those columns of the file, `frame`, that are not read. Of times that are all 0 nothing
+    is said: nobody entered late.
     """
-    named = [name for name in others if _is_entry(name)]
-    late = [name for name in named if (numbers(others[name], ",").fillna(numbers(others[name])) > 0).any()]
+    used, baseline = {columns.theirs(name) for name in table}, frame.get(columns.theirs("baseline_date"))
+    named = [name for name in frame if name not in used and _is_entry(name)]
+    late = [name for name in named if _some_late(frame[name], baseline, columns)]
     faults += [
         f"{columns.file}, column {name}: looks like the time from which a patient is observed. {NO_ENTRY}; if the "
         "column is something else, rename or delete it"

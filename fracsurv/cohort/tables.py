@@ -49,17 +49,20 @@ class TextTable(NamedTuple):
     """A table as its file holds it: every field is text, except in Parquet.
 
     The frame's index is the row of the file as a spreadsheet numbers it; blank rows are left out, but counted.
-    `read_as` says in words how the file was read.
+    `read_as` says in words how the file was read; `delimiter` is what parts its fields, '' where it is no CSV.
     """
 
     frame: pd.DataFrame
     file: str
     read_as: str
+    delimiter: str = ""
 
 
 def clean_name(name: object) -> str:
     """A column's name without spaces around it, with single plain ones inside, and composed letters."""
-    text = re.sub("[\u200b\u2060\ufeff]", "", unicodedata.normalize("NFC", str(name)))
+    text = str(name)
+    if not text.isascii():
+        text = re.sub("[\u200b\u2060\ufeff]", "", unicodedata.normalize("NFC", text))
     return " ".join(text.split())
 
 
@@ -95,13 +98,13 @@ def read_table(folder: Path, faults: list[str], names: Collection[str] = ()) -> 
 def read_text_table(path: Path, faults: list[str], names: Collection[str] = ()) -> TextTable | None:
     """A CSV file or an Excel workbook; None, with faults appended, where it cannot be read.
 
-    The header is the row with most of the `names`, as `clean_name` gives them, or else the first of several fields;
-    rows above it are left out. CSV: separated as a line `sep=` says, or by commas, semicolons, tabs or vertical bars,
-    whichever gives the header most names and fields; UTF-8, UTF-16, or else Mac Roman (with the line ends of old
-    Macs) or Windows-1252. A row may end early: spreadsheets leave out the empty fields at its end. It may not
-    hold more fields than the header, even empty ones, for then it is not known which field belongs to which column. A
-    quotation mark at the start of a field must be closed at its end, or rows would vanish into one field. Rows of
-    empty fields and columns without a name are left out.
+    The header is the first row with several of the `names`, as `clean_name` gives them, or else the first of
+    several fields; rows above it are left out, and there may be no other below. CSV: separated as a line `sep=`
+    says, or by commas, semicolons, tabs or vertical bars, whichever gives the header most names and fields; UTF-8,
+    UTF-16, or else Mac Roman (with the line ends of old Macs) or Windows-1252. A row may end early: spreadsheets
+    leave out the empty fields at its end. It may not hold more fields than the header, even empty ones, for then it
+    is not known which field belongs to which column. A quotation mark at the start of a field must be closed at its
+    end, or rows would vanish into one field. Rows of empty fields and columns without a name are left out.
     """
     is_workbook = path.suffix.lower() == ".xlsx"
     try:
@@ -121,12 +124,15 @@ def read_text_table(path: Path, faults: list[str], names: Collection[str] = ()) 
     return None
 
 
-def decimal_mark(table: pd.DataFrame, names: Sequence[str], place: Callable[[str], str], faults: list[str]) -> str:
+def decimal_mark(
+    table: pd.DataFrame, names: Sequence[str], delimiter: str, place: Callable[[str], str], faults: list[str]
+) -> str:
     """The decimal mark, '.' or ',', of the columns `names` that are text; doubt about it is a fault.
 
     Doubt: some numbers of a column have a comma, some a point; or a mark may part thousands, as in 1,100. That is so
-    where three digits follow every mark of a column, and it is the times, or its numbers without a mark are of
-    another size altogether (their median `APART` times the other's). `place` names a column for messages.
+    where three digits follow every mark of a column, and it is the times, or a comma between fields that commas part,
+    or its numbers without a mark are of another size altogether (their median `APART` times the other's). `place`
+    names a column for messages.
     """
     mark = "."
     for name in names:
@@ -138,7 +144,9 @@ def decimal_mark(table: pd.DataFrame, names: Sequence[str], place: Callable[[str
         mark = "," if commas else mark
         if commas and points:
             faults.append(f"{place(name)}: some numbers have a decimal comma, some a decimal point; use one of them")
-        elif (marked := commas or points) and _may_part_thousands(name, marked, values):
+        elif (marked := commas or points) and _may_part_thousands(
+            marked, values, surely=name == "time_days" or (bool(commas) and delimiter == ",")
+        ):
             faults.append(
                 f"{place(name)}: is {marked[0].strip()[:20]!r} over a thousand, or has it three decimals? Every "
                 "number with a mark could be either; write thousands without a mark, or other than three decimals"
@@ -180,10 +188,10 @@ def _plain_numbers(values: pd.Series) -> pd.Series:
     return text
 
 
-def _may_part_thousands(name: str, marked: Sequence[str], values: np.ndarray) -> bool:
+def _may_part_thousands(marked: Sequence[str], values: np.ndarray, *, surely: bool) -> bool:
     if not all(THOUSANDS.fullmatch(value) for value in marked):
         return False
-    if name == "time_days":
+    if surely:
         return True
     whole = pd.to_numeric(pd.Series([value for value in values if value.strip().isdigit()]), errors="coerce")
     as_read = pd.to_numeric(pd.Series(marked).str.replace(",", "."))
@@ -220,7 +228,7 @@ def _read_csv(file: str, data: bytes, names: Collection[str]) -> TextTable:
     words += [f"taken for {encoding}"] if encoding != "UTF-8" else []
     words += [above] if above else []
     words += [f"with line breaks inside {format_rows(several_lines)}"] if several_lines else []
-    return TextTable(frame, file, ", ".join(words))
+    return TextTable(frame, file, ", ".join(words), delimiter)
 
 
 def _delimiter(text: str, names: Collection[str]) -> str:
@@ -232,22 +240,31 @@ def _delimiter(text: str, names: Collection[str]) -> str:
         with suppress(csv.Error):
             rows.extend(csv.reader(lines, delimiter=mark))
         at = _header(rows, names)
-        return (_n_known(rows[at], names), -at, len(rows[at])) if rows else (0, 0, 0)
+        return (len(_known(rows, names)[at]), -at, len(rows[at])) if rows else (0, 0, 0)
 
     return max(DELIMITERS, key=found)
 
 
-def _n_known(row: Sequence[str], names: Collection[str]) -> int:
-    """How many fields are `names`; a single one may be a word in a patient's row."""
+def _known(rows: Sequence[Sequence[str]], names: Collection[str]) -> list[set[str]]:
+    """Which `names` are fields of each row; a single one may be a word in a patient's row."""
     known = {name.casefold() for name in names}
-    n = sum(clean_name(field).casefold() in known for field in row)
-    return n if n >= min(2, len(known)) else 0
+    found = [known.intersection(clean_name(field).casefold() for field in row) for row in rows]
+    return [each if len(each) >= min(2, len(known)) else set() for each in found]
 
 
 def _header(rows: Sequence[Sequence[str]], names: Collection[str]) -> int:
-    """Index of the row with most of the `names`, or else of the first with several filled fields, or any."""
-    first = [(_n_known(row, names), min(sum(bool(f.strip()) for f in row), 2)) for row in rows[:HEADER_WITHIN]]
-    return first.index(max(first, default=(0, 0))) if first else 0
+    """Index of the first row with `names`, or else of the first with several filled fields, or any.
+
+    Where the row right below holds other names, as below merged cells, that is the header.
+    """
+    known = _known(rows[:HEADER_WITHIN], names)
+    if not any(known):
+        filled = [min(sum(bool(field.strip()) for field in row), 2) for row in rows[:HEADER_WITHIN]]
+        return filled.index(max(filled)) if filled else 0
+    at = next(k for k, found in enumerate(known) if found)
+    while any(known[at + 1 : at + 2]) and known[at].isdisjoint(known[at + 1]):
+        at += 1
+    return at
 
 
 def _decode(data: bytes) -> tuple[str, str]:
@@ -320,6 +337,10 @@ def _frame(
                 header += [""] * (k + 1 - len(header))
                 header[k] = name
     n = len(header)
+    if again := [at + 2 + k for k, found in enumerate(_known(rows[at + 1 :], names)) if len(found) > 1]:
+        raise UserError(
+            f"{file} {format_rows(again)}: a header again, as in row {at + 1}; put all patients under one header"
+        )
     faults = [
         f"{file} {format_rows(list(group))}: {count} fields, but the header has {n}; look for a {separators[:-1]} "
         "too many, or for a column without a name"

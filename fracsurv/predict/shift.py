@@ -126,7 +126,7 @@ def other_units(models: Sequence[ModelBundle], cohort: Cohort) -> list[str]:
             continue
         known, values = int(cohort.table[covariate].notna().sum()), cohort.table[covariate].iloc[outside]
         far = not values.between(2 * low - high, 2 * high - low).any()
-        if len(outside) > MOSTLY * known and (far or len(outside) >= FEW):
+        if len(outside) >= max(MOSTLY * known, 1) and (far or len(outside) >= FEW):
             lines.append(
                 f"{cohort.column(covariate)}: {len(outside):,} of {counted(known, 'patient')} beyond the training's "
                 f"range, {low:g} to {high:g}; in another unit?"

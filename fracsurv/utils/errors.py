@@ -20,6 +20,8 @@ LONGEST_SHOWN = 60
 """Characters of a user's value that a message quotes."""
 MOST_LIKE = 3
 """Faults of one kind that are printed each by itself; more become one line."""
+SLIP = 0.85
+"""Likeness (difflib's ratio) of two names from which one is the other but for its writing, or a letter."""
 _QUOTED = r"(?<!\w)'(?:[^'\\]|\\.)*'|\"[^\"]*\""
 _VALUE = re.compile(rf"{_QUOTED}|\d[\d.,]*")
 _WORD = re.compile(rf"(?:{_QUOTED})\S*|\S+")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -19,14 +18,8 @@ def plain(name: str) -> str:
 
 
 def canonical(name: str) -> str:
-    """The same text for names that a reader would take for one: plain, and whatever the capitals or letter forms."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", plain(name)).casefold())
-
-
-def same_but_for_writing(name: str, others: Iterable[str]) -> str | None:
-    """Which of `others` is the name but for capitals, blanks and punctuation, as `Time days` is `time_days`."""
-    wanted = re.sub(r"[\W_]", "", canonical(name))
-    return next((each for each in others if re.sub(r"[\W_]", "", canonical(each)) == wanted != ""), None)
+    """The same text for names that a reader would take for one: plain, and whatever the capitals."""
+    return unicodedata.normalize("NFC", plain(name).casefold())
 
 
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
