@@ -287,6 +287,14 @@ class TestDates:
     def test_times_come_from_dates(self, tmp_path, how, said):
         assert read(cohort(tmp_path, csv(dated(how)))) == f"times from dates{said}"
 
+    @pytest.mark.parametrize("year", ["%y", "00%y"])
+    @pytest.mark.parametrize("column", DATES)
+    def test_years_of_two_digits_in_one_column_are_told_alone(self, tmp_path, column, year):
+        table = dated("%d.%m.%Y").assign(**{column: dated(f"%d.%m.{year}")[column]})
+        told = faults(cohort(tmp_path, csv(table)))
+        words = "write the year with four digits"
+        assert all(f"column {column}: " in fault and words in fault for fault in told), told
+
     @pytest.mark.parametrize("file", ["cohort.parquet", "cohort.xlsx"])
     def test_as_dates_of_a_program(self, tmp_path, file):
         cohort(tmp_path, csv())
@@ -477,6 +485,25 @@ class TestDelayedEntry:
 
 
 class TestMessages:
+    def test_without_a_known_name_the_columns_are_parted_as_most_rows_are(self, tmp_path):
+        table = TABLE.rename(columns=dict(zip(TABLE, ["PatNr", "Tage", "Fraktur", "Alter", "Raucher"], strict=False)))
+        for title in ("Register, Stand 2020, Klinik", "Register"):
+            data = f"{title}{';' * (table.shape[1] - 1)}\n{csv(table, sep=';', decimal=',')}"
+            told = faults(cohort(tmp_path, data))
+            assert "no column 'patient_id'" in told[0], told
+            assert "PatNr" in told[0], told
+
+    def test_a_word_for_a_number_gets_the_line_for_its_code(self, tmp_path):
+        (told,) = faults(cohort(tmp_path, csv(TABLE.assign(smoker="nein"))))
+        assert "give words their codes in cohort.yaml, as in `values: {smoker: {nein: 0, …}}`" in told
+
+    def test_a_file_in_a_folder_is_named_with_it(self, tmp_path):
+        folder = cohort(tmp_path, csv(TABLE.assign(image=[f"{k}.png" for k in range(N)])))
+        (folder / "images").mkdir()
+        for k in range(N):
+            (folder / "images" / f"{k}.png").write_bytes(b"")
+        assert "is 'images/0.png' meant?" in faults(folder)[0]
+
     def test_a_missing_column_gets_its_line(self, tmp_path):
         table = TABLE.rename(columns={"time_days": "FU_days", "patient_id": "Patient-Nr", "age": "Alter"})
         first, second, third = faults(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -118,6 +119,8 @@ def _hint(name: str, shown: str, *, is_covariate: bool, decimal: str, impute: bo
         steps = [] if shown == "empty" else ["leave the field empty"]
         steps += [] if impute else ["set `missing_covariates: impute` in cohort.yaml"]
         return f". If it is not known, {' and '.join(steps)}"
+    if word := re.fullmatch(r"'([^\W\d_]+)'", shown):
+        return f"; give words their codes in cohort.yaml, as in `values: {{{name}: {{{word[1]}: 0, …}}}}`"
     return ""
 
 
@@ -235,6 +238,10 @@ def _path_hint(folder: Path, path: str, names: Callable[[Path], dict[str, str]])
     """What may be behind a path at which there is no file, and the way out."""
     if "\\" in path or path[1:2] == ":":
         return "; write it relative to the cohort folder, with / in place of \\"
+    if path == Path(path).name:
+        inside = [each for each in names(folder) if path in names(folder / each).values()]
+        if len(inside) == 1:
+            return f"; is {f'{inside[0]}/{path}'!r} meant?"
     here = folder
     for part in Path(path).parts:
         found = names(here)

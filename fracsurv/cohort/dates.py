@@ -144,7 +144,8 @@ def _read(
             "month": number["m1"].fillna(a.where(american, b)).fillna(number["m3"]),
             "day": number["d1"].fillna(b.where(american, a)).fillna(number["d3"]),
         }
-        dates[name] = pd.to_datetime(pd.DataFrame(fields), errors="coerce")
+        there = fields["year"].between(EARLIEST, today.year)  # no date is made of a year that is a fault
+        dates[name] = pd.to_datetime(pd.DataFrame(fields), errors="coerce").where(there)
         found: dict[str, list[int]] = {}
         for row in part.index[texts[name] != ""]:
             date, year, what = dates[name][row], fields["year"][row], ""

@@ -232,15 +232,18 @@ def _read_csv(file: str, data: bytes, names: Collection[str]) -> TextTable:
 
 
 def _delimiter(text: str, names: Collection[str]) -> str:
-    """What parts the fields: which gives the header most of the `names`, or else the first line most fields."""
+    """What parts the fields: which gives the header most of the `names`, or else most rows most fields."""
     lines = list(islice(io.StringIO(text, newline=""), HEADER_WITHIN))
 
     def found(mark: str) -> tuple[int, int, int]:
         rows: list[list[str]] = []
         with suppress(csv.Error):
             rows.extend(csv.reader(lines, delimiter=mark))
+        if not rows:
+            return 0, 0, 0
         at = _header(rows, names)
-        return (len(_known(rows, names)[at]), -at, len(rows[at])) if rows else (0, 0, 0)
+        n_known = len(_known(rows, names)[at])
+        return n_known, -at if n_known else Counter(map(len, rows)).most_common(1)[0][0], len(rows[at])
 
     return max(DELIMITERS, key=found)
 
