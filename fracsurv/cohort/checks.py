@@ -119,7 +119,8 @@ def _hint(name: str, shown: str, *, is_covariate: bool, decimal: str, impute: bo
         steps = [] if shown == "empty" else ["leave the field empty"]
         steps += [] if impute else ["set `missing_covariates: impute` in cohort.yaml"]
         return f". If it is not known, {' and '.join(steps)}"
-    if word := re.fullmatch(r"'([^\W\d_]+)'", shown):
+    word = re.fullmatch(r"'([^\W\d_]+)'", shown) if is_covariate or name == "event" else None
+    if word:
         return f"; give words their codes in cohort.yaml, as in `values: {{{name}: {{{word[1]}: 0, …}}}}`"
     return ""
 
