@@ -164,7 +164,12 @@ def simulate(
     print(f"{out}: {counted(size['patients'] + size.get('external', 0), 'simulated patient')}")
 
 
-@app.command("import-yolo")
+imports = typer.Typer(help="Turn public data into a cohort folder.", no_args_is_help=True)
+app.add_typer(imports, name="import")
+
+
+@app.command("import-yolo", hidden=True)  # as it was called up to 0.2
+@imports.command("yolo")
 def import_yolo_command(
     src: Annotated[Path, typer.Argument(help="Folder with images/ and labels/, or train/ and valid/ holding them.")],
     out: Annotated[Path, typer.Argument(help="New cohort folder.")],
@@ -177,7 +182,8 @@ def import_yolo_command(
     print(f"{out}: semi-synthetic cohort; radiographs are real, clinical factors and outcome simulated")
 
 
-@app.command("import-survival")
+@app.command("import-survival", hidden=True)
+@imports.command("survival")
 def import_survival_command(
     source: Annotated[str, typer.Argument(help="flchain, whas500, gbsg2, or an HDF5 file of DeepSurv's format.")],
     out: Annotated[Path, typer.Argument(help="New cohort folder.")],
@@ -187,6 +193,18 @@ def import_survival_command(
 
     import_survival(source, out)
     print(f"{out}: cohort without radiographs")
+
+
+@imports.command("nhanes-vfa")
+def import_nhanes_command(
+    src: Annotated[Path, typer.Argument(help="Folder with people.csv.gz and vertebrae.csv.gz.")],
+    out: Annotated[Path, typer.Argument(help="New cohort folder.")],
+) -> None:
+    """Turn NHANES's readings of lateral spine DXA into a cohort without pixels, whose event is death."""
+    from fracsurv.importers.nhanes import import_nhanes
+
+    import_nhanes(src, out)
+    print(f"{out}: real readings without radiographs; the event is death from any cause")
 
 
 @app.command()
