@@ -240,7 +240,7 @@ def _path_hint(folder: Path, path: str, names: Callable[[Path], dict[str, str]])
     if "\\" in path or path[1:2] == ":":
         return "; write it relative to the cohort folder, with / in place of \\"
     if path == Path(path).name:
-        inside = [each for each in names(folder) if path in names(folder / each).values()]
+        inside = [each for each in {*names(folder).values()} if names(folder / each).get(canonical(path)) == path]
         if len(inside) == 1:
             return f"; is {f'{inside[0]}/{path}'!r} meant?"
     here = folder

@@ -27,7 +27,7 @@ LABELS = {
     "woman": "Woman",
     "t_score": "Femoral neck density, T-score",
     "aortic_calcification": "Aortic calcification, 0–24",
-}  # fmt: skip
+}
 
 
 def read_nhanes(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
